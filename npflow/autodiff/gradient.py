@@ -1,0 +1,75 @@
+"""Value and gradient of a function of a parameter tree, by autograd's reverse mode.
+
+autograd's `value_and_grad` takes one array. A tree has many leaves, and sending the whole tree through
+autograd as one container costs more than the arithmetic of a small layer. So each trained leaf gets a
+box of its own here, the function runs once, and the tape is walked back once: the same reverse mode,
+written out in the open.
+"""
+
+import functools
+
+from autograd.core import VJPNode, add_outgrads, vspace
+from autograd.tracer import isbox, new_box, toposort, trace_stack
+
+from npflow.autodiff import tree
+from npflow.errors import InputError
+
+
+def value_and_grad(fun):
+    """A function that returns the value of `fun` and its gradient in the float leaves of its first argument.
+
+    Parameters
+    ----------
+    fun : callable
+        `fun(params, *args) -> scalar`, written with `autograd.numpy` and npflow's primitives.
+
+    Returns
+    -------
+    callable
+        `(params, *args) -> (value, gradient)`. The gradient is a tree like `params`; where a leaf is a
+        constant (integer or boolean) or does not influence the value, it has None.
+
+    Raises
+    ------
+    InputError
+        If the value is not a scalar.
+
+    Examples
+    --------
+    >>> import autograd.numpy as np
+    >>> loss = lambda params, x: np.sum(params["weight"] * x) ** 2
+    >>> value_and_grad(loss)({"weight": np.array([1.0, 2.0])}, np.array([3.0, 1.0]))
+    (np.float64(25.0), {'weight': array([30., 10.])})
+    """
+
+    @functools.wraps(fun)
+    def value_and_gradient(params, *args):
+        roots = []  # a node for each leaf, None for a constant
+
+        def box(path, leaf):
+            roots.append(VJPNode.new_root() if tree.is_trained(leaf) else None)
+            return leaf if roots[-1] is None else new_box(leaf, trace, roots[-1])
+
+        with trace_stack.new_trace() as trace:
+            end = fun(tree.build(box, params), *args)
+        depends = isbox(end) and end._trace == trace
+        value = end._value if depends else end
+        if getattr(value, "shape", ()) != ():
+            raise InputError(f"expected a scalar to differentiate, got an array of shape {value.shape}")
+        gradients, nodes = backward(end) if depends else {}, iter(roots)
+        return value, tree.build(lambda path, leaf: gradients.get(next(nodes)), params)
+
+    return value_and_gradient
+
+
+def backward(end):
+    """Walk the tape back from the box of a scalar: the gradient at each root, keyed by the root's node."""
+    gradients = {}
+    outgrads = {end._node: (vspace(end._value).ones(), False)}
+    for node in toposort(end._node):
+        gradient = outgrads.pop(node)[0]
+        if not node.parents:
+            gradients[node] = gradient
+        for parent, part in zip(node.parents, node.vjp(gradient)):
+            outgrads[parent] = add_outgrads(outgrads.get(parent), part)
+    return gradients

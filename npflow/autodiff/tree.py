@@ -1,0 +1,180 @@
+"""The parameter tree and its one flat vector.
+
+A tree is made of dicts, lists and tuples, with arrays at its leaves. Float leaves are trained; integer
+and boolean leaves are constants. `Layout` lays all trained leaves out in one contiguous vector, of which
+the tree's arrays are views: an optimizer is then a few in-place lines on a vector, a checkpoint is one
+array, and clipping a gradient is one norm.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from npflow.errors import InputError
+
+
+def items(tree, path=""):
+    """The leaves of a tree in order, as pairs of path and leaf; dicts are walked in order of their keys."""
+    if isinstance(tree, dict):
+        if not all(isinstance(key, str) and key and "/" not in key for key in tree):
+            raise InputError(
+                "expected the keys of a parameter dict to be strings, not empty and without a slash, "
+                f"got {list(tree)} at {path!r}"
+            )
+        for key in sorted(tree):
+            yield from items(tree[key], _join(path, key))
+    elif isinstance(tree, (list, tuple)):
+        for index, branch in enumerate(tree):
+            yield from items(branch, _join(path, index))
+    else:
+        yield path, tree
+
+
+def build(fun, tree, path=""):
+    """A tree with the same dicts, lists and tuples, and `fun(path, leaf)` in the place of each leaf."""
+    if isinstance(tree, dict):
+        return {key: build(fun, tree[key], _join(path, key)) for key in sorted(tree)}
+    if isinstance(tree, (list, tuple)):
+        branches = [build(fun, branch, _join(path, index)) for index, branch in enumerate(tree)]
+        return type(tree)(*branches) if hasattr(tree, "_fields") else type(tree)(branches)
+    return fun(path, tree)
+
+
+def is_trained(leaf):
+    """Whether a leaf is trained: float leaves are, integer and boolean leaves are constants."""
+    return np.issubdtype(_array(leaf).dtype, np.floating)
+
+
+def _array(leaf):
+    """The leaf itself where it is an array of any kind (autograd's boxes too), otherwise as NumPy's."""
+    return leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+
+
+def _join(path, key):
+    return f"{path}/{key}" if path else str(key)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """Where one leaf lies: its path, shape and dtype, and its first place in the vector (-1: a constant)."""
+
+    path: str
+    shape: tuple
+    dtype: str
+    offset: int = -1
+
+    @property
+    def size(self):
+        return math.prod(self.shape)
+
+
+class Layout:
+    """How the trained leaves of a tree lie in one vector.
+
+    Parameters
+    ----------
+    tree : tree of ndarray
+        The tree to lay out. All its float leaves have one dtype.
+
+    Attributes
+    ----------
+    size : int
+        The number of trained numbers.
+    dtype : dtype
+        Their dtype (float64 where the tree has none).
+    leaves : tuple of Leaf
+        Every leaf, constants too, in the order of `items`.
+    nesting : tree
+        The dicts, lists and tuples, with None at the leaves.
+
+    Raises
+    ------
+    InputError
+        If a leaf is not an array of numbers, or if float leaves of several dtypes are mixed.
+
+    Examples
+    --------
+    >>> params = {"shift": np.zeros(2), "scale": np.ones(2)}
+    >>> layout = Layout(params)
+    >>> vector = layout.pack(params)
+    >>> vector
+    array([1., 1., 0., 0.])
+    >>> views = layout.unpack(vector, params)
+    >>> vector += 1
+    >>> views["shift"]
+    array([1., 1.])
+    """
+
+    def __init__(self, tree):
+        leaves, offset, dtypes = [], 0, {}
+        for path, leaf in items(tree):
+            array = _array(leaf)
+            if array.dtype.kind not in "fiub":
+                raise InputError(
+                    f"expected arrays of numbers in the parameter tree, "
+                    f"got a {type(leaf).__name__} of dtype {array.dtype} at {path!r}"
+                )
+            trained = is_trained(leaf)
+            leaves.append(Leaf(path, array.shape, str(array.dtype), offset if trained else -1))
+            if trained:
+                offset += array.size
+                dtypes.setdefault(array.dtype, path)
+        if len(dtypes) > 1:
+            found = ", ".join(f"{dtype} at {path!r}" for dtype, path in dtypes.items())
+            raise InputError(f"expected the float leaves of the parameter tree in one dtype, got {found}")
+        self.leaves, self.size = tuple(leaves), offset
+        self.nesting = build(lambda path, leaf: None, tree)
+        self.dtype = next(iter(dtypes), np.dtype(np.float64))
+
+    def pack(self, tree, out=None):
+        """The trained leaves of a tree of this layout as one vector, written to `out` where it is given.
+
+        A leaf that is None counts as zeros, so that a gradient may leave out what has none.
+        """
+        vector = np.empty(self.size, self.dtype) if out is None else out
+        for leaf, (_, value) in zip(self.leaves, items(tree), strict=True):
+            if leaf.offset >= 0:
+                place = vector[leaf.offset : leaf.offset + leaf.size].reshape(leaf.shape)
+                if value is not None and np.shape(value) != leaf.shape:
+                    raise InputError(
+                        f"expected an array of shape {leaf.shape} at {leaf.path!r}, got shape {np.shape(value)}"
+                    )
+                place[...] = 0 if value is None else value
+        return vector
+
+    def unpack(self, vector, tree):
+        """A tree like `tree` whose trained leaves are views of `vector` and whose constants are `tree`'s."""
+        if vector.shape != (self.size,):
+            raise InputError(f"expected a vector of {self.size} numbers, got shape {vector.shape}")
+        leaves = iter(self.leaves)
+
+        def view(path, value):
+            leaf = next(leaves)
+            if leaf.offset < 0:
+                return value
+            return vector[leaf.offset : leaf.offset + leaf.size].reshape(leaf.shape)
+
+        return build(view, tree)
+
+    def locate(self, index):
+        """The path of the leaf that holds place `index` of the vector."""
+        trained = (leaf for leaf in self.leaves if leaf.offset >= 0)
+        return next(leaf.path for leaf in trained if leaf.offset <= index < leaf.offset + leaf.size)
+
+    def difference(self, other):
+        """A sentence on the first place where `other` differs from this layout, or None; dtypes may."""
+        mine, theirs = ({leaf.path: leaf for leaf in layout.leaves} for layout in (self, other))
+        for path, leaf in mine.items():
+            if path not in theirs:
+                return f"expected an array of shape {leaf.shape} at {path!r}, got none"
+            if theirs[path].shape != leaf.shape:
+                return f"expected an array of shape {leaf.shape} at {path!r}, got shape {theirs[path].shape}"
+            if (theirs[path].offset < 0) != (leaf.offset < 0):
+                return f"expected {leaf.dtype} at {path!r}, got {theirs[path].dtype}"
+        extra = next((path for path in theirs if path not in mine), None)
+        if extra is not None:
+            return f"expected no array at {extra!r}, got one of shape {theirs[extra].shape}"
+        if self.nesting != other.nesting:
+            return "expected the same dicts, lists and tuples around the arrays, got others"
+        return None

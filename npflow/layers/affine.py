@@ -1,0 +1,64 @@
+"""Scale and shift: one for each component, or one for each channel."""
+
+from dataclasses import dataclass
+
+import autograd.numpy as np
+
+from npflow.autodiff.primitives import spread_rows
+from npflow.layers.layer import Layer, pixels
+
+
+@dataclass(frozen=True)
+class Affine(Layer):
+    r"""A mean and a standard deviation for each component of an event; starts as the identity.
+
+    z = (x - mean) * exp(-log_std)          log|det J| = -sum(log_std)
+    x = z * exp(log_std) + mean
+
+    With a standard normal prior, `mean` and exp(`log_std`) are the mean and the standard deviation of x:
+    trained, they come to the maximum-likelihood values.
+    """
+
+    def init(self, rng, x):
+        return {"mean": np.zeros(x.shape[1:], x.dtype), "log_std": np.zeros(x.shape[1:], x.dtype)}
+
+    def forward(self, params, x):
+        z = (x - params["mean"]) * np.exp(-params["log_std"])
+        return z, self.log_det(params, x)
+
+    def inverse(self, params, z):
+        x = z * np.exp(params["log_std"]) + params["mean"]
+        return x, -self.log_det(params, z)
+
+    def log_det(self, params, x):
+        return spread_rows(-np.sum(params["log_std"]), len(x))
+
+
+@dataclass(frozen=True)
+class ActNorm(Layer):
+    r"""A scale and a shift for each channel, whose first batch leaves with mean 0 and variance 1.
+
+    z = (x + bias) * exp(log_scale)         log|det J| = H W sum(log_scale)
+    x = z * exp(-log_scale) - bias
+
+    H W is the number of pixels, 1 for rows of features.
+
+    Source: Kingma & Dhariwal 2018, Glow, section 3.1.
+    """
+
+    def init(self, rng, x):
+        rows_and_pixels = tuple(range(x.ndim - 1))
+        mean, std = np.mean(x, axis=rows_and_pixels), np.std(x, axis=rows_and_pixels)
+        constant = std <= 10 * np.finfo(x.dtype).eps * np.abs(mean)  # there is no scale to divide by
+        return {"bias": -mean, "log_scale": -np.log(np.where(constant, 1, std))}
+
+    def forward(self, params, x):
+        z = (x + params["bias"]) * np.exp(params["log_scale"])
+        return z, self.log_det(params, x)
+
+    def inverse(self, params, z):
+        x = z * np.exp(-params["log_scale"]) - params["bias"]
+        return x, -self.log_det(params, z)
+
+    def log_det(self, params, x):
+        return spread_rows(pixels(x) * np.sum(params["log_scale"]), len(x))

@@ -1,0 +1,94 @@
+"""Linear maps of the channels: a learned 1x1 convolution, a fixed permutation, the reversal."""
+
+from dataclasses import dataclass
+
+import autograd.numpy as np
+
+from npflow.autodiff.primitives import linear, permute, solve_triangular, spread_rows
+from npflow.layers.layer import Layer, pixels, zeros_per_row
+
+
+@dataclass(frozen=True)
+class Conv1x1(Layer):
+    r"""An invertible 1x1 convolution: one matrix W on the channels of each pixel, learned as P L U.
+
+    z = x W,    W = P (L' + I) (U' + diag(s))       log|det J| = H W sum(log|s|)
+    x = z W^-1, by two triangular solves and a permutation
+
+    The channels of a pixel are a row vector here, where the paper has columns and writes z = W x. P is a
+    permutation and stays, L' is strictly lower and U' strictly upper triangular, the signs of s
+    stay and log|s| is learned: W is invertible whatever is learned. W starts as a random orthogonal matrix,
+    with log-det 0. H W is the number of pixels, 1 for rows of features.
+
+    Source: Kingma & Dhariwal 2018, Glow, section 3.2.
+    """
+
+    def init(self, rng, x):
+        from scipy.linalg import lu, qr
+
+        channels = x.shape[-1]
+        orthogonal, _ = qr(rng.standard_normal((channels, channels)))
+        rows, lower, upper = lu(orthogonal, p_indices=True)  # orthogonal = lower[rows] @ upper
+        s = np.diag(upper)
+        return {
+            "permutation": rows,
+            "lower": np.tril(lower, -1).astype(x.dtype),
+            "upper": np.triu(upper, 1).astype(x.dtype),
+            "log_scale": np.log(np.abs(s)).astype(x.dtype),
+            "sign": np.sign(s).astype(np.int8),
+        }
+
+    def triangles(self, params):
+        """L' + I and U' + diag(s)."""
+        lower = np.tril(params["lower"], -1) + np.eye(len(params["sign"]), dtype=params["lower"].dtype)
+        upper = np.triu(params["upper"], 1) + np.diag(params["sign"] * np.exp(params["log_scale"]))
+        return lower, upper
+
+    def forward(self, params, x):
+        lower, upper = self.triangles(params)
+        weight = permute(lower @ upper, params["permutation"], axis=0)
+        return linear(x, weight), self.log_det(params, x)
+
+    def inverse(self, params, z):
+        lower, upper = self.triangles(params)
+        y = solve_triangular(z, upper, lower=False)
+        y = solve_triangular(
+            y, lower, lower=True, unit_diagonal=True
+        )  # this is x P; rows were permuted above
+        return permute(y, params["permutation"]), -self.log_det(params, z)
+
+    def log_det(self, params, x):
+        return spread_rows(pixels(x) * np.sum(params["log_scale"]), len(x))
+
+
+@dataclass(frozen=True)
+class Permutation(Layer):
+    """A fixed permutation of the channels, drawn when the layer is initialized.
+
+    z_i = x_{p(i)}      x_{p(i)} = z_i      log|det J| = 0
+
+    Its determinant is 1 or -1.
+    """
+
+    def init(self, rng, x):
+        return {"permutation": rng.permutation(x.shape[-1])}
+
+    def forward(self, params, x):
+        return permute(x, params["permutation"]), zeros_per_row(x)
+
+    def inverse(self, params, z):
+        return permute(z, np.argsort(params["permutation"])), zeros_per_row(z)
+
+
+@dataclass(frozen=True)
+class Reverse(Layer):
+    """The channels in reverse order: the plainest way for the two halves of a coupling to change places.
+
+    z_i = x_{c+1-i}, for channels i = 1 ... c       log|det J| = 0
+    """
+
+    def forward(self, params, x):
+        return permute(x, np.arange(x.shape[-1])[::-1]), zeros_per_row(x)
+
+    def inverse(self, params, z):
+        return self.forward(params, z)

@@ -1,0 +1,6 @@
+"""What layers are conditioned by: functions with parameters that need no inverse."""
+
+from npflow.networks.mlp import MLP
+from npflow.networks.network import Beside, Network
+
+__all__ = ["MLP", "Beside", "Network"]

@@ -1,0 +1,120 @@
+"""Checks of what a user passes in, made before any work is done.
+
+scikit-learn's `check_array` says that an array contains NaN; these say in which row, and what was expected.
+"""
+
+import operator
+
+import numpy as np
+from autograd.tracer import getval
+
+from npflow.errors import InputError
+
+
+def check_rows(x, event_shape=None, dtype=None, name="x"):
+    """Raise unless `x` is a non-empty batch of finite float32 or float64 rows; return it.
+
+    Parameters
+    ----------
+    x : ndarray, shape (n, *event_shape)
+        The batch. An autograd box is looked into, so that checked functions stay differentiable.
+    event_shape : tuple of int, optional
+        The shape of one row; None accepts any.
+    dtype : dtype, optional
+        The only dtype accepted; None accepts float32 and float64.
+    name : str
+        What the caller calls the array.
+
+    Raises
+    ------
+    InputError
+        One sentence: what was expected, what came, and for a value that is not finite, the row.
+    """
+    array = getval(x)  # boxes in boxes too
+    if not hasattr(array, "__array_function__"):
+        raise InputError(f"expected {name} as a NumPy array, got a {type(array).__name__}")
+    if array.dtype not in (np.float32, np.float64):
+        hint = f"; convert it: {name}.astype(np.float32)" if array.dtype.kind in "iubf" else ""
+        raise InputError(f"expected {name} in float32 or float64, got {array.dtype}{hint}")
+    if array.ndim not in (2, 4):
+        hint = f"; add an axis for the channels: {name}[..., None]" if array.ndim == 3 else ""
+        raise InputError(
+            f"expected {name} of shape (n, features) or (n, height, width, channels), got shape {array.shape}{hint}"
+        )
+    if event_shape is not None and array.shape[1:] != event_shape:
+        raise InputError(f"expected {name} with rows of {_words(event_shape)}, "
+                         f"got rows of {_words(array.shape[1:])}")  # fmt: skip
+    if array.size == 0:
+        raise InputError(f"expected {name} to have at least one row and one value in each, "
+                         f"got shape {array.shape}")  # fmt: skip
+    if dtype is not None and array.dtype != dtype:
+        raise InputError(
+            f"expected {name} in {np.dtype(dtype)}, the dtype of the parameters, got {array.dtype}; "
+            f"convert it: {name}.astype(np.{np.dtype(dtype)})"
+        )
+    finite = np.isfinite(array)
+    if not finite.all():
+        index = tuple(np.argwhere(~finite)[0].tolist())
+        raise InputError(
+            f"expected {name} to be finite, got {array[index]} in row {index[0]}, at index {index[1:]}"
+        )
+    return x
+
+
+def check_count(value, name, *, least=1, most=None, because=""):
+    """Raise unless `value` is an integer from `least` to `most`; return it as an int."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise InputError(f"expected {name} to be an integer, got {value!r}") from None
+    if count < least:
+        raise InputError(f"expected {name} to be at least {least}, got {count}")
+    if most is not None and count > most:
+        raise InputError(f"expected {name} to be at most {most}{because}, got {count}")
+    return count
+
+
+def check_sequence(value, name):
+    """Raise unless `value` is a list, a tuple or the like; return it as a tuple."""
+    try:
+        if isinstance(value, (str, bytes, dict)):
+            raise TypeError
+        return tuple(value)
+    except TypeError:
+        raise InputError(f"expected {name} as a list or tuple, got {value!r}") from None
+
+
+def check_number(value, name, *, above=None, least=None, below=None):
+    """Raise unless `value` is a finite number inside the given bounds; return it as a float."""
+    bounds = [
+        ("above", above, operator.gt),
+        ("at least", least, operator.ge),
+        ("below", below, operator.lt),
+    ]
+    bounds = [(word, bound, holds) for word, bound, holds in bounds if bound is not None]
+    words = "".join(f" {word} {bound}" for word, bound, _ in bounds)
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError  # float would read a number out of it
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"expected {name} to be a number{words}, got {value!r}") from None
+    if not np.isfinite(number) or not all(holds(number, bound) for _, bound, holds in bounds):
+        raise InputError(f"expected {name} to be a finite number{words}, got {number}")
+    return number
+
+
+def check_rng(rng):
+    """Raise unless `rng` is a `numpy.random.Generator`; return it."""
+    if not isinstance(rng, np.random.Generator):
+        raise InputError(
+            f"expected rng to be a numpy.random.Generator, got a {type(rng).__name__}; "
+            "make one: np.random.default_rng(0)"
+        )
+    return rng
+
+
+def _words(event_shape):
+    if len(event_shape) == 1:
+        return f"{event_shape[0]} features"
+    return f"shape {event_shape}"

@@ -1,0 +1,284 @@
+"""Every primitive against the same thing composed of autograd's own functions, to second order.
+
+`CASES` lists them all: a new primitive is tested by being listed, and has to be.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import autograd
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from autograd.core import primitive_vjps
+from autograd.test_util import check_grads
+
+from npflow.autodiff import primitives as P
+
+ROWS, IMAGES = (4, 4), (2, 3, 2, 4)
+PERMUTATION = np.array([2, 0, 3, 1])
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call of a primitive, the same thing in autograd's functions, and the shapes of the arguments."""
+
+    name: str
+    call: Callable
+    composition: Callable
+    shapes: Callable = lambda shape: [shape]
+    variant: str = ""
+
+    def arguments(self, shape, dtype=np.float64):
+        """Random arguments, away from the kinks of piecewise linear functions at 0."""
+        rng = np.random.default_rng(7)
+        draws = [rng.standard_normal(s) for s in self.shapes(shape)]
+        return [(draw + 0.1 * np.sign(draw)).astype(dtype) for draw in draws]
+
+
+def well_conditioned(matrix):
+    return matrix + 4 * np.eye(len(matrix), dtype=np.float32)
+
+
+def triangular_case(lower, unit_diagonal):
+    triangle = anp.tril if lower else anp.triu
+
+    def composition(y, matrix):
+        a = triangle(well_conditioned(matrix))
+        if unit_diagonal:
+            a = a - anp.diag(anp.diag(a)) + np.eye(len(matrix))
+        return anp.reshape(anp.linalg.solve(a.T, anp.reshape(y, (-1, y.shape[-1])).T).T, y.shape)
+
+    return Case(
+        "solve_triangular",
+        lambda y, matrix: P.solve_triangular(y, well_conditioned(matrix), lower, unit_diagonal),
+        composition,
+        lambda shape: [shape, (shape[-1], shape[-1])],
+        f"{'lower' if lower else 'upper'}{'-unit' if unit_diagonal else ''}",
+    )
+
+
+def padded(x, start, width):
+    zeros = [np.zeros((*x.shape[:-1], count)) for count in (start, width - start - x.shape[-1])]
+    return anp.concatenate([zeros[0], x, zeros[1]], axis=-1)
+
+
+def spread_case(shape_of):
+    return Case(
+        "spread_event",
+        lambda x: P.spread_event(x, shape_of(x)),
+        lambda x: anp.reshape(x, (-1, *[1] * (len(shape_of(x)) - 1))) * np.ones(shape_of(x)),
+        lambda shape: [shape[:1]],
+        "rows" if len(shape_of(np.ones(1))) == 2 else "images",
+    )
+
+
+CASES = [
+    Case("linear", P.linear, anp.matmul, lambda shape: [shape, (shape[-1], 3)]),
+    Case(
+        "dense",
+        P.dense,
+        lambda x, weight, bias: anp.matmul(x, weight) + bias,
+        lambda shape: [shape, (shape[-1], 3), (3,)],
+    ),
+    *[triangular_case(lower, unit) for lower in (True, False) for unit in (True, False)],
+    Case("relu", P.relu, lambda x: anp.where(x > 0, x, 0.0)),
+    Case("leaky_relu", P.leaky_relu, lambda x: anp.where(x > 0, x, 0.01 * x)),
+    Case(
+        "leaky_relu",
+        lambda x: P.leaky_relu(x, 0.2),
+        lambda x: anp.where(x > 0, x, 0.2 * x),
+        variant="slope",
+    ),
+    Case(
+        "leaky_relu_vjp",
+        lambda g, y: P.leaky_relu_vjp(g, y, 0.2),
+        lambda g, y: anp.where(y > 0, g, 0.2 * g),
+        lambda shape: [shape, shape],
+    ),
+    Case("tanh", P.tanh, anp.tanh),
+    Case("sigmoid", P.sigmoid, lambda x: 1 / (1 + anp.exp(-x))),
+    Case("softplus", P.softplus, lambda x: anp.log(1 + anp.exp(x))),
+    Case("slice_last", lambda x: P.slice_last(x, 1, 3), lambda x: x[..., 1:3]),
+    Case("pad_last", lambda x: P.pad_last(x, 2, 7), lambda x: padded(x, 2, 7)),
+    Case(
+        "concatenate_last",
+        P.concatenate_last,
+        lambda a, b: anp.concatenate([a, b], axis=-1),
+        lambda shape: [shape, (*shape[:-1], 2)],
+    ),
+    Case("permute", lambda x: P.permute(x, PERMUTATION), lambda x: x[..., PERMUTATION], variant="last"),
+    Case(
+        "permute",
+        lambda x: P.permute(x, np.arange(len(x))[::-1], axis=0),
+        lambda x: x[::-1],
+        variant="first",
+    ),
+    Case("sum_event", P.sum_event, lambda x: anp.sum(x, axis=tuple(range(1, x.ndim)))),
+    spread_case(lambda x: (len(x), 3)),
+    spread_case(lambda x: (len(x), 3, 2, 4)),
+    Case("spread_rows", lambda x: P.spread_rows(x, 5), lambda x: x * np.ones(5), lambda shape: [()]),
+    Case("logsumexp_last", P.logsumexp_last, lambda x: anp.log(anp.sum(anp.exp(x), axis=-1))),
+]
+
+every_case = pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: f"{case.name}-{case.variant}".rstrip("-")
+)
+every_shape = pytest.mark.parametrize("shape", [ROWS, IMAGES], ids=["rows", "images"])
+
+
+@pytest.fixture
+def fixed_directions():
+    """check_grads draws the directions it looks along from NumPy's global generator."""
+    before = np.random.get_state()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
+    yield
+    np.random.set_state(before)  # noqa: NPY002
+
+
+def scalar(fun):
+    """A scalar in which each number of the result has a slope and a curvature of its own."""
+
+    def total(*args):
+        y = fun(*args)
+        weights = np.linspace(0.5, 1.5, y.size, dtype=y.dtype).reshape(y.shape)
+        return anp.sum(weights * (y + 0.5 * y * y))
+
+    return total
+
+
+def gradient(fun, args):
+    return autograd.grad(fun, tuple(range(len(args))))(*args)
+
+
+def squared_gradient_norm(fun):
+    return lambda *args: sum(anp.sum(g * g) for g in gradient(fun, args))
+
+
+def test_every_public_primitive_is_in_the_table():
+    public = {
+        name
+        for name, value in vars(P).items()
+        if not name.startswith("_") and callable(value) and value in primitive_vjps
+    }
+    assert public == {case.name for case in CASES}
+
+
+@every_case
+@every_shape
+def test_the_value_is_that_of_the_composition(case, shape):
+    args = case.arguments(shape)
+    value, expected = case.call(*args), case.composition(*args)
+    assert value.shape == expected.shape
+    np.testing.assert_allclose(value, expected, rtol=1e-12, atol=1e-14)
+
+
+@every_case
+@every_shape
+@pytest.mark.usefixtures("fixed_directions")
+def test_first_and_second_derivatives_equal_finite_differences(case, shape):
+    args = case.arguments(shape)
+    check_grads(case.call, tuple(range(len(args))), modes=["rev"], order=2)(*args)
+
+
+@every_case
+@every_shape
+def test_the_gradient_equals_that_of_the_composition(case, shape):
+    args = case.arguments(shape)
+    pairs = zip(gradient(scalar(case.call), args), gradient(scalar(case.composition), args), strict=True)
+    for actual, expected in pairs:
+        np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+@every_case
+@every_shape
+def test_the_gradient_of_the_squared_gradient_norm_equals_that_of_the_composition(case, shape):
+    args = case.arguments(shape)
+    actual, expected = (
+        gradient(squared_gradient_norm(scalar(fun)), args) for fun in (case.call, case.composition)
+    )
+    for a, b in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+@every_case
+@every_shape
+def test_float32_has_float32_values_and_first_and_second_derivatives(case, shape):
+    args = case.arguments(shape, np.float32)
+    once = scalar(case.call)
+    results = [case.call(*args), *gradient(once, args), *gradient(squared_gradient_norm(once), args)]
+    assert {result.dtype for result in results} == {np.dtype(np.float32)}
+
+
+@every_case
+@every_shape
+def test_the_arguments_are_left_as_they_were(case, shape):
+    args = case.arguments(shape)
+    before = [arg.copy() for arg in args]
+    gradient(squared_gradient_norm(scalar(case.call)), args)
+    for after, expected in zip(args, before):
+        np.testing.assert_array_equal(after, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("function", "values"),
+    [
+        (P.tanh, [-1, 1]),
+        (P.sigmoid, [0, 1]),
+        (P.softplus, [0, 1e4]),
+        (P.relu, [0, 1e4]),
+        (P.leaky_relu, [-100, 1e4]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_activations_of_extreme_inputs_and_their_derivatives_are_finite(function, values, dtype):
+    x = np.array([-1e4, 1e4], dtype)
+    np.testing.assert_allclose(function(x), values, rtol=1e-6)
+    assert np.isfinite(gradient(scalar(function), [x])).all()
+    assert np.isfinite(gradient(squared_gradient_norm(scalar(function)), [x])).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_logsumexp_of_extreme_inputs_and_its_derivatives_are_finite(dtype):
+    x = np.array([[1e4, -1e4], [-1e4, -1e4], [1e4, 1e4]], dtype)
+    total = lambda x: anp.sum(P.logsumexp_last(x))
+    np.testing.assert_allclose(P.logsumexp_last(x), [1e4, -1e4 + np.log(2), 1e4 + np.log(2)], rtol=1e-6)
+    np.testing.assert_allclose(gradient(total, [x])[0], [[1, 0], [0.5, 0.5], [0.5, 0.5]], rtol=2e-3)
+    assert np.isfinite(gradient(squared_gradient_norm(total), [x])).all()
+
+
+@pytest.mark.parametrize(
+    ("lower", "unit_diagonal"), [(True, False), (False, False), (True, True), (False, True)]
+)
+def test_solve_triangular_does_not_read_the_rest_of_the_matrix(lower, unit_diagonal):
+    triangle, edge = (np.tril, -1) if lower else (np.triu, 1)
+    y = np.random.default_rng(0).standard_normal((5, 3))
+    clean = triangle(np.full((3, 3), 2.0))
+    unread = clean == 0 if not unit_diagonal else triangle(np.ones((3, 3)), edge) == 0
+    x = P.solve_triangular(y, np.where(unread, np.nan, clean), lower, unit_diagonal)
+    matrix = triangle(clean, edge) + np.eye(3) if unit_diagonal else clean
+    np.testing.assert_allclose(x @ matrix, y)
+
+
+@every_shape
+def test_split_last_gives_two_parts_that_concatenate_last_joins_again(shape):
+    x = np.random.default_rng(0).standard_normal(shape)
+    first, second = P.split_last(x, 1)
+    assert (first.shape[-1], second.shape[-1]) == (1, shape[-1] - 1)
+    np.testing.assert_array_equal(P.concatenate_last(first, second), x)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_permute_and_the_permutation_sorted_back_undo_each_other(seed):
+    rng = np.random.default_rng(seed)
+    x, permutation = rng.standard_normal((3, 6)), rng.permutation(6)
+    y = P.permute(x, permutation)
+    np.testing.assert_array_equal(y[:, 0], x[:, permutation[0]])
+    np.testing.assert_array_equal(P.permute(y, np.argsort(permutation)), x)
+
+
+def test_small_values_of_sigmoid_keep_their_precision():
+    np.testing.assert_allclose(P.sigmoid(np.array([-40.0, -700.0])), np.exp([-40.0, -700.0]), rtol=1e-12)
+    single = P.sigmoid(np.float32([-18.0]))
+    np.testing.assert_allclose(single, np.exp(-18.0), rtol=1e-6)

@@ -1,0 +1,187 @@
+"""The affine coupling."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npflow.autodiff import Layout
+from npflow.errors import InputError
+from npflow.layers import AffineCoupling
+from npflow.networks import MLP, Beside
+
+NETWORK = MLP((6,), "tanh")
+LAYERS = {part: AffineCoupling(NETWORK, part) for part in ("first", "second")}
+every_part = pytest.mark.parametrize("part", ["first", "second"])
+every_shape = pytest.mark.parametrize("shape", [(5, 4), (2, 3, 2, 4)], ids=["rows", "images"])
+every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+few = settings(max_examples=15, deadline=None)
+
+
+def rows(shape=(5, 4), dtype=np.float64):
+    return np.random.default_rng(1).standard_normal(shape).astype(dtype)
+
+
+def perturbed(layer, x, seed=0, size=0.5):
+    rng = np.random.default_rng(seed)
+    params = layer.init(rng, x)
+    layout = Layout(params)
+    noise = size * rng.standard_normal(layout.size).astype(layout.dtype)
+    return layout.unpack(layout.pack(params) + noise, params)
+
+
+def numerical_jacobian(layer, params, row):
+    """dz/dx at one row of features by central differences, an output a line."""
+    steps = 1e-6 * np.eye(len(row))
+    high, low = (layer.forward(params, row + sign * steps)[0] for sign in (1, -1))
+    return ((high - low) / 2e-6).T
+
+
+@every_part
+@every_shape
+@every_dtype
+def test_a_new_coupling_is_the_identity(part, shape, dtype):
+    layer, x = LAYERS[part], rows(shape, dtype)
+    params = layer.init(np.random.default_rng(0), x)
+    assert Layout(params).dtype == dtype
+    for value, log_det in (layer.forward(params, x), layer.inverse(params, x)):
+        np.testing.assert_array_equal(value, x, strict=True)
+        np.testing.assert_array_equal(log_det, np.zeros(shape[0], dtype), strict=True)
+
+
+@few
+@given(st.sampled_from(sorted(LAYERS)), st.integers(0, 99))
+def test_forward_scales_and_shifts_one_half_by_a_function_of_the_other(part, seed):
+    layer, x = LAYERS[part], rows()
+    params = perturbed(layer, x, seed)
+    first, second = x[:, :2], x[:, 2:]
+    kept, changed = (second, first) if part == "first" else (first, second)
+    raw, shift = np.split(NETWORK.apply(params, kept), 2, axis=1)
+    log_scale = 2 * np.tanh(raw / 2)
+    changed = changed * np.exp(log_scale) + shift
+    z, log_det = layer.forward(params, x)
+    expected = (changed, kept) if part == "first" else (kept, changed)
+    np.testing.assert_allclose(z, np.concatenate(expected, axis=1), rtol=1e-12)
+    np.testing.assert_allclose(log_det, log_scale.sum(1), rtol=1e-12)
+
+
+@few
+@given(st.sampled_from(sorted(LAYERS)), st.sampled_from([(5, 4), (2, 3, 2, 6)]), st.integers(0, 99))
+def test_inverse_undoes_forward_with_the_opposite_log_det(part, shape, seed):
+    layer, x = LAYERS[part], rows(shape)
+    params = perturbed(layer, x, seed)
+    z, log_det = layer.forward(params, x)
+    back, inverse_log_det = layer.inverse(params, z)
+    np.testing.assert_allclose(back, x, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(inverse_log_det, -log_det, rtol=1e-8, atol=1e-8)
+
+
+@every_part
+def test_the_jacobian_is_triangular_with_the_scales_on_its_diagonal(part):
+    layer, x = LAYERS[part], rows()
+    params = perturbed(layer, x)
+    jacobian = numerical_jacobian(layer, params, x[0])
+    kept, changed = (slice(2, 4), slice(0, 2)) if part == "first" else (slice(0, 2), slice(2, 4))
+    np.testing.assert_allclose(jacobian[kept, kept], np.eye(2), atol=1e-8)
+    np.testing.assert_allclose(jacobian[kept, changed], 0, atol=1e-8)
+    own = jacobian[changed, changed]
+    np.testing.assert_allclose(own, np.diag(np.diag(own)), atol=1e-8)
+    assert np.abs(jacobian[changed, kept]).min() > 1e-3
+    log_scale, _ = layer.condition(params, layer.halves(x)[0])
+    np.testing.assert_allclose(np.diag(own), np.exp(log_scale[0]), rtol=1e-6)
+
+
+@every_part
+def test_the_log_det_is_that_of_the_numerical_jacobian(part):
+    layer, x = LAYERS[part], rows()
+    params = perturbed(layer, x)
+    expected = [np.linalg.slogdet(numerical_jacobian(layer, params, row))[1] for row in x]
+    np.testing.assert_allclose(layer.forward(params, x)[1], expected, rtol=1e-6, atol=1e-7)
+
+
+@every_part
+@every_shape
+def test_the_other_half_stays_as_it_is(part, shape):
+    layer, x = LAYERS[part], rows(shape)
+    params = perturbed(layer, x)
+    kept = slice(2, 4) if part == "first" else slice(0, 2)
+    for value, _ in (layer.forward(params, x), layer.inverse(params, x)):
+        np.testing.assert_array_equal(value[..., kept], x[..., kept])
+        assert not np.allclose(value, x)
+
+
+@pytest.mark.parametrize("limit", [0.5, 2, 10.0])
+@every_dtype
+def test_the_log_scale_stays_inside_its_limit_whatever_the_network_gives(limit, dtype):
+    layer = AffineCoupling(MLP(()), log_scale_limit=limit)
+    x = rows(dtype=dtype)
+    params = perturbed(layer, x, size=1e4)
+    log_scale, _ = layer.condition(params, layer.halves(x)[0])
+    assert np.abs(log_scale).max() <= limit
+    assert np.abs(log_scale).max() > 0.99 * limit
+    for values in (*layer.forward(params, x), *layer.inverse(params, x)):
+        assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("limit", [2, np.float64(2), np.float32(2)])
+@every_shape
+@every_dtype
+def test_a_coupling_keeps_the_dtype_whatever_the_type_of_its_limit(limit, shape, dtype):
+    layer, x = AffineCoupling(NETWORK, log_scale_limit=limit), rows(shape, dtype)
+    params = perturbed(layer, x)
+    arrays = [*layer.forward(params, x), *layer.inverse(params, x), layer.log_det(params, x)]
+    assert {array.dtype for array in arrays} == {np.dtype(dtype)}
+
+
+@every_part
+def test_join_puts_halves_back_in_their_places(part):
+    x = rows((2, 3, 2, 4))
+    np.testing.assert_array_equal(LAYERS[part].join(*LAYERS[part].halves(x)), x)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (2, 3, 2, 1)])
+def test_an_odd_number_of_channels_has_no_halves(shape):
+    with pytest.raises(InputError) as caught:
+        AffineCoupling().init(np.random.default_rng(0), rows(shape))
+    assert str(caught.value) == f"expected an even number of channels to take halves of, got {shape[-1]}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            {"transformed": "third"},
+            "expected AffineCoupling's transformed to be 'first' or 'second', got 'third'",
+        ),
+        (
+            {"log_scale_limit": 0},
+            "expected AffineCoupling's log_scale_limit to be a finite number above 0, got 0.0",
+        ),
+        (
+            {"log_scale_limit": np.inf},
+            "expected AffineCoupling's log_scale_limit to be a finite number above 0, got inf",
+        ),
+        (
+            {"log_scale_limit": None},
+            "expected AffineCoupling's log_scale_limit to be a number above 0, got None",
+        ),
+        (
+            {"log_scale_limit": "2"},
+            "expected AffineCoupling's log_scale_limit to be a number above 0, got '2'",
+        ),
+    ],
+)
+def test_hyper_parameters_that_cannot_be_used_are_refused(arguments, sentence):
+    with pytest.raises(InputError) as caught:
+        AffineCoupling(**arguments)
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("network", ["tanh", MLP, None])
+def test_what_is_not_a_network_is_refused(network):
+    with pytest.raises(
+        InputError, match="expected AffineCoupling's network to be an object with init and apply"
+    ):
+        AffineCoupling(network)
+    with pytest.raises(InputError, match="expected Beside's shift to be an object with init and apply"):
+        Beside(MLP(), network)

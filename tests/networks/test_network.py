@@ -1,0 +1,90 @@
+"""The contract of a network, and two networks side by side."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from npflow.autodiff import Layout
+from npflow.errors import InputError
+from npflow.layers import AffineCoupling
+from npflow.networks import MLP, Beside, Network
+
+PAIR = Beside(log_scale=MLP((4,), "tanh"), shift=MLP((5, 3), "relu"))
+
+
+@dataclass(frozen=True)
+class Constant(Network):
+    """A network of the reader's own: one number everywhere."""
+
+    value: float
+
+    def init(self, rng, x, outputs):
+        return {"value": np.full(outputs, self.value, x.dtype)}
+
+    def apply(self, params, x):
+        return np.broadcast_to(params["value"], (*x.shape[:-1], len(params["value"])))
+
+
+def rows(shape=(6, 3), dtype=np.float64):
+    return np.random.default_rng(1).standard_normal(shape).astype(dtype)
+
+
+def perturbed(network, x, outputs):
+    rng = np.random.default_rng(0)
+    params = network.init(rng, x, outputs)
+    layout = Layout(params)
+    return layout.unpack(layout.pack(params) + rng.standard_normal(layout.size, layout.dtype), params)
+
+
+def test_a_network_that_defines_nothing_cannot_be_initialized_or_applied():
+    with pytest.raises(NotImplementedError):
+        Network().init(np.random.default_rng(0), rows(), 2)
+    with pytest.raises(NotImplementedError):
+        Network().apply({}, rows())
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (2, 4, 5, 3)])
+def test_beside_puts_the_outputs_of_two_networks_side_by_side(shape):
+    x = rows(shape)
+    params = perturbed(PAIR, x, 4)
+    value = PAIR.apply(params, x)
+    assert value.shape == (*shape[:-1], 4)
+    np.testing.assert_array_equal(value[..., :2], PAIR.log_scale.apply(params["log_scale"], x))
+    np.testing.assert_array_equal(value[..., 2:], PAIR.shift.apply(params["shift"], x))
+
+
+def test_each_network_beside_another_depends_on_its_own_parameters_alone():
+    x = rows()
+    params = perturbed(PAIR, x, 4)
+    other = PAIR.apply(params | {"shift": perturbed(PAIR.shift, x, 2)}, x)
+    value = PAIR.apply(params, x)
+    np.testing.assert_array_equal(value[:, :2], other[:, :2])
+    assert not np.allclose(value[:, 2:], other[:, 2:])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_new_networks_side_by_side_give_zeros_in_the_dtype_of_their_input(dtype):
+    x = rows(dtype=dtype)
+    params = PAIR.init(np.random.default_rng(0), x, 6)
+    np.testing.assert_array_equal(PAIR.apply(params, x), np.zeros((6, 6), dtype), strict=True)
+
+
+def test_a_coupling_takes_its_log_scale_and_its_shift_from_the_network_of_that_name():
+    coupling = AffineCoupling(Beside(log_scale=Constant(0.5), shift=Constant(3.0)), log_scale_limit=1.0)
+    x = rows((5, 4))
+    z, log_det = coupling.forward(coupling.init(np.random.default_rng(0), x), x)
+    np.testing.assert_allclose(z[:, 2:], x[:, 2:] * np.exp(np.tanh(0.5)) + 3)
+    np.testing.assert_allclose(log_det, 2 * np.tanh(0.5))
+
+
+def test_an_odd_number_of_outputs_cannot_be_shared_between_two_networks():
+    with pytest.raises(InputError) as caught:
+        PAIR.init(np.random.default_rng(0), rows(), 3)
+    assert str(caught.value) == "expected an even number of outputs to share between two networks, got 3"
+
+
+def test_networks_of_equal_hyper_parameters_are_equal():
+    assert Beside(MLP([4], "tanh"), MLP((5, 3), "relu")) == PAIR
+    assert hash(Beside(MLP([4], "tanh"), MLP((5, 3), "relu"))) == hash(PAIR)
+    assert Beside(PAIR.shift, PAIR.log_scale) != PAIR

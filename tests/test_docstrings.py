@@ -1,0 +1,32 @@
+"""The examples in the docstrings run and show what they say."""
+
+import doctest
+import importlib
+import pkgutil
+
+import numpy as np
+import pytest
+
+import npflow
+
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(npflow.__path__, "npflow.")
+    if not module.name.endswith("__main__")
+)
+
+
+@pytest.mark.parametrize("name", ["npflow", *MODULES])
+def test_examples_show_what_they_say(name):
+    module = importlib.import_module(name)
+    names = {"np": np, "npflow": npflow, "rng": np.random.default_rng(0)}
+    result = doctest.testmod(
+        module, extraglobs={key: names[key] for key in names if not hasattr(module, key)}
+    )
+    assert result.failed == 0
+
+
+def test_there_are_examples():
+    finder = doctest.DocTestFinder()
+    found = [test for name in MODULES for test in finder.find(importlib.import_module(name)) if test.examples]
+    assert len(found) >= 4

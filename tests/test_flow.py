@@ -1,0 +1,542 @@
+"""A flow: a layer and a prior, together a density."""
+
+import random
+from dataclasses import dataclass
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npflow.autodiff import Layout, tree, value_and_grad
+from npflow.errors import InputError
+from npflow.flow import Flow, dtype_of, expected_layout, first_non_finite
+from npflow.layers import (
+    ActNorm,
+    Affine,
+    AffineCoupling,
+    Chain,
+    Conv1x1,
+    Inverse,
+    Layer,
+    Permutation,
+    Reverse,
+)
+from npflow.models import glow
+from npflow.networks import MLP, Beside
+from npflow.priors import GaussianMixture, Normal
+
+SMALL = MLP((6,), "tanh")
+STEP = [ActNorm(), AffineCoupling(SMALL), Conv1x1()]
+FLOWS = {
+    "glow": glow(2, steps=2, network=SMALL),
+    "trained prior": Flow(Chain(STEP), Normal(2, trained=True)),
+    "mixture": Flow(Chain(STEP), GaussianMixture([[-1, 0], [1, 0]], [0.5, 0.5], trained=True)),
+    "images": Flow(Chain([ActNorm(), AffineCoupling(SMALL, "first"), Reverse()]), Normal((2, 3, 2))),
+    "one layer": Flow(Affine(), Normal(2)),
+    "no parameters": Flow(Chain([Reverse(), Permutation()]), Normal(2)),
+}
+every_flow = pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS.keys())
+every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+few = settings(max_examples=15, deadline=None)
+
+
+@dataclass(frozen=True)
+class Unhashable(Layer):
+    """A layer of the reader's own whose hyper-parameters are a list."""
+
+    factors: list
+
+
+@dataclass
+class Thawed(Layer):
+    """A layer of the reader's own that is not frozen."""
+
+
+@dataclass(frozen=True)
+class ConstantScale(Layer):
+    """A layer of the reader's own that gives what it is told to give."""
+
+    value: float = 1.0
+    log_scale: float = 0.0
+
+    def forward(self, params, x):
+        return x * self.value, np.full(len(x), self.log_scale, x.dtype)
+
+    def inverse(self, params, z):
+        return z / self.value, np.full(len(z), -self.log_scale, z.dtype)
+
+
+def rows(flow, n=8, dtype=np.float64, seed=1):
+    return np.random.default_rng(seed).normal(0.5, 1.5, (n, *flow.prior.event_shape)).astype(dtype)
+
+
+def perturbed(flow, dtype=np.float64, seed=0, size=0.3):
+    """Parameters as training might leave them: none of them where it started."""
+    rng = np.random.default_rng(seed)
+    params = flow.init(rng, rows(flow, 50, dtype))
+    layout = Layout(params)
+    noise = size * rng.standard_normal(layout.size).astype(layout.dtype)
+    return layout.unpack(layout.pack(params) + noise, params)
+
+
+def refusal(call, *args):
+    with pytest.raises(InputError) as caught:
+        call(*args)
+    return str(caught.value)
+
+
+# ---------------------------------------------------------------- what a flow computes
+
+
+@every_flow
+@every_dtype
+def test_shapes_and_dtypes_are_those_of_the_batch_and_the_parameters(flow, dtype):
+    x, params = rows(flow, dtype=dtype), perturbed(flow, dtype)
+    trained = Layout(params).size > 0
+    log_prob = flow.log_prob(params, x)
+    assert (log_prob.shape, log_prob.dtype) == ((8,), dtype)
+    for values in (flow.encode(params, x), flow.decode(params, x)):
+        assert (values.shape, values.dtype) == (x.shape, dtype)
+    samples = flow.sample(params, np.random.default_rng(0), 5)
+    assert (samples.shape, samples.dtype) == ((5, *x.shape[1:]), dtype if trained else np.float64)
+    assert dtype_of(params) == (dtype if trained else np.float64)
+    assert flow.nll(params, x).dtype == dtype
+
+
+@every_flow
+def test_init_gives_the_parameters_of_the_layer_and_of_the_prior(flow):
+    x = rows(flow)
+    params = flow.init(np.random.default_rng(4), x)
+    layer_params = flow.layer.init(np.random.default_rng(4), x)
+    assert sorted(params) == ["layer", "prior"]
+    assert Layout(params["layer"]).difference(Layout(layer_params)) is None
+    np.testing.assert_array_equal(
+        Layout(layer_params).pack(params["layer"]), Layout(layer_params).pack(layer_params)
+    )
+
+
+@every_flow
+@few
+@given(seed=st.integers(0, 99))
+def test_log_prob_is_that_of_the_prior_at_z_plus_the_log_det(flow, seed):
+    x, params = rows(flow, seed=seed), perturbed(flow, seed=seed)
+    z, log_det = flow.layer.forward(params["layer"], x)
+    expected = flow.prior.log_prob(params["prior"], z) + log_det
+    np.testing.assert_array_equal(flow.log_prob(params, x), expected)
+
+
+@every_flow
+@few
+@given(seed=st.integers(0, 99))
+def test_decode_undoes_encode(flow, seed):
+    x, params = rows(flow, seed=seed), perturbed(flow, seed=seed)
+    np.testing.assert_allclose(flow.decode(params, flow.encode(params, x)), x, rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(flow.encode(params, flow.decode(params, x)), x, rtol=1e-7, atol=1e-7)
+
+
+def test_the_log_prob_of_an_affine_flow_has_its_closed_form():
+    flow, x = FLOWS["one layer"], rows(FLOWS["one layer"])
+    params = {"layer": {"mean": np.array([1.0, -2.0]), "log_std": np.log([0.5, 3.0])}, "prior": {}}
+    z = (x - [1, -2]) / [0.5, 3]
+    expected = -0.5 * (z * z).sum(1) - np.log(2 * np.pi) - np.log(0.5 * 3)
+    np.testing.assert_allclose(flow.log_prob(params, x), expected)
+
+
+@pytest.mark.parametrize("name", ["glow", "trained prior", "mixture", "one layer"])
+def test_the_density_integrates_to_one(name):
+    flow = FLOWS[name]
+    side, step = np.linspace(-25, 25, 401, retstep=True)
+    grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+    density = np.exp(flow.log_prob(perturbed(flow, seed=3), grid))
+    np.testing.assert_allclose(density.sum() * step**2, 1, rtol=1e-3)
+
+
+@every_flow
+@every_dtype
+def test_the_negative_log_likelihood_is_minus_the_mean_log_prob(flow, dtype):
+    x, params = rows(flow, dtype=dtype), perturbed(flow, dtype)
+    np.testing.assert_allclose(flow.nll(params, x), -flow.log_prob(params, x).mean(), rtol=1e-6)
+
+
+def test_the_negative_log_likelihood_checks_nothing():
+    flow = FLOWS["one layer"]
+    x = rows(flow)
+    x[0, 0] = np.nan
+    assert np.isnan(flow.nll(perturbed(flow), x))
+
+
+@every_flow
+def test_the_same_generator_state_gives_the_same_samples(flow):
+    params = perturbed(flow)
+    first, second, other = (flow.sample(params, np.random.default_rng(seed), 4) for seed in (7, 7, 8))
+    np.testing.assert_array_equal(first, second)
+    assert not np.allclose(first, other)
+
+
+@every_flow
+def test_samples_are_the_priors_through_the_inverse_of_the_layer(flow):
+    params = perturbed(flow)
+    z = flow.prior.sample(params["prior"], np.random.default_rng(7), 4)
+    expected, _ = flow.layer.inverse(params["layer"], z)
+    np.testing.assert_array_equal(flow.sample(params, np.random.default_rng(7), 4), expected)
+
+
+def test_the_share_of_samples_in_a_region_is_its_probability():
+    flow = FLOWS["glow"]
+    params = perturbed(flow)
+    side, step = np.linspace(-25, 25, 401, retstep=True)
+    grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+    inside = lambda x: (x[:, 0] > 0.5) & (x[:, 1] > 0)
+    probability = np.exp(flow.log_prob(params, grid))[inside(grid)].sum() * step**2
+    share = inside(flow.sample(params, np.random.default_rng(0), 10_000)).mean()
+    assert 0.05 < probability < 0.95
+    np.testing.assert_allclose(share, probability, atol=0.03)
+
+
+@every_flow
+def test_the_parameters_and_the_batch_are_left_as_they_were(flow):
+    x, params = rows(flow), perturbed(flow)
+    before, vector = x.copy(), Layout(params).pack(params)
+    flow.log_prob(params, x), flow.encode(params, x), flow.decode(params, x)
+    flow.sample(params, np.random.default_rng(0), 2)
+    np.testing.assert_array_equal(x, before)
+    np.testing.assert_array_equal(Layout(params).pack(params), vector)
+
+
+# ---------------------------------------------------------------- gradients
+
+
+@pytest.mark.parametrize("name", ["glow", "trained prior", "mixture", "images", "one layer"])
+def test_log_prob_is_differentiable_in_the_parameters(name):
+    flow = FLOWS[name]
+    x, params = rows(flow, 4), perturbed(flow)
+    layout = Layout(params)
+    total = lambda params: anp.sum(flow.log_prob(params, x))
+    _, gradient = value_and_grad(total)(params)
+    direction = np.random.default_rng(2).standard_normal(layout.size)
+    high, low = (
+        total(layout.unpack(layout.pack(params) + step * direction, params)) for step in (1e-5, -1e-5)
+    )
+    np.testing.assert_allclose(layout.pack(gradient) @ direction, (high - low) / 2e-5, rtol=1e-5, atol=1e-7)
+
+
+def test_log_prob_is_differentiable_in_the_data():
+    flow = FLOWS["glow"]
+    x, params = rows(flow), perturbed(flow)
+    _, gradient = value_and_grad(lambda x: anp.sum(flow.log_prob(params, x)))(x)
+    for column, step in enumerate(1e-6 * np.eye(2)):
+        slope = (flow.log_prob(params, x + step) - flow.log_prob(params, x - step)) / 2e-6
+        np.testing.assert_allclose(gradient[:, column], slope, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["glow", "trained prior", "mixture", "images", "one layer"])
+def test_every_parameter_has_a_gradient_of_the_loss_in_its_own_dtype(name):
+    flow = FLOWS[name]
+    x, params = rows(flow, dtype=np.float32), perturbed(flow, np.float32)
+    value, gradient = value_and_grad(flow.nll)(params, x)
+    assert value.dtype == np.float32
+    for (path, leaf), (_, slope) in zip(tree.items(params), tree.items(gradient), strict=True):
+        if tree.is_trained(leaf):
+            assert (slope.dtype, slope.shape) == (np.float32, leaf.shape), path
+        else:
+            assert slope is None, path
+
+
+# ---------------------------------------------------------------- what a flow reads as
+
+
+def test_the_repr_of_a_flow_reads_as_its_architecture():
+    flow = Flow(Chain([ActNorm(), AffineCoupling(MLP((8,)), "first")]), Normal(2))
+    assert repr(flow) == (
+        "Flow(\n"
+        "    layer=Chain([\n"
+        "        ActNorm(),\n"
+        "        AffineCoupling(network=MLP(hidden=(8,), activation='leaky_relu'), "
+        "transformed='first', log_scale_limit=2.0),\n"
+        "    ]),\n"
+        "    prior=Normal(event_shape=(2,), trained=False),\n"
+        ")"
+    )
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [*FLOWS.values(), Flow(Inverse(AffineCoupling(Beside(SMALL, MLP()))), Normal(4))],
+    ids=[*FLOWS.keys(), "inverse"],
+)
+def test_the_repr_of_a_flow_evaluates_to_an_equal_flow(flow):
+    assert eval(repr(flow)) == flow
+    assert hash(eval(repr(flow))) == hash(flow)
+
+
+# ---------------------------------------------------------------- what a flow refuses
+
+
+@pytest.mark.parametrize(
+    ("layer", "prior", "sentence"),
+    [
+        (3, Normal(2), "expected the layer of a Flow to be an object with init, forward and inverse, got 3"),
+        (
+            SMALL,
+            Normal(2),
+            f"expected the layer of a Flow to be an object with init, forward and inverse, got {SMALL!r}",
+        ),
+        (Reverse(), None, "expected a prior from npflow.priors, got None"),
+        (Reverse(), Reverse(), "expected a prior from npflow.priors, got Reverse()"),
+        (Reverse(), Normal, "expected a prior from npflow.priors, got <class 'npflow.priors.Normal'>"),
+        (
+            Unhashable([1.0]),
+            Normal(2),
+            "expected layers that are frozen dataclasses of numbers, strings and tuples, "
+            "got unhashable type: 'list'",
+        ),
+        (
+            Chain([Reverse(), Thawed()]),
+            Normal(2),
+            "expected layers that are frozen dataclasses of numbers, strings and tuples, "
+            "got unhashable type: 'Thawed'",
+        ),
+    ],
+    ids=["number", "network", "none", "no prior", "class", "list", "not frozen"],
+)
+def test_a_flow_of_what_is_not_a_layer_and_a_prior_is_refused(layer, prior, sentence):
+    assert refusal(Flow, layer, prior) == sentence
+
+
+def bad_row(value, row):
+    x = np.zeros((4, 2))
+    x[row, 1] = value
+    return x
+
+
+BAD_BATCHES = {
+    "features": (np.zeros((4, 3)), "expected x with rows of 2 features, got rows of 3 features"),
+    "images": (np.zeros((4, 2, 2, 3)), "expected x with rows of 2 features, got rows of shape (2, 2, 3)"),
+    "one row": (
+        np.zeros(2),
+        "expected x of shape (n, features) or (n, height, width, channels), got shape (2,)",
+    ),
+    "empty": (
+        np.zeros((0, 2)),
+        "expected x to have at least one row and one value in each, got shape (0, 2)",
+    ),
+    "nan": (bad_row(np.nan, 2), "expected x to be finite, got nan in row 2, at index (1,)"),
+    "inf": (bad_row(-np.inf, 3), "expected x to be finite, got -inf in row 3, at index (1,)"),
+    "integers": (
+        np.zeros((4, 2), int),
+        "expected x in float32 or float64, got int64; convert it: x.astype(np.float32)",
+    ),
+    "list": ([[0.0, 0.0]], "expected x as a NumPy array, got a list"),
+}
+
+
+@pytest.mark.parametrize(("x", "sentence"), BAD_BATCHES.values(), ids=BAD_BATCHES.keys())
+def test_a_batch_that_cannot_be_used_gets_its_sentence(x, sentence):
+    flow = FLOWS["glow"]
+    params = perturbed(flow)
+    assert refusal(flow.init, np.random.default_rng(0), x) == sentence
+    assert refusal(flow.log_prob, params, x) == sentence
+    assert refusal(flow.encode, params, x) == sentence
+    assert refusal(flow.decode, params, x) == sentence.replace(" x", " z").replace("x.astype", "z.astype")
+
+
+@pytest.mark.parametrize(("own", "other"), [("float32", "float64"), ("float64", "float32")])
+def test_a_batch_of_another_dtype_than_the_parameters_is_refused(own, other):
+    flow = FLOWS["glow"]
+    assert refusal(flow.log_prob, perturbed(flow, own), rows(flow, dtype=other)) == (
+        f"expected x in {own}, the dtype of the parameters, got {other}; convert it: x.astype(np.{own})"
+    )
+
+
+def test_features_that_a_coupling_cannot_halve_are_refused_with_the_layer():
+    flow = Flow(Chain([ActNorm(), AffineCoupling(), Conv1x1()]), Normal(3))
+    words = "layer/1 (AffineCoupling): expected an even number of channels to take halves of, got 3"
+    assert refusal(flow.init, np.random.default_rng(0), rows(flow)) == words
+
+
+@pytest.mark.parametrize("method", ["log_prob", "encode", "decode"])
+def test_parameters_of_another_architecture_are_refused(method):
+    flow, x = FLOWS["glow"], rows(FLOWS["glow"])
+    call = getattr(flow, method)
+    start = "expected the parameters of this flow, got another architecture's: expected "
+    wider = glow(2, steps=2, network=MLP((7,), "tanh"))
+    assert refusal(call, perturbed(wider), x) == (
+        f"{start}an array of shape (6,) at 'layer/1/0/bias', got shape (7,)"
+    )
+    shorter, longer = (glow(2, steps=steps, network=SMALL) for steps in (1, 3))
+    assert (
+        refusal(call, perturbed(shorter), x) == f"{start}an array of shape (2,) at 'layer/3/bias', got none"
+    )
+    assert refusal(call, perturbed(longer), x) == (
+        f"{start}no array at 'layer/6/bias', got one of shape (2,)"
+    )
+    assert refusal(call, perturbed(FLOWS["trained prior"]) | {"prior": {}}, x).startswith(start)
+
+
+def test_sampling_refuses_parameters_of_another_architecture():
+    words = refusal(FLOWS["one layer"].sample, perturbed(FLOWS["glow"]), np.random.default_rng(0), 3)
+    assert words.startswith("expected the parameters of this flow, got another architecture's: ")
+
+
+def test_parameters_of_two_float_dtypes_are_refused():
+    flow = FLOWS["one layer"]
+    params = perturbed(flow)
+    params["layer"]["mean"] = params["layer"]["mean"].astype(np.float32)
+    assert refusal(flow.log_prob, params, rows(flow)) == (
+        "expected the float leaves of the parameter tree in one dtype, "
+        "got float64 at 'layer/log_std', float32 at 'layer/mean'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("params", "got"),
+    [
+        ([], "a list"),
+        (None, "a NoneType"),
+        (np.zeros(3), "a ndarray"),
+        ({}, "one of []"),
+        ({"layer": []}, "one of ['layer']"),
+        ({"layer": [], "prior": {}, "step": 3}, "one of ['layer', 'prior', 'step']"),
+    ],
+)
+def test_parameters_that_are_not_a_dict_of_layer_and_prior_are_refused(params, got):
+    words = f"expected the parameters of a flow, a dict of 'layer' and 'prior', got {got}"
+    for flow in (FLOWS["glow"], FLOWS["no parameters"]):
+        assert refusal(flow.log_prob, params, rows(flow)) == words
+        assert refusal(flow.sample, params, np.random.default_rng(0), 3) == words
+
+
+def test_parameters_of_a_flow_with_other_layers_that_hold_no_arrays_are_refused():
+    flow, other = (Flow(Chain([Affine(), *[Reverse()] * n]), Normal(2)) for n in (1, 2))
+    assert refusal(flow.log_prob, perturbed(other), rows(flow)) == (
+        "expected the parameters of this flow, got another architecture's: "
+        "expected the same dicts, lists and tuples around the arrays, got others"
+    )
+
+
+@pytest.mark.parametrize(
+    ("n", "sentence"),
+    [
+        (0, "expected the number of samples to be at least 1, got 0"),
+        (-1, "expected the number of samples to be at least 1, got -1"),
+        (2.0, "expected the number of samples to be an integer, got 2.0"),
+    ],
+)
+def test_a_number_of_samples_that_cannot_be_drawn_is_refused(n, sentence):
+    flow = FLOWS["glow"]
+    assert refusal(flow.sample, perturbed(flow), np.random.default_rng(0), n) == sentence
+
+
+@pytest.mark.parametrize(("rng", "kind"), [(0, "int"), (None, "NoneType"), (random.Random(0), "Random")])
+def test_what_is_not_a_generator_is_refused(rng, kind):
+    flow = FLOWS["glow"]
+    words = f"expected rng to be a numpy.random.Generator, got a {kind}; make one: np.random.default_rng(0)"
+    assert refusal(flow.init, rng, rows(flow)) == words
+    assert refusal(flow.sample, perturbed(flow), rng, 3) == words
+
+
+def test_a_flow_without_parameters_takes_both_dtypes():
+    flow = FLOWS["no parameters"]
+    params = perturbed(flow)
+    for dtype in (np.float32, np.float64):
+        assert flow.log_prob(params, rows(flow, dtype=dtype)).dtype == dtype
+
+
+def test_the_expected_layout_is_worked_out_once_for_equal_flows():
+    first, second = (Flow(Chain([Affine(), Reverse()]), Normal(3)) for _ in range(2))
+    assert expected_layout(first) is expected_layout(second)
+
+
+# ---------------------------------------------------------------- the first layer that is not finite
+
+NESTED = Chain([ActNorm(), Chain([Affine(), Reverse(), Affine()]), Inverse(Affine())])
+
+
+def nested_params(**ruined):
+    """Parameters of `NESTED`; `ruined` has leaves set to nan, by the places of their layers."""
+    params = NESTED.init(np.random.default_rng(0), np.random.default_rng(1).standard_normal((5, 2)))
+    layers = {"first": params[0], "inner": params[1][0], "last_inner": params[1][2], "inverse": params[2]}
+    for place, leaf in ruined.items():
+        layers[place][leaf][0] = np.nan
+    return params
+
+
+@pytest.mark.parametrize(
+    ("ruined", "name"),
+    [
+        ({}, None),
+        ({"first": "bias"}, "layer/0 (ActNorm)"),
+        ({"inner": "mean"}, "layer/1/0 (Affine)"),
+        ({"last_inner": "log_std"}, "layer/1/2 (Affine)"),
+        ({"inverse": "log_std"}, "layer/2 (Affine)"),
+        ({"last_inner": "mean", "inverse": "mean"}, "layer/1/2 (Affine)"),
+    ],
+)
+def test_first_non_finite_names_the_first_layer_that_gives_a_value_that_is_not_finite(ruined, name):
+    x = np.random.default_rng(1).standard_normal((5, 2))
+    assert first_non_finite(NESTED, nested_params(**ruined), x) == name
+
+
+def test_first_non_finite_looks_at_outputs_and_log_dets():
+    x = np.ones((3, 2))
+    for layer in (ConstantScale(value=np.inf), ConstantScale(log_scale=np.nan)):
+        chain = Chain([Reverse(), layer])
+        assert first_non_finite(chain, [{}, {}], x, "flow") == "flow/1 (ConstantScale)"
+        assert first_non_finite(layer, {}, x) == "layer (ConstantScale)"
+
+
+@dataclass(frozen=True)
+class Bounded(Layer):
+    """A layer that refuses what is not in (0, 1), as a logit does."""
+
+    def init(self, rng, x):
+        if np.min(x) <= 0 or np.max(x) >= 1:
+            raise InputError("expected x inside (0, 1)")
+        return {"a": np.zeros(x.shape[1:], x.dtype)}
+
+    def forward(self, params, x):
+        return x + params["a"], np.zeros(len(x), x.dtype)
+
+    def inverse(self, params, z):
+        return z - params["a"], np.zeros(len(z), z.dtype)
+
+
+@dataclass(frozen=True)
+class Knots(Bounded):
+    """A layer with as many parameters as it is initialized on rows."""
+
+    def init(self, rng, x):
+        return {"a": np.zeros(x.shape[1:], x.dtype), "knots": np.array(x)}
+
+
+@pytest.mark.parametrize("layer", [Bounded(), Knots()])
+def test_a_layer_that_noise_tells_nothing_about_is_used_unchecked(layer):
+    flow = Flow(layer, Normal(2))
+    x = np.random.default_rng(0).uniform(0.1, 0.9, (7, 2))
+    params = flow.init(np.random.default_rng(0), x)
+    assert flow.log_prob(params, x).shape == (7,)
+    assert flow.sample(params, np.random.default_rng(0), 3).shape == (3, 2)
+
+
+def test_parameters_of_another_dtype_than_the_batch_are_refused_at_init():
+    class Float64(Bounded):
+        def init(self, rng, x):
+            return {"a": np.zeros(x.shape[1:])}
+
+    x = np.full((3, 2), 0.5, np.float32)
+    assert refusal(Flow(Float64(), Normal(2)).init, np.random.default_rng(0), x) == (
+        "expected init to give parameters in the dtype of x, float32, got float64 at 'layer/a': "
+        "make them with dtype=x.dtype"
+    )
+
+
+def test_a_log_det_of_another_shape_is_refused_at_init():
+    class Column(Bounded):
+        def forward(self, params, x):
+            return x, np.zeros((len(x), 1), x.dtype)
+
+    assert refusal(Flow(Column(), Normal(2)).init, np.random.default_rng(0), np.full((3, 2), 0.5)).startswith(
+        "expected the layer's log_det to have shape (3,), one number for each row, got (3, 1)"
+    )

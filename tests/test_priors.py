@@ -1,0 +1,271 @@
+"""Where z comes from: the normal and the mixture of Gaussians."""
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npflow.autodiff import Layout, value_and_grad
+from npflow.errors import InputError
+from npflow.priors import GaussianMixture, Normal, Prior
+
+MEANS, STDS, WEIGHTS = ((-2.0, 1.0), (0.5, 0.0), (3.0, -1.0)), (0.5, 1.0, 0.8), (1.0, 2.0, 3.0)
+PRIORS = {
+    "normal": Normal(2),
+    "trained normal": Normal(2, trained=True),
+    "mixture": GaussianMixture(MEANS, STDS, WEIGHTS),
+    "trained mixture": GaussianMixture(MEANS, STDS, WEIGHTS, trained=True),
+}
+every_prior = pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS.keys())
+trained_priors = pytest.mark.parametrize("prior", [p for p in PRIORS.values() if p.trained], ids=repr)
+every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+few = settings(max_examples=20, deadline=None)
+
+
+def rows(shape=(6, 2), dtype=np.float64, seed=1):
+    return np.random.default_rng(seed).normal(0, 2, shape).astype(dtype)
+
+
+def perturbed(prior, dtype=np.float64, seed=0):
+    """Parameters as training might leave them: none of them where it started."""
+    rng = np.random.default_rng(seed)
+    params = prior.init(rng, np.zeros((1, *prior.event_shape), dtype))
+    layout = Layout(params)
+    noise = 0.5 * rng.standard_normal(layout.size).astype(layout.dtype)
+    return layout.unpack(layout.pack(params) + noise, params)
+
+
+def mixture_density(z, means, stds, weights):
+    parts = [
+        weight * scipy.stats.multivariate_normal(mean, std**2 * np.eye(len(mean))).pdf(z)
+        for mean, std, weight in zip(means, stds, np.divide(weights, np.sum(weights)))
+    ]
+    return np.sum(parts, axis=0)
+
+
+def test_a_prior_that_defines_nothing_has_no_parameters_and_no_density():
+    assert Prior().init(np.random.default_rng(0), rows()) == {}
+    with pytest.raises(NotImplementedError):
+        Prior().log_prob({}, rows())
+    with pytest.raises(NotImplementedError):
+        Prior().sample({}, np.random.default_rng(0), 1)
+
+
+@few
+@given(st.sampled_from([(1,), (3,), (2, 3, 2)]), st.integers(0, 99))
+def test_the_normal_is_scipys_in_each_component(event_shape, seed):
+    z = rows((4, *event_shape), seed=seed)
+    expected = scipy.stats.norm.logpdf(z).reshape(4, -1).sum(1)
+    np.testing.assert_allclose(Normal(event_shape).log_prob({}, z), expected, rtol=1e-12)
+
+
+@few
+@given(st.sampled_from([(1,), (3,), (2, 3, 2)]), st.integers(0, 99))
+def test_the_trained_normal_is_scipys_with_its_means_and_standard_deviations(event_shape, seed):
+    prior, z = Normal(event_shape, trained=True), rows((4, *event_shape), seed=seed)
+    params = perturbed(prior, seed=seed)
+    expected = scipy.stats.norm.logpdf(z, params["mean"], np.exp(params["log_std"])).reshape(4, -1).sum(1)
+    np.testing.assert_allclose(prior.log_prob(params, z), expected, rtol=1e-11)
+
+
+@few
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(0, 99))
+def test_the_mixture_is_the_weighted_sum_of_scipys_normals(features, components, seed):
+    rng = np.random.default_rng(seed)
+    means = rng.normal(0, 2, (components, features))
+    stds, weights = rng.uniform(0.3, 2, (2, components))
+    z = rows((5, features), seed=seed)
+    prior = GaussianMixture(means, stds, weights)
+    np.testing.assert_allclose(
+        prior.log_prob({}, z), np.log(mixture_density(z, means, stds, weights)), rtol=1e-10
+    )
+
+
+@few
+@given(st.integers(0, 99))
+def test_the_trained_mixture_divides_its_weights_by_their_sum(seed):
+    prior, z = PRIORS["trained mixture"], rows(seed=seed)
+    params = perturbed(prior, seed=seed)
+    stds, weights = np.exp(params["log_stds"]), np.exp(params["log_weights"])
+    expected = np.log(mixture_density(z, params["means"], stds, weights))
+    np.testing.assert_allclose(prior.log_prob(params, z), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["normal", "mixture"])
+def test_a_trained_prior_starts_as_the_fixed_one(kind):
+    fixed, trained = PRIORS[kind], PRIORS[f"trained {kind}"]
+    params = trained.init(np.random.default_rng(0), rows())
+    np.testing.assert_allclose(trained.log_prob(params, rows()), fixed.log_prob({}, rows()), rtol=1e-14)
+    assert Layout(params).size > 0
+    assert fixed.init(np.random.default_rng(0), rows()) == {}
+
+
+@every_prior
+def test_the_density_integrates_to_one(prior):
+    side, step = np.linspace(-15, 15, 241, retstep=True)
+    grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+    density = np.exp(prior.log_prob(perturbed(prior), grid))
+    np.testing.assert_allclose(density.sum() * step**2, 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["normal", "trained normal"])
+def test_samples_of_the_normal_have_its_moments(kind):
+    prior = PRIORS[kind]
+    params = perturbed(prior)
+    mean, std = params.get("mean", np.zeros(2)), np.exp(params.get("log_std", np.zeros(2)))
+    z = prior.sample(params, np.random.default_rng(0), 20_000)
+    np.testing.assert_allclose(z.mean(0), mean, atol=0.06)
+    np.testing.assert_allclose(z.std(0), std, rtol=0.05)
+    assert abs(np.corrcoef(z.T)[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize("kind", ["mixture", "trained mixture"])
+def test_samples_of_the_mixture_have_its_moments(kind):
+    prior = PRIORS[kind]
+    params = perturbed(prior)
+    mixture = params or prior.start(np.float64)
+    means, variances = mixture["means"], np.exp(2 * mixture["log_stds"])
+    weights = np.exp(mixture["log_weights"]) / np.exp(mixture["log_weights"]).sum()
+    mean = weights @ means
+    covariance = (weights * (means - mean).T) @ (means - mean) + weights @ variances * np.eye(2)
+    z = prior.sample(params, np.random.default_rng(0), 20_000)
+    np.testing.assert_allclose(z.mean(0), mean, atol=0.1)
+    np.testing.assert_allclose(np.cov(z.T), covariance, rtol=0.1, atol=0.1)
+
+
+def test_samples_of_the_mixture_come_from_each_component_as_often_as_its_weight_says():
+    prior = GaussianMixture([[-50], [0], [50]], [1, 1, 1], [1, 2, 5])
+    z = prior.sample({}, np.random.default_rng(0), 8000)
+    shares = [np.mean(np.abs(z - mean) < 10) for mean in (-50, 0, 50)]
+    np.testing.assert_allclose(shares, [1 / 8, 2 / 8, 5 / 8], atol=0.03)
+
+
+@every_prior
+def test_the_same_generator_state_gives_the_same_samples(prior):
+    params = perturbed(prior)
+    first, second, other = (prior.sample(params, np.random.default_rng(seed), 5) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, second)
+    assert not np.allclose(first, other)
+
+
+@trained_priors
+def test_the_gradient_of_a_trained_prior_equals_finite_differences(prior):
+    params, z = perturbed(prior), rows()
+    layout = Layout(params)
+    vector, steps = layout.pack(params), 1e-6 * np.eye(layout.size)
+    total = lambda params: prior.log_prob(params, z).sum()
+    _, gradient = value_and_grad(total)(params)
+    high, low = (
+        np.array([total(layout.unpack(vector + sign * step, params)) for step in steps]) for sign in (1, -1)
+    )
+    np.testing.assert_allclose(layout.pack(gradient), (high - low) / 2e-6, rtol=1e-6, atol=1e-6)
+
+
+@every_prior
+def test_the_gradient_in_z_equals_finite_differences(prior):
+    params, z = perturbed(prior), rows()
+    _, gradient = value_and_grad(lambda z: prior.log_prob(params, z).sum())(z)
+    for column, step in enumerate(1e-6 * np.eye(2)):
+        slope = (prior.log_prob(params, z + step) - prior.log_prob(params, z - step)) / 2e-6
+        np.testing.assert_allclose(gradient[:, column], slope, rtol=1e-6, atol=1e-6)
+
+
+@every_prior
+@every_dtype
+def test_the_dtype_is_kept_in_parameters_log_prob_gradient_and_samples(prior, dtype):
+    params, z = perturbed(prior, dtype), rows(dtype=dtype)
+    log_prob = prior.log_prob(params, z)
+    samples = prior.sample(params, np.random.default_rng(0), 4, dtype)
+    _, gradient = value_and_grad(lambda z: prior.log_prob(params, z).sum())(z)
+    assert (log_prob.shape, log_prob.dtype) == ((6,), dtype)
+    assert (samples.shape, samples.dtype) == ((4, 2), dtype)
+    assert gradient.dtype == dtype
+    if prior.trained:
+        assert Layout(params).dtype == dtype
+
+
+def test_a_mixture_far_from_the_data_has_a_finite_log_prob():
+    prior = GaussianMixture([[0, 0], [1, 1]], [1e-2, 1e-2])
+    assert np.isfinite(prior.log_prob({}, np.full((1, 2), 1e4, np.float32))).all()
+
+
+def test_the_event_shape_of_a_normal_is_a_tuple_of_ints():
+    assert Normal(3).event_shape == Normal((3,)).event_shape == Normal([np.int64(3)]).event_shape == (3,)
+    assert Normal((4, 4, 3)).sample({}, np.random.default_rng(0), 2).shape == (2, 4, 4, 3)
+
+
+def test_a_mixture_keeps_its_numbers_as_tuples_of_floats():
+    prior = GaussianMixture(np.array([[0, 1], [2, 3]]), np.array([1, 2]))
+    assert prior == GaussianMixture(((0.0, 1.0), (2.0, 3.0)), (1.0, 2.0), (1.0, 1.0))
+    assert hash(prior) == hash(GaussianMixture(((0.0, 1.0), (2.0, 3.0)), (1.0, 2.0)))
+    assert prior.event_shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: Normal(0), "expected each size of Normal's event_shape to be at least 1, got 0"),
+        (lambda: Normal((2, 1.5)), "expected each size of Normal's event_shape to be an integer, got 1.5"),
+        (lambda: Normal("2"), "expected each size of Normal's event_shape to be an integer, got '2'"),
+        (
+            lambda: GaussianMixture([[0, 0], [1]], [1, 1]),
+            "expected GaussianMixture's means to be rows of one length, at least one, got [[0, 0], [1]]",
+        ),
+        (
+            lambda: GaussianMixture([], []),
+            "expected GaussianMixture's means to be rows of one length, at least one, got []",
+        ),
+        (
+            lambda: GaussianMixture([[]], [1]),
+            "expected GaussianMixture's means to be rows of one length, at least one, got [[]]",
+        ),
+        (
+            lambda: GaussianMixture([[0, 0], [1, 1]], [1]),
+            "expected one std and one weight for each of GaussianMixture's means, "
+            "got 2 means, 1 stds and 2 weights",
+        ),
+        (
+            lambda: GaussianMixture([[0, 0], [1, 1]], [1, 1], [1, 2, 3]),
+            "expected one std and one weight for each of GaussianMixture's means, "
+            "got 2 means, 2 stds and 3 weights",
+        ),
+        (
+            lambda: GaussianMixture([[0, np.nan]], [1]),
+            "expected each number in GaussianMixture's means to be a finite number, got nan",
+        ),
+        (
+            lambda: GaussianMixture([[0, 0]], [0]),
+            "expected each of GaussianMixture's stds to be a finite number above 0, got 0.0",
+        ),
+        (
+            lambda: GaussianMixture([[0, 0]], [1], [-1]),
+            "expected each of GaussianMixture's weights to be a finite number above 0, got -1.0",
+        ),
+        (
+            lambda: GaussianMixture([["x", 0]], [1]),
+            "expected each number in GaussianMixture's means to be a number, got 'x'",
+        ),
+    ],
+)
+def test_hyper_parameters_that_cannot_be_used_are_refused(make, sentence):
+    with pytest.raises(InputError) as caught:
+        make()
+    assert str(caught.value) == sentence
+
+
+def test_a_mixture_far_from_its_point_and_with_large_log_weights_stays_finite_or_minus_infinity():
+    mixture = GaussianMixture(((0.0, 0.0), (1.0, 1.0)), (1.0, 1.0), trained=True)
+    params = mixture.init(np.random.default_rng(0), np.zeros((1, 2)))
+    far = np.full((1, 2), 1e20, np.float32)
+    with np.errstate(over="ignore"):
+        fixed = GaussianMixture(((0.0, 0.0), (1.0, 1.0)), (1.0, 1.0))
+        assert fixed.log_prob({}, far)[0] == -np.inf
+    params["log_weights"] += 800
+    assert np.isfinite(mixture.sample(params, np.random.default_rng(0), 5)).all()
+    assert np.isfinite(mixture.log_prob(params, np.zeros((1, 2)))).all()
+
+
+def test_a_normal_of_no_axes_is_refused():
+    with pytest.raises(InputError, match="expected Normal's event_shape to have at least one axis"):
+        Normal(())

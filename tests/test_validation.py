@@ -1,0 +1,237 @@
+"""Checks of what a user passes in: the boundary of what is accepted, and the sentences."""
+
+import math
+import random
+
+import autograd
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npflow.errors import InputError
+from npflow.layers import Chain, Reverse
+from npflow.validation import check_count, check_number, check_rng, check_rows, check_sequence
+
+few = settings(max_examples=30, deadline=None)
+
+
+class Dispatching:
+    """An array of another library, as far as the checks look at it."""
+
+    def __init__(self, array):
+        self.array, self.dtype, self.shape = array, array.dtype, array.shape
+        self.ndim, self.size = array.ndim, array.size
+
+    def __array_function__(self, *args):
+        raise NotImplementedError
+
+    def __array_ufunc__(self, ufunc, method, *inputs):
+        return getattr(ufunc, method)(*(i.array if isinstance(i, Dispatching) else i for i in inputs))
+
+
+def refusal(check, *args, **kwargs):
+    with pytest.raises(InputError) as caught:
+        check(*args, **kwargs)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 2), (2, 4, 4, 3)])
+def test_finite_float_rows_are_given_back_as_they_are(shape, dtype):
+    x = np.ones(shape, dtype)
+    assert check_rows(x) is x
+    assert check_rows(x, shape[1:], dtype) is x
+
+
+def test_an_array_of_another_library_that_dispatches_is_accepted():
+    x = Dispatching(np.ones((3, 2)))
+    assert check_rows(x, (2,), np.float64) is x
+
+
+def test_rows_inside_a_gradient_are_looked_into_and_given_back_boxed():
+    def total(x):
+        assert check_rows(x, (2,), np.float64) is x
+        return (x * x).sum()
+
+    np.testing.assert_array_equal(autograd.grad(total)(np.ones((3, 2))), np.full((3, 2), 2.0))
+    nested = autograd.grad(lambda x: (autograd.grad(total)(x) ** 2).sum())
+    np.testing.assert_array_equal(nested(np.ones((3, 2))), np.full((3, 2), 8.0))
+    with pytest.raises(InputError, match="got rows of 3 features"):
+        autograd.grad(total)(np.ones((3, 3)))
+
+
+@pytest.mark.parametrize(
+    ("x", "kind"), [([[1.0]], "list"), (None, "NoneType"), ("x", "str"), (3.0, "float"), (np, "module")]
+)
+def test_what_is_not_an_array_is_refused(x, kind):
+    assert refusal(check_rows, x) == f"expected x as a NumPy array, got a {kind}"
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float16", "bool", "complex128", "object", "int8"])
+def test_rows_of_another_dtype_than_float32_and_float64_are_refused(dtype):
+    hint = "" if dtype in ("complex128", "object") else "; convert it: x.astype(np.float32)"
+    assert (
+        refusal(check_rows, np.ones((2, 2), dtype)) == f"expected x in float32 or float64, got {dtype}{hint}"
+    )
+
+
+def test_images_without_an_axis_for_channels_are_refused_with_a_hint():
+    assert refusal(check_rows, np.ones((5, 28, 28))) == (
+        "expected x of shape (n, features) or (n, height, width, channels), got shape (5, 28, 28); "
+        "add an axis for the channels: x[..., None]"
+    )
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_an_array_that_has_no_rows_and_features_is_refused(shape):
+    assert refusal(check_rows, np.ones(shape)) == (
+        f"expected x of shape (n, features) or (n, height, width, channels), got shape {shape}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "event_shape", "sentence"),
+    [
+        ((5, 3), (2,), "expected x with rows of 2 features, got rows of 3 features"),
+        ((5, 2, 1, 1), (2,), "expected x with rows of 2 features, got rows of shape (2, 1, 1)"),
+        ((5, 3), (4, 4, 3), "expected x with rows of shape (4, 4, 3), got rows of 3 features"),
+        ((5, 4, 4, 1), (4, 4, 3), "expected x with rows of shape (4, 4, 3), got rows of shape (4, 4, 1)"),
+    ],
+)
+def test_rows_of_another_shape_are_refused(shape, event_shape, sentence):
+    assert refusal(check_rows, np.ones(shape), event_shape) == sentence
+
+
+@pytest.mark.parametrize("shape", [(0, 2), (3, 0), (2, 0, 4, 3)])
+def test_a_batch_without_rows_or_values_is_refused(shape):
+    assert refusal(check_rows, np.ones(shape)) == (
+        f"expected x to have at least one row and one value in each, got shape {shape}"
+    )
+
+
+@pytest.mark.parametrize(("expected", "given_"), [("float32", "float64"), ("float64", "float32")])
+def test_rows_of_another_dtype_than_the_parameters_are_refused(expected, given_):
+    assert refusal(check_rows, np.ones((2, 2), given_), (2,), np.dtype(expected), "z") == (
+        f"expected z in {expected}, the dtype of the parameters, got {given_}; convert it: z.astype(np.{expected})"
+    )
+
+
+@few
+@given(st.integers(0, 4), st.integers(0, 2), st.sampled_from([np.nan, np.inf, -np.inf]))
+def test_a_value_that_is_not_finite_is_refused_with_its_row_and_index(row, column, value):
+    x = np.zeros((5, 3))
+    x[row, column] = value
+    assert refusal(check_rows, x, name="validation") == (
+        f"expected validation to be finite, got {value} in row {row}, at index ({column},)"
+    )
+
+
+def test_the_first_of_several_values_that_are_not_finite_is_named():
+    x = np.zeros((3, 2, 2, 1), np.float32)
+    x[1, 0, 1, 0], x[1, 1, 0, 0], x[2] = np.inf, np.nan, np.nan
+    assert refusal(check_rows, x) == "expected x to be finite, got inf in row 1, at index (0, 1, 0)"
+
+
+@pytest.mark.parametrize("value", [1, 7, np.int64(7), np.uint8(7), np.array(7)])
+def test_a_count_is_given_back_as_an_int(value):
+    count = check_count(value, "steps")
+    assert type(count) is int
+    assert count == value
+
+
+@few
+@given(st.integers(-5, 5), st.integers(-5, 5), st.integers(-5, 5))
+def test_a_count_is_accepted_from_least_to_most(count, least, most):
+    if least <= count <= most:
+        assert check_count(count, "n", least=least, most=most) == count
+    else:
+        bound = f"least {least}" if count < least else f"most {most}"
+        assert refusal(check_count, count, "n", least=least, most=most) == (
+            f"expected n to be at {bound}, got {count}"
+        )
+
+
+def test_a_count_that_is_too_large_can_say_why():
+    assert refusal(check_count, 9, "batch_size", most=5, because=", the 5 rows of x") == (
+        "expected batch_size to be at most 5, the 5 rows of x, got 9"
+    )
+
+
+@pytest.mark.parametrize("value", [1.0, "3", None, [1], np.float64(2), np.arange(2)])
+def test_a_count_that_is_not_an_integer_is_refused(value):
+    assert refusal(check_count, value, "steps") == f"expected steps to be an integer, got {value!r}"
+
+
+@pytest.mark.parametrize("value", [0.5, 1, np.float32(0.5), np.int8(1), np.array(0.5), np.float64(0.25)])
+def test_a_number_is_given_back_as_a_float(value):
+    number = check_number(value, "decay")
+    assert type(number) is float
+    assert number == value
+
+
+@few
+@given(st.floats(-2, 2), st.sampled_from([-1.0, 0.0]), st.sampled_from([0.5, 1.0]))
+def test_a_number_is_accepted_at_least_one_bound_and_below_the_other(number, least, below):
+    if least <= number < below:
+        assert check_number(number, "decay", least=least, below=below) == number
+    else:
+        assert refusal(check_number, number, "decay", least=least, below=below) == (
+            f"expected decay to be a finite number at least {least} below {below}, got {number}"
+        )
+
+
+def test_bounds_are_inside_for_at_least_and_outside_for_above_and_below():
+    assert check_number(0, "rate", least=0) == 0
+    assert check_number(math.ulp(0), "rate", above=0) == math.ulp(0)
+    assert check_number(math.nextafter(1, 0), "rate", below=1) < 1
+    assert refusal(check_number, 0, "rate", above=0) == "expected rate to be a finite number above 0, got 0.0"
+    assert refusal(check_number, 1, "rate", below=1) == "expected rate to be a finite number below 1, got 1.0"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32(np.nan)])
+def test_a_number_that_is_not_finite_is_refused(value):
+    assert refusal(check_number, value, "rate") == f"expected rate to be a finite number, got {float(value)}"
+
+
+@pytest.mark.parametrize("value", ["0.5", b"1", None, [1.0], 1j])
+def test_what_is_not_a_number_is_refused(value):
+    assert refusal(check_number, value, "rate", above=0) == (
+        f"expected rate to be a number above 0, got {value!r}"
+    )
+
+
+def test_a_number_too_large_for_a_float_is_refused():
+    assert refusal(check_number, 10**400, "rate").startswith("expected rate to be a number, got 1000")
+
+
+def test_sequences_come_back_as_tuples():
+    assert check_sequence([1, 2], "widths") == check_sequence(iter((1, 2)), "widths") == (1, 2)
+    assert check_sequence(np.array([3, 4]), "widths") == (3, 4)
+
+
+@pytest.mark.parametrize("value", [5, None, "64", {"a": 1}])
+def test_what_is_not_a_sequence_is_refused(value):
+    assert refusal(check_sequence, value, "widths") == f"expected widths as a list or tuple, got {value!r}"
+
+
+def test_a_numpy_generator_is_given_back():
+    rng = np.random.default_rng(0)
+    assert check_rng(rng) is rng
+
+
+@pytest.mark.parametrize(
+    ("rng", "kind"),
+    [(0, "int"), (None, "NoneType"), (random.Random(0), "Random"), (np.random.PCG64(0), "PCG64")],
+)
+def test_what_is_not_a_numpy_generator_is_refused(rng, kind):
+    assert refusal(check_rng, rng) == (
+        f"expected rng to be a numpy.random.Generator, got a {kind}; make one: np.random.default_rng(0)"
+    )
+
+
+def test_input_errors_are_value_errors_that_can_be_told_from_further_out():
+    error = InputError("expected a, got b").inside(1, Reverse()).inside("layer", Chain([Reverse()]))
+    assert isinstance(error, ValueError)
+    assert type(error) is InputError
+    assert str(error) == "layer/1 (Reverse): expected a, got b"
