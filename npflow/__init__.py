@@ -1,10 +1,39 @@
-"""npflow: normalizing flows in NumPy, every layer explicit, every determinant formula verified."""
+"""npflow: normalizing flows in NumPy, every layer explicit, every determinant formula verified.
 
-from npflow import autodiff, layers, models, networks, priors
-from npflow.errors import InputError
+>>> import numpy as np
+>>> import npflow
+>>> rng = np.random.default_rng(0)
+>>> x = npflow.datasets.moons(1000, rng=rng)
+>>> flow = npflow.models.glow(features=2, steps=2)
+>>> params = flow.init(rng, x)
+>>> params, history = npflow.fit(flow, params, x, rng=rng, steps=20, progress=False)
+>>> flow.sample(params, rng, 5).shape
+(5, 2)
+"""
+
+from npflow import autodiff, datasets, layers, models, networks, plots, priors, training, verify
+from npflow.errors import InputError, NonFiniteError, VerificationError
 from npflow.flow import Flow
+from npflow.training import fit, load, save
 
-__all__ = ["Flow", "InputError", "autodiff", "layers", "models", "networks", "priors"]
+__all__ = [
+    "Flow",
+    "InputError",
+    "NonFiniteError",
+    "VerificationError",
+    "autodiff",
+    "datasets",
+    "fit",
+    "layers",
+    "load",
+    "models",
+    "networks",
+    "plots",
+    "priors",
+    "save",
+    "training",
+    "verify",
+]
 
 
 def __getattr__(name):

@@ -29,4 +29,4 @@ def test_examples_show_what_they_say(name):
 def test_there_are_examples():
     finder = doctest.DocTestFinder()
     found = [test for name in MODULES for test in finder.find(importlib.import_module(name)) if test.examples]
-    assert len(found) >= 4
+    assert len(found) >= 6

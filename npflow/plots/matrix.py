@@ -1,0 +1,94 @@
+"""Jacobians as heat maps."""
+
+import numpy as np
+
+from npflow.errors import InputError
+from npflow.plots.canvas import check_axes, color_bar, ink
+from npflow.validation import check_number, check_rows
+
+
+def jacobian(matrix, ax=None, *, title=None, limit=None):
+    """A square matrix as a heat map, white at 0; up to 8 x 8 with its numbers.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (d, d)
+        A row is an output, a column an input: matrix[i, j] = dz_i / dx_j.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; None makes a new figure.
+    title : str, optional
+    limit : float, optional
+        The colours run from -limit to limit; None takes the largest absolute value. Give several matrices
+        one limit to compare them.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+    """
+    if np.ndim(matrix) != 2 or np.shape(matrix)[0] != np.shape(matrix)[1]:
+        raise InputError(f"expected the Jacobian as a square matrix, got shape {np.shape(matrix)}")
+    matrix = check_rows(matrix, name="the Jacobian")
+    if limit is None:
+        limit = np.abs(matrix).max() or 1.0
+    check_number(limit, "limit", above=0)
+
+    ax = check_axes(ax)
+    image = ax.imshow(matrix, cmap="PuOr", vmin=-limit, vmax=limit, interpolation="nearest")
+    color_bar(image, pad=0.1)
+    ax.set(xlabel="input", ylabel="output")
+    if len(matrix) <= 8:
+        ax.set(xticks=range(len(matrix)), yticks=range(len(matrix)))
+        _write_numbers(image, matrix)
+    if title is not None:
+        ax.set_title(title)
+    return ax
+
+
+def jacobians(report, axes=None):
+    """The Jacobians of a `verify.Report`: finite differences beside autograd, forward above inverse.
+
+    Above each pair stand the log|det| of the numerical one and what the layer's closed form says.
+
+    Parameters
+    ----------
+    report : npflow.verify.Report
+    axes : array of matplotlib.axes.Axes, shape (2, 2), optional
+        None makes a new figure.
+
+    Returns
+    -------
+    ndarray of matplotlib.axes.Axes, shape (2, 2)
+        One that there is no Jacobian for is switched off.
+    """
+    if axes is None:
+        import matplotlib.pyplot as plt
+
+        figure, axes = plt.subplots(2, 2, figsize=(10, 8.4), layout="constrained")
+        figure.suptitle(report.subject)
+    for row, direction in zip(axes, ("forward", "inverse")):
+        found = report.jacobians[direction]
+        limit = None
+        if found.numerical is not None and np.isfinite(found.numerical).all():
+            limit = np.abs(found.numerical).max() or 1.0
+        titles = (
+            f"{direction}, by finite differences\nlog|det J| = {found.log_abs_det + 0.0:.9f}",
+            f"{direction}, by autograd\nclosed form: log_det = {found.log_det + 0.0:.9f}",
+        )
+        for ax, matrix, title in zip(row, (found.numerical, found.exact), titles):
+            if matrix is None or not np.isfinite(matrix).all():
+                ax.set_axis_off()
+                ax.set_title(f"{title}\n(none to show)")
+            else:
+                jacobian(matrix, ax, title=title, limit=limit)
+    return axes
+
+
+def _write_numbers(image, matrix):
+    texts = [[f"{value:z.2f}" for value in row] for row in matrix]
+    # As large as the longest fits its cell: a digit is about 0.6 of the size wide.
+    box = image.axes.get_window_extent()
+    cell = min(box.width, box.height) / len(matrix) * 72 / image.figure.dpi
+    size = min(10, 0.8 * cell / (0.6 * max(len(text) for row in texts for text in row)))
+    for (i, j), value in np.ndenumerate(matrix):
+        color = ink(image, value)
+        image.axes.text(j, i, texts[i][j], ha="center", va="center", color=color, fontsize=size)

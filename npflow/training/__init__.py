@@ -1,0 +1,9 @@
+"""Training: Adam by hand, schedules, the loop, its history, and checkpoints that survive a kill."""
+
+from npflow.training.adam import Adam
+from npflow.training.checkpoint import load, save
+from npflow.training.fit import fit
+from npflow.training.history import History
+from npflow.training.schedules import Constant, WarmupCosine
+
+__all__ = ["Adam", "Constant", "History", "WarmupCosine", "fit", "load", "save"]

@@ -1,0 +1,91 @@
+"""Adam, on one flat vector."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from npflow.description import Described
+from npflow.training.schedules import Constant
+from npflow.validation import check_number
+
+
+@dataclass(frozen=True)
+class Adam(Described):
+    r"""Gradient steps scaled by running averages of the gradient and of its square.
+
+    m <- beta1 m + (1 - beta1) g            v <- beta2 v + (1 - beta2) g^2
+    p <- p - rate * m_hat / (sqrt(v_hat) + epsilon)
+    m_hat = m / (1 - beta1^k)               v_hat = v / (1 - beta2^k)           at step k = 1, 2, ...
+
+    m and v start at zero; dividing by 1 - beta^k takes away the bias of that start.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule
+        A number, or a schedule such as `WarmupCosine`: a callable of the step.
+    beta1, beta2 : float
+        How slowly the averages of g and g^2 forget, at least 0 and below 1.
+    epsilon : float
+        Keeps the step bounded where v is zero.
+
+    Source: Kingma & Ba 2015, Adam: A method for stochastic optimization, algorithm 1.
+    """
+
+    learning_rate: object = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def __post_init__(self):
+        if not callable(self.learning_rate):
+            object.__setattr__(self, "learning_rate", Constant(self.learning_rate))
+        bounds = {
+            "beta1": {"least": 0, "below": 1},
+            "beta2": {"least": 0, "below": 1},
+            "epsilon": {"above": 0},
+        }
+        for name, bound in bounds.items():  # as Python's floats, which JSON can hold
+            object.__setattr__(self, name, check_number(getattr(self, name), f"Adam's {name}", **bound))
+
+    def init(self, vector):
+        """m and v for a parameter vector: two vectors of zeros like it."""
+        return {"m": np.zeros_like(vector), "v": np.zeros_like(vector)}
+
+    def update(self, state, vector, gradient, step):
+        """Move `vector` one step, in place; return the learning rate.
+
+        Parameters
+        ----------
+        state : dict
+            m and v, from `init`; changed in place.
+        vector : ndarray, shape (d,)
+            The parameters; changed in place.
+        gradient : ndarray, shape (d,)
+            The gradient. It serves as scratch space: nothing else is allocated, and it is overwritten.
+        step : int
+            1 at the first step.
+        """
+        m, v = state["m"], state["v"]
+        rate = self.learning_rate(step)
+
+        # m <- beta1 m + (1 - beta1) g
+        gradient *= 1 - self.beta1
+        m *= self.beta1
+        m += gradient
+
+        # v <- beta2 v + (1 - beta2) g^2, where g has got a factor 1 - beta1 that its square has to lose
+        np.multiply(gradient, gradient, out=gradient)
+        gradient *= (1 - self.beta2) / (1 - self.beta1) ** 2
+        v *= self.beta2
+        v += gradient
+
+        # p <- p - rate * m_hat / (sqrt(v_hat) + epsilon), both corrections taken out of the vectors:
+        # sqrt(v_hat) + epsilon = (sqrt(v) + epsilon * root) / root,    root = sqrt(1 - beta2^k)
+        root = math.sqrt(1 - self.beta2**step)
+        np.sqrt(v, out=gradient)
+        gradient += self.epsilon * root
+        np.divide(m, gradient, out=gradient)
+        gradient *= rate * root / (1 - self.beta1**step)
+        vector -= gradient
+        return rate

@@ -1,0 +1,204 @@
+"""Checkpoints: arrays and a JSON description in one `.npz`, replaced whole or not at all.
+
+The file is NumPy's own `.npz` and is read with ``allow_pickle=False``: nothing in it is ever executed.
+Its entry ``description`` is a JSON text, from which the architecture itself is rebuilt. A save writes
+another file beside the old one, flushes it to the disk and renames it over the old one, so that at every
+instant one of the two is there, whole.
+"""
+
+import json
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from npflow.autodiff import Layout, tree
+from npflow.description import describe, rebuild
+from npflow.errors import InputError
+from npflow.flow import Flow
+
+FORMAT = "npflow checkpoint 1"
+
+
+@dataclass(repr=False)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Attributes
+    ----------
+    flow : Flow
+        The architecture, rebuilt from its description.
+    params : tree of ndarray
+        The parameters to use: after training, the ones that `fit` returns.
+    run : dict
+        What `fit` needs to go on: plain data. Empty where none was saved.
+    arrays : dict of ndarray
+        The arrays that go with `run`.
+    """
+
+    flow: Flow
+    params: dict
+    run: dict = field(default_factory=dict)
+    arrays: dict = field(default_factory=dict)
+
+    def __repr__(self):
+        run = f"a run at step {self.run['step']}" if "step" in self.run else "no training run"
+        return f"Checkpoint of {Layout(self.params).size} parameters and {run}:\n{self.flow!r}"
+
+
+def save(path, flow, params):
+    """Write a flow and its parameters to `path`, which ends in ``.npz``.
+
+    Parameters
+    ----------
+    path : str or path
+        Where to; a file that is there is replaced once the new one is complete.
+    flow : Flow
+    params : tree of ndarray
+        The flow's parameters.
+
+    Raises
+    ------
+    InputError
+        If the parameters are another architecture's, if the flow holds hyper-parameters that are not
+        plain data, or if the path does not end in ``.npz``.
+    """
+    path = check_path(path)
+    if not isinstance(flow, Flow):
+        raise InputError(
+            f"expected a path, a Flow and its parameters, in this order, got a {type(flow).__name__}"
+        )
+    flow.check(params)
+    write(path, flow, params, {}, {})
+
+
+def write(path, flow, params, run, arrays):
+    """Write a checkpoint with the state of a training run: plain data in `run`, and its arrays."""
+    layout = Layout(params)
+    description = {"format": FORMAT, "flow": describe(flow), "params": _skeleton(params), "run": run}
+    contents = {"description": np.array(json.dumps(description)), "params": layout.pack(params)}
+    for leaf, (_, value) in zip(layout.leaves, tree.items(params)):
+        if leaf.offset < 0:
+            contents[f"constant:{leaf.path}"] = np.asarray(value)
+    contents |= {f"run:{name}": value for name, value in arrays.items()}
+    _replace(path, contents)
+
+
+def load(path):
+    """Read a checkpoint.
+
+    Returns
+    -------
+    Checkpoint
+        With the flow, rebuilt, in ``flow`` and its parameters in ``params``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    InputError
+        If the file is cut short, damaged, or not a checkpoint of npflow's, or if it describes a layer
+        whose class is not defined.
+
+    Examples
+    --------
+    >>> checkpoint = npflow.load("moons.npz")                          # doctest: +SKIP
+    >>> checkpoint.flow.sample(checkpoint.params, rng, 100)            # doctest: +SKIP
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        try:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("a single array, not an .npz")
+            contents = {name: archive[name] for name in archive.files}
+        except Exception as error:  # a damaged archive raises almost anything
+            raise InputError(
+                f"expected a checkpoint at {path}, got a file that is damaged, cut short or foreign: {error}"
+            ) from error
+    try:
+        description = json.loads(str(contents["description"]))
+        if description["format"] != FORMAT:
+            raise InputError(f"expected the format {FORMAT!r} in {path}, got {description['format']!r}")
+        flow = rebuild(description["flow"])
+        constants = _prefixed(contents, "constant:")
+        params = _fill(description["params"], contents["params"], constants)
+        flow.check(params)
+        return Checkpoint(flow, params, description["run"], _prefixed(contents, "run:"))
+    except InputError as error:
+        raise InputError(f"{path} cannot be used: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"expected a checkpoint of npflow at {path}, got another .npz: {type(error).__name__}: {error}"
+        ) from error
+
+
+def check_path(path):
+    """Raise unless `path` can be a checkpoint's; return it as a `Path`."""
+    try:
+        path = Path(path)
+    except TypeError:
+        raise InputError(f"expected the path of a checkpoint, got {path!r}") from None
+    if path.suffix != ".npz":
+        raise InputError(f"expected a checkpoint's path to end in .npz, got {str(path)!r}")
+    if path.is_dir():
+        raise InputError(f"expected a checkpoint's path to be a file's, got the folder {str(path)!r}")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(
+            f"expected a folder that can be written to for the checkpoint, got {str(path.parent)!r}"
+        )
+    return path
+
+
+def _replace(path, contents):
+    """Write an .npz so that a kill at any instant leaves the old file or the new one, never a part."""
+    # A name of its own, so that two processes that save to one path do not write into one file.
+    aside = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    try:
+        with aside.open("wb") as file:
+            np.savez(file, **contents)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # the rename itself must reach the disk too; Windows has no such call
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _prefixed(contents, prefix):
+    return {name.removeprefix(prefix): value for name, value in contents.items() if name.startswith(prefix)}
+
+
+def _skeleton(params):
+    """The tree as JSON: dicts, lists and tuples told apart, a shape for each leaf."""
+    if isinstance(params, dict):
+        return {"dict": {key: _skeleton(branch) for key, branch in params.items()}}
+    if isinstance(params, (list, tuple)):
+        return {type(params).__name__: [_skeleton(branch) for branch in params]}
+    return {"shape": list(np.shape(params)), "trained": bool(tree.is_trained(params))}
+
+
+def _fill(skeleton, vector, constants):
+    """The tree of a skeleton: trained leaves as views of the vector, constants as they were saved."""
+
+    def leaf(path, blank):
+        return blank if blank is not None else constants[path]
+
+    def blank(part):
+        (kind, branches), *_ = part.items()
+        if kind == "dict":
+            return {key: blank(branch) for key, branch in branches.items()}
+        if kind in ("list", "tuple"):
+            return {"list": list, "tuple": tuple}[kind](blank(branch) for branch in branches)
+        return np.empty(branches, vector.dtype) if part["trained"] else None
+
+    params = tree.build(leaf, blank(skeleton))
+    return Layout(params).unpack(vector, params)

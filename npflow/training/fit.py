@@ -1,0 +1,188 @@
+"""The training loop."""
+
+import signal
+import threading
+import time
+from contextlib import contextmanager
+
+import numpy as np
+
+from npflow.autodiff import value_and_grad
+from npflow.autodiff.threads import one_blas_thread
+from npflow.description import describe
+from npflow.errors import InputError
+from npflow.flow import Flow
+from npflow.training.adam import Adam
+from npflow.training.checkpoint import check_path
+from npflow.training.run import Run, fingerprint
+from npflow.validation import check_count, check_number, check_rng, check_rows
+
+
+def fit(
+    flow,
+    params,
+    x,
+    *,
+    rng,
+    steps=1000,
+    batch_size=None,
+    optimizer=None,
+    clip_norm=None,
+    average=None,
+    validation=None,
+    checkpoint=None,
+    checkpoint_every=100,
+    progress=True,
+):
+    """Minimize the mean negative log-likelihood of `x` by mini-batches; nats throughout.
+
+    Each epoch goes through all rows once, in a new random order; its last mini-batch has the rows that
+    are left. Ctrl-C ends the run after the step it is in and returns what has been learned so far.
+
+    Parameters
+    ----------
+    flow : Flow
+    params : tree of ndarray
+        Where to start, from ``flow.init``; left as it is.
+    x : ndarray, shape (n, *event)
+        The data, in the dtype of the parameters.
+    rng : numpy.random.Generator
+        Draws the order of the rows; a checkpoint that is continued sets its state.
+    steps : int
+        How many steps the whole run has, those of a resumed checkpoint included.
+    batch_size : int, optional
+        Rows a step, at most n; by default 256, or all where there are fewer.
+    optimizer : Adam, optional
+        By default ``Adam(1e-3)``; ``Adam(WarmupCosine(...))`` for a schedule.
+    clip_norm : float, optional
+        Scale the whole gradient down to this Euclidean norm where it is longer.
+    average : float, optional
+        The decay of an exponential moving average of the parameters, such as 0.999. The average is then
+        what is validated and returned. At step k the decay is at most (1 + k) / (10 + k), so that a short
+        run's average does not remember its start.
+    validation : ndarray, shape (m, *event), optional
+        Held-out data, looked at after every epoch and at the end; the parameters that did best on it are
+        returned.
+    checkpoint : path, optional
+        An ``.npz`` to write every `checkpoint_every` steps, at the end, and at Ctrl-C. Where the file is
+        there already, its run is continued: to the same parameters, bit for bit, as if it had not been
+        interrupted; `params` then says no more than which architecture it is. `npflow.load` reads it.
+    checkpoint_every : int
+    progress : bool
+        Whether to show a progress bar with the loss and the learning rate.
+
+    Returns
+    -------
+    params : tree of ndarray
+        The best by validation, else the average, else the last.
+    history : History
+
+    Raises
+    ------
+    InputError
+        Before any work, where an argument cannot be used, or the checkpoint is another run's.
+    NonFiniteError
+        When a loss or a gradient is not finite: it names the first layer whose output was not finite, its
+        `params` and `history` are what had been learned, and the last good checkpoint is left alone.
+    """
+    check_rng(rng)
+    if not isinstance(flow, Flow):
+        raise InputError(f"expected a Flow to fit, got {flow!r}")
+    flow.check(params, x)
+    if validation is not None:
+        check_rows(validation, flow.prior.event_shape, x.dtype, "validation")
+    steps = check_count(steps, "steps")
+    batch_size = min(256, len(x)) if batch_size is None else batch_size
+    batch_size = check_count(batch_size, "batch_size", most=len(x), because=f", the {len(x)} rows of x")
+    checkpoint_every = check_count(checkpoint_every, "checkpoint_every")
+    clip_norm = None if clip_norm is None else check_number(clip_norm, "clip_norm", above=0)
+    average = None if average is None else check_number(average, "average", least=0, below=1)
+    optimizer = Adam() if optimizer is None else optimizer
+    if not isinstance(optimizer, Adam):
+        raise InputError(f"expected an optimizer such as Adam(1e-3), got {optimizer!r}")
+
+    run = Run.start(flow, params, x, rng, optimizer, average, batch_size)
+    if checkpoint is not None:
+        checkpoint = check_path(checkpoint)
+        settings = {
+            "flow": describe(flow),
+            "optimizer": describe(optimizer),
+            "batch_size": batch_size,
+            "clip_norm": clip_norm,
+            "average": average,
+            "data": fingerprint(x),
+            "validation": None if validation is None else fingerprint(validation),
+        }
+    if checkpoint is not None and checkpoint.exists():
+        run.resume(checkpoint, settings, steps)
+    else:
+        run.draw_order()
+
+    loss_and_gradient = value_and_grad(flow.nll)
+    gradient = np.empty_like(run.vector)
+    with (
+        ctrl_c() as interrupted,
+        one_blas_thread(),
+        progress_bar(steps, run.step, progress) as bar,
+        np.errstate(all="ignore"),
+    ):
+        clock = time.perf_counter() - (run.history.seconds[-1] if run.history.seconds else 0.0)
+        while run.step < steps and not interrupted.is_set():
+            rows = run.next_rows()
+            loss, gradients = loss_and_gradient(run.params, x[rows])
+            run.layout.pack(gradients, out=gradient)
+            norm = euclidean_norm(gradient)
+            run.check_step(x[rows], loss, gradient, norm, clip_norm)
+            if clip_norm is not None and norm > clip_norm:
+                gradient *= clip_norm / norm
+            rate = run.update(gradient)
+
+            run.history.loss.append(float(loss))
+            run.history.learning_rate.append(float(rate))
+            run.history.gradient_norm.append(norm)
+            if validation is not None and (run.epoch_is_over or run.step == steps):
+                run.validate(validation)
+            run.history.seconds.append(time.perf_counter() - clock)
+            bar.set_postfix(loss=f"{loss:.4f}", rate=f"{rate:.1e}", refresh=False)
+            bar.update()
+            if checkpoint is not None and run.step % checkpoint_every == 0 and run.step < steps:
+                run.check_parameters(x)
+                run.save(checkpoint, settings)
+        run.history.interrupted = run.step < steps
+        run.check_parameters(x)
+        if checkpoint is not None:
+            run.save(checkpoint, settings)
+    return run.result(), run.history
+
+
+def euclidean_norm(vector):
+    """The norm of a vector; in double precision where the squares are too large for single."""
+    norm = float(np.linalg.norm(vector))
+    return norm if np.isfinite(norm) else float(np.linalg.norm(vector.astype(np.float64)))
+
+
+@contextmanager
+def ctrl_c():
+    """An event that Ctrl-C sets, so that no step is cut in two; a second Ctrl-C interrupts at once."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted  # only the main thread is sent Ctrl-C
+        return
+
+    def handle(number, frame):
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        interrupted.set()
+
+    before = signal.signal(signal.SIGINT, handle) or signal.SIG_DFL  # None: a handler that is not Python's
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def progress_bar(steps, done, show):
+    """tqdm's bar: steps made, time left, steps a second, and what the loop adds."""
+    from tqdm.auto import tqdm
+
+    return tqdm(total=steps, initial=done, disable=not show, unit="step")

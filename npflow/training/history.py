@@ -1,0 +1,64 @@
+"""What happened during a training run."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from npflow.errors import InputError
+
+
+@dataclass
+class History:
+    """The course of a training run; one entry a step, or one a validation.
+
+    Attributes
+    ----------
+    loss : list of float
+        The mean negative log-likelihood of each step's mini-batch, nats, before the step.
+    learning_rate : list of float
+        Each step's learning rate.
+    gradient_norm : list of float
+        The Euclidean norm of each step's gradient, before clipping.
+    seconds : list of float
+        Seconds spent training up to and including each step; a resumed run adds to what it resumed.
+    validation_step : list of int
+        After which steps the validation data was looked at.
+    validation_loss : list of float
+        Its mean negative log-likelihood then, nats.
+    interrupted : bool
+        Whether Ctrl-C ended the run before its last step.
+    """
+
+    loss: list = field(default_factory=list)
+    learning_rate: list = field(default_factory=list)
+    gradient_norm: list = field(default_factory=list)
+    seconds: list = field(default_factory=list)
+    validation_step: list = field(default_factory=list)
+    validation_loss: list = field(default_factory=list)
+    interrupted: bool = False
+
+    SERIES = ("loss", "learning_rate", "gradient_norm", "seconds", "validation_step", "validation_loss")
+
+    @property
+    def steps(self):
+        """How many steps were made."""
+        return len(self.loss)
+
+    def plot(self, ax=None, **kwargs):
+        """Draw the run: see `npflow.plots.history`."""
+        from npflow import plots
+
+        return plots.history(self, ax, **kwargs)
+
+    def arrays(self):
+        """Each series as an array, by name."""
+        return {name: np.array(getattr(self, name), float) for name in self.SERIES}
+
+    @classmethod
+    def from_arrays(cls, arrays):
+        """The history that `arrays` gave."""
+        if any(name not in arrays for name in cls.SERIES):
+            raise InputError(f"expected the series {', '.join(cls.SERIES)}, got {sorted(arrays)}")
+        history = cls(**{name: arrays[name].tolist() for name in cls.SERIES})
+        history.validation_step = [int(step) for step in history.validation_step]
+        return history

@@ -1,0 +1,226 @@
+"""The state of a training run between two steps, and how it is saved and taken up again."""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from npflow.autodiff import Layout, tree
+from npflow.errors import InputError, NonFiniteError
+from npflow.flow import first_non_finite
+from npflow.training.adam import Adam
+from npflow.training.checkpoint import load, write
+from npflow.training.history import History
+from npflow.training.random_state import from_plain, to_plain
+
+
+@dataclass
+class Run:
+    """The state of a training run between two steps: everything a checkpoint has to hold.
+
+    `vector` holds the parameters and `params` are its views; `before` is what it was one step before;
+    `average` and `best` are vectors like it, or None. `order` is this epoch's order of the rows, `epoch_rng`
+    the random state it was drawn from, and `position` how many of its rows are used up.
+    """
+
+    flow: object
+    layout: Layout
+    params: dict
+    vector: np.ndarray
+    before: np.ndarray
+    optimizer: Adam
+    moments: dict
+    decay: float | None
+    average: np.ndarray | None
+    rng: np.random.Generator
+    epoch_rng: dict
+    order: np.ndarray
+    batch_size: int
+    history: History
+    position: int = 0
+    step: int = 0
+    best: np.ndarray | None = None
+    best_loss: float = np.inf
+
+    @classmethod
+    def start(cls, flow, params, x, rng, optimizer, decay, batch_size):
+        """A run that has not made a step."""
+        layout = Layout(params)
+        vector = layout.pack(params)
+        return cls(
+            flow=flow,
+            layout=layout,
+            params=layout.unpack(vector, copy_constants(params)),
+            vector=vector,
+            before=vector.copy(),
+            optimizer=optimizer,
+            moments=optimizer.init(vector),
+            decay=decay,
+            average=None if decay is None else vector.copy(),
+            rng=rng,
+            epoch_rng={},
+            order=np.arange(len(x)),
+            batch_size=batch_size,
+            history=History(),
+        )
+
+    def draw_order(self):
+        """Begin an epoch: all rows in a new random order."""
+        self.epoch_rng = self.rng.bit_generator.state
+        self.order, self.position = self.rng.permutation(len(self.order)), 0
+
+    @property
+    def epoch_is_over(self):
+        """Whether all rows of this epoch are used up."""
+        return self.position >= len(self.order)
+
+    def next_rows(self):
+        """The rows of the next mini-batch; the last one of an epoch has those that are left."""
+        if self.epoch_is_over:
+            self.draw_order()
+        start, self.position = self.position, min(self.position + self.batch_size, len(self.order))
+        return self.order[start : self.position]
+
+    def update(self, gradient):
+        """Make a step: optimizer, then the moving average; the gradient is used up."""
+        self.step += 1
+        self.before[...] = self.vector
+        rate = self.optimizer.update(self.moments, self.vector, gradient, self.step)
+        if self.average is not None:
+            decay = min(self.decay, (1 + self.step) / (10 + self.step))
+            np.subtract(self.vector, self.average, out=gradient)
+            gradient *= 1 - decay
+            self.average += gradient
+        return rate
+
+    def validate(self, x):
+        """Look at held-out data, and keep the parameters if they are the best so far."""
+        current = self.vector if self.average is None else self.average
+        loss = float(self.flow.nll(self.layout.unpack(current, self.params), x))
+        if not np.isfinite(loss):
+            raise self.failure(f"expected a finite validation loss, got {loss} after step {self.step}")
+        self.history.validation_step.append(self.step)
+        self.history.validation_loss.append(loss)
+        if loss < self.best_loss:
+            self.best, self.best_loss = current.copy(), loss
+
+    def result(self):
+        """The parameters to return: the best by validation, else the average, else the last."""
+        for vector in (self.best, self.average, self.vector):
+            if vector is not None:
+                return self.layout.unpack(vector.copy(), self.params)
+
+    def failure(self, message):
+        """An error that carries what had been learned before the step that went wrong."""
+        learned = (self.best, self.average, self.before)
+        vector = next((v for v in learned if v is not None and np.isfinite(v).all()), self.before)
+        return NonFiniteError(message, self.layout.unpack(vector.copy(), self.params), self.history)
+
+    def check_step(self, x, loss, gradient, norm, clip_norm):
+        """Raise unless a loss and its gradient can be stepped with."""
+        if not np.isfinite(loss):
+            raise self.failure(self.explain(x, loss))
+        if not np.isfinite(norm):
+            path = self.layout.locate(int(np.argmin(np.isfinite(gradient))))
+            raise self.failure(
+                f"expected a finite gradient at step {self.step + 1}, got one that is not: the first is that of {path}"
+            )
+        if clip_norm is None and norm**2 > np.finfo(gradient.dtype).max:
+            raise self.failure(
+                f"expected a gradient whose square {gradient.dtype} can hold, got one of norm {norm:.1e} at step "
+                f"{self.step + 1}: clip it with clip_norm"
+            )
+
+    def check_parameters(self, x):
+        """Raise if the last step has ruined the parameters: their loss on some rows is not finite."""
+        rows = x[self.order[: self.batch_size]]
+        loss = self.flow.nll(self.params, rows)
+        if not np.isfinite(loss) or not np.isfinite(self.vector).all():
+            raise self.failure(self.explain(rows, loss))
+
+    def explain(self, x, loss):
+        """Why a loss is not finite: which parameter, or else which layer's output, is the first."""
+        expected = f"expected a finite loss, got {loss} after step {self.step}"
+        finite = np.isfinite(self.vector)
+        if not finite.all():
+            return f"{expected}: the parameter {self.layout.locate(int(np.argmin(finite)))} is not finite"
+        culprit = first_non_finite(self.flow.layer, self.params["layer"], x)
+        if culprit is None:
+            return f"{expected}: every layer's output is finite, the prior's is not"
+        return f"{expected}: the first output not finite is that of {culprit}"
+
+    def save(self, path, settings):
+        """Write the whole state to a checkpoint."""
+        arrays = {
+            "vector": self.vector,
+            **{f"moment:{name}": moment for name, moment in self.moments.items()},
+        }
+        arrays |= {
+            name: getattr(self, name) for name in ("average", "best") if getattr(self, name) is not None
+        }
+        arrays |= {f"history:{name}": series for name, series in self.history.arrays().items()}
+        state = {
+            "settings": settings,
+            "step": self.step,
+            "position": self.position,
+            "best_loss": self.best_loss if np.isfinite(self.best_loss) else None,
+            "epoch_rng": to_plain(self.epoch_rng),
+        }
+        write(path, self.flow, self.result(), state, arrays)
+
+    def resume(self, path, settings, steps):
+        """Go on where a checkpoint stopped, or raise, and change nothing, where it is another run's."""
+        saved = load(path)
+        state = saved.run
+        if "settings" not in state:
+            raise InputError(
+                f"expected the checkpoint of a training run at {path}, got one without its state"
+            )
+        for name, value in settings.items():
+            if state["settings"].get(name) != value:
+                raise InputError(
+                    f"expected a checkpoint of this run at {path}, got one whose {name} is another "
+                    f"({_short(state['settings'].get(name))} there, {_short(value)} here); "
+                    "pass the same, or another path"
+                )
+        if state["step"] > steps:
+            raise InputError(
+                f"expected steps to be at least the {state['step']} that {path} has made, got {steps}"
+            )
+        epoch_rng = from_plain(state["epoch_rng"], self.rng)
+
+        self.vector[...] = saved.arrays["vector"]
+        self.params = self.layout.unpack(
+            self.vector, saved.params
+        )  # with the constants that were trained with
+        for name, moment in self.moments.items():
+            moment[...] = saved.arrays[f"moment:{name}"]
+        self.average, self.best = saved.arrays.get("average"), saved.arrays.get("best")
+        self.history = History.from_arrays(
+            {
+                name.removeprefix("history:"): a
+                for name, a in saved.arrays.items()
+                if name.startswith("history:")
+            }
+        )
+        self.step = state["step"]
+        self.best_loss = np.inf if state["best_loss"] is None else state["best_loss"]
+        # The order of the epoch is drawn again, from the state that it was drawn from.
+        self.rng.bit_generator.state = epoch_rng
+        self.draw_order()
+        self.position = state["position"]
+
+
+def copy_constants(params):
+    """The tree with its constants copied, so that what is returned shares nothing with what came in."""
+    return tree.build(lambda _, leaf: leaf if tree.is_trained(leaf) else np.array(leaf), params)
+
+
+def fingerprint(x):
+    """Shape, dtype and checksum of an array: enough to notice that a run goes on with other data."""
+    return f"{x.shape} {x.dtype} {zlib.crc32(np.ascontiguousarray(x)):08x}"
+
+
+def _short(value):
+    text = repr(value)
+    return text if len(text) <= 60 else "another description"

@@ -1,0 +1,95 @@
+"""The registry: every layer the library has, and a small case to try it on.
+
+The tests and ``npflow verify`` run over `CASES`, so a new layer is tested and verified by being listed.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from npflow.errors import InputError
+from npflow.layers import (
+    ActNorm,
+    Affine,
+    AffineCoupling,
+    Chain,
+    Conv1x1,
+    Inverse,
+    Layer,
+    Permutation,
+    Reverse,
+)
+from npflow.models import glow
+from npflow.networks import MLP, Beside
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer to try, and what on.
+
+    Attributes
+    ----------
+    layer : Layer
+    event_shape : tuple of int
+        The shape of a row of its data.
+    smooth : bool
+        Whether it has derivatives everywhere (a leaky ReLU has not), so that finite differences converge
+        as fast as their order says.
+    """
+
+    layer: Layer
+    event_shape: tuple
+    smooth: bool = True
+
+    def batch(self, rng, rows=16, dtype=np.float64):
+        """Data for the layer: normal rows, away from mean 0 and variance 1."""
+        return (1.5 * rng.standard_normal((rows, *self.event_shape)) + 0.5).astype(dtype)
+
+
+small = MLP((16, 16), "tanh")
+
+CASES = {
+    "Affine": Case(Affine(), (5,)),
+    "Affine/image": Case(Affine(), (2, 3, 2)),
+    "ActNorm": Case(ActNorm(), (5,)),
+    "ActNorm/image": Case(ActNorm(), (2, 3, 4)),
+    "AffineCoupling": Case(AffineCoupling(small), (6,)),
+    "AffineCoupling/first": Case(AffineCoupling(small, transformed="first"), (6,)),
+    "AffineCoupling/beside": Case(AffineCoupling(Beside(small, MLP((16,), "softplus"))), (4,)),
+    "AffineCoupling/kinks": Case(AffineCoupling(MLP((16, 16), "leaky_relu")), (6,), smooth=False),
+    "AffineCoupling/relu": Case(AffineCoupling(MLP((16, 16), "relu")), (6,), smooth=False),
+    "AffineCoupling/image": Case(AffineCoupling(small), (2, 2, 4)),
+    "AffineCoupling/48": Case(AffineCoupling(MLP((64, 64), "tanh")), (48,)),
+    "Conv1x1": Case(Conv1x1(), (5,)),
+    "Conv1x1/image": Case(Conv1x1(), (2, 2, 3)),
+    "Permutation": Case(Permutation(), (5,)),
+    "Permutation/image": Case(Permutation(), (2, 2, 3)),
+    "Reverse": Case(Reverse(), (5,)),
+    "Reverse/image": Case(Reverse(), (2, 2, 3)),
+    "Inverse": Case(Inverse(AffineCoupling(small)), (4,)),
+    "Chain": Case(Chain([ActNorm(), AffineCoupling(small), Reverse(), Affine()]), (4,)),
+    "Chain/image": Case(Chain([ActNorm(), Conv1x1(), AffineCoupling(small)]), (2, 2, 2)),
+    "glow": Case(glow(features=4, steps=2, network=small).layer, (4,)),
+    "glow/default": Case(glow(features=2).layer, (2,), smooth=False),
+}
+
+
+def select(names):
+    """The cases of the names given; a layer's name stands for all of its cases, no name for all there are.
+
+    Raises
+    ------
+    InputError
+        If a name is not in the registry.
+    """
+    chosen = {}
+    for name in names:
+        found = {
+            key: case
+            for key, case in CASES.items()
+            if name.lower() in (key.lower(), key.lower().split("/")[0])
+        }
+        if not found:
+            raise InputError(f"expected names of layers among {', '.join(CASES)}; got {name!r}")
+        chosen |= found
+    return chosen or dict(CASES)

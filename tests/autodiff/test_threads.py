@@ -1,0 +1,43 @@
+"""BLAS threads."""
+
+import numpy as np
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from npflow import Flow, fit
+from npflow.autodiff.threads import one_blas_thread
+from npflow.layers import Affine
+from npflow.priors import Normal
+from npflow.verify import check
+
+
+def blas_threads():
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+def test_blas_keeps_to_one_thread_inside_and_gets_its_threads_back():
+    before = blas_threads()
+    with one_blas_thread():
+        assert set(blas_threads()) == {1}
+    assert blas_threads() == before
+
+
+def test_training_and_verification_keep_to_one_thread():
+    seen = []
+
+    class Watching(Affine):
+        def forward(self, params, x):
+            seen.append(set(blas_threads()))
+            return super().forward(params, x)
+
+    with threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        x = np.random.default_rng(0).standard_normal((10, 2))
+        check(Watching(), x)
+        checked = len(seen)
+        flow = Flow(Watching(), Normal(2))
+        params = flow.init(np.random.default_rng(0), x)
+        before_fit = len(seen)
+        fit(flow, params, x, rng=np.random.default_rng(0), steps=1, progress=False)
+        assert blas_threads() == before
+    assert set.union(*seen[:checked]) == {1}
+    assert seen[before_fit:][-1] == {1}

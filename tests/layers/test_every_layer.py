@@ -1,0 +1,71 @@
+"""What every layer of the registry promises, over random shapes and values."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npflow.autodiff import Layout, tree, value_and_grad
+from npflow.verify.cases import CASES
+
+
+def moved_params(case, rng, x):
+    """Parameters near the start, but not at it: a little noise, less in each leaf of a wide layer."""
+
+    def move(_, leaf):
+        if not tree.is_trained(leaf):
+            return leaf
+        inputs = max(1, np.prod(leaf.shape[:-1]))
+        return leaf + rng.normal(0, 0.1 / np.sqrt(inputs), leaf.shape).astype(leaf.dtype)
+
+    return tree.build(move, case.layer.init(rng, x))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", CASES)
+@settings(deadline=None, max_examples=5)
+@given(rows=st.integers(1, 9), seed=st.integers(0, 2**32))
+def test_round_trip_log_dets_shapes_and_dtypes(name, dtype, rows, seed):
+    case, rng = CASES[name], np.random.default_rng(seed)
+    params = moved_params(case, rng, case.batch(rng, 16, dtype))
+    x = case.batch(rng, rows, dtype)
+    z, log_det = case.layer.forward(params, x)
+    back, inverse_log_det = case.layer.inverse(params, z)
+    assert z.shape == back.shape == x.shape
+    assert log_det.shape == inverse_log_det.shape == (rows,)
+    assert {array.dtype for array in (z, log_det, back, inverse_log_det)} == {np.dtype(dtype)}
+    tolerance = 1e-9 if dtype == np.float64 else 2e-2
+    np.testing.assert_allclose(back, x, atol=tolerance, rtol=tolerance)
+    np.testing.assert_allclose(inverse_log_det, -log_det, atol=tolerance, rtol=tolerance)
+    np.testing.assert_array_equal(case.layer.log_det(params, x), log_det)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_have_the_dtype_of_the_parameters(name, dtype):
+    case, rng = CASES[name], np.random.default_rng(0)
+    x = case.batch(rng, 6, dtype)
+    params = moved_params(case, rng, x)
+
+    def loss(params, x):
+        import autograd.numpy as anp
+
+        z, log_det = case.layer.forward(params, x)
+        return anp.sum(z * z) - anp.sum(log_det)
+
+    value, gradient = value_and_grad(loss)(params, x)
+    assert value.dtype == dtype
+    leaves = [leaf for _, leaf in tree.items(gradient) if leaf is not None]
+    assert all(leaf.dtype == dtype for leaf in leaves)
+    assert np.isfinite(Layout(params).pack(gradient)).all()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_init_follows_the_generator_and_nothing_else(name):
+    case = CASES[name]
+    x = case.batch(np.random.default_rng(0))
+    before = np.random.get_state()[1].copy()  # noqa: NPY002 (that it is not touched)
+    first, second = (case.layer.init(np.random.default_rng(5), x) for _ in range(2))
+    for (_, a), (_, b) in zip(tree.items(first), tree.items(second), strict=True):
+        assert np.array_equal(a, b)
+    assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002

@@ -1,0 +1,423 @@
+"""Figures: what is drawn is what was given, and input that cannot be drawn is told apart."""
+
+import matplotlib
+import numpy as np
+import pytest
+
+from npflow import plots
+from npflow.errors import InputError
+from npflow.layers import AffineCoupling
+from npflow.networks import MLP
+from npflow.training import History
+from npflow.verify import check, check_functions
+
+
+@pytest.fixture(autouse=True)
+def figures():
+    """Without a screen, and closed afterwards."""
+    import matplotlib.pyplot as plt
+
+    plt.switch_backend("agg")
+    yield plt
+    plt.close("all")
+
+
+@pytest.fixture
+def ax(figures):
+    return figures.subplots(layout="constrained")[1]
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).normal(2, 3, (50, 2))
+
+
+def standard_normal(x):
+    return -np.sum(x**2, axis=1) / 2 - np.log(2 * np.pi)
+
+
+def a_run(steps=1500, spike=1e3):
+    step = np.arange(steps)
+    loss = 0.35 + 2 * np.exp(-step / 150) + 0.1 * np.random.default_rng(0).normal(size=steps)
+    loss[1] = spike
+    validation_step = list(range(50, steps + 1, 50))
+    return History(loss=loss.tolist(), validation_step=validation_step, validation_loss=loss[49::50].tolist())
+
+
+DRAWINGS = {
+    "samples": lambda ax: plots.samples(np.ones((3, 2)), ax),
+    "density": lambda ax: plots.density(standard_normal, ax, resolution=20),
+    "grid": lambda ax: plots.grid(lambda x: x, ax, resolution=5),
+    "jacobian": lambda ax: plots.jacobian(np.eye(3), ax),
+    "history": lambda ax: plots.history(a_run(), ax),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)
+class TestEveryDrawing:
+    def test_returns_the_axes_given(self, draw, ax, figures):
+        assert draw(ax) is ax
+        assert len(figures.get_fignums()) == 1
+        ax.figure.canvas.draw()
+
+    def test_makes_axes_of_its_own(self, draw, figures):
+        ax = draw(None)
+        assert isinstance(ax, matplotlib.axes.Axes)
+        assert ax.figure.get_layout_engine() is not None
+        assert figures.get_fignums() == [ax.figure.number]
+
+    def test_wants_axes(self, draw):
+        with pytest.raises(InputError, match="expected ax to be matplotlib axes, got a str"):
+            draw("here")
+
+
+@pytest.mark.parametrize("draw", [DRAWINGS["density"], DRAWINGS["jacobian"]])
+def test_a_colour_bar_is_as_high_as_its_axes_and_inside_the_figure(draw):
+    ax = draw(None)
+    ax.figure.canvas.draw()
+    (bar,) = ax.child_axes
+    box, bar_box = ax.get_window_extent(), bar.get_window_extent()
+    assert (bar_box.y0, bar_box.y1) == pytest.approx((box.y0, box.y1), abs=1)
+    whole = bar.get_tightbbox()
+    assert whole.x0 > box.x1
+    assert whole.x1 <= ax.figure.bbox.x1 + 1
+
+
+class TestSamples:
+    def test_draws_the_points(self, ax, x):
+        plots.samples(x, ax, limits=((-1, 2), (-3, 4)), title="data")
+        (points,) = ax.collections
+        np.testing.assert_array_equal(points.get_offsets(), x)
+        assert ax.get_xlim() == (-1, 2)
+        assert ax.get_ylim() == (-3, 4)
+        assert ax.get_title() == "data"
+        assert ax.get_aspect() == 1
+
+    @pytest.mark.parametrize("option", [{"color": "red"}, {"c": "red"}])
+    def test_takes_scatter_options(self, ax, x, option):
+        plots.samples(x, ax, s=7, **option)
+        (points,) = ax.collections
+        assert points.get_sizes() == [7]
+        assert tuple(points.get_facecolor()[0, :3]) == (1, 0, 0)
+
+    @pytest.mark.parametrize("bad", [np.ones((5, 3)), np.ones(2), np.full((5, 2), np.nan), [[1.0, 2.0]]])
+    def test_bad_points_are_not_drawn(self, ax, bad):
+        with pytest.raises(InputError, match=r"^expected x "):
+            plots.samples(bad, ax)
+        assert not ax.collections
+
+    @pytest.mark.parametrize("bad", [1, ((0, 1), (1, 0)), ((0, 1), (0, np.inf)), (0, 1), ((0, 1), (0, 1, 2))])
+    def test_bad_limits(self, ax, x, bad):
+        with pytest.raises(InputError, match=r"expected limits as \(\(left, right\), \(bottom, top\)\)"):
+            plots.samples(x, ax, limits=bad)
+        assert not ax.collections
+
+
+class TestSteps:
+    def test_points_keep_their_colour(self, x):
+        axes = plots.steps([x, -x, 100 * x], names=["data", "0 (ActNorm)", "1 (AffineCoupling)"], columns=2)
+        assert axes.shape == (2, 2)
+        panels = [ax.collections[0] for ax in axes.flat[:3]]
+        for points, expected in zip(panels, [x, -x, 100 * x]):
+            np.testing.assert_array_equal(points.get_offsets(), expected)
+            np.testing.assert_array_equal(points.get_array(), panels[0].get_array())
+        offset = x - x.mean(axis=0)
+        np.testing.assert_allclose(panels[0].get_array(), np.arctan2(offset[:, 1], offset[:, 0]))
+        assert [ax.get_title() for ax in axes.flat[:3]] == ["data", "0 (ActNorm)", "1 (AffineCoupling)"]
+        assert not axes[1, 1].axison
+
+    def test_every_panel_has_its_own_limits(self, x):
+        axes = plots.steps([x, 100 * x])
+        axes[0, 0].figure.canvas.draw()
+        widths = [np.ptp(ax.get_xlim()) for ax in axes.flat]
+        assert widths[1] == pytest.approx(100 * widths[0], rel=0.2)
+
+    def test_returns_the_axes_given(self, figures, x):
+        axes = figures.subplots(1, 3)[1]
+        assert plots.steps([x, x], axes) is axes
+
+    def test_titles_do_not_overlap(self, x):
+        names = [f"{index} (SomeLayerWithAnUncommonlyLongName)" for index in range(12)]
+        axes = plots.steps([x] * 12, names=names)
+        axes[0, 0].figure.canvas.draw()
+        boxes = [ax.title.get_window_extent() for ax in axes.flat]
+        assert not any(a.overlaps(b) for a in boxes for b in boxes if a is not b)
+
+    def test_bad_input(self, figures, x):
+        with pytest.raises(InputError, match="expected at least one array of points, got none"):
+            plots.steps([])
+        with pytest.raises(InputError, match=r"expected arrays\[1\] with rows of 2 features, got rows of 3"):
+            plots.steps([x, np.ones((50, 3))])
+        with pytest.raises(InputError, match=r"50 rows, got 49 in arrays\[1\]"):
+            plots.steps([x, x[1:]])
+        with pytest.raises(InputError, match="expected a name for each of 2 arrays, got 1"):
+            plots.steps([x, x], names=["data"])
+        with pytest.raises(InputError, match="expected columns to be at least 1, got 0"):
+            plots.steps([x, x], columns=0)
+        assert not figures.get_fignums()
+        with pytest.raises(InputError, match="expected axes for each of 2 arrays, got 1"):
+            plots.steps([x, x], figures.subplots()[1])
+
+
+class TestDensity:
+    LIMITS = ((-4, 4), (-5, 3.5))
+
+    def test_draws_the_density(self, ax):
+        plots.density(standard_normal, ax, limits=self.LIMITS, resolution=80)
+        (image,) = ax.images
+        assert image.get_extent() == [-4, 4, -5, 3.5]
+        drawn = image.get_array()
+        assert drawn.shape == (80, 80)
+        # Pixel [i, j] is centred at x = -4 + 0.1 (j + 1/2), y = -5 + 0.10625 (i + 1/2): the y axis goes up.
+        center = np.array([[-4 + 0.1 * 20.5, -5 + 0.10625 * 70.5]])
+        assert drawn[70, 20] == pytest.approx(np.exp(standard_normal(center))[0], rel=1e-12)
+        assert image.origin == "lower"
+        assert ax.child_axes[0].get_ylabel() == "density"
+
+    def test_contours_enclose_their_share(self, ax):
+        """{p >= t} of a standard normal is the disc of squared radius -2 log(2 pi t); its mass 1 - 2 pi t."""
+        plots.density(standard_normal, ax, limits=self.LIMITS)
+        (contours,) = (c for c in ax.collections if hasattr(c, "levels"))
+        shares = 1 - 2 * np.pi * np.array(contours.levels)
+        np.testing.assert_allclose(shares, [0.99, 0.9, 0.75, 0.5, 0.25, 0.1], atol=0.02)
+        for path, share in zip(contours.get_paths(), shares):
+            radius = np.hypot(*path.vertices.T)
+            np.testing.assert_allclose(radius, np.sqrt(-2 * np.log(1 - share)), rtol=0.01)
+
+    def test_labels_stand_beside_their_levels_and_apart(self, ax):
+        plots.density(standard_normal, ax, limits=self.LIMITS)
+        (bar,) = ax.child_axes
+        ax.figure.canvas.draw()
+        labels = {text.get_text(): text for text in bar.texts}
+        assert list(labels) == ["mass\ninside", "99%", "90%", "75%", "50%", "25%", "10%"]
+        assert labels["50%"].get_position()[1] == pytest.approx(0.5, abs=0.02)
+        boxes = [text.get_window_extent() for text in bar.texts]
+        assert not any(a.overlaps(b) for a in boxes for b in boxes if a is not b)
+
+    @pytest.mark.parametrize("std", [0.1, 0.3])
+    def test_labels_stay_apart_where_levels_crowd(self, ax, std):
+        """A narrow peak with a twentieth of the mass: almost all levels are near 0."""
+
+        def peak_on_plain(x):
+            narrow = standard_normal(x / std) - 2 * np.log(std) + np.log(0.05)
+            return np.logaddexp(narrow, standard_normal(x) + np.log(0.95))
+
+        plots.density(peak_on_plain, ax, limits=self.LIMITS)
+        ax.figure.canvas.draw()
+        boxes = [text.get_window_extent() for text in ax.child_axes[0].texts]
+        assert len(boxes) == 7
+        assert not any(a.overlaps(b) for a in boxes for b in boxes if a is not b)
+
+    def test_as_many_contours_as_asked_for(self, ax):
+        plots.density(standard_normal, ax, limits=self.LIMITS, contours=2)
+        assert [text.get_text() for text in ax.child_axes[0].texts] == ["mass\ninside", "90%", "50%"]
+
+    def test_a_contour_that_the_limits_do_not_hold_is_left_out(self, ax):
+        """The square of half-width 1 holds 47 % of a standard normal."""
+        plots.density(standard_normal, ax, limits=((-1, 1), (-1, 1)))
+        assert [text.get_text() for text in ax.child_axes[0].texts] == ["mass\ninside", "25%", "10%"]
+
+    @pytest.mark.parametrize("log_density", [-np.log(4), -np.inf])
+    def test_a_flat_density_has_no_contours(self, ax, log_density):
+        plots.density(lambda x: np.full(len(x), log_density), ax, limits=((-1, 1), (-1, 1)))
+        assert not ax.collections
+        assert not ax.child_axes[0].texts
+
+    def test_bad_input(self, ax):
+        with pytest.raises(
+            InputError, match=r"log_prob to return an array of shape \(400,\), got \(400, 1\)"
+        ):
+            plots.density(lambda x: x[:, :1], ax, resolution=20)
+        with pytest.raises(InputError, match="expected log densities below infinity, got nan"):
+            plots.density(lambda x: np.full(len(x), np.nan), ax, resolution=20)
+        with pytest.raises(InputError, match="expected log densities below infinity, got inf"):
+            plots.density(lambda x: np.full(len(x), np.inf), ax, resolution=20)
+        with pytest.raises(InputError, match="expected contours to be at most 6, got 7"):
+            plots.density(standard_normal, ax, contours=7)
+        with pytest.raises(InputError, match="expected resolution to be at least 2, got 1"):
+            plots.density(standard_normal, ax, resolution=1)
+        assert not ax.images
+
+
+class TestGrid:
+    def test_the_identity_leaves_it_straight(self, ax):
+        plots.grid(lambda x: x, ax, limits=((-1, 1), (0, 3)), lines=5, resolution=11)
+        horizontals, verticals = (np.array(c.get_segments()) for c in ax.collections)
+        assert horizontals.shape == verticals.shape == (5, 11, 2)
+        for line, y in zip(horizontals, np.linspace(0, 3, 5)):
+            np.testing.assert_array_equal(line[:, 1], y)
+            np.testing.assert_array_equal(line[:, 0], np.linspace(-1, 1, 11))
+        for line, at in zip(verticals, np.linspace(-1, 1, 5)):
+            np.testing.assert_array_equal(line[:, 0], at)
+            np.testing.assert_array_equal(line[:, 1], np.linspace(0, 3, 11))
+
+    def test_a_map_deforms_it(self, ax):
+        plots.grid(lambda x: np.stack([x[:, 1], np.exp(x[:, 0])], axis=1), ax, lines=3, resolution=4)
+        horizontals, verticals = (np.array(c.get_segments()) for c in ax.collections)
+        np.testing.assert_array_equal(horizontals[2, :, 0], 2)
+        np.testing.assert_allclose(verticals[0, :, 1], np.exp(-2))
+        left, right = ax.get_xlim()
+        bottom, top = ax.get_ylim()
+        assert left <= -2 < 2 <= right
+        assert bottom <= np.exp(-2) < np.exp(2) <= top
+
+    def test_its_two_families_are_told_apart(self, ax):
+        plots.grid(lambda x: x, ax)
+        assert [c.get_label() for c in ax.collections] == ["horizontals", "verticals"]
+        assert not np.allclose(*(c.get_color()[0] for c in ax.collections))
+
+    def test_bad_input(self, ax):
+        with pytest.raises(InputError, match="expected what map returned with rows of 2 features"):
+            plots.grid(lambda x: x[:, :1], ax)
+        with pytest.raises(InputError, match="expected map to return 63 points, got 62"):
+            plots.grid(lambda x: x[1:], ax, lines=21, resolution=3)
+        with pytest.raises(InputError, match="expected what map returned to be finite, got inf in row 0"):
+            plots.grid(lambda x: x + np.inf, ax)
+        with pytest.raises(InputError, match="expected lines to be at least 2, got 1"):
+            plots.grid(lambda x: x, ax, lines=1)
+        assert not ax.collections
+
+
+class TestJacobian:
+    @pytest.mark.parametrize("size", [1, 2, 8, 48])
+    def test_draws_the_matrix(self, ax, size):
+        matrix = np.random.default_rng(0).normal(size=(size, size))
+        plots.jacobian(matrix, ax, title="MAF")
+        (image,) = ax.images
+        np.testing.assert_array_equal(image.get_array(), matrix)
+        assert image.get_clim() == (-abs(matrix).max(), abs(matrix).max())
+        assert image.origin == "upper"
+        assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("input", "output", "MAF")
+        assert len(ax.texts) == (size**2 if size <= 8 else 0)
+
+    def test_writes_each_number_into_its_cell(self, ax):
+        plots.jacobian(np.array([[1.0, -2.345], [-0.001, 1e4]]), ax)
+        ax.figure.canvas.draw()
+        written = {text.get_position(): text.get_text() for text in ax.texts}
+        assert written == {(0, 0): "1.00", (1, 0): "-2.35", (0, 1): "0.00", (1, 1): "10000.00"}
+
+    @pytest.mark.parametrize("shape", [(1, 1), (2, 2)])
+    def test_numbers_stay_in_their_cells(self, figures, shape):
+        axes = figures.subplots(*shape, layout="constrained", squeeze=False)[1]
+        for ax in axes.flat:
+            plots.jacobian(-12.345 * np.ones((8, 8)), ax)
+        axes[0, 0].figure.canvas.draw()
+        for ax in axes.flat:
+            cell = ax.get_window_extent().width / 8
+            assert max(text.get_window_extent().width for text in ax.texts) < cell
+
+    def test_numbers_read_on_their_cells(self, ax):
+        plots.jacobian(np.array([[-1.0, 0.0], [0.1, 1.0]]), ax)
+        assert [text.get_color() for text in ax.texts] == ["white", "black", "black", "white"]
+
+    def test_limit(self, ax):
+        plots.jacobian(np.eye(2, dtype=np.float32), ax, limit=5)
+        assert ax.images[0].get_clim() == (-5, 5)
+
+    def test_zeros_are_white(self, ax):
+        plots.jacobian(np.zeros((2, 2)), ax)
+        assert min(ax.images[0].to_rgba(0.0)) > 0.95
+
+    def test_bad_input(self, ax):
+        with pytest.raises(InputError, match=r"expected the Jacobian as a square matrix, got shape \(2, 3\)"):
+            plots.jacobian(np.ones((2, 3)), ax)
+        with pytest.raises(
+            InputError, match=r"expected the Jacobian as a square matrix, got shape \(2, 2, 2\)"
+        ):
+            plots.jacobian(np.ones((2, 2, 2)), ax)
+        with pytest.raises(InputError, match="expected the Jacobian to be finite, got nan in row 0"):
+            plots.jacobian(np.full((2, 2), np.nan), ax)
+        with pytest.raises(InputError, match="expected limit to be a finite number above 0"):
+            plots.jacobian(np.eye(2), ax, limit=0)
+        assert not ax.images
+
+
+class TestHistory:
+    def test_draws_the_run(self, ax):
+        run = a_run()
+        plots.history(run, ax)
+        each, median, validation = ax.lines
+        np.testing.assert_array_equal(each.get_xdata(), np.arange(1, 1501))
+        np.testing.assert_array_equal(each.get_ydata(), run.loss)
+        np.testing.assert_array_equal(validation.get_xdata(), run.validation_step)
+        np.testing.assert_array_equal(validation.get_ydata(), run.validation_loss)
+        assert median.get_ydata()[700] == np.median(run.loss[675:726])
+        assert (ax.get_xlabel(), ax.get_ylabel()) == ("step", "negative log-likelihood [nats]")
+
+    def test_a_spike_does_not_flatten_the_rest(self, ax):
+        run = a_run(spike=1e3)
+        plots.history(run, ax)
+        low, high = ax.get_ylim()
+        assert low < min(run.loss)
+        assert 2 < high < 5
+        assert "each step (up to 1000)" in ax.get_legend_handles_labels()[1]
+
+    def test_a_run_without_a_spike_is_seen_whole(self, ax):
+        run = History(loss=np.linspace(3, 1, 200).tolist())
+        plots.history(run, ax)
+        low, high = ax.get_ylim()
+        assert low < 1 < 3 < high
+        assert ax.get_legend_handles_labels()[1][0] == "each step"
+
+    @pytest.mark.parametrize("limit", [-4.0, 0.3, 20.0])
+    def test_the_limit_is_in_sight(self, ax, limit):
+        plots.history(a_run(), ax, limit=limit, limit_label="maximum likelihood")
+        line = ax.lines[-1]
+        assert (line.get_linestyle(), line.get_label()) == ("--", "maximum likelihood")
+        np.testing.assert_array_equal(line.get_ydata(), limit)
+        low, high = ax.get_ylim()
+        assert low < limit < high
+
+    @pytest.mark.parametrize("loss", [[3.0], [3.0, 2.0], [1.0] * 100])
+    def test_short_and_flat_runs(self, ax, loss):
+        plots.history(History(loss=loss), ax)
+        ax.figure.canvas.draw()
+        low, high = ax.get_ylim()
+        assert low < min(loss) <= max(loss) < high
+        assert "validation" not in ax.get_legend_handles_labels()[1]
+
+    def test_an_infinite_validation_loss_is_left_out(self, ax):
+        plots.history(History(loss=[3.0, 2.0], validation_step=[1, 2], validation_loss=[np.inf, 2.5]), ax)
+        ax.figure.canvas.draw()
+        assert np.isfinite(ax.get_ylim()).all()
+
+    def test_history_plots_itself(self, ax):
+        assert a_run().plot(ax, limit=0.3) is ax
+        assert len(ax.lines) == 4
+
+    def test_bad_input(self, ax):
+        with pytest.raises(InputError, match=r"expected an npflow.training.History, got a list"):
+            plots.history([1.0, 2.0], ax)
+        with pytest.raises(
+            InputError, match="expected a History with a finite loss, got 0 steps without one"
+        ):
+            plots.history(History(), ax)
+        with pytest.raises(InputError, match="for each of 1 validation steps, got 0"):
+            plots.history(History(loss=[1.0], validation_step=[1]), ax)
+        with pytest.raises(InputError, match="expected limit to be a number, got 'low'"):
+            plots.history(a_run(), ax, limit="low")
+        assert not ax.lines
+
+
+def test_the_jacobians_of_a_report_are_drawn_side_by_side_with_their_log_dets(figures):
+    layer = AffineCoupling(MLP((4,), "tanh"))
+    report = check(layer, np.random.default_rng(0).standard_normal((4, 4)))
+    axes = plots.jacobians(report)
+    assert axes.shape == (2, 2)
+    for row, direction in zip(axes, ("forward", "inverse")):
+        found = report.jacobians[direction]
+        np.testing.assert_array_equal(row[0].images[0].get_array(), found.numerical)
+        np.testing.assert_array_equal(row[1].images[0].get_array(), found.exact)
+        assert row[0].images[0].get_clim() == row[1].images[0].get_clim()
+        assert f"{found.log_abs_det:.9f}" in row[0].get_title()
+        assert f"{found.log_det:.9f}" in row[1].get_title()
+    given = figures.subplots(2, 2)[1]
+    assert plots.jacobians(report, given) is given
+
+
+def test_a_jacobian_that_there_is_none_of_is_said_to_be_missing(figures):
+    functions = (lambda x: (x, np.zeros(len(x))),) * 2
+    axes = plots.jacobians(check_functions(*functions, np.random.default_rng(0).standard_normal((4, 3))))
+    assert axes[0, 0].axison
+    assert not axes[0, 1].axison
+    assert "none to show" in axes[0, 1].get_title()

@@ -1,0 +1,281 @@
+"""Checkpoints: whole or not at all, no pickle, the architecture rebuilt."""
+
+import io
+import json
+import os
+import pickle
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from npflow import Flow, InputError, load, save
+from npflow.autodiff import tree
+from npflow.layers import AffineCoupling, Chain, Conv1x1, Inverse, Layer, Permutation
+from npflow.models import glow
+from npflow.networks import MLP, Beside
+from npflow.priors import GaussianMixture, Normal
+from npflow.training import checkpoint as checkpoint_module
+
+small = MLP((4,), "tanh")
+
+
+def make(flow, dtype=np.float64):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((10, *flow.prior.event_shape)).astype(dtype)
+    params = flow.init(rng, x)
+    return tree.build(
+        lambda _, leaf: leaf + np.asarray(0.1, leaf.dtype) if tree.is_trained(leaf) else leaf, params
+    ), x
+
+
+FLOWS = {
+    "glow": glow(2, steps=2, network=small),
+    "nested": Flow(
+        Chain([Inverse(Chain([Permutation(), Conv1x1()])), AffineCoupling(Beside(small, small))]), Normal(4)
+    ),
+    "trained prior": Flow(AffineCoupling(small), Normal(2, trained=True)),
+    "mixture": Flow(
+        AffineCoupling(small, transformed="first", log_scale_limit=1.5),
+        GaussianMixture(((0.0, 1.0), (1.0, 0.0)), (1.0, 2.0), trained=True),
+    ),
+    "image": Flow(Chain([Conv1x1(), AffineCoupling(small)]), Normal((2, 3, 4))),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", FLOWS)
+def test_architecture_and_parameters_come_back(name, dtype, tmp_path):
+    flow = FLOWS[name]
+    params, x = make(flow, dtype)
+    save(tmp_path / "flow.npz", flow, params)
+    loaded = load(tmp_path / "flow.npz")
+    assert loaded.flow == flow
+    for (path, before), (same_path, after) in zip(tree.items(params), tree.items(loaded.params), strict=True):
+        assert path == same_path
+        assert before.dtype == after.dtype
+        assert np.array_equal(before, after)
+    assert np.array_equal(loaded.flow.log_prob(loaded.params, x), flow.log_prob(params, x))
+
+
+def test_it_is_an_npz_that_numpy_reads_without_pickle(tmp_path):
+    flow = FLOWS["glow"]
+    save(tmp_path / "flow.npz", flow, make(flow)[0])
+    with np.load(tmp_path / "flow.npz", allow_pickle=False) as file:
+        description = json.loads(str(file["description"]))
+    assert description["flow"]["class"] == "Flow"
+
+
+def test_a_save_that_is_cut_short_leaves_the_old_file(tmp_path, monkeypatch):
+    flow = FLOWS["glow"]
+    params, _ = make(flow)
+    path = tmp_path / "flow.npz"
+    save(path, flow, params)
+    before = path.read_bytes()
+
+    def write_half(file, **contents):
+        file.write(b"PK half a file")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint_module.np, "savez", write_half)
+    with pytest.raises(KeyboardInterrupt):
+        save(path, flow, tree.build(lambda _, leaf: leaf * 0, params))
+    assert path.read_bytes() == before
+
+
+def test_it_is_flushed_to_the_disk_before_it_takes_the_old_ones_place(tmp_path, monkeypatch):
+    events = []
+    fsync, replace = os.fsync, checkpoint_module.Path.replace
+    monkeypatch.setattr(checkpoint_module.os, "fsync", lambda fd: (events.append("flush"), fsync(fd)))
+    monkeypatch.setattr(
+        checkpoint_module.Path, "replace", lambda path, new: (events.append("rename"), replace(path, new))
+    )
+    flow = FLOWS["glow"]
+    save(tmp_path / "flow.npz", flow, make(flow)[0])
+    assert events == ["flush", "rename", "flush"]
+    assert [path.name for path in tmp_path.iterdir()] == ["flow.npz"]
+
+
+def test_a_save_that_fails_leaves_nothing_beside_the_file(tmp_path, monkeypatch):
+    flow = FLOWS["glow"]
+
+    def full(file, **contents):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(checkpoint_module.np, "savez", full)
+    with pytest.raises(OSError, match="no space left"):
+        save(tmp_path / "flow.npz", flow, make(flow)[0])
+    assert not list(tmp_path.iterdir())
+
+
+def test_savers_that_race_for_one_path_leave_a_whole_file_at_every_instant(tmp_path):
+    flow = FLOWS["glow"]
+    params, _ = make(flow)
+    path = tmp_path / "flow.npz"
+    save(path, flow, params)
+    threads = [
+        threading.Thread(target=lambda: [save(path, flow, params) for _ in range(10)]) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert load(path).flow == flow
+    for thread in threads:
+        thread.join()
+    assert [file.name for file in tmp_path.iterdir()] == ["flow.npz"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file_gets_a_sentence(share, tmp_path):
+    flow, path = FLOWS["glow"], tmp_path / "flow.npz"
+    save(path, flow, make(flow)[0])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(
+        InputError, match=r"expected a checkpoint at .*flow.npz, got a file that is damaged, cut short"
+    ):
+        load(path)
+
+
+def test_a_flipped_bit_gets_a_sentence(tmp_path):
+    flow, path = FLOWS["glow"], tmp_path / "flow.npz"
+    save(path, flow, make(flow)[0])
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(b"params.npy") + 300] ^= 4
+    path.write_bytes(damaged)
+    with pytest.raises(InputError, match="damaged"):
+        load(path)
+
+
+def foreign_files():
+    array = io.BytesIO()
+    np.save(array, np.arange(3))
+    archive = io.BytesIO()
+    np.savez(archive, a=np.arange(3))
+    text = io.BytesIO()
+    np.savez(text, description=np.array("not JSON"))
+    other = io.BytesIO()
+    np.savez(other, description=np.array(json.dumps({"format": "somebody else's"})))
+    return {
+        "text": b"hello",
+        "array": array.getvalue(),
+        "archive": archive.getvalue(),
+        "not json": text.getvalue(),
+        "format": other.getvalue(),
+        "pickle": pickle.dumps({"a": 1}),
+    }
+
+
+@pytest.mark.parametrize("name", foreign_files())
+def test_a_foreign_file_gets_a_sentence(name, tmp_path):
+    path = tmp_path / "foreign.npz"
+    path.write_bytes(foreign_files()[name])
+    with pytest.raises(InputError, match="expected"):
+        load(path)
+
+
+class Trap:
+    def __reduce__(self):
+        return (os._exit, (3,))
+
+
+def test_a_pickle_inside_is_never_executed(tmp_path):
+    np.savez(tmp_path / "trap.npz", description=np.array([Trap()], dtype=object))
+    with pytest.raises(InputError, match="expected a checkpoint"):
+        load(tmp_path / "trap.npz")
+
+
+def test_a_missing_file_is_a_file_not_found_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "nothing.npz")
+
+
+def rewrite(path, change):
+    with np.load(path) as file:
+        contents = dict(file)
+    description = json.loads(str(contents["description"]))
+    change(description)
+    contents["description"] = np.array(json.dumps(description))
+    np.savez(path, **contents)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda d: d["flow"].update({"class": "os.system"}),
+            "expected the name of a class that is defined, got 'os.system'",
+        ),
+        (lambda d: d["flow"]["prior"].update(shape=3), "expected the hyper-parameters of Normal"),
+        (
+            lambda d: d["flow"]["prior"].update(event_shape=[4]),
+            "expected the parameters of this flow, got another architecture's: expected an array of shape",
+        ),
+        (lambda d: d["flow"]["layer"].update(layers=[]), "expected a Chain of at least one layer"),
+        (lambda d: d.pop("params"), "got another .npz: KeyError: 'params'"),
+        (
+            lambda d: d["params"]["dict"].pop("prior"),
+            "expected the parameters of a flow, a dict of 'layer' and 'prior', got one of",
+        ),
+    ],
+)
+def test_a_description_that_does_not_fit_gets_a_sentence(change, sentence, tmp_path):
+    flow, path = FLOWS["glow"], tmp_path / "flow.npz"
+    save(path, flow, make(flow)[0])
+    rewrite(path, change)
+    with pytest.raises(InputError, match=sentence):
+        load(path)
+
+
+@dataclass(frozen=True)
+class Doubling(Layer):
+    """A layer of one's own."""
+
+    factor: float = 2.0
+
+    def forward(self, params, x):
+        return self.factor * x, np.full(len(x), x.shape[1] * np.log(self.factor))
+
+    def inverse(self, params, z):
+        return z / self.factor, np.full(len(z), -z.shape[1] * np.log(self.factor))
+
+
+def test_a_layer_of_ones_own_is_found_by_module_and_name(tmp_path):
+    flow = Flow(Doubling(3.0), Normal(2))
+    save(tmp_path / "own.npz", flow, make(flow)[0])
+    assert load(tmp_path / "own.npz").flow == flow
+
+
+def test_bad_paths_and_parameters_get_a_sentence_before_anything_is_written(tmp_path):
+    flow = FLOWS["glow"]
+    params, _ = make(flow)
+    with pytest.raises(InputError, match=r"expected a checkpoint's path to end in .npz, got .*flow.pkl"):
+        save(tmp_path / "flow.pkl", flow, params)
+    with pytest.raises(InputError, match="expected a folder that can be written to for the checkpoint"):
+        save(tmp_path / "nowhere" / "flow.npz", flow, params)
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(InputError, match=r"expected a checkpoint's path to be a file's, got the folder"):
+        save(tmp_path / "folder.npz", flow, params)
+    (tmp_path / "folder.npz").rmdir()
+    with pytest.raises(InputError, match="expected the parameters of this flow"):
+        save(tmp_path / "flow.npz", flow, make(FLOWS["nested"])[0])
+    assert not list(tmp_path.iterdir())
+
+
+def test_arguments_in_another_order_get_a_sentence(tmp_path):
+    flow = FLOWS["glow"]
+    params, _ = make(flow)
+    with pytest.raises(InputError, match="expected the path of a checkpoint, got Flow"):
+        save(flow, params, tmp_path / "flow.npz")
+    with pytest.raises(
+        InputError, match="expected a path, a Flow and its parameters, in this order, got a dict"
+    ):
+        save(tmp_path / "flow.npz", params, flow)
+
+
+def test_a_checkpoint_prints_as_its_architecture_not_its_arrays(tmp_path):
+    flow = FLOWS["trained prior"]
+    save(tmp_path / "flow.npz", flow, make(flow)[0])
+    shown = repr(load(tmp_path / "flow.npz"))
+    assert shown.startswith("Checkpoint of 22 parameters and no training run:\nFlow(")

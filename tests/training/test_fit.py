@@ -1,0 +1,572 @@
+"""The training loop: what it learns, keeps, refuses, and how it stops and goes on."""
+
+import signal
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from kill_and_resume import killed_and_left_alone, same_bits
+
+from npflow import Flow, InputError, NonFiniteError, fit, load
+from npflow.autodiff import Layout, tree
+from npflow.layers import ActNorm, Affine, AffineCoupling, Chain, Conv1x1, Layer, Permutation
+from npflow.models import glow
+from npflow.networks import MLP
+from npflow.priors import GaussianMixture, Normal
+from npflow.training import Adam, WarmupCosine
+
+small = MLP((8,), "tanh")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def x(rng):
+    return rng.normal(2.0, 0.5, (50, 2))
+
+
+def flow_and_params(x, layer=None, prior=None):
+    flow = Flow(layer or Chain([ActNorm(), AffineCoupling(small)]), prior or Normal(x.shape[1:]))
+    return flow, flow.init(np.random.default_rng(1), x)
+
+
+def vector(params):
+    return Layout(params).pack(params)
+
+
+def run(x, *, seed=0, **options):
+    flow, params = flow_and_params(x)
+    options = {"steps": 20, "batch_size": 16, "progress": False} | options
+    return flow, *fit(flow, params, x, rng=np.random.default_rng(seed), **options)
+
+
+# ---------------------------------------------------------------- learning
+
+
+def test_an_affine_layer_learns_the_maximum_likelihood_values(x, rng):
+    flow, params = flow_and_params(x, Affine())
+    schedule = WarmupCosine(0.1, steps=400)
+    params, _ = fit(
+        flow, params, x, rng=rng, steps=400, batch_size=50, optimizer=Adam(schedule), progress=False
+    )
+    np.testing.assert_allclose(params["layer"]["mean"], x.mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(np.exp(params["layer"]["log_std"]), x.std(axis=0), atol=1e-4)
+
+
+def test_a_trained_mixture_prior_finds_two_clusters(rng):
+    x = np.concatenate([rng.normal(-3, 0.3, (100, 2)), rng.normal(3, 0.3, (100, 2))])
+    prior = GaussianMixture(((-1.0, 0.0), (1.0, 0.0)), (1.0, 1.0), trained=True)
+    flow = Flow(AffineCoupling(small), prior)
+    params = flow.init(rng, x)
+    params, history = fit(
+        flow, params, x, rng=rng, steps=300, batch_size=200, optimizer=Adam(0.03), progress=False
+    )
+    assert history.loss[-1] < history.loss[0] - 2
+
+
+def test_the_loss_of_the_history_is_the_mean_nll_of_the_batch_in_nats(x):
+    flow, params = flow_and_params(x)
+    _, history = fit(flow, params, x, rng=np.random.default_rng(0), steps=1, batch_size=50, progress=False)
+    assert history.loss[0] == pytest.approx(-np.mean(flow.log_prob(params, x)), rel=1e-12)
+
+
+def test_the_parameters_passed_in_are_left_as_they_are(x):
+    flow, params = flow_and_params(x)
+    before = vector(params)
+    fitted, _ = fit(flow, params, x, rng=np.random.default_rng(0), steps=5, batch_size=10, progress=False)
+    assert np.array_equal(vector(params), before)
+    assert not np.array_equal(vector(fitted), before)
+
+
+def test_constants_stay(rng):
+    x = rng.standard_normal((40, 2)).astype(np.float32)
+    flow = glow(2, steps=1, network=small)
+    params = flow.init(rng, x)
+    fitted, _ = fit(flow, params, x, rng=rng, steps=5, batch_size=10, progress=False)
+    for (_, before), (_, after) in zip(tree.items(params), tree.items(fitted)):
+        assert before.dtype == after.dtype
+        if not tree.is_trained(before):
+            assert np.array_equal(before, after)
+
+
+def test_the_same_seed_gives_the_same_bits(x):
+    (_, a, first), (_, b, second) = run(x), run(x)
+    assert np.array_equal(vector(a), vector(b))
+    assert first.loss == second.loss
+    assert not np.array_equal(vector(a), vector(run(x, seed=1)[1]))
+
+
+# ---------------------------------------------------------------- batches, clipping, average, validation
+
+
+@dataclass(frozen=True)
+class Recording(Layer):
+    """The identity; it writes down the rows that it is given."""
+
+    def init(self, rng, x):
+        return {"a": np.zeros(1, x.dtype)}
+
+    def forward(self, params, x):
+        rows.append(np.asarray(x)[:, 0].tolist())
+        return x + params["a"], np.zeros(len(x), x.dtype)
+
+    def inverse(self, params, z):
+        return z - params["a"], np.zeros(len(z), z.dtype)
+
+
+rows = []
+
+
+def test_an_epoch_goes_through_all_rows_once_in_a_new_order(rng):
+    x = np.stack([np.arange(10.0), np.zeros(10)], axis=1)
+    flow, params = flow_and_params(x, Recording())
+    flow.check(params, x)  # the first check of a flow initializes it once, on rows of its own
+    rows.clear()
+    fit(flow, params, x, rng=rng, steps=6, batch_size=4, progress=False)
+    assert [len(batch) for batch in rows[:6]] == [4, 4, 2, 4, 4, 2]  # the seventh checks the result
+    first, second = ([row for batch in epoch for row in batch] for epoch in (rows[:3], rows[3:6]))
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+
+
+def test_by_default_a_batch_has_256_rows_or_all_there_are(rng):
+    for n, sizes in ((300, [256, 44]), (50, [50, 50])):
+        flow, params = flow_and_params(np.zeros((n, 2)), Recording())
+        flow.check(params)
+        rows.clear()
+        fit(flow, params, np.zeros((n, 2)), rng=rng, steps=2, progress=False)
+        assert [len(batch) for batch in rows[:2]] == sizes
+
+
+def test_the_gradient_is_clipped_by_its_global_norm(x):
+    flow, params = flow_and_params(x)
+
+    class Watching(Adam):
+        norms = []  # noqa: RUF012
+
+        def update(self, state, vector, gradient, step):
+            self.norms.append(float(np.linalg.norm(gradient)))
+            return super().update(state, vector, gradient, step)
+
+    _, history = fit(
+        flow,
+        params,
+        x + 5,
+        rng=np.random.default_rng(0),
+        steps=5,
+        batch_size=10,
+        optimizer=Watching(),
+        clip_norm=0.5,
+        progress=False,
+    )
+    assert max(history.gradient_norm) > 0.5
+    assert Watching.norms == pytest.approx([min(0.5, norm) for norm in history.gradient_norm])
+
+
+def test_the_average_is_the_exponential_moving_average_of_the_parameters(x):
+    expected = vector(flow_and_params(x)[1])
+    for steps in range(1, 16):
+        _, params, _ = run(x, steps=steps)
+        decay = min(0.5, (1 + steps) / (10 + steps))
+        expected = decay * expected + (1 - decay) * vector(params)
+    _, averaged, _ = run(x, steps=15, average=0.5)
+    np.testing.assert_allclose(vector(averaged), expected, rtol=1e-12)
+
+
+def test_the_best_parameters_by_validation_are_returned(x, rng):
+    held_out = rng.normal(2.0, 0.5, (30, 2))
+    flow, params, history = run(x, steps=60, validation=held_out, optimizer=Adam(0.2))
+    assert history.validation_step[:2] == [4, 8]
+    assert history.validation_step[-1] == 60
+    assert -np.mean(flow.log_prob(params, held_out)) == pytest.approx(min(history.validation_loss), rel=1e-12)
+    assert min(history.validation_loss) < history.validation_loss[-1]  # it overfits, so that best is not last
+
+
+def test_the_progress_bar_shows_loss_and_learning_rate(x, capsys):
+    _, _, history = run(x, progress=True)
+    shown = capsys.readouterr().err
+    assert "20/20" in shown
+    assert f"loss={history.loss[-1]:.4f}" in shown
+    assert "rate=1.0e-03" in shown
+
+
+def test_the_clock_of_the_history_goes_forward(x):
+    _, _, history = run(x)
+    assert history.seconds == sorted(history.seconds)
+    assert history.seconds[0] > 0
+
+
+# ---------------------------------------------------------------- stopping and going on
+
+
+def test_a_resumed_run_ends_with_the_bits_of_one_left_alone(x, tmp_path):
+    options = {
+        "average": 0.9,
+        "clip_norm": 1.0,
+        "validation": x[:7] + 0.1,
+        "optimizer": Adam(WarmupCosine(1e-2, 25)),
+    }
+    _, alone, whole = run(x, steps=25, checkpoint=tmp_path / "alone.npz", **options)
+    for stop in (1, 4, 5, 13, 24, 25):  # 4 steps are an epoch: its last step, and the next one's first
+        path = tmp_path / f"{stop}.npz"
+        run(x, steps=stop, checkpoint=path, **options)
+        if stop % 4 == 0 or stop == 25:
+            saved = load(path)
+            assert saved.run["step"] == stop
+        _, resumed, history = run(x, steps=25, seed=99, checkpoint=path, **(options))
+        if stop % 4 == 0:  # otherwise the end of the shorter run looked at the validation data once more
+            assert history.validation_step == whole.validation_step
+        assert history.loss == whole.loss
+        assert np.array_equal(load(path).arrays["vector"], load(tmp_path / "alone.npz").arrays["vector"])
+    assert np.isfinite(vector(alone)).all()
+    assert np.isfinite(vector(resumed)).all()
+
+
+def test_a_resumed_run_leaves_the_generator_where_one_left_alone_does(x, tmp_path):
+    flow, params = flow_and_params(x)
+    options = {"batch_size": 16, "progress": False}
+    alone, resumed = np.random.default_rng(0), np.random.default_rng(5)
+    fit(flow, params, x, rng=alone, steps=10, **options)
+    fit(flow, params, x, rng=np.random.default_rng(0), steps=3, checkpoint=tmp_path / "a.npz", **options)
+    fit(flow, params, x, rng=resumed, steps=10, checkpoint=tmp_path / "a.npz", **options)
+    assert alone.bit_generator.state == resumed.bit_generator.state
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_left_alone(tmp_path):
+    killed, alone, reached = killed_and_left_alone(tmp_path, kills=3, steps=250)
+    assert same_bits(killed, alone)
+    assert len(reached) == 3
+
+
+def test_a_resumed_run_goes_on_with_the_constants_of_its_checkpoint(x, tmp_path):
+    """The start passed in has another permutation and other signs: it was drawn from another seed."""
+    flow = Flow(Chain([Conv1x1(), Permutation(), AffineCoupling(small)]), Normal(4))
+    x = np.concatenate([x, x**2], axis=1)
+    first, second = (flow.init(np.random.default_rng(seed), x) for seed in (0, 3))
+    assert not np.array_equal(first["layer"][1]["permutation"], second["layer"][1]["permutation"])
+    options = {"batch_size": 16, "progress": False}
+    alone, _ = fit(flow, first, x, rng=np.random.default_rng(0), steps=9, **options)
+    path = tmp_path / "run.npz"
+    fit(flow, first, x, rng=np.random.default_rng(0), steps=5, checkpoint=path, **options)
+    resumed, _ = fit(flow, second, x, rng=np.random.default_rng(8), steps=9, checkpoint=path, **options)
+    for (_, a), (_, b) in zip(tree.items(alone), tree.items(resumed), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_what_is_returned_shares_no_array_with_what_came_in(x):
+    flow = Flow(Chain([Permutation(), AffineCoupling(small)]), Normal(2))
+    params = flow.init(np.random.default_rng(0), x)
+    fitted, _ = fit(flow, params, x, rng=np.random.default_rng(0), steps=1, progress=False)
+    for (_, a), (_, b) in zip(tree.items(params), tree.items(fitted)):
+        assert not np.shares_memory(a, b)
+
+
+def test_a_refused_checkpoint_leaves_the_generator_alone(x, tmp_path):
+    path = tmp_path / "run.npz"
+    flow, params, _ = run(x, checkpoint=path)
+    rng = np.random.default_rng(4)
+    before = rng.bit_generator.state
+    with pytest.raises(InputError):
+        fit(flow, params, x, rng=rng, batch_size=7, checkpoint=path, progress=False)
+    assert rng.bit_generator.state == before
+
+
+def test_numpy_scalars_are_as_good_as_pythons(x, tmp_path):
+    run(
+        x,
+        batch_size=np.int64(16),
+        steps=np.int32(3),
+        clip_norm=np.float32(3),
+        average=np.float64(0.9),
+        optimizer=Adam(np.float32(1e-3), beta2=np.float64(0.99)),
+        checkpoint=tmp_path / "run.npz",
+    )
+    assert load(tmp_path / "run.npz").run["settings"]["clip_norm"] == 3.0
+
+
+def test_a_schedule_that_cannot_be_described_is_fine_without_a_checkpoint(x, tmp_path):
+    adam = Adam(lambda step: 1e-3 / step)
+    _, _, history = run(x, optimizer=adam, steps=2)
+    assert history.learning_rate == [1e-3, 5e-4]
+    with pytest.raises(InputError, match="expected hyper-parameters that are numbers"):
+        run(x, optimizer=adam, steps=2, checkpoint=tmp_path / "run.npz")
+    assert not list(tmp_path.iterdir())
+
+
+class InterruptedAt(Adam):
+    """Adam that is sent Ctrl-C in the middle of a step."""
+
+    def update(self, state, vector, gradient, step):
+        if step == 7:
+            signal.raise_signal(signal.SIGINT)
+        return super().update(state, vector, gradient, step)
+
+
+def test_ctrl_c_returns_what_has_been_learned_and_keeps_it(x, tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    path = tmp_path / "interrupted.npz"
+    _, params, history = run(x, optimizer=InterruptedAt(), checkpoint=path)
+    assert history.interrupted
+    assert history.steps == 7
+    assert signal.getsignal(signal.SIGINT) is before
+    assert load(path).run["step"] == 7
+    assert np.array_equal(vector(params), vector(run(x, steps=7)[1]))
+    assert np.array_equal(vector(load(path).params), vector(params))
+
+
+class InterruptedTwice(Adam):
+    def update(self, state, vector, gradient, step):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_second_ctrl_c_interrupts_at_once(x):
+    with pytest.raises(KeyboardInterrupt):
+        run(x, optimizer=InterruptedTwice())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_it_trains_in_another_thread_too(x):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(run(x)))
+    thread.start()
+    thread.join()
+    assert np.array_equal(vector(results[0][1]), vector(run(x)[1]))
+
+
+# ---------------------------------------------------------------- what is not finite
+
+
+@dataclass(frozen=True)
+class Exploding(Layer):
+    """The identity until its parameter has moved; then its output is not finite."""
+
+    log_det_only: bool = False
+
+    def init(self, rng, x):
+        return {"a": np.zeros(1, x.dtype)}
+
+    def forward(self, params, x):
+        import autograd.numpy as anp
+
+        bad = 0.0 * anp.sqrt(1e-4 - params["a"] * params["a"])  # nan once |a| has passed 0.01
+        if self.log_det_only:
+            return x + params["a"], np.zeros(len(x)) + bad
+        return x + params["a"] + bad, np.zeros(len(x))
+
+    def inverse(self, params, z):
+        return z - params["a"], np.zeros(len(z))
+
+
+@pytest.mark.parametrize("log_det_only", [False, True])
+def test_a_loss_that_is_not_finite_names_the_first_layer_and_keeps_the_last_good_checkpoint(
+    log_det_only, x, tmp_path
+):
+    flow, params = flow_and_params(x, Chain([ActNorm(), Chain([Affine(), Exploding(log_det_only)])]))
+    path = tmp_path / "run.npz"
+    with pytest.raises(NonFiniteError, match=r"that of layer/1/1 \(Exploding\)"):
+        fit(
+            flow,
+            params,
+            x + 1,
+            rng=np.random.default_rng(0),
+            steps=100,
+            batch_size=10,
+            checkpoint=path,
+            checkpoint_every=1,
+            progress=False,
+        )
+    good = load(path)
+    assert good.run["step"] >= 1
+    assert np.isfinite(good.flow.log_prob(good.params, x)).all()
+
+
+def test_a_gradient_that_is_not_finite_names_the_parameter(x):
+    @dataclass(frozen=True)
+    class Corner(Layer):
+        def init(self, rng, x):
+            return {"a": np.zeros(1, x.dtype)}
+
+        def forward(self, params, x):
+            import autograd.numpy as anp
+
+            return x + anp.sqrt(params["a"]), np.zeros(len(x))
+
+        def inverse(self, params, z):
+            return z, np.zeros(len(z))
+
+    flow, params = flow_and_params(x, Chain([Affine(), Corner()]))
+    with pytest.raises(
+        NonFiniteError,
+        match=r"expected a finite gradient at step 1, got one that is not: the first is that of layer/1/a",
+    ):
+        fit(flow, params, x, rng=np.random.default_rng(0), steps=3, batch_size=10, progress=False)
+
+
+def test_a_parameter_that_is_not_finite_is_named(x):
+    flow, params = flow_and_params(x, Affine(), Normal(2, trained=True))
+    params["prior"]["log_std"][...] = np.nan
+    with pytest.raises(NonFiniteError, match="after step 0: the parameter prior/log_std is not finite"):
+        fit(flow, params, x, rng=np.random.default_rng(0), steps=3, batch_size=10, progress=False)
+
+
+def test_a_prior_that_is_not_finite_is_named(x):
+    flow, params = flow_and_params(x, Affine(), Normal(2, trained=True))
+    params["prior"]["log_std"][...] = -1e5
+    with pytest.raises(NonFiniteError, match="every layer's output is finite, the prior's is not"):
+        fit(flow, params, x, rng=np.random.default_rng(0), steps=3, batch_size=10, progress=False)
+
+
+def test_a_last_step_that_ruins_the_parameters_is_noticed_and_what_was_learned_is_kept(x, tmp_path):
+    class RuinedAt(Adam):
+        def update(self, state, vector, gradient, step):
+            rate = super().update(state, vector, gradient, step)
+            vector[0] = np.inf if step == 5 else vector[0]
+            return rate
+
+    path = tmp_path / "run.npz"
+    with pytest.raises(
+        NonFiniteError, match="after step 5: the parameter layer/0/bias is not finite"
+    ) as raised:
+        run(x, steps=5, optimizer=RuinedAt(), checkpoint=path, checkpoint_every=4)
+    assert load(path).run["step"] == 4
+    assert np.array_equal(vector(raised.value.params), vector(run(x, steps=4)[1]))
+    assert raised.value.history.steps == 5
+
+
+def test_a_validation_loss_that_is_not_finite_is_noticed(x):
+    with pytest.raises(NonFiniteError, match="expected a finite validation loss, got inf after step 4"):
+        run(x, steps=8, validation=np.full((3, 2), 1e300))
+
+
+def test_a_gradient_too_large_to_square_in_float32_is_clipped_not_refused(x):
+    @dataclass(frozen=True)
+    class Steep(Layer):
+        def init(self, rng, x):
+            return {"a": np.zeros(2, x.dtype)}
+
+        def forward(self, params, x):
+            return x + params["a"] * np.float32(1e25), np.zeros(len(x), x.dtype)
+
+        def inverse(self, params, z):
+            return z, np.zeros(len(z), z.dtype)
+
+    flow, params = flow_and_params(x.astype(np.float32), Steep())
+    fitted, history = fit(
+        flow,
+        params,
+        x.astype(np.float32),
+        rng=np.random.default_rng(0),
+        steps=1,
+        batch_size=10,
+        clip_norm=1e-30,
+        progress=False,
+    )
+    assert history.gradient_norm[0] > 1e24
+    assert np.isfinite(vector(fitted)).all()
+    with pytest.raises(
+        NonFiniteError, match=r"expected a gradient whose square float32 can hold, .* clip_norm"
+    ):
+        fit(flow, params, x.astype(np.float32), rng=np.random.default_rng(0), steps=1, progress=False)
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"steps": 0}, "expected steps to be at least 1, got 0"),
+        ({"steps": 2.5}, "expected steps to be an integer, got 2.5"),
+        ({"batch_size": 51}, "expected batch_size to be at most 50, the 50 rows of x, got 51"),
+        ({"batch_size": 0}, "expected batch_size to be at least 1, got 0"),
+        ({"checkpoint_every": 0}, "expected checkpoint_every to be at least 1, got 0"),
+        ({"clip_norm": 0}, "expected clip_norm to be a finite number above 0, got 0"),
+        ({"average": 1}, "expected average to be a finite number at least 0 below 1, got 1"),
+        ({"rng": 0}, "expected rng to be a numpy.random.Generator, got a int"),
+        (
+            {"validation": np.zeros((3, 5))},
+            "expected validation with rows of 2 features, got rows of 5 features",
+        ),
+        ({"validation": np.zeros((3, 2), np.float32)}, "expected validation in float64"),
+        ({"checkpoint": "run.pkl"}, "expected a checkpoint's path to end in .npz"),
+        ({"optimizer": 1e-3}, r"expected an optimizer such as Adam\(1e-3\), got 0.001"),
+        ({"optimizer": Adam}, r"expected an optimizer such as Adam\(1e-3\), got <class"),
+        ({"x": np.zeros((0, 2))}, "expected x to have at least one row"),
+        ({"x": np.zeros((50, 3))}, "expected x with rows of 2 features, got rows of 3 features"),
+        ({"x": np.arange(100).reshape(50, 2)}, "expected x in float32 or float64, got int64"),
+        (
+            {"x": np.ones((50, 2), np.float32)},
+            "expected x in float64, the dtype of the parameters, got float32",
+        ),
+        (
+            {"x": np.where(np.arange(100).reshape(50, 2) == 35, np.nan, 1.0)},
+            "expected x to be finite, got nan in row 17",
+        ),
+        (
+            {"params": {"layer": [], "prior": {}}},
+            "expected the parameters of this flow, got another architecture's",
+        ),
+    ],
+)
+def test_bad_input_gets_a_sentence_before_any_work(options, sentence, x, rng, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flow, params = flow_and_params(x)
+    arguments = {
+        "params": params,
+        "x": x,
+        "rng": rng,
+        "steps": 5,
+        "batch_size": 10,
+        "progress": False,
+    } | options
+    with pytest.raises(InputError, match=sentence):
+        fit(flow, arguments.pop("params"), arguments.pop("x"), **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"batch_size": 8}, r"got one whose batch_size is another \(16 there, 8 here\)"),
+        ({"optimizer": Adam(0.5)}, "got one whose optimizer is another"),
+        ({"average": 0.9}, "got one whose average is another"),
+        ({"x": "other"}, "got one whose data is another"),
+        ({"steps": 5}, "expected steps to be at least the 20 that .* has made, got 5"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_and_left_alone(options, sentence, x, tmp_path):
+    path = tmp_path / "run.npz"
+    run(x, checkpoint=path)
+    before = path.read_bytes()
+    data = x + 1 if options.pop("x", None) else x
+    flow, params = flow_and_params(x)
+    options = {"steps": 20, "batch_size": 16, "progress": False} | options
+    with pytest.raises(InputError, match=sentence):
+        fit(flow, params, data, rng=np.random.default_rng(0), checkpoint=path, **options)
+    assert path.read_bytes() == before
+
+
+def test_a_checkpoint_of_another_architecture_or_without_a_run_is_refused(x, tmp_path):
+    from npflow import save
+
+    path = tmp_path / "run.npz"
+    flow, params, _ = run(x, checkpoint=path)
+    other, other_params = flow_and_params(x, Affine())
+    with pytest.raises(InputError, match="got one whose flow is another"):
+        fit(
+            other,
+            other_params,
+            x,
+            rng=np.random.default_rng(0),
+            batch_size=16,
+            checkpoint=path,
+            progress=False,
+        )
+    save(path, flow, params)
+    with pytest.raises(InputError, match="expected the checkpoint of a training run"):
+        run(x, checkpoint=path)

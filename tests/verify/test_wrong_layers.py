@@ -1,0 +1,478 @@
+"""Every mistake that a normalizing-flow layer is known to be shipped with, each caught for its own reason."""
+
+import re
+from dataclasses import dataclass
+
+import autograd.numpy as np
+import numpy as onp
+import pytest
+from autograd.extend import defvjp, primitive
+from autograd.tracer import getval
+
+from npflow.autodiff.primitives import concatenate_last, dense, split_last, spread_rows, sum_event, tanh
+from npflow.errors import VerificationError
+from npflow.layers import ActNorm, AffineCoupling, Chain, Conv1x1, Layer
+from npflow.networks import MLP
+from npflow.verify import check
+
+WRONG = {}
+small = MLP((8,), "tanh")
+
+
+def wrong(check_name, words, event_shape=(4,)):
+    """Register a wrong layer, the check that must fail, and what its sentence must say."""
+
+    def register(cls):
+        WRONG[cls.__name__] = (dataclass(frozen=True)(cls), check_name, words, event_shape)
+        return cls
+
+    return register
+
+
+class Right(Layer):
+    """The scale that the wrong layers below get wrong: z = x exp(s), one s for each component."""
+
+    def init(self, rng, x):
+        return {"s": np.zeros(x.shape[1:], x.dtype)}
+
+    def forward(self, params, x):
+        return x * np.exp(params["s"]), spread_rows(np.sum(params["s"]), len(x))
+
+    def inverse(self, params, z):
+        return z * np.exp(-params["s"]), spread_rows(-np.sum(params["s"]), len(z))
+
+
+def test_the_layer_that_they_are_variations_of_is_right():
+    check(Right(), batch((4,))).raise_if_failed()
+
+
+@wrong("log-det forward, finite differences", "opposite sign")
+class SignOfTheLogDet(Right):
+    def forward(self, params, x):
+        z, log_det = super().forward(params, x)
+        return z, -log_det
+
+    def inverse(self, params, z):
+        x, log_det = super().inverse(params, z)
+        return x, -log_det
+
+
+@wrong("log-det inverse, finite differences", "opposite sign.*minus the forward's")
+class InverseNotNegated(Right):
+    def inverse(self, params, z):
+        x, log_det = super().inverse(params, z)
+        return x, -log_det
+
+
+@wrong("log-det forward, finite differences", "abs is missing under the log")
+class AbsForgotten(Layer):
+    def init(self, rng, x):
+        return {"a": np.ones(x.shape[1:], x.dtype)}
+
+    def forward(self, params, x):
+        return x * params["a"], spread_rows(np.sum(np.log(params["a"])), len(x))
+
+    def inverse(self, params, z):
+        return z / params["a"], spread_rows(-np.sum(np.log(params["a"])), len(z))
+
+
+@wrong("log-det forward, finite differences", "lacks the factor H W = 6", event_shape=(2, 3, 4))
+class PixelsForgotten(ActNorm):
+    def log_det(self, params, x):
+        return spread_rows(np.sum(params["log_scale"]), len(x))
+
+
+@wrong("log-det forward, finite differences", "summed over the batch")
+class SummedOverTheBatch(AffineCoupling):
+    network: MLP = small
+
+    def forward(self, params, x):
+        z, log_det = super().forward(params, x)
+        return z, spread_rows(np.sum(log_det), len(x))
+
+
+@wrong("shapes", r"expected log_det of forward to have shape \(8,\).*got \(8, 1\)")
+class LogDetOfShapeN1(Right):
+    def forward(self, params, x):
+        z, log_det = super().forward(params, x)
+        return z, np.reshape(log_det, (-1, 1))
+
+
+@wrong("shapes", r"expected log_det of forward to have shape \(8,\).*got \(\)")
+class LogDetOneScalar(Right):
+    def forward(self, params, x):
+        return x * np.exp(params["s"]), np.sum(params["s"])
+
+
+@wrong("log-det forward, finite differences", "leaves out that of layer 1 .Conv1x1.")
+class LayerLeftOut(Chain):
+    layers: tuple = (ActNorm(), Conv1x1(), AffineCoupling(small))
+
+    def forward(self, params, x):
+        log_det = np.zeros(len(x), x.dtype)
+        for index, (layer, p) in enumerate(zip(self.layers, params)):
+            x, layer_log_det = layer.forward(p, x)
+            if index != 1:
+                log_det = log_det + layer_log_det
+        return x, log_det
+
+
+@wrong("log-det forward, finite differences", "the mean over the 4 components, not their sum")
+class MeanForSum(Right):
+    def forward(self, params, x):
+        return x * np.exp(params["s"]), spread_rows(np.mean(params["s"]), len(x))
+
+
+@wrong("log-det forward, finite differences", "differently in each row: it is taken from the wrong values")
+class LogDetOfTheUntransformedHalf(AffineCoupling):
+    network: MLP = small
+
+    def forward(self, params, x):
+        z, _ = super().forward(params, x)
+        _, changed = self.halves(x)
+        return z, sum_event(self.condition(params, changed)[0])
+
+
+@wrong("rows independent", "rows influence each other")
+class BatchStatistics(Right):
+    def forward(self, params, x):
+        z, log_det = super().forward(params, x - np.mean(x, axis=0))
+        return z, log_det
+
+
+@wrong("x -> z -> x", "the inverse is approximate")
+class InverseOnlyApproximate(Right):
+    def inverse(self, params, z):
+        x, log_det = super().inverse(params, z)
+        return x + 1e-4 * np.sin(z), log_det
+
+
+@wrong("x -> z -> x", "are halves taken and joined in the same way")
+class InterleavedOneWayJoinedTheOther(AffineCoupling):
+    """Even channels condition odd ones, but both directions join the halves side by side."""
+
+    network: MLP = small
+
+    def halves(self, x):
+        return x[..., 0::2], x[..., 1::2]
+
+    def join(self, kept, changed):
+        return concatenate_last(kept, changed)
+
+
+_cache = {}
+
+
+@wrong("no memory between calls", r"something is kept between calls \(a cached log_det\?\)")
+class LogDetFromACache(AffineCoupling):
+    network: MLP = small
+
+    def forward(self, params, x):
+        z, log_det = super().forward(params, x)
+        _cache["log_det"] = log_det
+        return z, log_det
+
+    def inverse(self, params, z):
+        x, log_det = super().inverse(params, z)
+        cached = _cache.get("log_det")
+        return x, (-cached if cached is not None and len(cached) == len(z) else log_det)
+
+
+@wrong("float32 kept", "forward's log_det is float64 for float32 input")
+class Float32Promoted(Right):
+    def forward(self, params, x):
+        z, log_det = super().forward(params, x)
+        return z, log_det * onp.int64(1)
+
+
+@wrong("float32 kept", "gradient in .* is float64 for float32 input")
+class GradientPromoted(Right):
+    def forward(self, params, x):
+        z, _ = super().forward(params, x)
+        # autograd's derivative of mean divides by an int64.
+        return z, spread_rows(np.mean(params["s"]) * 4, len(x))
+
+
+@wrong("input unchanged", "forward changed its input in place")
+class InputChangedInPlace(Right):
+    def forward(self, params, x):
+        if isinstance(x, onp.ndarray):
+            x += 1.0
+            return super().forward(params, x)
+        return super().forward(params, x + 1.0)
+
+    def inverse(self, params, z):
+        x, log_det = super().inverse(params, z)
+        return x - 1.0, log_det
+
+
+@wrong("input unchanged", "inverse changed the parameter 's' in place")
+class ParameterChangedInPlace(Right):
+    def inverse(self, params, z):
+        if isinstance(params["s"], onp.ndarray):
+            params["s"] *= 0.999
+        return super().inverse(params, z)
+
+
+@primitive
+def half_tanh(x):
+    return onp.tanh(x)
+
+
+defvjp(half_tanh, lambda y, x: lambda g: 0.5 * g * (1 - y * y))
+
+
+@wrong("derivative of forward", "a primitive's derivative is wrong, by a factor of 0.5")
+class DerivativeOffByAFactor(Layer):
+    """An additive coupling whose network has the wrong derivative: its log-det of 0 cannot show it."""
+
+    def init(self, rng, x):
+        return {"w": rng.standard_normal((x.shape[-1] // 2,) * 2).astype(x.dtype)}
+
+    def shift(self, params, kept):
+        return half_tanh(kept) @ params["w"]
+
+    def forward(self, params, x):
+        kept, changed = split_last(x, x.shape[-1] // 2)
+        return concatenate_last(kept, changed + self.shift(params, kept)), np.zeros(len(x), x.dtype)
+
+    def inverse(self, params, z):
+        kept, changed = split_last(z, z.shape[-1] // 2)
+        return concatenate_last(kept, changed - self.shift(params, kept)), np.zeros(len(z), z.dtype)
+
+
+@primitive
+def dense_with_wrong_bias(x, w, b):
+    return x @ w + b
+
+
+defvjp(
+    dense_with_wrong_bias,
+    lambda y, x, w, b: lambda g: g @ w.T,
+    lambda y, x, w, b: lambda g: x.T @ g,
+    lambda y, x, w, b: lambda g: np.mean(g, axis=0),
+)
+
+
+@wrong("gradient of forward", "in the parameter 'b' is .*: a primitive's derivative is wrong")
+class ParameterGradientOff(Layer):
+    def init(self, rng, x):
+        half = x.shape[-1] // 2
+        return {"w": rng.standard_normal((half, half)), "b": np.zeros(half)}
+
+    def forward(self, params, x):
+        kept, changed = split_last(x, x.shape[-1] // 2)
+        shift = tanh(dense_with_wrong_bias(kept, params["w"], params["b"]))
+        return concatenate_last(kept, changed + shift), np.zeros(len(x), x.dtype)
+
+    def inverse(self, params, z):
+        kept, changed = split_last(z, z.shape[-1] // 2)
+        shift = tanh(dense(kept, params["w"], params["b"]))
+        return concatenate_last(kept, changed - shift), np.zeros(len(z), z.dtype)
+
+
+_dice = onp.random.default_rng(0)
+
+
+@wrong("same output twice", "forward gave two outputs for the same input")
+class RandomOutput(Right):
+    def forward(self, params, x):
+        z, log_det = super().forward(params, x)
+        return z + 1e-6 * _dice.standard_normal(x.shape), log_det
+
+
+@wrong("Jacobian invertible", "the Jacobian of forward is singular in row 0")
+class Singular(Right):
+    """Adds up two components: no bijection; its -inf is the log-det, and must not pass for all that."""
+
+    def forward(self, params, x):
+        total = np.sum(x, axis=-1, keepdims=True)
+        return total * np.ones(x.shape[-1]), np.full(len(x), -np.inf)
+
+
+@wrong("finite for large inputs", "an exp overflows; bound its argument")
+class Overflowing(AffineCoupling):
+    network: MLP = MLP((8,), "softplus")
+
+    def condition(self, params, kept):
+        return split_last(self.network.apply(params, kept), kept.shape[-1])
+
+
+@wrong("log_det alone", "the method log_det gave another number")
+class LogDetMethodDiffers(Right):
+    def log_det(self, params, x):
+        return spread_rows(-np.sum(params["s"]), len(x))
+
+
+@wrong("log-dets cancel", "forward and inverse are the same")
+class BothDirectionsTheSame(Right):
+    def inverse(self, params, z):
+        x, log_det = super().inverse(params, z)
+        return x, -log_det
+
+
+@wrong(
+    "log-det forward, finite differences",
+    "off by .* nats in every row: a term that depends on the parameters",
+)
+class ConstantTermMissing(Chain):
+    layers: tuple = (Right(), ActNorm())
+
+    def forward(self, params, x):
+        z, log_det = super().forward(params, x)
+        return z, log_det - params[0]["s"][0]
+
+
+@wrong("gradient of forward", "forward's log_det in its input is .* a primitive's derivative is wrong")
+class LogDetCutOffFromItsInput(AffineCoupling):
+    """Right in value, but the log-det that every earlier layer is trained by has no gradient."""
+
+    network: MLP = small
+
+    def forward(self, params, x):
+        z, _ = super().forward(params, x)
+        return z, super().forward(params, getval(x))[1]
+
+
+@wrong("log-det forward, far out", "is off by")
+class ClippedInTheMapAlone(AffineCoupling):
+    """The log-scale is clipped before exp, but summed before it is clipped: right until training gets there."""
+
+    network: MLP = small
+
+    def forward(self, params, x):
+        kept, changed = self.halves(x)
+        raw, shift = split_last(self.network.apply(params, kept), kept.shape[-1])
+        return self.join(kept, changed * np.exp(np.clip(raw, -3, 3)) + shift), sum_event(raw)
+
+    def inverse(self, params, z):
+        kept, changed = self.halves(z)
+        raw, shift = split_last(self.network.apply(params, kept), kept.shape[-1])
+        return self.join(kept, (changed - shift) * np.exp(-np.clip(raw, -3, 3))), -sum_event(raw)
+
+
+@wrong("no memory between calls", "something is kept from the first call .an initialization in forward")
+class InitializedAtItsFirstForward(Layer):
+    def forward(self, params, x):
+        if "mean" not in vars(self):
+            object.__setattr__(self, "mean", onp.mean(getval(x), axis=0))
+        return x - self.mean.astype(x.dtype), np.zeros(len(x), x.dtype)
+
+    def inverse(self, params, z):
+        return z + self.mean.astype(z.dtype), np.zeros(len(z), z.dtype)
+
+
+@wrong(
+    "log-det forward, finite differences", "abs is missing under the log|by .* nats|differently in each row"
+)
+class AbsForgottenUnderADeterminant(Layer):
+    """log(det W) is right for half of all matrices."""
+
+    def init(self, rng, x):
+        return {"w": onp.eye(x.shape[1], dtype=x.dtype)}
+
+    def forward(self, params, x):
+        return x @ params["w"], spread_rows(np.log(np.linalg.det(params["w"])), len(x))
+
+    def inverse(self, params, z):
+        return z @ np.linalg.inv(params["w"]), spread_rows(-np.log(np.linalg.det(params["w"])), len(z))
+
+
+@wrong("derivative of forward", "autograd sees no way from the input of forward to its output")
+class WrittenWithPlainNumPy(Right):
+    def forward(self, params, x):
+        return onp.array(getval(x)) * np.exp(params["s"]), spread_rows(np.sum(params["s"]), len(x))
+
+
+@wrong("gradient of forward", r"in 's' has shape \(8, 4\) where the array has \(4,\)")
+class BroadcastNotSummedByADerivative(Right):
+    def forward(self, params, x):
+        z, log_det = super().forward(params, x)
+        return np.where(getval(x) > 0, z, z) + 0 * np.where(getval(x) > 0, params["s"], 0.0), log_det
+
+
+@wrong("input unchanged", "forward changed the tree of parameters itself: expected no array at 'cache'")
+class CacheInTheParameters(Right):
+    def forward(self, params, x):
+        z, log_det = super().forward(params, x)
+        params["cache"] = log_det
+        return z, log_det
+
+
+@wrong("float32 agrees with float64", "the array of forward differs between float32 and float64")
+class WrongInFloat32Alone(Right):
+    def forward(self, params, x):
+        z, log_det = super().forward(params, x)
+        return (z + np.float32(0.01), log_det) if x.dtype == onp.float32 else (z, log_det)
+
+
+@wrong("init repeats itself", "init changed its batch in place")
+class InitChangesItsBatch(Right):
+    def init(self, rng, x):
+        x -= x.mean(axis=0)
+        return super().init(rng, x)
+
+
+@wrong("init repeats itself", "init gave two trees for the same seed")
+class InitDrawsFromElsewhere(Right):
+    def init(self, rng, x):
+        return {"s": _dice.standard_normal(x.shape[1:]).astype(x.dtype)}
+
+
+@wrong("z -> x -> z, any z", "forward.inverse.z.. is not")
+class NotOnto(Layer):
+    """arctan reaches (-pi/2, pi/2) alone: samples from further out make no sense."""
+
+    def forward(self, params, x):
+        return np.arctan(x), -sum_event(np.log1p(x * x))
+
+    def inverse(self, params, z):
+        return np.tan(z), -2 * sum_event(np.log(np.abs(np.cos(z))))
+
+
+@wrong("float32 kept", "the method log_det's result is float64 for float32 input")
+class LogDetMethodPromotes(Right):
+    def log_det(self, params, x):
+        return super().forward(params, x)[1] * onp.float64(1)
+
+
+def batch(event_shape):
+    return onp.random.default_rng(5).normal(0.3, 1.2, (16, *event_shape))
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_layer_is_caught_for_its_own_reason(name):
+    layer, check_name, words, event_shape = WRONG[name]
+    report = check(layer(), batch(event_shape))
+    assert not report.passed
+    assert check_name in [failure.name for failure in report.failures]
+    assert re.search(words, report[check_name].sentence)
+    with pytest.raises(VerificationError, match=words):
+        report.raise_if_failed()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_wrong_layers_are_caught_whatever_the_seed(seed):
+    missed = []
+    for name, (layer, check_name, _, event_shape) in WRONG.items():
+        report = check(layer(), batch(event_shape), rng=onp.random.default_rng(seed))
+        if check_name not in [failure.name for failure in report.failures]:
+            missed.append(name)
+    assert not missed
+
+
+def test_a_wrong_layer_fails_in_nothing_but_what_follows_from_its_mistake():
+    report = check(WRONG["SignOfTheLogDet"][0](), batch((4,)))
+    assert {failure.name for failure in report.failures} == {
+        f"log-det {direction}, {how}"
+        for direction in ("forward", "inverse")
+        for how in ("finite differences", "autograd", "far out")
+    }
+    report = check(WRONG["InputChangedInPlace"][0](), batch((4,)))
+    assert [failure.name for failure in report.failures] == ["input unchanged"]
+    report = check(WRONG["DerivativeOffByAFactor"][0](), batch((4,)))
+    assert [failure.name for failure in report.failures] == [
+        f"{what} of {direction}"
+        for what in ("derivative", "gradient")
+        for direction in ("forward", "inverse")
+    ]
