@@ -1,0 +1,78 @@
+"""The demos run, and write what they promise: pictures and a summary. `--quick`, so not how well they learn."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+DEMOS = Path(__file__).parent.parent / "demos"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    done = {}
+
+    def once(name):
+        if name not in done:
+            out = tmp_path_factory.mktemp(name)
+            result = subprocess.run(
+                [sys.executable, str(DEMOS / f"{name}.py"), "--quick", "--out", str(out)],
+                capture_output=True,
+                text=True,
+                cwd=out,
+            )
+            assert result.returncode == 0, result.stderr
+            done[name] = out, json.loads((out / "summary.json").read_text()), result.stdout
+        return done[name]
+
+    return once
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in DEMOS.glob("*.py")))
+def test_a_demo_writes_pictures_and_a_summary_and_prints_a_table(name, run):
+    from matplotlib.image import imread
+
+    out, summary, printed = run(name)
+    pictures = list(out.glob("*.png"))
+    assert pictures
+    assert all(np.ptp(imread(picture)) > 0.5 for picture in pictures)
+    assert summary
+    assert len(printed.splitlines()) >= 4
+
+
+@pytest.mark.parametrize("path", sorted(DEMOS.glob("*.py")), ids=lambda path: path.stem)
+def test_a_demo_is_made_of_cells_with_prose_between(path):
+    lines = path.read_text().splitlines()
+    assert lines[0] == "# %% [markdown]"
+    assert sum(line == "# %% [markdown]" for line in lines) >= 3
+    assert sum(line == "# %%" for line in lines) >= 3
+
+
+def test_affine_learns_the_maximum_likelihood_values(run):
+    _, summary, _ = run("affine")
+    assert summary["error"]["mu"] < 1e-3
+    assert summary["error"]["sigma"] < 1e-3
+    assert summary["error"]["mu"] > 0  # learned, not copied
+
+
+def test_moons_computes_the_entropy_and_measures_both_priors(run):
+    _, summary, _ = run("moons")
+    assert summary["entropy"] == pytest.approx(0.2892, abs=1e-4)
+    assert summary["true_nll"] == pytest.approx(summary["entropy"], abs=4 * 0.0073)  # a mean of 10,000 points
+    assert set(summary["priors"]) == {"normal", "mixture"}
+    for row in summary["priors"].values():
+        assert np.isfinite(row["test_nll"])
+        assert row["test_nll"] > summary["entropy"]
+        assert row["seconds"] > 0
+        assert row["steps"] > 0
+
+
+def test_verify_jacobians_passes_every_layer_and_fails_the_wrong_formula(run):
+    _, summary, printed = run("verify_jacobians")
+    assert summary["passed"] is True
+    assert summary["wrong_formula"]["passed"] is False
+    assert all(errors["autograd"] < 1e-9 for errors in summary["layers"].values())
+    assert "it is taken from the wrong values" in printed

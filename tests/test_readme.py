@@ -1,0 +1,63 @@
+"""What the README shows runs as it stands."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+TEXT = README.read_text()
+
+
+def blocks():
+    return re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+
+
+@pytest.fixture
+def fast_fit(monkeypatch):
+    """`fit` with fewer steps: the README's point is the code, not the figures."""
+    import npflow
+
+    fit = npflow.fit
+
+    def short(*args, steps, **kwargs):
+        return fit(*args, steps=10, **kwargs)
+
+    monkeypatch.setattr(npflow, "fit", short)
+
+
+def test_the_ten_lines_and_the_checkpoint_run(fast_fit, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ten_lines, _, train = blocks()
+    scope = {}
+    exec(compile(ten_lines, "README", "exec"), scope)
+    assert scope["new"].shape == (1000, 2)
+    assert scope["nats"].shape == (1000,)
+    exec(compile(train, "README", "exec"), scope)
+    assert scope["history"].steps == 10
+    assert (tmp_path / "moons.npz").exists()
+
+
+def test_the_layer_of_your_own_takes_twenty_lines_and_is_verified():
+    _, own_layer, _ = blocks()
+    program = own_layer.split("@dataclass")[1]
+    assert len([line for line in program.splitlines() if line.strip()]) <= 20
+    result = subprocess.run([sys.executable, "-c", own_layer], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("SinhArcsinh: passed")
+
+
+def test_every_path_that_it_names_exists():
+    paths = re.findall(r"`((?:npflow|demos)/[\w/.]+)`", TEXT) + re.findall(r"\]\((demos/[\w.]+)\)", TEXT)
+    assert len(paths) > 8
+    assert [path for path in paths if not (README.parent / path).exists()] == []
+
+
+def test_every_layer_it_lists_and_no_other_is_there():
+    from npflow import layers
+
+    row = next(line for line in TEXT.splitlines() if line.startswith("| `npflow/layers`"))
+    listed = set(re.findall(r"`(\w+)`", row))
+    assert listed == set(layers.__all__) - {"Layer"}
