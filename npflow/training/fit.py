@@ -104,15 +104,7 @@ def fit(
     run = Run.start(flow, params, x, rng, optimizer, average, batch_size)
     if checkpoint is not None:
         checkpoint = check_path(checkpoint)
-        settings = {
-            "flow": describe(flow),
-            "optimizer": describe(optimizer),
-            "batch_size": batch_size,
-            "clip_norm": clip_norm,
-            "average": average,
-            "data": fingerprint(x),
-            "validation": None if validation is None else fingerprint(validation),
-        }
+        settings = settings_of(flow, optimizer, batch_size, clip_norm, average, x, validation)
     if checkpoint is not None and checkpoint.exists():
         run.resume(checkpoint, settings, steps)
     else:
@@ -153,6 +145,19 @@ def fit(
         if checkpoint is not None:
             run.save(checkpoint, settings)
     return run.result(), run.history
+
+
+def settings_of(flow, optimizer, batch_size, clip_norm, average, x, validation):
+    """What a run has to share with a checkpoint to go on from it, as plain data."""
+    return {
+        "flow": describe(flow),
+        "optimizer": describe(optimizer),
+        "batch_size": batch_size,
+        "clip_norm": clip_norm,
+        "average": average,
+        "data": fingerprint(x),
+        "validation": None if validation is None else fingerprint(validation),
+    }
 
 
 def euclidean_norm(vector):

@@ -223,15 +223,18 @@ def _of_the_other_sign(first, second, draw, tries=12):
     Where abs is forgotten under a log, half of all parameters hide it. A layer whose determinant is always
     positive, or cannot be computed, keeps the point that it has.
     """
+
+    def sign(point):
+        return np.sign(np.linalg.det(by_autograd(point.traced("forward"), point.x[:1])[0]))
+
     candidate = second
     try:
-        sign = np.sign(np.linalg.det(by_autograd(first.traced("forward"), first.x[:1])))[0]
         for _ in range(tries):
-            if np.sign(np.linalg.det(by_autograd(candidate.traced("forward"), candidate.x[:1])))[0] != sign:
+            if sign(candidate) != sign(first):
                 return candidate
             candidate = replace(candidate, params=draw())
     except Exception:  # the checks will say what is wrong
-        pass
+        return second
     return second
 
 
