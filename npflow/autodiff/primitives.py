@@ -10,6 +10,7 @@ again, so second derivatives follow by themselves. All keep float32.
 import autograd.numpy as np
 import numpy as onp
 from autograd.extend import defvjp, primitive
+from autograd.numpy.numpy_vjps import unbroadcast_f
 
 # ---------------------------------------------------------------- products on the last axis
 
@@ -149,6 +150,20 @@ def softplus(x):
 
 
 defvjp(softplus, lambda y, x: lambda g: g * sigmoid(x))
+
+
+@primitive
+def where(condition, a, b):
+    """`numpy.where`; the derivative of autograd's promotes float32, and does not sum over axes broadcast."""
+    return onp.where(condition, a, b)
+
+
+defvjp(
+    where,
+    None,
+    lambda y, condition, a, b: unbroadcast_f(a, lambda g: where(condition, g, 0)),
+    lambda y, condition, a, b: unbroadcast_f(b, lambda g: where(condition, 0, g)),
+)
 
 # ---------------------------------------------------------------- parts of the last axis
 

@@ -54,7 +54,7 @@ def dtype_kept(point, dtype):
             return yes_or_no(
                 f"{name} is {onp.asarray(array).dtype} for {onp.dtype(dtype)} input (a NumPy scalar or array of another "
                 "dtype takes part in it; or autograd's own derivative does it, as those of np.where, np.maximum, np.max "
-                "and np.mean do)"
+                "and np.mean do: npflow.autodiff.primitives has a where)"
             )
     return yes_or_no("")
 

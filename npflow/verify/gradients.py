@@ -44,7 +44,7 @@ def gradients(point, direction):
                 return yes_or_no(
                     f"the gradient of {direction} in {path.removeprefix('layer/')!r} has shape {leaf.shape} where the "
                     f"array has {ways[path].shape}: a primitive's derivative does not sum over axes that were "
-                    "broadcast (autograd's np.where does not)"
+                    "broadcast (autograd's np.where does not, npflow.autodiff.primitives.where does)"
                 )
             if leaf is not None:
                 exact[part, groups[path]] += onp.sum(leaf * ways[path])
