@@ -90,18 +90,12 @@ print(wrong)
 # Only the ten-step Glow comes near what is allowed, and only against finite differences: its leaky ReLUs have kinks,
 # near which differences are less certain, as SciPy's own estimate says. The wrong formula lies far above.
 
-
 # %%
-def log_det_errors(report, how):
-    """The larger error of the two directions, in nats."""
-    return max(report[f"log-det {direction}, {how}"].error for direction in ("forward", "inverse"))
-
-
 shown = {**reports, "a wrong formula": wrong}
 figure, ax = plt.subplots(figsize=(8, 0.3 * len(shown) + 1.5), layout="constrained")
 places = np.arange(len(shown))[::-1]
 for how, marker, color in (("finite differences", "o", "#0072B2"), ("autograd", "D", "none")):
-    errors = [max(log_det_errors(report, how), 1e-17) for report in shown.values()]  # a log axis has no zero
+    errors = [max(report.log_det_error(how), 1e-17) for report in shown.values()]  # a log axis has no zero
     style = {"marker": marker, "facecolors": color, "edgecolors": "#0072B2" if color != "none" else "black"}
     ax.scatter(errors, places, s=45, label=f"against {how}", zorder=2, **style)
 ax.axvline(1e-9, color="0.3", linestyle="--", label="allowed where SciPy\nestimates no error")
@@ -117,7 +111,7 @@ summary = {
     "passed": all(report.passed for report in reports.values()),
     "seconds": seconds,
     "layers": {
-        name: {how: log_det_errors(report, how) for how in ("finite differences", "autograd")}
+        name: {how: report.log_det_error(how) for how in ("finite differences", "autograd")}
         for name, report in reports.items()
     },
     "wrong_formula": wrong.as_dict(),
@@ -125,6 +119,6 @@ summary = {
 (options.out / "summary.json").write_text(json.dumps(summary, indent=2))
 print(f"\n{'layer':28}{'finite differences':>20}{'autograd':>12}  verdict")
 for name, report in shown.items():
-    errors = [log_det_errors(report, how) for how in ("finite differences", "autograd")]
+    errors = [report.log_det_error(how) for how in ("finite differences", "autograd")]
     print(f"{name:28}{errors[0]:20.1e}{errors[1]:12.1e}  {'passed' if report.passed else 'FAILED'}")
 print(f"figures and summary.json in {options.out}")

@@ -76,10 +76,7 @@ def run_verify(arguments):
 
 def summary(report, seconds):
     """One line: the largest log-det errors of both directions; the report below it where it failed."""
-    differences, autograd = (
-        max(report[f"log-det {direction}, {how}"].error for direction in ("forward", "inverse"))
-        for how in ("finite differences", "autograd")
-    )
+    differences, autograd = map(report.log_det_error, ("finite differences", "autograd"))
     line = f"{report.subject:24}{differences:12.1e}{autograd:10.1e}{seconds:9.2f}"
     return f"{line}  passed" if report.passed else f"{line}  FAILED\n{report}"
 

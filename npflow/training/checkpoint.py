@@ -123,10 +123,10 @@ def load(path):
         if description["format"] != FORMAT:
             raise InputError(f"expected the format {FORMAT!r} in {path}, got {description['format']!r}")
         flow = rebuild(description["flow"])
-        constants = _prefixed(contents, "constant:")
+        constants = with_prefix(contents, "constant:")
         params = _fill(description["params"], contents["params"], constants)
         flow.check(params)
-        return Checkpoint(flow, params, description["run"], _prefixed(contents, "run:"))
+        return Checkpoint(flow, params, description["run"], with_prefix(contents, "run:"))
     except InputError as error:
         raise InputError(f"{path} cannot be used: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -173,7 +173,8 @@ def _replace(path, contents):
             os.close(folder)
 
 
-def _prefixed(contents, prefix):
+def with_prefix(contents, prefix):
+    """The entries of a dict whose names begin with a prefix, under their names without it."""
     return {name.removeprefix(prefix): value for name, value in contents.items() if name.startswith(prefix)}
 
 

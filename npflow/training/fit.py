@@ -161,9 +161,12 @@ def settings_of(flow, optimizer, batch_size, clip_norm, average, x, validation):
 
 
 def euclidean_norm(vector):
-    """The norm of a vector; in double precision where the squares are too large for single."""
+    """The norm of a vector, also where the squares of its numbers are too large for its dtype."""
     norm = float(np.linalg.norm(vector))
-    return norm if np.isfinite(norm) else float(np.linalg.norm(vector.astype(np.float64)))
+    if not np.isfinite(norm) and np.isfinite(vector).all():
+        largest = float(np.max(np.abs(vector)))
+        norm = largest * float(np.linalg.norm(vector / largest))
+    return norm
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from npflow.autodiff import Layout, tree
 from npflow.errors import InputError, NonFiniteError
 from npflow.flow import first_non_finite
 from npflow.training.adam import Adam
-from npflow.training.checkpoint import load, write
+from npflow.training.checkpoint import load, with_prefix, write
 from npflow.training.history import History
 from npflow.training.random_state import from_plain, to_plain
 
@@ -125,7 +125,7 @@ class Run:
             raise self.failure(
                 f"expected a finite gradient at step {self.step + 1}, got one that is not: the first is that of {path}"
             )
-        if clip_norm is None and norm**2 > np.finfo(gradient.dtype).max:
+        if clip_norm is None and norm > np.sqrt(np.finfo(gradient.dtype).max):
             raise self.failure(
                 f"expected a gradient whose square {gradient.dtype} can hold, got one of norm {norm:.1e} at step "
                 f"{self.step + 1}: clip it with clip_norm"
@@ -151,13 +151,9 @@ class Run:
 
     def save(self, path, settings):
         """Write the whole state to a checkpoint."""
-        arrays = {
-            "vector": self.vector,
-            **{f"moment:{name}": moment for name, moment in self.moments.items()},
-        }
-        arrays |= {
-            name: getattr(self, name) for name in ("average", "best") if getattr(self, name) is not None
-        }
+        arrays = {"vector": self.vector, "average": self.average, "best": self.best}
+        arrays = {name: vector for name, vector in arrays.items() if vector is not None}
+        arrays |= {f"moment:{name}": moment for name, moment in self.moments.items()}
         arrays |= {f"history:{name}": series for name, series in self.history.arrays().items()}
         state = {
             "settings": settings,
@@ -190,19 +186,12 @@ class Run:
         epoch_rng = from_plain(state["epoch_rng"], self.rng)
 
         self.vector[...] = saved.arrays["vector"]
-        self.params = self.layout.unpack(
-            self.vector, saved.params
-        )  # with the constants that were trained with
+        # The constants, too, are those that were trained with.
+        self.params = self.layout.unpack(self.vector, saved.params)
         for name, moment in self.moments.items():
             moment[...] = saved.arrays[f"moment:{name}"]
         self.average, self.best = saved.arrays.get("average"), saved.arrays.get("best")
-        self.history = History.from_arrays(
-            {
-                name.removeprefix("history:"): a
-                for name, a in saved.arrays.items()
-                if name.startswith("history:")
-            }
-        )
+        self.history = History.from_arrays(with_prefix(saved.arrays, "history:"))
         self.step = state["step"]
         self.best_loss = np.inf if state["best_loss"] is None else state["best_loss"]
         # The order of the epoch is drawn again, from the state that it was drawn from.

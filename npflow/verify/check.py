@@ -14,9 +14,9 @@ from npflow.errors import InputError
 from npflow.layers.layer import check_layer
 from npflow.validation import check_rng, check_rows
 from npflow.verify import contract, formulas, gradients
-from npflow.verify.finding import Finding
+from npflow.verify.finding import DIRECTIONS, Finding
 from npflow.verify.jacobians import by_autograd, log_abs_det
-from npflow.verify.point import CannotRun, Point, copy_tree
+from npflow.verify.point import CannotRun, Point, cast_tree, copy_tree
 from npflow.verify.report import Check, Jacobians, Report
 
 ROWS = 8  # rows looked at: each costs a Jacobian
@@ -45,7 +45,7 @@ FORMULAS = (
             partial(formulas.log_det_by_finite_differences, direction=direction),
             JACOBIAN,
         )
-        for direction in ("forward", "inverse")
+        for direction in DIRECTIONS
     ),
 )
 DERIVATIVES = tuple(
@@ -55,7 +55,7 @@ DERIVATIVES = tuple(
         ("derivative of {}", formulas.jacobian_derivative, JACOBIAN),
         ("gradient of {}", gradients.gradients, TWICE),
     )
-    for direction in ("forward", "inverse")
+    for direction in DIRECTIONS
 )
 OF_LAYERS = (
     *FORM,
@@ -70,7 +70,7 @@ OF_LAYERS = (
 )
 FAR = tuple(
     (f"log-det {direction}, far out", partial(formulas.log_det_far_out, direction=direction), JACOBIAN)
-    for direction in ("forward", "inverse")
+    for direction in DIRECTIONS
 )
 OF_FUNCTIONS = (*FORM, ("float64 kept", partial(contract.output_dtype_kept, dtype=np.float64), ()), *FORMULAS)
 
@@ -129,9 +129,7 @@ def check(layer, x, *, params=None, rng=None, skip=()):
     asked = lambda checks: [entry for entry in checks if entry[0] not in skip]
     with one_blas_thread(), np.errstate(all="ignore"):
         start = layer.init(rng, x.copy()) if params is None else params
-        start = tree.build(
-            lambda _, leaf: np.asarray(leaf, np.float64) if tree.is_trained(leaf) else leaf, start
-        )
+        start = cast_tree(start, np.float64)
         near, far = _points(rng, layer, pristine, start, x)
         if params is not None:
             near.append(Point(layer, copy_tree(start), near[0].x, pristine))
@@ -284,7 +282,7 @@ def _run(function, point):
 def _jacobians(point, exact):
     """The Jacobians of the first row, for pictures."""
     found = {}
-    for direction in ("forward", "inverse"):
+    for direction in DIRECTIONS:
         try:
             numerical = point.numerical[direction][0][0]
             found[direction] = Jacobians(

@@ -10,7 +10,7 @@ import numpy as onp
 
 from npflow.autodiff import Layout, tree, value_and_grad
 from npflow.verify.finding import DIRECTIONS, Finding, difference, largest, yes_or_no
-from npflow.verify.point import CannotRun, Point, copy_tree
+from npflow.verify.point import CannotRun, copy_tree
 
 LARGE = 1e4  # how many times larger than its batch an input is that must not overflow
 
@@ -37,8 +37,7 @@ def shapes(point):
 
 def dtype_kept(point, dtype):
     """One dtype throughout: the parameters of init, both outputs of both directions, all gradients."""
-    if dtype == onp.float32:
-        point = point.in_float32()
+    point = point.cast(dtype)
     params = point.layer.init(onp.random.default_rng(0), point.x.copy())
     found = {f"init's {path!r}": leaf for path, leaf in tree.items(params) if tree.is_trained(leaf)}
     for direction in DIRECTIONS:
@@ -72,11 +71,8 @@ def output_dtype_kept(point, dtype):
 
 def float32_agrees(point):
     """In float32 both directions give what they give in float64, up to rounding."""
-    single = point.in_float32()
-    params = tree.build(
-        lambda _, leaf: leaf.astype(onp.float64) if tree.is_trained(leaf) else leaf, single.params
-    )
-    double = Point(point.layer, params, single.x.astype(onp.float64))
+    single = point.cast(onp.float32)
+    double = single.cast(onp.float64)
     worst = Finding(0.0, 1.0, "")
     for direction in DIRECTIONS:
         for name, a, b in zip(
@@ -141,7 +137,7 @@ def same_output_twice(point):
     """The same input gives the same output, to the bit."""
     for direction in DIRECTIONS:
         once, twice = (point.call(direction, point.start(direction)) for _ in range(2))
-        if not all(onp.array_equal(a, b, equal_nan=True) for a, b in zip(once, twice)):
+        if not _same(once, twice):
             return yes_or_no(
                 f"{direction} gave two outputs for the same input: randomness belongs into init and sample, "
                 "through rng"
@@ -224,7 +220,7 @@ def rows_independent(point, part):
 def finite_for_large_inputs(point):
     """No overflow for inputs far outside the batch, in float64 and float32."""
     for scale in (1.0, LARGE):
-        for dtype, at in ((onp.float64, point), (onp.float32, point.in_float32())):
+        for dtype, at in ((onp.float64, point), (onp.float32, point.cast(onp.float32))):
             for direction in DIRECTIONS:
                 for name, array in zip(("array", "log_det"), at.call(direction, scale * at.x)):
                     if not onp.isfinite(array).all():

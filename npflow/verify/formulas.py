@@ -3,6 +3,8 @@
 Each check looks at a layer at one point and gives a `Finding`.
 """
 
+from dataclasses import replace
+
 import numpy as onp
 
 from npflow.verify import diagnosis, jacobians
@@ -103,17 +105,15 @@ def _compare_log_det(point, direction, matrices, errors=None, least_resolved=0.5
             f"the Jacobian of {direction} could not be resolved: log|det J| is certain only up to "
             f"{onp.median(bounds):.1e} nats (a map that is singular, not finite, or not differentiable)",
         )
-    errors_met = onp.where(resolved, onp.abs(claimed - true), 0)
-    errors_met = onp.where(onp.isnan(errors_met), onp.inf, errors_met)
-    worst = onp.argmax(errors_met / tolerances)
-    sentence = diagnosis.of_log_det(
-        claimed[resolved],
-        true[resolved],
-        direction,
-        point.x.shape[1:],
-        {name: part[resolved] for name, part in _parts(point, direction).items()},
-    )
-    return Finding(float(errors_met[worst]), float(tolerances[worst]), sentence)
+    claimed, true, tolerances = claimed[resolved], true[resolved], tolerances[resolved]
+    off = onp.abs(claimed - true)
+    off = onp.where(onp.isnan(off), onp.inf, off)
+    worst = onp.argmax(off / tolerances)
+    finding = Finding(float(off[worst]), float(tolerances[worst]), "")
+    if finding.passed:
+        return finding
+    parts = {name: part[resolved] for name, part in _parts(point, direction).items()}
+    return replace(finding, sentence=diagnosis.of_log_det(claimed, true, direction, point.x.shape[1:], parts))
 
 
 def _parts(point, direction):

@@ -1,12 +1,13 @@
 """A layer at one point of its parameters and on one batch: what every check looks at."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from npflow.autodiff import tree
 from npflow.verify import jacobians
+from npflow.verify.finding import DIRECTIONS
 
 
 class CannotRun(Exception):
@@ -69,7 +70,7 @@ class Point:
             direction: jacobians.by_finite_differences(
                 lambda a, direction=direction: self.value(direction, a), self.start(direction)
             )
-            for direction in ("forward", "inverse")
+            for direction in DIRECTIONS
         }
 
     @cached_property
@@ -77,7 +78,7 @@ class Point:
         """For each direction, Jacobians by autograd, (n, D, D)."""
         return {
             direction: jacobians.by_autograd(self.traced(direction), self.start(direction))
-            for direction in ("forward", "inverse")
+            for direction in DIRECTIONS
         }
 
     @cached_property
@@ -96,12 +97,14 @@ class Point:
             found[f"{index} ({type(layer).__name__})"] = log_det
         return found
 
-    def in_float32(self):
-        """The same point in float32."""
-        params = tree.build(
-            lambda _, leaf: leaf.astype(np.float32) if tree.is_trained(leaf) else leaf, self.params
-        )
-        return Point(self.layer, params, self.x.astype(np.float32), self.pristine)
+    def cast(self, dtype):
+        """The same point in another dtype."""
+        return replace(self, params=cast_tree(self.params, dtype), x=self.x.astype(dtype))
+
+
+def cast_tree(params, dtype):
+    """A parameter tree with its trained leaves in a dtype."""
+    return tree.build(lambda _, leaf: np.asarray(leaf, dtype) if tree.is_trained(leaf) else leaf, params)
 
 
 def copy_tree(params):

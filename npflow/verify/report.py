@@ -88,6 +88,10 @@ class Report:
                 return check
         raise KeyError(f"expected one of {[check.name for check in self.checks]}, got {name!r}")
 
+    def log_det_error(self, how):
+        """The larger log-det error of both directions, in nats, by "finite differences" or "autograd"."""
+        return max(self[f"log-det {direction}, {how}"].error for direction in ("forward", "inverse"))
+
     def raise_if_failed(self):
         """Raise `VerificationError`, an AssertionError, with the table as its message, unless all passed."""
         if not self.passed:

@@ -15,6 +15,7 @@ from npflow.models import glow
 from npflow.networks import MLP
 from npflow.priors import GaussianMixture, Normal
 from npflow.training import Adam, WarmupCosine
+from npflow.training.fit import euclidean_norm
 
 small = MLP((8,), "tanh")
 
@@ -570,3 +571,17 @@ def test_a_checkpoint_of_another_architecture_or_without_a_run_is_refused(x, tmp
     save(path, flow, params)
     with pytest.raises(InputError, match="expected the checkpoint of a training run"):
         run(x, checkpoint=path)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [0.0, 1e-10, 1.0, 1e25, 1e200])
+def test_the_norm_of_a_gradient_does_not_overflow_where_its_squares_do(scale, dtype):
+    with np.errstate(over="ignore"):
+        vector = np.array([3.0, -4.0], dtype) * dtype(min(scale, 1e30 if dtype == np.float32 else scale))
+        norm = euclidean_norm(vector)
+    assert norm == pytest.approx(5 * float(np.abs(vector[0])) / 3, rel=1e-5)
+
+
+def test_the_norm_of_what_is_not_finite_is_not():
+    assert np.isnan(euclidean_norm(np.array([1.0, np.nan])))
+    assert np.isinf(euclidean_norm(np.array([1.0, -np.inf])))

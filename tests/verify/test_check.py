@@ -339,3 +339,20 @@ def test_gradients_that_differences_do_not_resolve_never_pass(x):
 
     report = check(Rough(), x)
     assert not report["gradient of forward"].passed
+
+
+def test_a_row_far_out_of_the_domain_is_not_held_against_a_layer():
+    """The root has neither value nor derivative beyond 4, where most of the points far out lie."""
+
+    class Root(Layer):
+        def forward(self, params, x):
+            return -np.sqrt(4 - x), -np.sum(np.log(2 * np.sqrt(4 - x)), axis=1)
+
+        def inverse(self, params, z):
+            return 4 - z * z, np.sum(np.log(2 * np.abs(z)), axis=1)
+
+    x = onp.random.default_rng(0).uniform(0.5, 3.5, (8, 3))
+    x[0] = 0.3  # three times as far is still inside
+    report = check(Root(), x, skip=["z -> x -> z, any z", "finite for large inputs"])
+    report.raise_if_failed()
+    assert report.log_det_error("autograd") < 1e-9
