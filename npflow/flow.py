@@ -8,6 +8,7 @@ import autograd.numpy as np
 import numpy as onp
 
 from npflow.autodiff import Layout, tree
+from npflow.autodiff.chunks import map_rows
 from npflow.description import Described
 from npflow.errors import InputError
 from npflow.layers import Chain, Inverse, Layer
@@ -23,7 +24,8 @@ class Flow(Described):
     z, log_det = layer.forward(x)       log p(x) = log prior(z) + log_det
 
     The parameters are a dict of the layer's and the prior's: ``{"layer": ..., "prior": ...}``. All
-    methods check their input first, and say in one sentence what was expected and what came.
+    methods check their input first, and say in one sentence what was expected and what came. Many rows
+    are worked off in chunks that stay in the cache; so the layer and the prior treat each row by itself.
 
     Parameters
     ----------
@@ -85,11 +87,17 @@ class Flow(Described):
     def log_prob(self, params, x):
         """log p(x) in nats, shape (n,), for rows of shape (n, *event)."""
         self.check(params, x)
-        return self._log_prob(params, x)
+        return map_rows(self._log_prob, params, x)
 
     def _log_prob(self, params, x):
         z, log_det = self.layer.forward(params["layer"], x)
         return self.prior.log_prob(params["prior"], z) + log_det
+
+    def _encode(self, params, x):
+        return self.layer.forward(params["layer"], x)[0]
+
+    def _decode(self, params, z):
+        return self.layer.inverse(params["layer"], z)[0]
 
     def nll(self, params, x):
         """The mean negative log-likelihood of a batch, in nats: the loss that `fit` minimizes.
@@ -104,17 +112,17 @@ class Flow(Described):
         check_rng(rng)
         self.check(params)
         z = self.prior.sample(params["prior"], rng, n, dtype_of(params))
-        return self.layer.inverse(params["layer"], z)[0]
+        return map_rows(self._decode, params, z)
 
     def encode(self, params, x):
         """z of x, both of shape (n, *event)."""
         self.check(params, x)
-        return self.layer.forward(params["layer"], x)[0]
+        return map_rows(self._encode, params, x)
 
     def decode(self, params, z):
         """x of z, both of shape (n, *event)."""
         self.check(params, z, "z")
-        return self.layer.inverse(params["layer"], z)[0]
+        return map_rows(self._decode, params, z)
 
     def check(self, params, x=None, name="x"):
         """Raise `InputError` unless `params` are this flow's, and `x` a batch of their dtype."""

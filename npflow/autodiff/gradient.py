@@ -8,8 +8,9 @@ written out in the open.
 
 import functools
 
-from autograd.core import VJPNode, add_outgrads, vspace
-from autograd.tracer import isbox, new_box, toposort, trace_stack
+from autograd.core import VJPNode, primitive_vjps, sparse_add, sparse_object_types, vspace
+from autograd.extend import defvjp
+from autograd.tracer import isbox, new_box, notrace_primitives, toposort, trace_stack
 
 from npflow.autodiff import tree
 from npflow.errors import InputError
@@ -44,32 +45,78 @@ def value_and_grad(fun):
 
     @functools.wraps(fun)
     def value_and_gradient(params, *args):
-        roots = []  # a node for each leaf, None for a constant
-
-        def box(path, leaf):
-            roots.append(VJPNode.new_root() if tree.is_trained(leaf) else None)
-            return leaf if roots[-1] is None else new_box(leaf, trace, roots[-1])
-
-        with trace_stack.new_trace() as trace:
-            end = fun(tree.build(box, params), *args)
-        depends = isbox(end) and end._trace == trace
-        value = end._value if depends else end
-        if getattr(value, "shape", ()) != ():
-            raise InputError(f"expected a scalar to differentiate, got an array of shape {value.shape}")
-        gradients, nodes = backward(end) if depends else {}, iter(roots)
-        return value, tree.build(lambda path, leaf: gradients.get(next(nodes)), params)
+        return differentiate(fun, params, args, Differentiated)
 
     return value_and_gradient
+
+
+def differentiate(fun, params, args, node_type):
+    """What `value_and_grad(fun)(params, *args)` returns, by a tape of `node_type`."""
+    roots = []  # a node for each leaf, None for a constant
+
+    def box(path, leaf):
+        roots.append(node_type.new_root(leaf) if tree.is_trained(leaf) else None)
+        return leaf if roots[-1] is None else new_box(leaf, trace, roots[-1])
+
+    with trace_stack.new_trace() as trace:
+        end = fun(tree.build(box, params), *args)
+    depends = isbox(end) and end._trace == trace
+    value = end._value if depends else end
+    if getattr(value, "shape", ()) != ():
+        raise InputError(f"expected a scalar to differentiate, got an array of shape {value.shape}")
+    gradients, nodes = backward(end) if depends else {}, iter(roots)
+    return value, tree.build(lambda path, leaf: gradients.get(next(nodes)), params)
 
 
 def backward(end):
     """Walk the tape back from the box of a scalar: the gradient at each root, keyed by the root's node."""
     gradients = {}
-    outgrads = {end._node: (vspace(end._value).ones(), False)}
+    outgrads = {end._node: vspace(end._value).ones()}
     for node in toposort(end._node):
-        gradient = outgrads.pop(node)[0]
+        gradient = outgrads.pop(node)
         if not node.parents:
             gradients[node] = gradient
         for parent, part in zip(node.parents, node.vjp(gradient)):
-            outgrads[parent] = add_outgrads(outgrads.get(parent), part)
+            if type(part) in sparse_object_types:  # zeros but for one place of a container
+                part = sparse_add(vspace(part), None, part)
+            outgrads[parent] = parent.add(outgrads[parent], part) if parent in outgrads else part
     return gradients
+
+
+DERIVATIVES = {}  # npflow's own, for functions of autograd
+
+
+class Differentiated(VJPNode):
+    """A node of the tape: its parents, and how a gradient in its value becomes gradients in theirs.
+
+    npflow's own derivatives, where there is one, go before autograd's, which stay as they are for others.
+    """
+
+    __slots__ = []
+
+    def __init__(self, value, fun, args, kwargs, argnums, parents):
+        if fun in DERIVATIVES:
+            self.parents = parents
+            self.vjp = DERIVATIVES[fun](argnums, value, args, kwargs)
+        else:
+            super().__init__(value, fun, args, kwargs, argnums, parents)
+
+    def initialize_root(self, value):
+        super().initialize_root()
+
+    def add(self, gradient, part):
+        """The gradient in this node's value so far, and one more part of it, from another reader."""
+        return gradient + part
+
+
+notrace_primitives[Differentiated] = notrace_primitives[VJPNode]
+
+
+def derivative(fun, *makers):
+    """Give a function of autograd another derivative, as `autograd.extend.defvjp` does, within npflow."""
+
+    def stand_in():
+        pass
+
+    defvjp(stand_in, *makers)
+    DERIVATIVES[fun] = primitive_vjps.pop(stand_in)

@@ -4,6 +4,8 @@ Each is a NumPy function, then its vector-Jacobian product: given the gradient `
 result, the gradient in each argument. The products are made of `autograd.numpy` and of these primitives
 again, so second derivatives follow by themselves. All keep float32.
 
+A `transparent` primitive is made of NumPy calls, and a program shows these calls in its place.
+
 "The last axis" is where features and channels lie; all axes before it are rows, or rows and pixels.
 """
 
@@ -11,6 +13,16 @@ import autograd.numpy as np
 import numpy as onp
 from autograd.extend import defvjp, primitive
 from autograd.numpy.numpy_vjps import unbroadcast_f
+
+TRANSPARENT = set()
+
+
+def transparent(body):
+    """A primitive that is differentiated as one, and recorded call by call; its body writes to no array."""
+    whole = primitive(body)
+    TRANSPARENT.add(whole)
+    return whole
+
 
 # ---------------------------------------------------------------- products on the last axis
 
@@ -20,32 +32,38 @@ def _rows(x):
     return x if x.ndim == 2 else np.reshape(x, (-1, x.shape[-1]))
 
 
-@primitive
+def _unrows(y, x):
+    """`y`, which was computed from `_rows(x)`, with the axes of `x` before its last."""
+    return y if x.ndim == 2 else np.reshape(y, (*x.shape[:-1], y.shape[-1]))
+
+
+@transparent
 def linear(x, weight):
-    """The product x W on the last axis: shapes (..., inputs) and (inputs, outputs) give (..., outputs)."""
-    return (_rows(x) @ weight).reshape(*x.shape[:-1], weight.shape[1])
+    """The product x W on the last axis: shapes (..., inputs) and (inputs, outputs) give (..., outputs).
+
+    `numpy.dot` rather than `numpy.matmul`: it goes to BLAS for a single input too.
+    """
+    return _unrows(np.dot(_rows(x), weight), x)
 
 
 defvjp(
     linear,
     lambda y, x, weight: lambda g: linear(g, weight.T),
-    lambda y, x, weight: lambda g: _rows(x).T @ _rows(g),
+    lambda y, x, weight: lambda g: linear(_rows(x).T, _rows(g)),
 )
 
 
-@primitive
+@transparent
 def dense(x, weight, bias):
     """The dense layer x W + b on the last axis: shapes (..., inputs), (inputs, outputs), (outputs,)."""
-    y = _rows(x) @ weight
-    y += bias
-    return y.reshape(*x.shape[:-1], len(bias))
+    return _unrows(np.dot(_rows(x), weight) + bias, x)
 
 
 defvjp(
     dense,
     lambda y, x, weight, bias: lambda g: linear(g, weight.T),
-    lambda y, x, weight, bias: lambda g: _rows(x).T @ _rows(g),
-    lambda y, x, weight, bias: lambda g: np.sum(_rows(g), axis=0),
+    lambda y, x, weight, bias: lambda g: linear(_rows(x).T, _rows(g)),
+    lambda y, x, weight, bias: lambda g: sum_rows(g),
 )
 
 
@@ -84,7 +102,7 @@ def _solve_triangular_vjp_matrix(x, y, matrix, lower, unit_diagonal=False):
 
     def vjp(g):
         h = solve_triangular(g, matrix.T, not lower, unit_diagonal)
-        return -triangle(_rows(x).T @ _rows(h), edge)
+        return -triangle(linear(_rows(x).T, _rows(h)), edge)
 
     return vjp
 
@@ -100,62 +118,70 @@ defvjp(
 # ---------------------------------------------------------------- activations
 
 
-@primitive
+@transparent
 def relu(x):
     """max(x, 0)."""
-    return onp.maximum(x, 0)
+    return np.maximum(x, 0)
 
 
-defvjp(relu, lambda y, x: lambda g: g * (y > 0))
+@transparent
+def relu_vjp(g, y):
+    """g where the result y of the ReLU is positive, 0 elsewhere."""
+    return np.greater(y, 0).astype(g.dtype) * g
 
 
-@primitive
+defvjp(relu, lambda y, x: lambda g: relu_vjp(g, y))
+defvjp(relu_vjp, lambda _, g, y: lambda h: relu_vjp(h, y), None)
+
+
+@transparent
 def leaky_relu(x, slope=0.01):
     """x where it is positive, slope * x elsewhere; 0 < slope < 1."""
-    return onp.maximum(x, slope * x)
+    return np.maximum(slope * x, x)
 
 
-@primitive
+@transparent
 def leaky_relu_vjp(g, y, slope):
     """g where the result y of the leaky ReLU is positive, slope * g elsewhere."""
-    return onp.where(y > 0, g, slope * g)
+    slopes = onp.full(y.shape, slope, g.dtype)  # NumPy's maximum with one number takes three times as long
+    return np.maximum(np.greater(y, 0).astype(g.dtype), slopes) * g
 
 
 defvjp(leaky_relu, lambda y, x, slope=0.01: lambda g: leaky_relu_vjp(g, y, slope))
 defvjp(leaky_relu_vjp, lambda _, g, y, slope: lambda h: leaky_relu_vjp(h, y, slope), None)
 
 
-@primitive
+@transparent
 def tanh(x):
     """Hyperbolic tangent; autograd's derivative 1 / cosh(x)^2 overflows, 1 - tanh(x)^2 does not."""
-    return onp.tanh(x)
+    return np.tanh(x)
 
 
-defvjp(tanh, lambda y, x: lambda g: g * (1 - y * y))
+defvjp(tanh, lambda y, x: lambda g: (1 - y * y) * g)
 
 
-@primitive
+@transparent
 def sigmoid(x):
     """1 / (1 + exp(-x)), as exp(-log(1 + exp(-x))), which overflows nowhere and keeps small values exact."""
-    return onp.exp(-onp.logaddexp(-x, 0))
+    return np.exp(-np.logaddexp(-x, 0))
 
 
-defvjp(sigmoid, lambda y, x: lambda g: g * (y * (1 - y)))
+defvjp(sigmoid, lambda y, x: lambda g: y * (1 - y) * g)
 
 
-@primitive
+@transparent
 def softplus(x):
     """log(1 + exp(x)), without overflow."""
-    return onp.logaddexp(x, 0)
+    return np.logaddexp(x, 0)
 
 
-defvjp(softplus, lambda y, x: lambda g: g * sigmoid(x))
+defvjp(softplus, lambda y, x: lambda g: sigmoid(x) * g)
 
 
-@primitive
+@transparent
 def where(condition, a, b):
     """`numpy.where`; the derivative of autograd's promotes float32, and does not sum over axes broadcast."""
-    return onp.where(condition, a, b)
+    return np.where(condition, a, b)
 
 
 defvjp(
@@ -168,18 +194,19 @@ defvjp(
 # ---------------------------------------------------------------- parts of the last axis
 
 
-@primitive
+@transparent
 def slice_last(x, start, stop):
     """x[..., start:stop]; autograd's derivative of indexing scatters, this one pads."""
     return x[..., start:stop]
 
 
-@primitive
+@transparent
 def pad_last(x, start, width):
     """Zeros of `width` on the last axis, with x from `start` on."""
-    y = onp.zeros((*x.shape[:-1], width), x.dtype)
-    y[..., start : start + x.shape[-1]] = x
-    return y
+    zeros = lambda count: onp.zeros((*x.shape[:-1], count), x.dtype)
+    before, after = start, width - start - x.shape[-1]
+    parts = [zeros(before)] * (before > 0) + [x] + [zeros(after)] * (after > 0)
+    return np.concatenate(parts, axis=-1)
 
 
 defvjp(slice_last, lambda y, x, start, stop: lambda g: pad_last(g, start, x.shape[-1]))
@@ -191,10 +218,10 @@ def split_last(x, at):
     return slice_last(x, 0, at), slice_last(x, at, x.shape[-1])
 
 
-@primitive
+@transparent
 def concatenate_last(a, b):
     """a and b joined on the last axis."""
-    return onp.concatenate((a, b), axis=-1)
+    return np.concatenate((a, b), axis=-1)
 
 
 defvjp(
@@ -204,10 +231,10 @@ defvjp(
 )
 
 
-@primitive
+@transparent
 def permute(x, permutation, axis=-1):
     """Entry i of the result along `axis` is entry permutation[i] of x."""
-    return onp.take(x, permutation, axis=axis)
+    return np.take(x, permutation, axis=axis)
 
 
 defvjp(
@@ -215,29 +242,48 @@ defvjp(
     lambda y, x, permutation, axis=-1: lambda g: permute(g, onp.argsort(permutation), axis),
 )
 
-# ---------------------------------------------------------------- sums over an event, and back
+# ---------------------------------------------------------------- sums, and back
+# As products with ones: BLAS adds up short rows and long columns many times faster than numpy.sum.
 
 
-@primitive
+@transparent
+def sum_rows(x):
+    """The sum over all axes but the last: shape (..., c) gives (c,)."""
+    rows = _rows(x)
+    return np.dot(onp.ones(len(rows), x.dtype), rows)
+
+
+@transparent
+def spread_over_rows(value, shape):
+    """A row, repeated: shape (c,) gives `shape`, which is (..., c)."""
+    return value * onp.ones(shape, value.dtype)
+
+
+defvjp(sum_rows, lambda y, x: lambda g: spread_over_rows(g, x.shape))
+defvjp(spread_over_rows, lambda y, value, shape: lambda g: sum_rows(g))
+
+
+@transparent
 def sum_event(x):
     """The sum over all axes but the first: shape (n, ...) gives (n,)."""
-    return x.reshape(len(x), -1).sum(axis=1)
+    events = x if x.ndim == 2 else np.reshape(x, (len(x), -1))
+    return np.dot(events, onp.ones(events.shape[1], x.dtype))
 
 
-@primitive
+@transparent
 def spread_event(x, shape):
     """One number a row, repeated over the whole row: shape (n,) gives `shape`, which is (n, ...)."""
-    return onp.broadcast_to(x.reshape(-1, *[1] * (len(shape) - 1)), shape)
+    return np.reshape(x, (-1, *[1] * (len(shape) - 1))) * onp.ones(shape, x.dtype)
 
 
 defvjp(sum_event, lambda y, x: lambda g: spread_event(g, x.shape))
 defvjp(spread_event, lambda y, x, shape: lambda g: sum_event(g))
 
 
-@primitive
+@transparent
 def spread_rows(value, rows):
     """One number, repeated for each row: shape () gives (rows,)."""
-    return onp.full(rows, value)
+    return value * onp.ones(rows, value.dtype)
 
 
 defvjp(spread_rows, lambda y, value, rows: lambda g: np.sum(g))

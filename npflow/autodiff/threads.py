@@ -1,4 +1,6 @@
-"""How many threads BLAS may use."""
+"""How many threads run: BLAS's, and ours."""
+
+import os
 
 
 def one_blas_thread():
@@ -11,3 +13,9 @@ def one_blas_thread():
     from threadpoolctl import threadpool_limits
 
     return threadpool_limits(limits=1, user_api="blas")
+
+
+def available_cores():
+    """How many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

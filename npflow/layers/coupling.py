@@ -56,17 +56,22 @@ class AffineCoupling(Layer):
     def forward(self, params, x):
         kept, changed = self.halves(x)
         log_scale, shift = self.condition(params, kept)
-        return self.join(kept, changed * np.exp(log_scale) + shift), sum_event(log_scale)
+        changed = changed * np.exp(log_scale) + shift
+        log_det = sum_event(log_scale)
+        return self.join(kept, changed), log_det
 
     def inverse(self, params, z):
         kept, changed = self.halves(z)
         log_scale, shift = self.condition(params, kept)
-        return self.join(kept, (changed - shift) * np.exp(-log_scale)), -sum_event(log_scale)
+        changed = (changed - shift) * np.exp(-log_scale)
+        log_det = -sum_event(log_scale)
+        return self.join(kept, changed), log_det
 
     def condition(self, params, kept):
         """log_scale and shift, from the half that stays."""
         raw, shift = split_last(self.network.apply(params, kept), kept.shape[-1])
-        return self.log_scale_limit * tanh(raw / self.log_scale_limit), shift
+        log_scale = self.log_scale_limit * tanh(raw / self.log_scale_limit)
+        return log_scale, shift
 
     def halves(self, x):
         """The half that stays, and the half that is transformed."""

@@ -74,7 +74,7 @@ class Chain(Layer):
     x = f_1^-1(f_2^-1(... f_K^-1(z)))       log|det J^-1| = -log|det J|
 
     Each layer is initialized on what the layers before it make of the batch. The parameters are a list,
-    one entry for each layer.
+    one entry for each layer. (The loops keep a layer's `index` for programs, which name values by it.)
     """
 
     layers: tuple
@@ -98,18 +98,18 @@ class Chain(Layer):
         return params
 
     def forward(self, params, x):
-        log_det = zeros_per_row(x)
-        for layer, p in zip(self.layers, params, strict=True):
-            x, layer_log_det = layer.forward(p, x)
-            log_det = log_det + layer_log_det
-        return x, log_det
+        total = zeros_per_row(x)
+        for index, (layer, p) in enumerate(zip(self.layers, params, strict=True)):  # noqa: B007
+            x, log_det = layer.forward(p, x)
+            total = total + log_det
+        return x, total
 
     def inverse(self, params, z):
-        log_det = zeros_per_row(z)
-        for layer, p in zip(reversed(self.layers), reversed(params), strict=True):
-            z, layer_log_det = layer.inverse(p, z)
-            log_det = log_det + layer_log_det
-        return z, log_det
+        total = zeros_per_row(z)
+        for index, (layer, p) in reversed(list(enumerate(zip(self.layers, params, strict=True)))):  # noqa: B007
+            z, log_det = layer.inverse(p, z)
+            total = total + log_det
+        return z, total
 
     def trace(self, params, x):
         """Every step from x to z: a list of `Step`, one for each layer, in the order of the layers."""

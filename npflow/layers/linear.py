@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import autograd.numpy as np
+import numpy as onp
 
 from npflow.autodiff.primitives import linear, permute, solve_triangular, spread_rows
 from npflow.layers.layer import Layer, pixels, zeros_per_row
@@ -40,14 +41,18 @@ class Conv1x1(Layer):
 
     def triangles(self, params):
         """L' + I and U' + diag(s)."""
-        lower = np.tril(params["lower"], -1) + np.eye(len(params["sign"]), dtype=params["lower"].dtype)
-        upper = np.triu(params["upper"], 1) + np.diag(params["sign"] * np.exp(params["log_scale"]))
+        channels, dtype = len(params["sign"]), params["lower"].dtype
+        below, diagonal = onp.tri(channels, k=-1, dtype=dtype), onp.eye(channels, dtype=dtype)
+        s = params["sign"] * np.exp(params["log_scale"])
+        lower = params["lower"] * below + diagonal
+        upper = params["upper"] * below.T + diagonal * s
         return lower, upper
 
     def forward(self, params, x):
         lower, upper = self.triangles(params)
-        weight = permute(lower @ upper, params["permutation"], axis=0)
-        return linear(x, weight), self.log_det(params, x)
+        weight = permute(linear(lower, upper), params["permutation"], axis=0)
+        z = linear(x, weight)
+        return z, self.log_det(params, x)
 
     def inverse(self, params, z):
         lower, upper = self.triangles(params)

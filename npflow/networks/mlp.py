@@ -60,6 +60,7 @@ class MLP(Network):
     def apply(self, params, x):
         activation = ACTIVATIONS[self.activation]
         *hidden, last = params
+        h = x
         for layer in hidden:
-            x = activation(dense(x, layer["weight"], layer["bias"]))
-        return dense(x, last["weight"], last["bias"])
+            h = activation(dense(h, layer["weight"], layer["bias"]))
+        return dense(h, last["weight"], last["bias"])

@@ -3,12 +3,12 @@
 import signal
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import numpy as np
 
-from npflow.autodiff import value_and_grad
-from npflow.autodiff.threads import one_blas_thread
+from npflow.autodiff.batches import PlainGradient, ProgramGradient
+from npflow.autodiff.threads import available_cores, one_blas_thread
 from npflow.description import describe
 from npflow.errors import InputError
 from npflow.flow import Flow
@@ -32,6 +32,8 @@ def fit(
     validation=None,
     checkpoint=None,
     checkpoint_every=100,
+    record=True,
+    threads=None,
     progress=True,
 ):
     """Minimize the mean negative log-likelihood of `x` by mini-batches; nats throughout.
@@ -68,6 +70,13 @@ def fit(
         there already, its run is continued: to the same parameters, bit for bit, as if it had not been
         interrupted; `params` then says no more than which architecture it is. `npflow.load` reads it.
     checkpoint_every : int
+    record : bool
+        Whether to record the gradient of each size of batch once and replay it as a program, several times as
+        fast. False computes it anew at every step, through the layers themselves, for a debugger to step
+        into; where no batch is large enough to be cut into slices, the results are the same to the bit.
+    threads : int, optional
+        How many threads work off the slices of a large batch, by default as many as there are cores; the
+        result is the same to the bit for any number.
     progress : bool
         Whether to show a progress bar with the loss and the learning rate.
 
@@ -80,7 +89,8 @@ def fit(
     Raises
     ------
     InputError
-        Before any work, where an argument cannot be used, or the checkpoint is another run's.
+        Before any work, where an argument cannot be used, or the checkpoint is another run's; or at the first
+        step, where a layer cannot be recorded (it branches on the values of arrays).
     NonFiniteError
         When a loss or a gradient is not finite: it names the first layer whose output was not finite, its
         `params` and `history` are what had been learned, and the last good checkpoint is left alone.
@@ -97,6 +107,7 @@ def fit(
     checkpoint_every = check_count(checkpoint_every, "checkpoint_every")
     clip_norm = None if clip_norm is None else check_number(clip_norm, "clip_norm", above=0)
     average = None if average is None else check_number(average, "average", least=0, below=1)
+    threads = available_cores() if threads is None else check_count(threads, "threads")
     optimizer = Adam() if optimizer is None else optimizer
     if not isinstance(optimizer, Adam):
         raise InputError(f"expected an optimizer such as Adam(1e-3), got {optimizer!r}")
@@ -110,19 +121,21 @@ def fit(
     else:
         run.draw_order()
 
-    loss_and_gradient = value_and_grad(flow.nll)
+    loss_of = (
+        ProgramGradient(flow.nll, run.params, threads) if record else PlainGradient(flow.nll, run.params)
+    )
     gradient = np.empty_like(run.vector)
     with (
         ctrl_c() as interrupted,
         one_blas_thread(),
+        closing(loss_of),
         progress_bar(steps, run.step, progress) as bar,
         np.errstate(all="ignore"),
     ):
         clock = time.perf_counter() - (run.history.seconds[-1] if run.history.seconds else 0.0)
         while run.step < steps and not interrupted.is_set():
             rows = run.next_rows()
-            loss, gradients = loss_and_gradient(run.params, x[rows])
-            run.layout.pack(gradients, out=gradient)
+            loss = loss_of(x[rows], gradient)
             norm = euclidean_norm(gradient)
             run.check_step(x[rows], loss, gradient, norm, clip_norm)
             if clip_norm is not None and norm > clip_norm:

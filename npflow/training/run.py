@@ -96,7 +96,7 @@ class Run:
     def validate(self, x):
         """Look at held-out data, and keep the parameters if they are the best so far."""
         current = self.vector if self.average is None else self.average
-        loss = float(self.flow.nll(self.layout.unpack(current, self.params), x))
+        loss = -float(np.mean(self.flow.log_prob(self.layout.unpack(current, self.params), x)))
         if not np.isfinite(loss):
             raise self.failure(f"expected a finite validation loss, got {loss} after step {self.step}")
         self.history.validation_step.append(self.step)

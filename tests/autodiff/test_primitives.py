@@ -91,6 +91,12 @@ CASES = [
         variant="slope",
     ),
     Case(
+        "relu_vjp",
+        P.relu_vjp,
+        lambda g, y: anp.where(y > 0, g, 0.0),
+        lambda shape: [shape, shape],
+    ),
+    Case(
         "leaky_relu_vjp",
         lambda g, y: P.leaky_relu_vjp(g, y, 0.2),
         lambda g, y: anp.where(y > 0, g, 0.2 * g),
@@ -126,6 +132,13 @@ CASES = [
         lambda x: P.permute(x, np.arange(len(x))[::-1], axis=0),
         lambda x: x[::-1],
         variant="first",
+    ),
+    Case("sum_rows", P.sum_rows, lambda x: anp.sum(x, axis=tuple(range(x.ndim - 1)))),
+    Case(
+        "spread_over_rows",
+        lambda x: P.spread_over_rows(x, (3, 2, len(x))),
+        lambda x: x * np.ones((3, 2, len(x))),
+        lambda shape: [shape[-1:]],
     ),
     Case("sum_event", P.sum_event, lambda x: anp.sum(x, axis=tuple(range(1, x.ndim)))),
     spread_case(lambda x: (len(x), 3)),

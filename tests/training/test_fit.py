@@ -127,7 +127,7 @@ def test_an_epoch_goes_through_all_rows_once_in_a_new_order(rng):
     flow, params = flow_and_params(x, Recording())
     flow.check(params, x)  # the first check of a flow initializes it once, on rows of its own
     rows.clear()
-    fit(flow, params, x, rng=rng, steps=6, batch_size=4, progress=False)
+    fit(flow, params, x, rng=rng, steps=6, batch_size=4, record=False, progress=False)
     assert [len(batch) for batch in rows[:6]] == [4, 4, 2, 4, 4, 2]  # the seventh checks the result
     first, second = ([row for batch in epoch for row in batch] for epoch in (rows[:3], rows[3:6]))
     assert sorted(first) == sorted(second) == list(range(10))
@@ -139,7 +139,7 @@ def test_by_default_a_batch_has_256_rows_or_all_there_are(rng):
         flow, params = flow_and_params(np.zeros((n, 2)), Recording())
         flow.check(params)
         rows.clear()
-        fit(flow, params, np.zeros((n, 2)), rng=rng, steps=2, progress=False)
+        fit(flow, params, np.zeros((n, 2)), rng=rng, steps=2, record=False, progress=False)
         assert [len(batch) for batch in rows[:2]] == sizes
 
 

@@ -1,0 +1,130 @@
+"""The loss of a mini-batch and its gradient: by programs, on slices of the batch, or by the plain tape."""
+
+import contextvars
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
+from npflow.autodiff import tree
+from npflow.autodiff.gradient import value_and_grad
+from npflow.autodiff.program import record
+from npflow.autodiff.threads import one_blas_thread
+
+# A slice has to be worth a thread of its own. Python lets one thread run at a time, and NumPy lets go of it
+# during a call, so two threads pass it back and forth at every line: some 5 microseconds each time. On slices
+# whose lines take four times that, two threads are well ahead of one; on smaller ones, they are behind.
+SECONDS_A_LINE = 20e-6
+FLOPS_A_SECOND, BYTES_A_SECOND = (
+    80e9,
+    40e9,
+)  # a core's, roughly: they need to be the same everywhere, not exact
+MOST_SLICES = 16
+
+
+class PlainGradient:
+    """A loss and its gradient by autograd's tape, the way to step through the layers themselves.
+
+    Parameters
+    ----------
+    loss : callable
+        `loss(params, x) -> scalar`.
+    params : tree of ndarray
+        Where they are read at each call: views that an optimizer changes in place.
+    """
+
+    def __init__(self, loss, params):
+        self.loss_and_gradient, self.params = value_and_grad(loss), params
+        self.layout = tree.Layout(params)
+
+    def __call__(self, x, out):
+        """The loss of the rows `x`; the gradient is written to the vector `out`."""
+        loss, gradient = self.loss_and_gradient(self.params, x)
+        self.layout.pack(gradient, out=out)
+        return loss
+
+    def close(self):
+        """Nothing is held open."""
+
+
+class ProgramGradient:
+    """A loss that is a mean over rows, and its gradient, by recorded programs: one for each size of batch.
+
+    A large batch is cut into slices that threads can work off side by side. How it is cut depends on its
+    shape and the program alone, and the slices' gradients are added up in their order: the result is the
+    same to the bit however many threads there are.
+
+    Parameters
+    ----------
+    loss : callable
+        `loss(params, x) -> scalar`, the mean of something over the rows of `x`.
+    params : tree of ndarray
+        Where they are read at each call: views that an optimizer changes in place.
+    threads : int
+        How many slices are worked on at a time.
+    """
+
+    def __init__(self, loss, params, threads=1):
+        self.loss, self.params, self.threads = loss, params, threads
+        self.plans = {}  # for each shape of a batch: its slices, with the program of each
+        self.pool = None
+
+    def __call__(self, x, out):
+        """The loss of the rows `x`; the gradient is written to the vector `out`."""
+        if x.shape not in self.plans:
+            self.plans[x.shape] = self.plan(x)
+        slices = self.plans[x.shape]
+        if len(slices) == 1 or self.threads == 1:
+            losses = [piece.run(x) for piece in slices]
+        else:
+            # A copy of the context each: NumPy's error state is part of it, and a new thread has its own.
+            self.pool = self.pool or ThreadPoolExecutor(self.threads)
+            jobs = [self.pool.submit(contextvars.copy_context().run, piece.run, x) for piece in slices]
+            losses = [job.result() for job in jobs]
+        if len(slices) == 1:
+            out[...] = slices[0].gradient
+            return losses[0]
+        out[...] = 0
+        for piece in slices:
+            piece.gradient *= piece.share
+            out += piece.gradient
+        return sum(piece.share * loss for piece, loss in zip(slices, losses))
+
+    def plan(self, x):
+        """The slices of a batch like `x`."""
+        with one_blas_thread():
+            whole = record(self.loss, self.params, x)
+            count = min(slices_worth(whole), len(x))
+            if count == 1:
+                return [Slice(whole, self.params, x, 0, len(x))]
+            bounds = [len(x) * number // count for number in range(count + 1)]
+            programs, slices = {}, []
+            for start, stop in itertools.pairwise(bounds):
+                if stop - start not in programs:
+                    programs[stop - start] = record(self.loss, self.params, x[start:stop])
+                slices.append(Slice(programs[stop - start], self.params, x, start, stop))
+            return slices
+
+    def close(self):
+        """Let the threads go."""
+        if self.pool is not None:
+            self.pool.shutdown()
+
+
+class Slice:
+    """Some rows of a batch, and the program that computes their loss."""
+
+    def __init__(self, program, params, x, start, stop):
+        self.program, self.rows, self.share = program, slice(start, stop), (stop - start) / len(x)
+        self.parameters, _ = program.read(params, x[self.rows])
+        self.workspace = program.take_workspace()
+        self.gradient = self.workspace.gradient
+
+    def run(self, x):
+        """The loss of this slice of `x`; its gradient is left in `gradient`."""
+        return self.program.run(self.parameters, (x[self.rows],), self.workspace)
+
+
+def slices_worth(program):
+    """How many slices a batch of a program's size is to be cut into."""
+    cost = program.total_cost
+    seconds = cost.flops / FLOPS_A_SECOND + cost.bytes / BYTES_A_SECOND
+    return int(min(max(seconds / program.lines / SECONDS_A_LINE, 1), MOST_SLICES))

@@ -1,0 +1,85 @@
+"""Derivatives that npflow prefers to autograd's, for functions that autograd has already.
+
+autograd's sum over every axis of length one, whether it was broadcast or not, and add up long columns with
+`numpy.sum`; its derivative of indexing is an object, not an array. Within npflow these take their place;
+autograd itself is left as it is.
+"""
+
+import autograd.numpy as np
+import numpy as onp
+from autograd.extend import defvjp, primitive
+from autograd.numpy.numpy_boxes import ArrayBox
+from autograd.util import func
+
+from npflow.autodiff.gradient import derivative
+from npflow.autodiff.primitives import sum_rows
+
+
+def sum_to(g, shape):
+    """`g` summed over the axes that `shape` was broadcast along."""
+    if g.shape == shape:
+        return g
+    if shape == ():
+        return np.sum(g)
+    if shape == g.shape[-1:]:
+        return sum_rows(g)
+    more = g.ndim - len(shape)
+    axes = tuple(
+        axis for axis in range(g.ndim) if axis < more or (shape[axis - more] == 1 and g.shape[axis] > 1)
+    )
+    return np.reshape(np.sum(g, axis=axes), shape)
+
+
+def _to_argument(argument, gradient):
+    shape = np.shape(argument)
+    return lambda g: sum_to(gradient(g), shape)
+
+
+derivative(
+    np.add,
+    lambda z, x, y: _to_argument(x, lambda g: g),
+    lambda z, x, y: _to_argument(y, lambda g: g),
+)
+derivative(
+    np.subtract,
+    lambda z, x, y: _to_argument(x, lambda g: g),
+    lambda z, x, y: _to_argument(y, lambda g: -g),
+)
+derivative(
+    np.multiply,
+    lambda z, x, y: _to_argument(x, lambda g: g * y),
+    lambda z, x, y: _to_argument(y, lambda g: g * x),
+)
+derivative(
+    np.true_divide,
+    lambda z, x, y: _to_argument(x, lambda g: g / y),
+    lambda z, x, y: _to_argument(y, lambda g: -g * z / y),
+)
+
+
+@primitive
+def place(g, index, shape):
+    """Zeros of `shape`, with `g` added at `index`: what an element that was read twice gets, adds up."""
+    y = onp.zeros(shape, g.dtype)
+    onp.add.at(y, index, g)
+    return y
+
+
+def _only_adds_axes(index):
+    """Whether an index takes everything, with axes of length one put in."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(
+        part is None or part is Ellipsis or (isinstance(part, slice) and part == slice(None))
+        for part in parts
+    )
+
+
+def _getitem_vjp(y, x, index):
+    shape = x.shape
+    if _only_adds_axes(index):
+        return lambda g: np.reshape(g, shape)
+    return lambda g: place(g, index, shape)
+
+
+derivative(func(ArrayBox.__getitem__), _getitem_vjp)
+defvjp(place, lambda y, g, index, shape: lambda h: h[index])

@@ -1,0 +1,5 @@
+"""Programs: a function and its gradient, recorded once and replayed as straight-line NumPy."""
+
+from npflow.autodiff.program.program import Program, record
+
+__all__ = ["Program", "record"]

@@ -1,0 +1,167 @@
+"""Where results are written: each into a place of one workspace, which is free again after its last reader."""
+
+import bisect
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from npflow.autodiff.program.calls import is_elementwise, takes_out
+from npflow.autodiff.program.tape import Value
+
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one result: an array at `offset` of the workspace, or the gradient of parameter `leaf`."""
+
+    offset: int
+    shape: tuple
+    dtype: np.dtype
+    strides: tuple
+    leaf: int | None = None
+
+    def array(self, memory):
+        """The array at this place of `memory`, a vector of bytes."""
+        return np.ndarray(self.shape, self.dtype, memory, self.offset, self.strides)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the results of a tape are written.
+
+    Attributes
+    ----------
+    slots : dict
+        For each call that writes its result to a place: the Slot.
+    peak_bytes : int
+        The size of the workspace.
+    bytes_without_reuse : int
+        What it would be if each result had a place of its own.
+    live : dict
+        For each call: the bytes of the workspace that hold something that is still to be read.
+    """
+
+    slots: dict
+    peak_bytes: int
+    bytes_without_reuse: int
+    live: dict
+
+
+def plan(tape):
+    """Give each result that can be written to a place one, and free it after its last reader.
+
+    An elementwise function writes over an argument that nothing reads any more; any other result goes to the
+    first gap in the workspace that is large enough, so that memory just used, and still in the cache, is used
+    again.
+    """
+    roots = find_roots(tape)
+    last = last_readers(tape, roots)
+    slots, live = gradient_slots(tape, roots), {}
+    arena, places, without_reuse = Arena(), {}, 0
+    for position, call in enumerate(tape.calls):
+        if call not in slots and takes_out(call):
+            without_reuse += _rounded(call.example.nbytes)
+            donor = _donor(call, roots, last, position, places)
+            places[call] = places.pop(donor) if donor else arena.take(_rounded(call.example.nbytes))
+            slots[call] = _slot(call, places[call][0])
+        live[call] = arena.in_use
+        for root in {root for parent in (call, *call.parents) for root in roots[parent]}:
+            if root in places and last[root] <= position:
+                arena.free(places.pop(root))
+    return Plan(slots, arena.peak, without_reuse, live)
+
+
+class Arena:
+    """A stretch of memory whose parts are taken and freed; it grows as far as it must."""
+
+    def __init__(self):
+        self.taken, self.peak, self.in_use = [], 0, 0
+
+    def take(self, size):
+        """The first gap of `size` bytes, as a pair of its start and its end."""
+        start = 0
+        for first, end in self.taken:
+            if first - start >= size:
+                break
+            start = end
+        place = (start, start + size)
+        bisect.insort(self.taken, place)
+        self.peak = max(self.peak, place[1])
+        self.in_use += size
+        return place
+
+    def free(self, place):
+        """Give a pair from `take` back."""
+        self.taken.pop(bisect.bisect_left(self.taken, place))
+        self.in_use -= place[1] - place[0]
+
+
+def find_roots(tape):
+    """For each value, the values whose memory it lies in: itself, or those it is a view of."""
+    roots = {value: {value} for value in (*tape.parameters, *tape.data)}
+    for call in tape.calls:
+        roots[call] = set().union(*(roots[call.arguments[number]] for number in call.views)) or {call}
+    return roots
+
+
+def last_readers(tape, roots):
+    """For each value with memory of its own: the number of the call that reads it last, or infinity."""
+    last = dict.fromkeys(roots, -1)
+    for position, call in enumerate(tape.calls):
+        last[call] = position
+        for parent in call.parents:
+            for root in roots[parent]:
+                last[root] = position
+    for result in tape.results:
+        for root in roots[result]:
+            last[root] = math.inf
+    return last
+
+
+def gradient_slots(tape, roots):
+    """The slots of results that are a parameter's gradient: they go straight to its place in the vector."""
+    slots = {}
+    for leaf, (parameter, gradient) in enumerate(zip(tape.parameters, tape.gradients)):
+        if (
+            isinstance(gradient, Value)
+            and gradient not in slots
+            and gradient is not tape.value
+            and gradient in tape.calls
+            and roots[gradient] == {gradient}
+            and takes_out(gradient)
+            and gradient.example.flags.c_contiguous
+            and gradient.example.shape == parameter.example.shape
+            and gradient.example.dtype == parameter.example.dtype
+        ):
+            slots[gradient] = _slot(gradient, 0, leaf)
+    return slots
+
+
+def _slot(call, offset, leaf=None):
+    example = call.example
+    order = "C" if example.flags.c_contiguous else "F"
+    strides = np.empty(example.shape, example.dtype, order).strides
+    return Slot(offset, example.shape, example.dtype, strides, leaf)
+
+
+def _donor(call, roots, last, position, places):
+    """The argument that an elementwise call can write over, if there is one."""
+    if not is_elementwise(call):
+        return None
+    for donor in call.parents:
+        if (
+            donor in places
+            and last[donor] <= position
+            and donor.is_array
+            and (donor.example.shape, donor.example.dtype) == (call.example.shape, call.example.dtype)
+            and donor.example.strides == call.example.strides
+            and all(parent is donor or donor not in roots[parent] for parent in call.parents)
+        ):
+            return donor
+    return None
+
+
+def _rounded(size):
+    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,192 @@
+"""How a call is written in Python, and what is known about the function it calls."""
+
+import math
+
+import numpy as np
+from autograd.numpy import numpy_boxes, numpy_wrapper
+
+from npflow.autodiff.program.naming import identifier
+from npflow.autodiff.program.tape import Value
+
+GETITEM = numpy_boxes.ArrayBox.__getitem__.fun
+ASTYPE = numpy_wrapper._astype.fun
+CONCATENATE = numpy_wrapper.concatenate_args.fun
+ARRAY = numpy_wrapper.array_from_args.fun
+
+WITH_OUT = {np.dot, np.sum, np.prod, np.max, np.min, np.mean, np.take, np.cumsum, np.clip, CONCATENATE}
+MODULES = {"np": np, "np.linalg": np.linalg, "np.fft": np.fft}
+PUBLIC = {}
+for module, namespace in MODULES.items():
+    for public, function in vars(namespace).items():
+        if callable(function) and not public.startswith("_"):
+            PUBLIC.setdefault(id(function), f"{module}.{getattr(function, '__name__', public)}")
+
+
+def is_ufunc(function):
+    """Whether a function works element by element: a universal function of one result."""
+    return isinstance(function, np.ufunc) and function.nout == 1 and function.signature is None
+
+
+def is_elementwise(call):
+    """Whether a call reads each element before it writes there, so that it may write over an argument."""
+    return is_ufunc(call.function)
+
+
+def takes_out(call):
+    """Whether a call can write its result to an array that is there already."""
+    example = call.example
+    return (
+        call.is_array
+        and example.ndim > 0
+        and example.size > 0
+        and (example.flags.c_contiguous or (example.flags.f_contiguous and call.function not in WITH_OUT))
+        and not {"out", "where", "dtype", "casting", "order", "subok"} & set(call.options)
+        and (is_ufunc(call.function) or call.function is np.matmul or call.function in WITH_OUT)
+    )
+
+
+class Spelling:
+    """Calls as Python expressions; what cannot be written down is collected in `namespace`.
+
+    Attributes
+    ----------
+    namespace : dict
+        The functions and constants that the text mentions by name.
+    constants : dict
+        The text of those that can be defined in a line, by name.
+    """
+
+    def __init__(self, taken):
+        self.namespace, self.definitions, self.constants = {"np": np}, [], 0
+        self.taken = set(taken) | {"np"}
+        self.known = {}
+
+    def call(self, call, out=None):
+        """A call as an expression, which writes to the array of name `out` where it is given."""
+        function, options = call.function, dict(call.options)
+        if function is GETITEM:
+            return f"{self.argument(call.arguments[0])}[{self.index(call.arguments[1])}]"
+        first, *rest = call.arguments
+        if function is ASTYPE:
+            return f"{self.argument(first)}.astype({self.listed(rest, options)})"
+        if function is np.reshape and len(rest) == 1 and not options:
+            shape = rest[0].tolist() if isinstance(rest[0], np.ndarray) else rest[0]
+            return f"{self.argument(first)}.reshape({self.argument(shape)})"
+        if function is CONCATENATE:
+            options = {"axis": first} | ({"out": Text(out)} if out else {})
+            return f"np.concatenate({self.listed([tuple(rest)], options)})"
+        if function is ARRAY:
+            array_args, array_kwargs, *parts = call.arguments
+            parts = ", ".join(map(self.argument, parts))
+            return f"np.array({self.listed([Text(f'[{parts}]'), *array_args], array_kwargs)})"
+        if out:
+            options["out"] = Text(out)
+        return f"{self.function(function)}({self.listed(call.arguments, options)})"
+
+    def listed(self, arguments, options):
+        """Arguments and options as text."""
+        named = [f"{name}={self.argument(option)}" for name, option in options.items()]
+        return ", ".join([*map(self.argument, arguments), *named])
+
+    def function(self, function):
+        """The name that a function goes by."""
+        if id(function) in PUBLIC:
+            return PUBLIC[id(function)]
+        return self.named(identifier(getattr(function, "__name__", "function")), function)
+
+    def named(self, name, thing):
+        """The name in the namespace of a thing that has no text."""
+        if id(thing) not in self.known:
+            self.known[id(thing)] = self.unique(name)
+            self.namespace[self.known[id(thing)]] = thing
+        return self.known[id(thing)]
+
+    def unique(self, name):
+        """A name that nothing else has."""
+        unique, count = name, 1
+        while unique in self.taken:
+            count += 1
+            unique = f"{name}_{count}"
+        self.taken.add(unique)
+        return unique
+
+    def argument(self, argument):
+        """A value's name, or a constant as text."""
+        if isinstance(argument, Value) and is_transpose(argument):
+            return f"{self.argument(argument.arguments[0])}.T"
+        if isinstance(argument, (Value, Text)):
+            return argument.name
+        if isinstance(argument, (tuple, list)):
+            inside = ", ".join(map(self.argument, argument))
+            if isinstance(argument, list):
+                return f"[{inside}]"
+            return f"({inside},)" if len(argument) == 1 else f"({inside})"
+        if argument is None or argument is Ellipsis or isinstance(argument, (bool, int, str)):
+            return repr(argument) if argument is not Ellipsis else "..."
+        if type(argument) is float and math.isfinite(argument):
+            return repr(argument)
+        if isinstance(argument, slice):
+            return f"slice({argument.start}, {argument.stop}, {argument.step})"
+        if isinstance(argument, np.dtype) and argument.isbuiltin == 1:
+            return f"np.{argument.type.__name__}"
+        if isinstance(argument, type) and issubclass(argument, np.generic):
+            return f"np.{argument.__name__}"
+        return self.constant(argument)
+
+    def constant(self, argument):
+        """The name of a constant, defined in a line of its own where one line can do it."""
+        array = isinstance(argument, (np.ndarray, np.generic))
+        key = content(argument) if array else id(argument)
+        if key not in self.known:
+            self.constants += 1
+            name, definition = f"constant_{self.constants}", None
+            if array:
+                name, definition = _definition(name, np.asarray(argument))
+            self.known[key] = self.unique(name)
+            if definition:
+                self.definitions.append(f"{self.known[key]} = {definition}")
+            else:
+                self.namespace[self.known[key]] = argument
+        return self.known[key]
+
+    def index(self, index):
+        """What stands between the brackets."""
+        if isinstance(index, tuple) and index:
+            return ", ".join(map(self.index, index))
+        if isinstance(index, slice):
+            ends = ["" if end is None else self.argument(end) for end in (index.start, index.stop)]
+            step = "" if index.step is None else f":{self.argument(index.step)}"
+            return ":".join(ends) + step
+        return self.argument(index)
+
+
+def content(array):
+    """Equal for arrays that a function cannot tell apart."""
+    array = np.asarray(array)
+    return (array.dtype.str, array.shape, array.strides, array.tobytes())
+
+
+def _definition(name, array):
+    """A name for a constant array, and the expression that makes it, or None where it takes too many words."""
+    dtype = f"np.{array.dtype.type.__name__}"
+    if array.dtype.kind not in "fiub" or not array.flags.c_contiguous or not np.isfinite(array).all():
+        return name, None
+    shape, first = array.shape, array.flat[0].item() if array.size else 0
+    if array.size > 1 and array.tobytes() == np.full(shape, first, array.dtype).tobytes():
+        word = {0: "zeros", 1: "ones"}.get(first)
+        if word:
+            return f"{word}_{'x'.join(map(str, shape))}", f"np.{word}({shape}, {dtype})"
+        return name, f"np.full({shape}, {first!r}, {dtype})"
+    return name, f"np.array({array.tolist()!r}, {dtype})" if array.size <= 8 else None
+
+
+def is_transpose(call):
+    """Whether a call is a plain transpose, which is written where it is read: `x.T`."""
+    return call.function is np.transpose and len(call.arguments) == 1 and not call.options
+
+
+class Text:
+    """An argument that is text already."""
+
+    def __init__(self, name):
+        self.name = name

@@ -1,0 +1,148 @@
+"""Where in the code a value is made: the layers that are running, the statement, and the user's line.
+
+Names in a program come from the code that was recorded: `h = activation(dense(h, ...))`, run by the network
+of the coupling that is layer 3 of a chain, makes ``layer03_coupling_h1``. All of it is read off Python's stack, so
+that no layer has to say a word about it.
+"""
+
+import ast
+import functools
+import linecache
+import re
+import sys
+from pathlib import Path
+
+import autograd
+
+from npflow.autodiff.program.tape import Place
+
+# The machinery's own files: autograd, and npflow/autodiff.
+HIDDEN = tuple(f"{path}/" for path in (Path(autograd.__file__).parent, Path(__file__).parents[1]))
+
+
+@functools.cache
+def is_code(filename):
+    """Whether a file holds code that is recorded, not what records it."""
+    return not Path(filename).as_posix().startswith(tuple(Path(path).as_posix() + "/" for path in HIDDEN))
+
+
+def frames_of_code(last):
+    """The running frames outside the machinery, the innermost first, as far as the code object `last`."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code is not last:
+        if is_code(frame.f_code.co_filename):
+            yield frame
+        frame = frame.f_back
+
+
+def line_of(frames):
+    """The line that the innermost of the frames is at, as text: file, number and code."""
+    for frame in frames:
+        filename, line = frame.f_code.co_filename, frame.f_lineno
+        return f"{filename}:{line}: {linecache.getline(filename, line).strip()}"
+    return "an unknown line"
+
+
+def place_of(frames, visits):
+    """The Place of a value that is made in the innermost of the frames, a list.
+
+    `visits` is a dict that a recording keeps: it holds where each frame was, so that a statement that is
+    reached again, in a loop, is known from one that goes on.
+    """
+    if not frames:
+        return Place()
+    inner = frames[0]
+    prefix, title = _owner(frames)
+    first, names = _statements(inner.f_code.co_filename).get(inner.f_lineno, (inner.f_lineno, ()))
+    names = names or (inner.f_code.co_name.strip("_<>"),)
+    statement, instruction, count = visits.get(inner, (first, -1, 0))
+    if statement != first or inner.f_lasti < instruction:
+        count += 1
+    visits[inner] = (first, inner.f_lasti, count)
+    return Place(prefix, title, names, (prefix, id(inner), first, count))
+
+
+def _owner(frames):
+    """What names begin with, and the layer as text, from the objects whose methods are running."""
+    path, title, parent, parent_locals = [], "", None, {}
+    for frame in reversed(frames):
+        code = frame.f_code
+        if not code.co_argcount or code.co_varnames[0] != "self":
+            continue
+        variables = frame.f_locals
+        owner = variables["self"]
+        if owner is not parent:
+            path += _label(parent, parent_locals, owner)
+            if hasattr(owner, "inverse") or (hasattr(owner, "log_prob") and parent is not None):
+                title = _title(path, owner)
+        parent, parent_locals = owner, variables
+    # The chain's own lines, between two layers, belong to the layer before them.
+    part = _part_at(parent, parent_locals)
+    if part is not None:
+        path += _label(parent, parent_locals, part)
+        title = _title(path, part)
+    return "_".join(path), title
+
+
+def _label(parent, variables, child):
+    """The words that a child adds to the names: none, its field's, or its class's."""
+    for field, value in getattr(parent, "__dict__", {}).items():
+        if value is child:
+            return {"network": [], "layer": [] if _sequence(child) else [_word(child)]}.get(field, [field])
+    field, parts = _sequence(parent) or ("", ())
+    for index in [variables.get("index"), *range(len(parts))]:
+        if isinstance(index, int) and index < len(parts) and parts[index] is child:
+            return [f"{field.removesuffix('s')}{index:02d}", _word(child)]
+    return []
+
+
+def _sequence(owner):
+    """The name and the value of the field that holds an object's parts, if it has one."""
+    for field, value in getattr(owner, "__dict__", {}).items():
+        if isinstance(value, tuple) and value and all(hasattr(part, "inverse") for part in value):
+            return field, value
+    return None
+
+
+def _part_at(owner, variables):
+    """The part that an object's loop is at: its local variable `index` says so."""
+    index, sequence = variables.get("index"), _sequence(owner)
+    return sequence[1][index] if sequence and isinstance(index, int) else None
+
+
+def _word(owner):
+    """The last word of a class's name: AffineCoupling is a coupling."""
+    return re.findall(r"[A-Z]?[^A-Z]+|[A-Z]+", type(owner).__name__)[-1].lower()
+
+
+def _title(path, owner):
+    return f"{' '.join(path)}: {' '.join(repr(owner).split())}"
+
+
+@functools.lru_cache(maxsize=256)
+def _statements(filename):
+    """For each line of a file, the first line of its innermost statement, and the variables it assigns."""
+    try:
+        module = ast.parse("".join(linecache.getlines(filename)))
+    except SyntaxError:
+        return {}
+    lines = {}
+    for node in ast.walk(module):  # outer statements come before inner ones
+        if isinstance(node, ast.stmt):
+            names = tuple(_targets(node))
+            for line in range(node.lineno, node.end_lineno + 1):
+                lines[line] = (node.lineno, names)
+    return lines
+
+
+def _targets(statement):
+    """The variables that a statement assigns, in order."""
+    targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+    if not isinstance(statement, (ast.Assign, ast.AugAssign, ast.AnnAssign)) or len(targets) != 1:
+        return
+    parts = targets[0].elts if isinstance(targets[0], (ast.Tuple, ast.List)) else targets
+    for part in parts:
+        if isinstance(part, ast.Name):
+            yield part.id
+        elif isinstance(part, ast.Attribute):
+            yield part.attr

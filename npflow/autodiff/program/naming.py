@@ -1,0 +1,66 @@
+"""Names for the values of a program: they tell where a value comes from."""
+
+import keyword
+import re
+from collections import defaultdict
+
+
+def input_name(path):
+    """An input's name from its path in the tree: layer/3/0/weight is layer03_0_weight."""
+    first, *rest = path.split("/")
+    if rest and rest[0].isdigit():
+        first, *rest = f"{first}{int(rest[0]):02d}", *rest[1:]
+    return identifier("_".join([first, *rest]))
+
+
+def identifier(text):
+    """Text as a Python name."""
+    text = re.sub(r"\W", "_", text)
+    return f"_{text}" if not text or text[0].isdigit() or keyword.iskeyword(text) else text
+
+
+def name_values(inputs, calls, gradient_of):
+    """Give each value its name, in place.
+
+    The values that one statement made share the variable it assigns: the last has its name alone, the ones
+    before add the function that made them. Where a statement was run again (a loop), its values are
+    numbered. What the backward pass computes is called after the value it is the gradient of.
+    """
+    taken = {"np", "forward", "backward", "saved", "constants", "buffers"}
+
+    def give(value, name):
+        unique, count = name, 1
+        while unique in taken:
+            count += 1
+            unique = f"{name}_{count}"
+        taken.add(unique)
+        value.name = unique
+
+    for value in inputs:
+        give(value, input_name(value.name))
+    ahead = [value for value in calls if not value.place.backward]
+    statements = defaultdict(list)
+    for value in ahead:
+        statements[value.place.statement].append(value)
+    again = defaultdict(list)
+    for key, values in statements.items():
+        again[values[0].place.prefix, values[0].place.variables].append(key)
+    for (prefix, variables), keys in again.items():
+        for number, key in enumerate(keys, start=1):
+            values = statements[key]
+            last = [f"{name}{number}" if len(keys) > 1 else name for name in variables][-len(values) :]
+            for value in values[: -len(last)]:
+                give(value, identifier("_".join(filter(None, [prefix, last[-1], operation(value)]))))
+            for name, value in zip(last, values[-len(last) :]):
+                give(value, identifier("_".join(filter(None, [prefix, name]))))
+    for value in calls:
+        if value.place.backward:
+            origin = gradient_of.get(value)
+            what = origin or value.place.statement
+            give(value, f"grad_{what.name}" if origin else f"grad_{what.name}_{operation(value)}")
+
+
+def operation(value):
+    """The name of the function that made a value."""
+    name = getattr(value.function, "__name__", "call").strip("_")
+    return {"getitem": "part", "concatenate_args": "concatenate", "array_from_args": "array"}.get(name, name)

@@ -1,0 +1,190 @@
+"""What is done to a tape before it is written down: each pass takes a tape and returns a shorter one.
+
+All passes keep every result to the bit: they leave out work, and never do it in another order.
+"""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+
+from npflow.autodiff.program.calls import ASTYPE, content, takes_out
+from npflow.autodiff.program.tape import Value
+
+SHAPE_ONLY = {np.zeros_like, np.ones_like, np.empty_like, np.shape, np.ndim, np.size}
+
+
+def dead_code(tape):
+    """Leave out the calls that no result depends on."""
+    needed = set(tape.results)
+    for call in reversed(tape.calls):
+        if call in needed:
+            needed.update(call.parents)
+    return replace(tape, calls=tuple(call for call in tape.calls if call in needed))
+
+
+def constants(tape):
+    """Put what depends on no parameter and no data, or on their shapes alone, in the place of its call."""
+    return tape.rewrite(
+        lambda call: call if call.parents and call.function not in SHAPE_ONLY else call.example
+    )
+
+
+def identities(tape):
+    """Leave out calls that return their argument: a product with one, a reshape to the same shape."""
+    return tape.rewrite(lambda call: call.arguments[_same(call)] if _same(call) is not None else call)
+
+
+def _same(call):
+    """Which argument a call returns as it is, if any."""
+    places = {
+        np.multiply: (0, 1),
+        np.true_divide: (1,),
+        np.reshape: (1,),
+        np.broadcast_to: (1,),
+    }.get(call.function, ())
+    for index in places:
+        kept = call.arguments[1 - index]
+        if not isinstance(kept, Value) or np.shape(kept.example) != np.shape(call.example):
+            continue
+        if np.result_type(kept.example) != np.result_type(call.example):
+            continue
+        other = call.arguments[index]
+        if call.function in (np.reshape, np.broadcast_to) or _is_one(other):
+            return 1 - index
+    return None
+
+
+def _is_one(argument):
+    plain = isinstance(argument, (int, float, np.generic, np.ndarray)) and np.ndim(argument) == 0
+    return bool(plain and argument == 1)
+
+
+def common_subexpressions(tape):
+    """Make a call once where the same function is called with the same arguments again."""
+    seen = {}
+
+    def first(call):
+        key = (call.function, tuple(map(_key, call.arguments)), _key(call.options))
+        return seen.setdefault(key, call)
+
+    return tape.rewrite(first)
+
+
+def _key(argument):
+    """Equal for arguments that a function cannot tell apart."""
+    if isinstance(argument, np.ndarray):
+        return ("array", content(argument))
+    if isinstance(argument, (tuple, list)):
+        return (type(argument), *map(_key, argument))
+    if isinstance(argument, dict):
+        return tuple((name, _key(value)) for name, value in sorted(argument.items()))
+    if isinstance(argument, slice):
+        return (slice, argument.start, argument.stop, argument.step)
+    try:
+        hash(argument)
+    except TypeError:
+        return ("the very same", id(argument))
+    # repr tells 0.0 from -0.0, which are equal
+    return (type(argument), repr(argument) if isinstance(argument, (float, np.floating)) else argument)
+
+
+EXACT = {np.add, np.subtract, np.multiply, np.true_divide, np.negative}
+
+
+def scalars(tape):
+    """Compute on one number what is the same number in every place of an array.
+
+    The log-determinant of a layer that treats all rows alike is one number, repeated for each row; sums of
+    such are sums of numbers, and are spread where they meet an array. One number added to an array gives the
+    same bits as an array full of it.
+    """
+    number = {}  # for an array that is one number throughout: that number
+
+    def one(argument):
+        if isinstance(argument, np.ndarray) and argument.ndim and argument.size:
+            return np.array(argument.flat[0]) if _even(argument) else None
+        return number.get(argument) if isinstance(argument, Value) else None
+
+    def shrink(call):
+        if call.function not in EXACT or call.options or not call.is_array or not call.example.ndim:
+            return call
+        ones = [
+            argument if np.ndim(_example(argument)) == 0 else one(argument) for argument in call.arguments
+        ]
+        if all(argument is not None for argument in ones):
+            if call.function is np.multiply and any(map(_is_one, ones)):
+                kept = next(argument for argument in ones if not _is_one(argument))
+                number[call] = kept
+                return call
+            small = replace(call, arguments=tuple(ones), example=call.example.flat[0])
+            number[call] = small
+            return small, call
+        arguments = tuple(
+            argument if small is None else small for argument, small in zip(call.arguments, ones)
+        )
+        shape = np.broadcast_shapes(*(np.shape(_example(argument)) for argument in arguments))
+        return replace(call, arguments=arguments) if shape == call.example.shape else call
+
+    return tape.rewrite(shrink)
+
+
+def _example(argument):
+    return argument.example if isinstance(argument, Value) else argument
+
+
+def _even(array):
+    """Whether an array holds the same bits in every place."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return flat.tobytes() == np.full_like(flat, flat[0]).tobytes()
+
+
+COMPARISONS = {np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal}
+
+
+def casts(tape):
+    """Let a comparison whose result is only turned into floats write floats itself."""
+    readers = Counter(parent for call in tape.calls for parent in call.parents)
+    readers.update(tape.results)
+
+    def join(call):
+        compared = call.arguments[0]
+        if (
+            call.function is ASTYPE
+            and isinstance(compared, Value)
+            and compared.function in COMPARISONS
+            and readers[compared] == 1
+            and takes_out(replace(compared, example=call.example))
+        ):
+            return replace(compared, example=call.example, name=compared.name)
+        return call
+
+    return tape.rewrite(join)
+
+
+def by_layer(tape):
+    """Bring the backward calls of one layer together, the last layer first."""
+    ahead = [call for call in tape.calls if not call.place.backward]
+    behind = [call for call in tape.calls if call.place.backward]
+    order = {title: number for number, title in enumerate(dict.fromkeys(call.place.title for call in ahead))}
+    # A call goes with the last layer, in the forward order, that needs it.
+    level = {call: order.get(call.place.title, -1) for call in behind}
+    for call in reversed(behind):
+        for parent in call.parents:
+            if parent in level:
+                level[parent] = max(level[parent], level[call])
+    behind.sort(key=lambda call: -level[call])
+    return replace(tape, calls=(*ahead, *behind))
+
+
+ALL = (
+    constants,
+    identities,
+    common_subexpressions,
+    scalars,
+    common_subexpressions,
+    dead_code,
+    casts,
+    dead_code,
+    by_layer,
+)

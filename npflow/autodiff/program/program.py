@@ -1,0 +1,300 @@
+"""The program: what a recording becomes, and how it is run."""
+
+import inspect
+import itertools
+import linecache
+import math
+import weakref
+from collections import deque
+
+import numpy as np
+
+from npflow.autodiff import tree
+from npflow.autodiff.gradient import value_and_grad
+from npflow.autodiff.program import passes, statistics
+from npflow.autodiff.program.buffers import ALIGNMENT, plan
+from npflow.autodiff.program.naming import name_values
+from npflow.autodiff.program.recording import Recording
+from npflow.autodiff.program.writing import write
+from npflow.autodiff.threads import one_blas_thread
+from npflow.errors import InputError
+
+NUMBERS = itertools.count(1)  # of programs, for the names of their sources
+
+
+def record(fun, params, *args, gradient=True):
+    """Record a function and its gradient, once, as a program that repeats them in plain NumPy.
+
+    autograd's bookkeeping takes several times as long as the arithmetic of a small layer, and says the same
+    at every step: which operations are performed depends on shapes alone. So they are written down here,
+    backward pass and all, and run again without it, to the same bits.
+
+    Parameters
+    ----------
+    fun : callable
+        `fun(params, *args)`, written with `autograd.numpy` and npflow's primitives. It gives a scalar, or,
+        where `gradient` is False, an array.
+    params : tree of ndarray
+        Its float leaves are the program's parameters; integer and boolean leaves are constants of it.
+    *args : tree of ndarray
+        Arrays are the program's data; anything else is a constant of it.
+    gradient : bool
+        Whether to record the gradient in the float leaves of `params` too.
+
+    Returns
+    -------
+    Program
+
+    Raises
+    ------
+    InputError
+        Where the operations would not be the same for every batch of these shapes: a branch on the values of
+        an array, a number read off one, random numbers. It names the line.
+
+    Examples
+    --------
+    >>> import autograd.numpy as np
+    >>> loss = lambda params, x: np.sum(np.exp(params["scale"]) * x)
+    >>> params, x = {"scale": np.zeros(2)}, np.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> program = record(loss, params, x)
+    >>> program(params, x)
+    (np.float64(10.0), array([4., 6.]))
+    """
+    names = list(inspect.signature(fun).parameters)[1 : 1 + len(args)]
+    names += [f"argument{number}" for number in range(len(names) + 1, len(args) + 1)]
+    recording = Recording()
+    try:
+        tape = recording.record(fun, params, args, names, gradient)
+    except InputError:
+        raise
+    except Exception as error:
+        _explain(error, recording, fun, params, args, gradient)
+    name_values((*tape.parameters, *tape.data), tape.calls, recording.gradient_of)
+    for change in passes.ALL:
+        tape = change(tape)
+    program = Program(fun, params, args, names, tape)
+    _prove(program, fun, params, args)
+    return program
+
+
+class Program:
+    """A function of given shapes and dtypes, and its gradient, as straight-line NumPy; made by `record`.
+
+    A program is pure: it reads its arguments and writes to workspaces of its own, one for each thread that
+    runs it. `print(program)` shows what it costs, by layer and direction; `print(program.source)` is all of it.
+
+    Attributes
+    ----------
+    source : str
+        Two functions, `forward` and `backward`, a NumPy call a line. They are compiled from this very text, so
+        that a debugger steps through it.
+    filename : str
+        What tracebacks and debuggers call the source.
+    lines : int
+        How many calls it makes.
+    peak_bytes : int
+        The size of a workspace, known before the first step.
+    bytes_without_reuse : int
+        What the size would be if no two results shared a place.
+    costs : dict
+        For each layer its forward and its backward `Cost`.
+    total_cost : Cost
+    """
+
+    def __init__(self, fun, params, args, names, tape):
+        buffers = plan(tape)
+        self.name = getattr(fun, "__name__", type(fun).__name__)
+        self.names, self.with_gradient = names, bool(tape.gradients) or not tape.parameters
+        self.leaves = [(path, _kept(leaf, tree.is_trained(leaf))) for path, leaf in tree.items(params)]
+        self.arguments = [
+            [(path, _kept(leaf, isinstance(leaf, np.ndarray))) for path, leaf in tree.items(arg, name)]
+            for name, arg in zip(names, args)
+        ]
+        self.shapes = [value.example.shape for value in tape.parameters]
+        self.dtype = tape.parameters[0].example.dtype if tape.parameters else np.dtype(float)
+        self.peak_bytes, self.bytes_without_reuse = buffers.peak_bytes, buffers.bytes_without_reuse
+        self.costs = statistics.by_layer(tape, buffers.live)
+        self.total_cost = statistics.total(self.costs)
+        self.lines = self.total_cost.lines
+
+        script = write(tape, buffers, self._head())
+        self.source, self.slots = script.source, script.slots
+        self.filename = f"<npflow program {next(NUMBERS)}: {self.name}>"
+        lines = self.source.splitlines(keepends=True)
+        linecache.cache[self.filename] = (len(self.source), None, lines, self.filename)
+        weakref.finalize(self, linecache.cache.pop, self.filename, None)
+        namespace = dict(script.namespace)
+        exec(compile(self.source, self.filename, "exec"), namespace)
+        self.forward, self.backward = namespace["forward"], namespace.get("backward")
+        self._idle = deque()  # workspaces that no thread is using
+
+    def __call__(self, params, *args):
+        """The value and the gradient, one flat vector in the order of the tree; or the value alone.
+
+        Raises
+        ------
+        InputError
+            If shapes, dtypes or constants are not those that were recorded.
+        """
+        parameters, data = self.read(params, *args)
+        workspace = self.take_workspace()
+        try:
+            value = self.run(parameters, data, workspace)
+            return (value, workspace.gradient.copy()) if self.with_gradient else value
+        finally:
+            self.give_workspace(workspace)
+
+    def read(self, params, *args):
+        """The arrays that a program reads, parameters and data, once they are seen to be what it expects."""
+        if len(args) != len(self.arguments):
+            raise InputError(
+                f"expected {len(self.arguments)} arguments after params for {self!r}, got {len(args)}"
+            )
+        parameters = self._match(self.leaves, tree.items(params))
+        data = []
+        for expected, name, arg in zip(self.arguments, self.names, args):
+            data += self._match(expected, tree.items(arg, name))
+        return tuple(parameters), tuple(data)
+
+    def run(self, parameters, data, workspace):
+        """The value of arrays from `read`; the gradient is left in `workspace.gradient`."""
+        if not self.with_gradient:
+            return self.forward(parameters, data, workspace.buffers)
+        value, saved = self.forward(parameters, data, workspace.buffers)
+        self.backward(parameters, data, saved, workspace.buffers, workspace.leaves)
+        return value
+
+    def take_workspace(self):
+        """A workspace that no other thread is using."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return Workspace(self.slots, self.peak_bytes, self.shapes, self.dtype)
+
+    def give_workspace(self, workspace):
+        """Let others use a workspace again."""
+        self._idle.append(workspace)
+
+    def _match(self, expected, leaves):
+        for (path, kept), (found, leaf) in itertools.zip_longest(expected, leaves, fillvalue=(None, None)):
+            if path != found:
+                raise InputError(f"expected {path or 'nothing more'} for {self!r}, got {found or 'nothing'}")
+            if isinstance(kept, Expected):
+                array = np.asarray(leaf)
+                if (array.shape, array.dtype) != (kept.shape, kept.dtype):
+                    raise InputError(
+                        f"expected {kept.dtype} of shape {kept.shape} for {path!r}, got {array.dtype} of shape "
+                        f"{array.shape}: a program is for the shapes it was recorded with; record one for these too"
+                    )
+                yield array
+            elif leaf is not kept and not np.array_equal(leaf, kept):
+                raise InputError(
+                    f"expected {path!r} to be the constant that the program was recorded with, {_short(kept)}, "
+                    f"got {_short(leaf)}: record a program for it"
+                )
+
+    def _head(self):
+        inputs = ", ".join(
+            f"{path} {kept.dtype} {kept.shape}"
+            for argument in self.arguments
+            for path, kept in argument
+            if isinstance(kept, Expected)
+        )
+        gradient = " and its gradient" if self.with_gradient else ""
+        return (
+            f"{self.name}{gradient}, of {inputs or 'the parameters'}: {self.lines} calls, recorded by npflow.\n"
+            f"parameters, data: the arrays that are read; buffers: places in a workspace of {self.peak_bytes} bytes"
+            + ("; gradient: a place for each parameter's.\n" if self.with_gradient else ".")
+            + ("saved: what the backward pass reads of the forward pass." if self.with_gradient else "")
+        )
+
+    def __repr__(self):
+        return f"Program({self._head().split(':')[0]})"
+
+    def __str__(self):
+        total = self.total_cost
+        return (
+            f"{self._head().splitlines()[0]}\n\n{statistics.table(self.costs)}\n\n"
+            f"{total.flops / 1e6:.1f} Mflop, {total.bytes / 1e6:.1f} MB moved; workspace {self.peak_bytes / 1e6:.2f} MB, "
+            f"without reuse {self.bytes_without_reuse / 1e6:.2f} MB"
+        )
+
+
+class Workspace:
+    """The memory that one run of a program writes to.
+
+    Attributes
+    ----------
+    buffers : tuple of ndarray
+        The places of intermediate results.
+    gradient : ndarray
+        The gradient, one vector.
+    leaves : tuple of ndarray
+        Its views, one for each parameter.
+    """
+
+    def __init__(self, slots, size, shapes, dtype):
+        memory = np.empty(size + ALIGNMENT, np.uint8)
+        memory = memory[-memory.ctypes.data % ALIGNMENT :]
+        self.buffers = tuple(slot.array(memory) for slot in slots)
+        sizes = [math.prod(shape) for shape in shapes]
+        self.gradient = np.zeros(sum(sizes), dtype)
+        ends = itertools.accumulate(sizes)
+        self.leaves = tuple(
+            self.gradient[end - size : end].reshape(shape) for end, size, shape in zip(ends, sizes, shapes)
+        )
+
+
+class Expected:
+    """The shape and dtype of an array that a program reads."""
+
+    def __init__(self, array):
+        self.shape, self.dtype = array.shape, array.dtype
+
+
+def _kept(leaf, read):
+    """What a program remembers of a leaf: its shape if it is read at each call, itself if it is a constant."""
+    return Expected(np.asarray(leaf)) if read else leaf
+
+
+def _explain(error, recording, fun, params, args, gradient):
+    """Raise what went wrong in a recording: the function's own error, if it has one without us."""
+    (value_and_grad(fun) if gradient else fun)(params, *args)
+    line = recording.line_of_error(error)
+    raise InputError(
+        "expected functions of autograd.numpy and primitives, which a recording sees, on every array, got another "
+        f"({type(error).__name__}: {error}) at {line}"
+    ) from error
+
+
+def _prove(program, fun, params, args):
+    """Raise unless a program gives what the function gives, to the bit, on other values too.
+
+    Other values: what was read off an array in a way that nothing notices would stay as it was recorded.
+    """
+    params = tree.build(
+        lambda _, leaf: (
+            np.asarray(leaf) * np.asarray(leaf).dtype.type(1 + 2**-10) if tree.is_trained(leaf) else leaf
+        ),
+        params,
+    )
+    backwards = lambda _, leaf: leaf[::-1].copy() if isinstance(leaf, np.ndarray) and leaf.ndim else leaf
+    args = [tree.build(backwards, arg) for arg in args]
+    with one_blas_thread(), np.errstate(all="ignore"):
+        if program.with_gradient:
+            value, leaves = value_and_grad(fun)(params, *args)
+            gradient = tree.Layout(params).pack(leaves)
+            got, got_gradient = program(params, *args)
+            same = np.array_equal(gradient, got_gradient, equal_nan=True)
+        else:
+            value, got, same = fun(params, *args), program(params, *args), True
+    if not same or not np.array_equal(value, got, equal_nan=True):
+        raise InputError(
+            f"expected {program.name} to give the same result whenever it is called with the same values, as a "
+            "program does, got another: it draws random numbers, keeps state, or reads the values of arrays"
+        )
+
+
+def _short(value):
+    text = repr(value)
+    return text if len(text) <= 60 else f"a {type(value).__name__}"

@@ -1,0 +1,258 @@
+"""Record what a function and its gradient do, call by call, under one more trace of autograd's."""
+
+import functools
+import threading
+import traceback
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+from autograd.numpy import numpy_boxes, numpy_wrapper
+from autograd.tracer import Box, Node, isbox, new_box, notrace_primitives, register_notrace, trace_stack
+
+from npflow.autodiff import tree
+from npflow.autodiff.gradient import Differentiated, differentiate
+from npflow.autodiff.primitives import TRANSPARENT
+from npflow.autodiff.program import frames
+from npflow.autodiff.program.tape import Place, Tape, Value
+from npflow.errors import InputError
+
+LOCK = threading.Lock()  # autograd's stack of traces is one for the whole process
+
+SHAPES_FROM_VALUES = {"argwhere", "compress", "extract", "flatnonzero", "nonzero", "unique"}
+
+
+class Recorded(Node):
+    """A node of the recording's trace: the value that a call made."""
+
+    __slots__ = ["value"]
+
+    def __init__(self, value, fun, args, kwargs, argnums, parents):
+        arguments = list(args)
+        for argnum, parent in zip(argnums, parents):
+            arguments[argnum] = parent.value
+        self.value = Recording.running.add(value, fun, args, tuple(arguments), kwargs)
+
+    def initialize_root(self, value):
+        self.value = value
+
+
+for function in (numpy_wrapper.size, numpy_wrapper.isscalar, numpy_wrapper.metadata):
+    register_notrace(Recorded, function)  # they look at shapes and dtypes alone
+
+
+class Gradient(Differentiated):
+    """A node of the differentiated tape that tells the recording whose derivative it works out."""
+
+    __slots__ = ["value"]
+
+    def __init__(self, value, fun, args, kwargs, argnums, parents):
+        super().__init__(value, fun, args, kwargs, argnums, parents)
+        self.watch(value)
+
+    def initialize_root(self, value):
+        super().initialize_root(value)
+        self.watch(value)
+
+    def watch(self, box):
+        """Tell the recording, from now on, when this node's derivative is worked out."""
+        self.value = value_of(box)
+        self.vjp = functools.partial(Recording.running.differentiate, self.value, self.vjp)
+
+    def add(self, gradient, part):
+        with Recording.running.derivative_of(self.value):
+            return super().add(gradient, part)
+
+
+notrace_primitives[Gradient] = notrace_primitives[Differentiated]
+
+
+def value_of(box):
+    """The Value in a box of the recording; a constant as it is."""
+    return box._node.value if isbox(box) else box
+
+
+class Sealed(numpy_boxes.ArrayBox):
+    """A box that refuses to be read: what is read off an array while recording would stay as it was then."""
+
+    __slots__ = []
+
+    def _refuse(self, *args, **kwargs):
+        line = frames.line_of(frames.frames_of_code(Recording.record.__code__))
+        raise InputError(
+            "expected operations that are the same for every batch of one shape, as a program repeats them, got a "
+            f"branch on the value of an array, or a number read off it (bool, float, int or item), at {line}"
+        )
+
+    __bool__ = __float__ = __int__ = __complex__ = __index__ = item = tolist = __array__ = _refuse
+
+
+SCALARS = (bool, int, float, np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.intp)
+
+
+@contextmanager
+def sealed_boxes():
+    """While it is open, arrays and scalars are boxed in `Sealed`."""
+    before = dict(Box.type_mappings)
+    arrays = [kind for kind, box in before.items() if box is numpy_boxes.ArrayBox]
+    try:
+        for kind in (*arrays, *SCALARS):
+            Sealed.register(kind)
+        yield
+    finally:
+        Box.type_mappings.clear()
+        Box.type_mappings.update(before)
+
+
+class Recording:
+    """A recording in the making: the calls so far, in order."""
+
+    running = None
+
+    def __init__(self):
+        self.calls = []
+        self.origin = None  # the value whose derivative is being worked out
+        self.visits = {}
+        self.gradient_of = {}  # for the value of a gradient: what it is the gradient of
+
+    def add(self, example, fun, args, arguments, options):
+        """Append the calls of a primitive: its body's, if it is transparent, or its own."""
+        if fun in TRANSPARENT:
+            return self.look_into(fun, args, arguments, options)
+        self.check(fun, arguments, options)
+        function = getattr(fun, "fun", fun)
+        views = tuple(
+            number
+            for number, (plain, argument) in enumerate(zip(args, arguments))
+            if isinstance(argument, Value) and may_share_memory(example, plain)
+        )
+        value = Value(example, function, arguments, dict(options), views, self.place())
+        self.calls.append(value)
+        return value
+
+    def look_into(self, fun, args, arguments, options):
+        """Record the body of a primitive, in the place of the call."""
+        with trace_stack.new_trace() as trace:
+            boxes = [
+                new_box(plain, trace, Recorded.new_root(argument))
+                if isinstance(argument, Value)
+                else argument
+                for plain, argument in zip(args, arguments)
+            ]
+            return value_of(fun.fun(*boxes, **options))
+
+    def check(self, fun, arguments, options):
+        """Raise where a call could not be repeated on other values."""
+        name = getattr(fun, "__name__", str(fun))
+        masks = name == "__getitem__" and any(
+            isinstance(a, Value) and a.is_array and a.example.dtype == bool for a in arguments[1:]
+        )
+        if name in SHAPES_FROM_VALUES or masks:
+            what = "an index by a mask" if masks else name
+            raise InputError(
+                f"expected results whose shapes depend on shapes alone, as a program repeats them, got {what} at "
+                f"{self.line()}"
+            )
+        if any(map(_holds_box, (*arguments, *options.values()))):
+            raise InputError(
+                f"expected the arrays that {name} is given as its own positional arguments, where a recording sees "
+                f"them, got one inside another argument at {self.line()}"
+            )
+
+    def place(self):
+        """Where the value made now comes from."""
+        if self.origin is not None:
+            place = self.origin.place
+            return Place(place.prefix, place.title, backward=True, statement=self.origin)
+        return frames.place_of(list(frames.frames_of_code(Recording.record.__code__)), self.visits)
+
+    def settle(self, parameters):
+        """Give each parameter, and what its gradient is added up from, the place of the layer that reads it."""
+        for call in self.calls:
+            for parent in call.parents:
+                if parent in parameters and not parent.place.title and not call.place.backward:
+                    parent.place = call.place
+        for call in self.calls:
+            if call.place.backward and call.place.statement in parameters:
+                place = call.place.statement.place
+                call.place = replace(call.place, prefix=place.prefix, title=place.title)
+
+    def line(self):
+        """The line of code outside the machinery that runs now."""
+        return frames.line_of(frames.frames_of_code(Recording.record.__code__))
+
+    def line_of_error(self, error):
+        """The line of code outside the machinery that an error came from."""
+        frames_inward = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        return frames.line_of(
+            frame for frame in reversed(frames_inward) if frames.is_code(frame.f_code.co_filename)
+        )
+
+    def differentiate(self, origin, vjp, gradient):
+        """Work out `vjp(gradient)`, the gradients in what `origin` was computed from."""
+        if isbox(gradient) and isinstance(origin, Value):
+            self.gradient_of.setdefault(value_of(gradient), origin)
+        with self.derivative_of(origin):
+            return tuple(vjp(gradient))
+
+    @contextmanager
+    def derivative_of(self, origin):
+        """While it is open, calls belong to the derivative of a value, and so to the backward pass."""
+        before, self.origin = self.origin, origin if isinstance(origin, Value) else None
+        try:
+            yield
+        finally:
+            self.origin = before
+
+    def record(self, fun, params, args, names, gradient):
+        """Run the function, and its gradient if it is asked for; the tape, and the input boxes' values."""
+        parameters, data = [], []
+        with LOCK, sealed_boxes(), trace_stack.new_trace() as trace:
+            Recording.running = self
+
+            def box(inputs, path, leaf):
+                inputs.append(Value(leaf, name=path))
+                return new_box(leaf, trace, Recorded.new_root(inputs[-1]))
+
+            boxed = tree.build(
+                lambda path, leaf: box(parameters, path, np.asarray(leaf)) if tree.is_trained(leaf) else leaf,
+                params,
+            )
+            boxes = [
+                tree.build(
+                    lambda path, leaf: box(data, path, leaf) if isinstance(leaf, np.ndarray) else leaf,
+                    arg,
+                    name,
+                )
+                for name, arg in zip(names, args)
+            ]
+            try:
+                if gradient:
+                    value, gradients = differentiate(fun, boxed, boxes, Gradient)
+                else:
+                    value, gradients = fun(boxed, *boxes), {}
+            finally:
+                Recording.running = None
+        self.settle(parameters)
+        leaves = [
+            leaf for (_, leaf), (_, mine) in zip(tree.items(gradients), tree.items(boxed)) if isbox(mine)
+        ]
+        return Tape(
+            tuple(parameters), tuple(data), tuple(self.calls), value_of(value), tuple(map(value_of, leaves))
+        )
+
+
+def may_share_memory(result, argument):
+    """Whether a result may lie in the memory of an argument; what is not an array is taken to hold one."""
+    if isinstance(result, np.generic | bool | int | float | complex):
+        return False
+    arrays = isinstance(result, np.ndarray) and isinstance(argument, np.ndarray)
+    return not arrays or np.may_share_memory(result, argument)
+
+
+def _holds_box(argument):
+    if isinstance(argument, (list, tuple)):
+        return any(map(_holds_box, argument))
+    if isinstance(argument, dict):
+        return any(map(_holds_box, argument.values()))
+    return isbox(argument)

@@ -1,0 +1,105 @@
+"""What the calls of a program cost: operations, bytes, buffers, by layer and direction."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from npflow.autodiff.program.calls import ASTYPE, CONCATENATE, GETITEM, is_ufunc
+from npflow.autodiff.program.tape import Value
+
+MOVES = {ASTYPE, CONCATENATE, GETITEM, np.take, np.reshape, np.transpose, np.broadcast_to, np.copyto}
+
+
+@dataclass
+class Cost:
+    """What some calls of a program cost together.
+
+    Attributes
+    ----------
+    lines : int
+        How many calls there are.
+    flops : int
+        Arithmetic operations: two for each product in a matrix product, one for each element otherwise.
+    bytes : int
+        What they read and write; views are free.
+    peak : int
+        The most bytes of the workspace that hold something while one of them runs.
+    """
+
+    lines: int = 0
+    flops: int = 0
+    bytes: int = 0
+    peak: int = 0
+
+    def __add__(self, other):
+        return Cost(
+            self.lines + other.lines,
+            self.flops + other.flops,
+            self.bytes + other.bytes,
+            max(self.peak, other.peak),
+        )
+
+
+def cost_of(call, live):
+    """The cost of one call, made while `live` bytes of the workspace are in use."""
+    return Cost(1, flops(call), bytes_moved(call), live)
+
+
+def flops(call):
+    """How many arithmetic operations a call takes."""
+    if call.function in MOVES or call.views:
+        return 0
+    if call.function in (np.dot, np.matmul):
+        inner = np.shape(_example(call.arguments[0]))
+        return 2 * np.size(call.example) * (inner[-1] if inner else 1)
+    if is_ufunc(call.function):
+        return np.size(call.example)
+    return max(np.size(_example(argument)) for argument in (call, *call.arguments))
+
+
+def bytes_moved(call):
+    """How many bytes a call reads and writes."""
+    if call.views:
+        return 0
+    return sum(_example(argument).nbytes for argument in (call, *call.arguments) if _is_numeric(argument))
+
+
+def by_layer(tape, live):
+    """For each layer, by its title: its forward and its backward Cost."""
+    costs = defaultdict(lambda: {False: Cost(), True: Cost()})
+    for call in tape.calls:
+        costs[call.place.title][call.place.backward] += cost_of(call, live[call])
+    return {title: (pair[False], pair[True]) for title, pair in costs.items()}
+
+
+def total(costs):
+    """The cost of all layers together, in both directions."""
+    return sum((cost for pair in costs.values() for cost in pair), Cost())
+
+
+def table(costs):
+    """The costs by layer as text."""
+    rows = [(title.split(":")[0] or "outside the layers", *pair) for title, pair in costs.items()]
+    sums = [sum((row[side] for row in rows), Cost()) for side in (1, 2)]
+    width = max(len(row[0]) for row in rows) + 2
+    columns = f"{'lines':>8}{'Mflop':>9}{'MB moved':>10}{'MB held':>9}"
+    text = [
+        f"{'':{width}}{'forward':>36}{'backward':>38}",
+        f"{'layer':{width}}{columns}  {columns}",
+    ]
+    for name, ahead, behind in [*rows, ("all", *sums)]:
+        text.append(f"{name:{width}}{_columns(ahead)}  {_columns(behind)}")
+    return "\n".join(text)
+
+
+def _columns(cost):
+    return f"{cost.lines:8}{cost.flops / 1e6:9.3f}{cost.bytes / 1e6:10.3f}{cost.peak / 1e6:9.3f}"
+
+
+def _example(argument):
+    return argument.example if isinstance(argument, Value) else argument
+
+
+def _is_numeric(argument):
+    return isinstance(_example(argument), (np.ndarray, np.generic))

@@ -1,0 +1,141 @@
+"""A tape and its buffer plan as the text of two Python functions."""
+
+import itertools
+import textwrap
+from dataclasses import dataclass
+
+from npflow.autodiff.program.calls import Spelling, is_transpose
+from npflow.autodiff.program.tape import Value
+
+WIDTH = 110
+INDENT = "    "
+
+
+@dataclass(frozen=True)
+class Script:
+    """What a program is compiled from.
+
+    Attributes
+    ----------
+    source : str
+        The text.
+    namespace : dict
+        What it mentions by name and does not define: NumPy, other functions, large constants.
+    slots : tuple of Slot
+        The arrays that its `buffers` are.
+    """
+
+    source: str
+    namespace: dict
+    slots: tuple
+
+
+def write(tape, plan, head):
+    """The text of a tape, `head` a comment to begin with."""
+    inputs = (*tape.parameters, *tape.data)
+    spelling = Spelling({value.name for value in (*inputs, *tape.calls)})
+    buffers = {}  # the slots of the workspace that are written to, with their numbers
+    ahead = [call for call in tape.calls if not call.place.backward]
+    behind = [call for call in tape.calls if call.place.backward]
+    saved = _saved(ahead, behind, tape)
+
+    sources = {"parameters": tape.parameters, "data": tape.data}
+    lines = _body(ahead, plan, spelling, buffers, sources)
+    value = spelling.argument(tape.value)
+    if tape.gradients:
+        lines += ["", f"return {value}, {_tuple(saved)}"]
+    else:
+        lines += ["", f"return {value}"]
+    functions = ["", "", *_function("forward(parameters, data, buffers)", lines)]
+    if tape.gradients:
+        lines = _body(behind, plan, spelling, buffers, sources | {"saved": saved})
+        lines += _copies(tape, plan, spelling)
+        signature = "backward(parameters, data, saved, buffers, gradient)"
+        functions += ["", "", *_function(signature, lines or ["pass"])]
+    top = [f"# {line}" for line in head.splitlines()] + ["", "import numpy as np", ""]
+    return Script(
+        "\n".join([*top, *spelling.definitions, *functions]) + "\n", spelling.namespace, tuple(buffers)
+    )
+
+
+def _saved(ahead, behind, tape):
+    """What the forward pass makes and the backward pass, or the gradient, reads, by its first reader."""
+    made = set(ahead)
+    reads = [read for call in behind for read in _reads(call)]
+    reads += [_origin(gradient) for gradient in tape.gradients if isinstance(gradient, Value)]
+    return tuple(dict.fromkeys(value for value in reads if value in made))
+
+
+def _reads(call):
+    """The values that the text of a call names."""
+    return [] if is_transpose(call) else [_origin(parent) for parent in call.parents]
+
+
+def _origin(value):
+    """A value, or what it is the transpose of: transposes have no names in the text."""
+    return _origin(value.arguments[0]) if is_transpose(value) else value
+
+
+def _body(calls, plan, spelling, buffers, sources):
+    """The calls as lines; where a layer starts, a comment, and names for what it reads."""
+    lines, named = [], set()
+    for title, section in itertools.groupby(calls, key=lambda call: call.place.title):
+        section = list(section)
+        lines += ["", f"# ---- {title or 'outside the layers'}"[: WIDTH - len(INDENT)]]
+        reads = {read for call in section for read in _reads(call)} - named
+        named |= reads
+        for source, values in sources.items():
+            lines += _unpacked(source, values, reads)
+        for call in section:
+            if is_transpose(call):
+                continue
+            slot = plan.slots.get(call)
+            out = None
+            if slot is not None and slot.leaf is not None:
+                out = f"gradient[{slot.leaf}]"
+            elif slot is not None:
+                out = f"buffers[{buffers.setdefault(slot, len(buffers))}]"
+            lines.append(f"{call.name} = {spelling.call(call, out)}")
+    return lines
+
+
+def _unpacked(source, values, reads):
+    """Lines that give names to those of the values that are read, a line for each unbroken stretch."""
+    numbers = [number for number, value in enumerate(values) if value in reads]
+    for _, stretch in itertools.groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
+        first, *_, last = [number for _, number in stretch] * 2
+        if first == last:
+            yield f"{values[first].name} = {source}[{first}]"
+        else:
+            yield f"{_tuple(values[first : last + 1])} = {source}[{first}:{last + 1}]"
+
+
+def _copies(tape, plan, spelling):
+    """The gradients that were not written to their place in the vector already."""
+    lines = []
+    for leaf, gradient in enumerate(tape.gradients):
+        slot = plan.slots.get(gradient) if isinstance(gradient, Value) else None
+        if gradient is not None and (slot is None or slot.leaf != leaf):
+            lines.append(f"np.copyto(gradient[{leaf}], {spelling.argument(gradient)})")
+    return ["", "# ---- gradients that are made elsewhere", *lines] if lines else []
+
+
+def _function(signature, lines):
+    text = [f"def {signature}:"]
+    for line in lines:
+        long = line.startswith(("(", "return")) and len(line) > WIDTH - len(INDENT)
+        text += [f"{INDENT}{piece}".rstrip() for piece in (_wrapped(line) if long else [line])]
+    return text
+
+
+def _wrapped(line):
+    """A long line of names in parentheses as many."""
+    before, _, rest = line.partition("(")
+    names, _, after = rest.rpartition(")")
+    inside = textwrap.wrap(names, WIDTH - 2 * len(INDENT))
+    return [f"{before}(", *(f"{INDENT}{piece}" for piece in inside), f"){after}"]
+
+
+def _tuple(values):
+    names = ", ".join(value.name for value in values)
+    return f"({names},)" if len(values) == 1 else f"({names})"
