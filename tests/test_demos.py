@@ -76,3 +76,12 @@ def test_verify_jacobians_passes_every_layer_and_fails_the_wrong_formula(run):
     assert summary["wrong_formula"]["passed"] is False
     assert all(errors["autograd"] < 1e-9 for errors in summary["layers"].values())
     assert "it is taken from the wrong values" in printed
+
+
+def test_read_the_gradient_shows_a_formula_for_each_derivative_and_steps_through_them(run):
+    _, summary, printed = run("read_the_gradient")
+    assert summary["same_bits_as_autograd"] is True
+    assert summary["along_a_direction"]["difference"] < 1e-9
+    assert summary["workspace_bytes"] < summary["without_reuse_bytes"] / 2
+    assert "grad_coupling_h = np.dot(grad_coupling_apply, layer_1_weight.T" in printed
+    assert "(Pdb) (256, 1)" in printed  # a shape that was asked for while backward stood still

@@ -28,20 +28,24 @@ def fast_fit(monkeypatch):
     monkeypatch.setattr(npflow, "fit", short)
 
 
-def test_the_ten_lines_and_the_checkpoint_run(fast_fit, tmp_path, monkeypatch):
+def test_the_ten_lines_the_program_and_the_checkpoint_run(fast_fit, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    ten_lines, _, train = blocks()
+    ten_lines, _, program, train = blocks()
     scope = {}
     exec(compile(ten_lines, "README", "exec"), scope)
     assert scope["new"].shape == (1000, 2)
     assert scope["nats"].shape == (1000,)
+    exec(compile(program, "README", "exec"), scope)
+    shown = re.search(r"```text\n(.*?)```", TEXT, flags=re.DOTALL)[1].splitlines()
+    assert len(shown) == 4
+    assert set(shown) <= set(capsys.readouterr().out.splitlines())
     exec(compile(train, "README", "exec"), scope)
     assert scope["history"].steps == 10
     assert (tmp_path / "moons.npz").exists()
 
 
 def test_the_layer_of_your_own_takes_twenty_lines_and_is_verified():
-    _, own_layer, _ = blocks()
+    _, own_layer, *_ = blocks()
     program = own_layer.split("@dataclass")[1]
     assert len([line for line in program.splitlines() if line.strip()]) <= 20
     result = subprocess.run([sys.executable, "-c", own_layer], capture_output=True, text=True)

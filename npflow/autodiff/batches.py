@@ -11,8 +11,8 @@ from npflow.autodiff.threads import one_blas_thread
 
 # A slice has to be worth a thread of its own. Python lets one thread run at a time, and NumPy lets go of it
 # during a call, so two threads pass it back and forth at every line: some 5 microseconds each time. On slices
-# whose lines take four times that, two threads are well ahead of one; on smaller ones, they are behind.
-SECONDS_A_LINE = 20e-6
+# whose lines take three times that, two threads are well ahead of one; on smaller ones, they are behind.
+SECONDS_A_LINE = 16e-6
 FLOPS_A_SECOND, BYTES_A_SECOND = (
     80e9,
     40e9,
@@ -64,14 +64,15 @@ class ProgramGradient:
 
     def __init__(self, loss, params, threads=1):
         self.loss, self.params, self.threads = loss, params, threads
-        self.plans = {}  # for each shape of a batch: its slices, with the program of each
+        self.plans = {}  # for each shape and dtype of a batch: its slices, with the program of each
         self.pool = None
 
     def __call__(self, x, out):
         """The loss of the rows `x`; the gradient is written to the vector `out`."""
-        if x.shape not in self.plans:
-            self.plans[x.shape] = self.plan(x)
-        slices = self.plans[x.shape]
+        kind = (x.shape, x.dtype)
+        if kind not in self.plans:
+            self.plans[kind] = self.plan(x)
+        slices = self.plans[kind]
         if len(slices) == 1 or self.threads == 1:
             losses = [piece.run(x) for piece in slices]
         else:

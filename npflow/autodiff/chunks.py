@@ -65,20 +65,22 @@ def rows_in_cache(params, x):
 def program_for(fun, params, x, worth):
     """The program of a function for chunks like `x`, if it is there already or worth a recording; or None."""
     key = (fun.__func__, fun.__self__, x.shape, x.dtype)
-    with LOCK:
-        program = PROGRAMS.pop(key, None)
+    with LOCK:  # not while recording: what is recorded may hold a flow whose rows are mapped in their turn
+        program = PROGRAMS.get(key)
+    try:
         if program is not None:
-            try:
-                program.read(params, x)
-            except InputError:  # other constants, such as a permutation
-                program = None
+            program.read(params, x)
+    except InputError:  # other constants, such as a permutation
+        program = None
+    try:
         if program is None and worth:
-            try:
-                program = record(fun, params, x, gradient=False)
-            except InputError:  # it cannot be recorded: it runs as it is
-                return None
-        if program is not None:
+            program = record(fun, params, x, gradient=False)
+    except InputError:  # it cannot be recorded: it runs as it is
+        return None
+    if program is not None:
+        with LOCK:
             PROGRAMS[key] = program
+            PROGRAMS.move_to_end(key)
             while len(PROGRAMS) > KEPT:
                 PROGRAMS.popitem(last=False)
     return program

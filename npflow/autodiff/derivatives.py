@@ -25,7 +25,7 @@ def sum_to(g, shape):
         return sum_rows(g)
     more = g.ndim - len(shape)
     axes = tuple(
-        axis for axis in range(g.ndim) if axis < more or (shape[axis - more] == 1 and g.shape[axis] > 1)
+        axis for axis in range(g.ndim) if axis < more or (shape[axis - more] == 1 and g.shape[axis] != 1)
     )
     return np.reshape(np.sum(g, axis=axes), shape)
 

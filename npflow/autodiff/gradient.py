@@ -10,7 +10,7 @@ import functools
 
 from autograd.core import VJPNode, primitive_vjps, sparse_add, sparse_object_types, vspace
 from autograd.extend import defvjp
-from autograd.tracer import isbox, new_box, notrace_primitives, toposort, trace_stack
+from autograd.tracer import getval, isbox, new_box, notrace_primitives, toposort, trace_stack
 
 from npflow.autodiff import tree
 from npflow.errors import InputError
@@ -106,6 +106,8 @@ class Differentiated(VJPNode):
 
     def add(self, gradient, part):
         """The gradient in this node's value so far, and one more part of it, from another reader."""
+        if isinstance(getval(gradient), (tuple, list, dict)):  # of a function of several results
+            return vspace(gradient).add(gradient, part)
         return gradient + part
 
 

@@ -14,11 +14,13 @@ from npflow.validation import check_number
 class Adam(Described):
     r"""Gradient steps scaled by running averages of the gradient and of its square.
 
-    m <- beta1 m + (1 - beta1) g            v <- beta2 v + (1 - beta2) g^2
+    m <- beta1 m + g                        v <- beta2 v + g^2
     p <- p - rate * m_hat / (sqrt(v_hat) + epsilon)
-    m_hat = m / (1 - beta1^k)               v_hat = v / (1 - beta2^k)           at step k = 1, 2, ...
+    m_hat = (1 - beta1) / (1 - beta1^k) m   v_hat = (1 - beta2) / (1 - beta2^k) v       at step k = 1, 2, ...
 
-    m and v start at zero; dividing by 1 - beta^k takes away the bias of that start.
+    m and v start at zero; dividing by 1 - beta^k takes away the bias of that start. The paper has the factors
+    1 - beta where m and v are added up; here they wait for m_hat and v_hat, where they cost no pass over
+    the vector.
 
     Parameters
     ----------
@@ -68,24 +70,23 @@ class Adam(Described):
         """
         m, v = state["m"], state["v"]
         rate = self.learning_rate(step)
+        of_m = (1 - self.beta1) / (1 - self.beta1**step)
+        of_root = math.sqrt((1 - self.beta2) / (1 - self.beta2**step))
 
-        # m <- beta1 m + (1 - beta1) g
-        gradient *= 1 - self.beta1
+        # m <- beta1 m + g
         m *= self.beta1
         m += gradient
 
-        # v <- beta2 v + (1 - beta2) g^2, where g has got a factor 1 - beta1 that its square has to lose
+        # v <- beta2 v + g^2
         np.multiply(gradient, gradient, out=gradient)
-        gradient *= (1 - self.beta2) / (1 - self.beta1) ** 2
         v *= self.beta2
         v += gradient
 
-        # p <- p - rate * m_hat / (sqrt(v_hat) + epsilon), both corrections taken out of the vectors:
-        # sqrt(v_hat) + epsilon = (sqrt(v) + epsilon * root) / root,    root = sqrt(1 - beta2^k)
-        root = math.sqrt(1 - self.beta2**step)
+        # p <- p - rate * m_hat / (sqrt(v_hat) + epsilon), with the factors of both taken out of the vectors:
+        # sqrt(v_hat) + epsilon = of_root * (sqrt(v) + epsilon / of_root)
         np.sqrt(v, out=gradient)
-        gradient += self.epsilon * root
+        gradient += self.epsilon / of_root
         np.divide(m, gradient, out=gradient)
-        gradient *= rate * root / (1 - self.beta1**step)
+        gradient *= rate * of_m / of_root
         vector -= gradient
         return rate

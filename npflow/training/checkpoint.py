@@ -19,7 +19,7 @@ from npflow.description import describe, rebuild
 from npflow.errors import InputError
 from npflow.flow import Flow
 
-FORMAT = "npflow checkpoint 1"
+FORMAT = "npflow checkpoint 2"
 
 
 @dataclass(repr=False)

@@ -135,7 +135,7 @@ def fit(
         clock = time.perf_counter() - (run.history.seconds[-1] if run.history.seconds else 0.0)
         while run.step < steps and not interrupted.is_set():
             rows = run.next_rows()
-            loss = loss_of(x[rows], gradient)
+            loss = step_loss(loss_of, run, x[rows], gradient)
             norm = euclidean_norm(gradient)
             run.check_step(x[rows], loss, gradient, norm, clip_norm)
             if clip_norm is not None and norm > clip_norm:
@@ -171,6 +171,18 @@ def settings_of(flow, optimizer, batch_size, clip_norm, average, x, validation):
         "data": fingerprint(x),
         "validation": None if validation is None else fingerprint(validation),
     }
+
+
+def step_loss(loss_of, run, x, gradient):
+    """The loss of the rows `x`, its gradient in `gradient`; where no program can be made, what to do then."""
+    try:
+        return loss_of(x, gradient)
+    except InputError as error:
+        if isinstance(loss_of, PlainGradient):
+            raise
+        run.flow.nll(run.params, x)  # an error of the flow's own is raised here, as it is
+        sentence = f"{error.sentence}; fit(..., record=False) runs it without a program"
+        raise InputError(sentence, error.place) from error
 
 
 def euclidean_norm(vector):

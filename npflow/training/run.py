@@ -125,7 +125,8 @@ class Run:
             raise self.failure(
                 f"expected a finite gradient at step {self.step + 1}, got one that is not: the first is that of {path}"
             )
-        if clip_norm is None and norm > np.sqrt(np.finfo(gradient.dtype).max):
+        # Adam's v grows to some 1 / (1 - beta2) times the square.
+        if clip_norm is None and norm > np.sqrt(np.finfo(gradient.dtype).max * (1 - self.optimizer.beta2)):
             raise self.failure(
                 f"expected a gradient whose square {gradient.dtype} can hold, got one of norm {norm:.1e} at step "
                 f"{self.step + 1}: clip it with clip_norm"

@@ -193,3 +193,17 @@ def test_the_function_returned_has_the_name_and_docstring_of_the_function_given(
         """Half the square."""
 
     assert (value_and_grad(energy).__name__, value_and_grad(energy).__doc__) == ("energy", "Half the square.")
+
+
+def test_the_gradients_of_a_function_of_several_results_are_added_part_by_part():
+    params = {"a": np.array([1.0, 2.0, 3.0])}
+    split = lambda params: sum(anp.sum(part**2) for part in anp.array_split(params["a"], 2))
+    assert np.array_equal(value_and_grad(split)(params)[1]["a"], [2.0, 4.0, 6.0])
+
+    def both(matrix):
+        sign, log_det = anp.linalg.slogdet(matrix)
+        return sign * log_det
+
+    matrix = np.array([[2.0, 1.0], [0.5, 3.0]])
+    _, gradient = value_and_grad(lambda params: both(params["a"]))({"a": matrix})
+    np.testing.assert_allclose(gradient["a"], np.linalg.inv(matrix).T, rtol=1e-12)

@@ -1,15 +1,17 @@
 """The training loop: what it learns, keeps, refuses, and how it stops and goes on."""
 
+import re
 import signal
 import threading
 from dataclasses import dataclass
+from inspect import getsourcelines
 
 import numpy as np
 import pytest
 from kill_and_resume import killed_and_left_alone, same_bits
 
 from npflow import Flow, InputError, NonFiniteError, fit, load
-from npflow.autodiff import Layout, tree
+from npflow.autodiff import Layout, batches, tree
 from npflow.layers import ActNorm, Affine, AffineCoupling, Chain, Conv1x1, Layer, Permutation
 from npflow.models import glow
 from npflow.networks import MLP
@@ -199,6 +201,148 @@ def test_the_clock_of_the_history_goes_forward(x):
     _, _, history = run(x)
     assert history.seconds == sorted(history.seconds)
     assert history.seconds[0] > 0
+
+
+# ---------------------------------------------------------------- programs, slices and threads
+
+
+@pytest.fixture
+def recordings(monkeypatch):
+    """The number of rows of each recording that is made."""
+    rows, record = [], batches.record
+
+    def counting(loss, params, x):
+        rows.append(len(x))
+        return record(loss, params, x)
+
+    monkeypatch.setattr(batches, "record", counting)
+    return rows
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """Every batch is cut into five slices, or into its rows, where there are fewer."""
+    monkeypatch.setattr(batches, "SECONDS_A_LINE", 1e-15)
+    monkeypatch.setattr(batches, "MOST_SLICES", 5)
+
+
+EVERYTHING = {"average": 0.9, "clip_norm": 1.0, "optimizer": Adam(WarmupCosine(1e-2, 20))}
+
+
+def same_history(first, second):
+    measured = ("loss", "learning_rate", "gradient_norm", "validation_step", "validation_loss")
+    return all(getattr(first, name) == getattr(second, name) for name in measured)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_run_by_programs_has_the_bits_of_one_through_the_layers(dtype, x, recordings):
+    options = EVERYTHING | {"validation": (x[:7] + 0.1).astype(dtype)}
+    _, plain, plain_history = run(x.astype(dtype), record=False, **options)
+    assert recordings == []
+    _, by_program, history = run(x.astype(dtype), record=True, **options)
+    assert np.array_equal(vector(plain), vector(by_program))
+    assert same_history(plain_history, history)
+    assert len(history.loss) == 20
+
+
+def test_there_is_one_program_for_each_size_of_batch(x, recordings):
+    run(x, steps=20, batch_size=16)  # five epochs, each of three batches and a smaller one
+    assert recordings == [16, 2]
+
+
+def test_the_number_of_threads_makes_no_difference_to_a_bit(x, cut, recordings):
+    _, alone, history = run(x, threads=1, **EVERYTHING)
+    assert recordings == [16, 3, 4, 2, 1]
+    for threads in (2, 4, None):
+        _, params, other = run(x, threads=threads, **EVERYTHING)
+        assert np.array_equal(vector(params), vector(alone))
+        assert same_history(history, other)
+    _, plain, _ = run(x, record=False, **EVERYTHING)
+    np.testing.assert_allclose(vector(plain), vector(alone), rtol=1e-6, atol=1e-9)
+
+
+def test_a_run_resumed_with_another_number_of_threads_equals_one_left_alone(x, cut, tmp_path):
+    _, alone, whole = run(x, threads=2, **EVERYTHING)
+    for stop, threads in ((3, 1), (7, 4), (13, 3)):
+        _, resumed, history = run(
+            x, steps=stop, threads=threads, checkpoint=tmp_path / "run.npz", **EVERYTHING
+        )
+    _, resumed, history = run(x, threads=1, seed=9, checkpoint=tmp_path / "run.npz", **EVERYTHING)
+    assert np.array_equal(vector(resumed), vector(alone))
+    assert same_history(history, whole)
+
+
+def test_threads_end_with_the_run_whether_it_ends_well_or_not(x, cut):
+    run(x, steps=1)  # the progress bar may start a thread of its own
+    before = set(threading.enumerate())
+    run(x, threads=3)
+    flow, params = flow_and_params(x, Chain([ActNorm(), Exploding()]))
+    with pytest.raises(NonFiniteError):
+        fit(flow, params, x + 1, rng=np.random.default_rng(0), steps=99, threads=3, progress=False)
+    assert set(threading.enumerate()) == before
+
+
+@dataclass(frozen=True)
+class Branching(Layer):
+    """A layer that looks at the values of its rows."""
+
+    def init(self, rng, x):
+        return {"a": np.ones(1, x.dtype)}
+
+    def forward(self, params, x):
+        import autograd.numpy as anp
+
+        factor = 2.0 if anp.sum(x) > 0 else 1.0
+        return factor * params["a"] * x, 2 * anp.log(factor * params["a"]) * np.ones(len(x))
+
+    def inverse(self, params, z):
+        raise NotImplementedError
+
+
+def test_a_layer_that_cannot_be_recorded_is_named_by_its_line_and_trains_without_a_program(x):
+    lines, first = getsourcelines(Branching)
+    line = next(number for number, text in enumerate(lines, first) if "if anp.sum" in text)
+    flow, params = flow_and_params(x, Chain([ActNorm(), Branching()]))
+    options = {"steps": 20, "batch_size": 16, "progress": False}
+    with pytest.raises(InputError) as caught:
+        fit(flow, params, x, rng=np.random.default_rng(0), **options)
+    assert re.fullmatch(
+        rf"expected operations that are the same for every batch of one shape, .* at {re.escape(__file__)}:{line}: "
+        r"factor = 2\.0 if .*; fit\(\.\.\., record=False\) runs it without a program",
+        str(caught.value),
+    )
+    _, history = fit(flow, params, x, rng=np.random.default_rng(0), record=False, **options)
+    assert history.loss[-1] < history.loss[0]
+
+
+def test_an_error_of_a_layers_own_is_not_said_to_be_the_programs(x, tmp_path):
+    @dataclass(frozen=True)
+    class Picky(Affine):
+        def forward(self, params, x):
+            if len(x) < 16:
+                raise InputError("expected at least 16 rows")
+            return super().forward(params, x)
+
+    flow, params = flow_and_params(x, Picky())
+    for record in (True, False):
+        with pytest.raises(InputError, match=r"^expected at least 16 rows$"):
+            fit(
+                flow,
+                params,
+                x,
+                rng=np.random.default_rng(0),
+                batch_size=16,
+                record=record,
+                progress=False,
+            )
+
+
+def test_a_flow_without_parameters_trains_nothing_and_fails_at_nothing(x):
+    flow, params = flow_and_params(x, Permutation())
+    options = {"steps": 3, "batch_size": 50, "progress": False}
+    for record in (True, False):
+        _, history = fit(flow, params, x, rng=np.random.default_rng(0), record=record, **options)
+        assert history.loss == pytest.approx(3 * [-np.mean(flow.log_prob(params, x))])
 
 
 # ---------------------------------------------------------------- stopping and going on
@@ -485,6 +629,8 @@ def test_a_gradient_too_large_to_square_in_float32_is_clipped_not_refused(x):
         ({"steps": 2.5}, "expected steps to be an integer, got 2.5"),
         ({"batch_size": 51}, "expected batch_size to be at most 50, the 50 rows of x, got 51"),
         ({"batch_size": 0}, "expected batch_size to be at least 1, got 0"),
+        ({"threads": 0}, "expected threads to be at least 1, got 0"),
+        ({"threads": "2"}, "expected threads to be an integer, got '2'"),
         ({"checkpoint_every": 0}, "expected checkpoint_every to be at least 1, got 0"),
         ({"clip_norm": 0}, "expected clip_norm to be a finite number above 0, got 0"),
         ({"average": 1}, "expected average to be a finite number at least 0 below 1, got 1"),

@@ -123,9 +123,10 @@ def last_readers(tape, roots):
 def gradient_slots(tape, roots):
     """The slots of results that are a parameter's gradient: they go straight to its place in the vector."""
     slots = {}
-    for leaf, (parameter, gradient) in enumerate(zip(tape.parameters, tape.gradients)):
+    for leaf, (parameter, gradient) in enumerate(zip(tape.parameters, tape.gradients or ())):
         if (
             isinstance(gradient, Value)
+            and gradient.place.backward
             and gradient not in slots
             and gradient is not tape.value
             and gradient in tape.calls

@@ -14,6 +14,8 @@ CONCATENATE = numpy_wrapper.concatenate_args.fun
 ARRAY = numpy_wrapper.array_from_args.fun
 
 WITH_OUT = {np.dot, np.sum, np.prod, np.max, np.min, np.mean, np.take, np.cumsum, np.clip, CONCATENATE}
+# As methods they take half the time: numpy.sum first looks for a reason not to be one.
+METHODS = {np.sum: "sum", np.prod: "prod", np.max: "max", np.min: "min", np.mean: "mean", np.take: "take"}
 MODULES = {"np": np, "np.linalg": np.linalg, "np.fft": np.fft}
 PUBLIC = {}
 for module, namespace in MODULES.items():
@@ -37,6 +39,7 @@ def takes_out(call):
     example = call.example
     return (
         call.is_array
+        and not call.views
         and example.ndim > 0
         and example.size > 0
         and (example.flags.c_contiguous or (example.flags.f_contiguous and call.function not in WITH_OUT))
@@ -81,6 +84,8 @@ class Spelling:
             return f"np.array({self.listed([Text(f'[{parts}]'), *array_args], array_kwargs)})"
         if out:
             options["out"] = Text(out)
+        if function in METHODS and isinstance(first, Value):
+            return f"{self.argument(first)}.{METHODS[function]}({self.listed(rest, options)})"
         return f"{self.function(function)}({self.listed(call.arguments, options)})"
 
     def listed(self, arguments, options):
@@ -121,7 +126,7 @@ class Spelling:
             if isinstance(argument, list):
                 return f"[{inside}]"
             return f"({inside},)" if len(argument) == 1 else f"({inside})"
-        if argument is None or argument is Ellipsis or isinstance(argument, (bool, int, str)):
+        if argument is None or argument is Ellipsis or type(argument) in (bool, int, str):
             return repr(argument) if argument is not Ellipsis else "..."
         if type(argument) is float and math.isfinite(argument):
             return repr(argument)
@@ -152,7 +157,9 @@ class Spelling:
     def index(self, index):
         """What stands between the brackets."""
         if isinstance(index, tuple) and index:
-            return ", ".join(map(self.index, index))
+            return ", ".join(self.index(i) if isinstance(i, slice) else self.argument(i) for i in index) + (
+                "," if len(index) == 1 else ""
+            )
         if isinstance(index, slice):
             ends = ["" if end is None else self.argument(end) for end in (index.start, index.stop)]
             step = "" if index.step is None else f":{self.argument(index.step)}"
@@ -169,11 +176,12 @@ def content(array):
 def _definition(name, array):
     """A name for a constant array, and the expression that makes it, or None where it takes too many words."""
     dtype = f"np.{array.dtype.type.__name__}"
-    if array.dtype.kind not in "fiub" or not array.flags.c_contiguous or not np.isfinite(array).all():
+    plain = array.dtype.kind in "fiub" and array.dtype.isnative and array.dtype.itemsize <= 8
+    if not plain or not array.flags.c_contiguous or not np.isfinite(array).all():
         return name, None
     shape, first = array.shape, array.flat[0].item() if array.size else 0
-    if array.size > 1 and array.tobytes() == np.full(shape, first, array.dtype).tobytes():
-        word = {0: "zeros", 1: "ones"}.get(first)
+    if array.ndim and array.tobytes() == np.full(shape, first, array.dtype).tobytes():
+        word = {"0.0": "zeros", "1.0": "ones"}.get(repr(float(first)))  # -0.0 is not 0.0
         if word:
             return f"{word}_{'x'.join(map(str, shape))}", f"np.{word}({shape}, {dtype})"
         return name, f"np.full({shape}, {first!r}, {dtype})"

@@ -7,6 +7,7 @@ that no layer has to say a word about it.
 
 import ast
 import functools
+import importlib.util
 import linecache
 import re
 import sys
@@ -16,8 +17,12 @@ import autograd
 
 from npflow.autodiff.program.tape import Place
 
-# The machinery's own files: autograd, and npflow/autodiff.
-HIDDEN = tuple(f"{path}/" for path in (Path(autograd.__file__).parent, Path(__file__).parents[1]))
+# The machinery's own files: npflow/autodiff, autograd, and what may call back from below.
+HIDDEN = (
+    Path(__file__).parents[1],
+    Path(autograd.__file__).parent,
+    *(Path(importlib.util.find_spec(name).origin).parent for name in ("numpy", "scipy")),
+)
 
 
 @functools.cache
@@ -35,12 +40,17 @@ def frames_of_code(last):
         frame = frame.f_back
 
 
-def line_of(frames):
-    """The line that the innermost of the frames is at, as text: file, number and code."""
-    for frame in frames:
-        filename, line = frame.f_code.co_filename, frame.f_lineno
-        return f"{filename}:{line}: {linecache.getline(filename, line).strip()}"
-    return "an unknown line"
+def spot_of(frames):
+    """The file and the number of the line that the innermost of the frames is at, if there is one."""
+    return next(((frame.f_code.co_filename, frame.f_lineno) for frame in frames), None)
+
+
+def line_at(spot):
+    """A line as text: file, number and code."""
+    if spot is None:
+        return "an unknown line"
+    filename, line = spot
+    return f"{filename}:{line}: {linecache.getline(filename, line).strip()}"
 
 
 def place_of(frames, visits):
@@ -64,7 +74,7 @@ def place_of(frames, visits):
 
 def _owner(frames):
     """What names begin with, and the layer as text, from the objects whose methods are running."""
-    path, title, parent, parent_locals = [], "", None, {}
+    path, layer, parent, parent_locals = [], None, None, {}
     for frame in reversed(frames):
         code = frame.f_code
         if not code.co_argcount or code.co_varnames[0] != "self":
@@ -72,23 +82,31 @@ def _owner(frames):
         variables = frame.f_locals
         owner = variables["self"]
         if owner is not parent:
-            path += _label(parent, parent_locals, owner)
+            path += _label(parent, parent_locals, owner, variables)
             if hasattr(owner, "inverse") or (hasattr(owner, "log_prob") and parent is not None):
-                title = _title(path, owner)
+                layer = (path.copy(), owner)
         parent, parent_locals = owner, variables
     # The chain's own lines, between two layers, belong to the layer before them.
     part = _part_at(parent, parent_locals)
     if part is not None:
         path += _label(parent, parent_locals, part)
-        title = _title(path, part)
-    return "_".join(path), title
+        layer = (path, part)
+    if layer is None:
+        return "_".join(path), ""
+    words, code = " ".join(layer[0]), " ".join(repr(layer[1]).split())
+    return "_".join(path), f"{words}: {code}" if words else code
 
 
-def _label(parent, variables, child):
+def _label(parent, variables, child, child_variables=None):
     """The words that a child adds to the names: none, its field's, or its class's."""
-    for field, value in getattr(parent, "__dict__", {}).items():
-        if value is child:
-            return {"network": [], "layer": [] if _sequence(child) else [_word(child)]}.get(field, [field])
+    fields = [field for field, value in getattr(parent, "__dict__", {}).items() if value is child]
+    if len(fields) > 1:  # one network in two places: it runs where its parameters are from
+        params, mine = variables.get("params"), (child_variables or {}).get("params")
+        named = isinstance(params, dict) and mine is not None
+        fields = [field for field in fields if named and params.get(field) is mine] or fields
+    if fields:
+        words = {"network": [], "layer": [] if _sequence(child) else [_word(child)]}
+        return words.get(fields[0], [fields[0]])
     field, parts = _sequence(parent) or ("", ())
     for index in [variables.get("index"), *range(len(parts))]:
         if isinstance(index, int) and index < len(parts) and parts[index] is child:
@@ -113,10 +131,6 @@ def _part_at(owner, variables):
 def _word(owner):
     """The last word of a class's name: AffineCoupling is a coupling."""
     return re.findall(r"[A-Z]?[^A-Z]+|[A-Z]+", type(owner).__name__)[-1].lower()
-
-
-def _title(path, owner):
-    return f"{' '.join(path)}: {' '.join(repr(owner).split())}"
 
 
 @functools.lru_cache(maxsize=256)

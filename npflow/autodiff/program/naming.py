@@ -1,22 +1,24 @@
 """Names for the values of a program: they tell where a value comes from."""
 
 import keyword
-import re
 from collections import defaultdict
 
 
-def input_name(path):
-    """An input's name from its path in the tree: layer/3/0/weight is layer03_0_weight."""
+def input_name(path, prefix=""):
+    """An input's name from its path in the tree, and from the prefix of the names of what reads it.
+
+    Of layer 3 of a chain, whose values are layer03_..., the parameter layer/3/0/weight is layer03_0_weight.
+    """
     first, *rest = path.split("/")
-    if rest and rest[0].isdigit():
+    if rest and rest[0].isdigit() and prefix.startswith(f"{first}{int(rest[0]):02d}"):
         first, *rest = f"{first}{int(rest[0]):02d}", *rest[1:]
     return identifier("_".join([first, *rest]))
 
 
 def identifier(text):
     """Text as a Python name."""
-    text = re.sub(r"\W", "_", text)
-    return f"_{text}" if not text or text[0].isdigit() or keyword.iskeyword(text) else text
+    text = "".join(letter if f"_{letter}".isidentifier() else "_" for letter in text)
+    return text if text.isidentifier() and not keyword.iskeyword(text) else f"_{text}"
 
 
 def name_values(inputs, calls, gradient_of):
@@ -26,7 +28,7 @@ def name_values(inputs, calls, gradient_of):
     before add the function that made them. Where a statement was run again (a loop), its values are
     numbered. What the backward pass computes is called after the value it is the gradient of.
     """
-    taken = {"np", "forward", "backward", "saved", "constants", "buffers"}
+    taken = {"np", "slice", "parameters", "data", "saved", "buffers", "gradient"}  # in the text already
 
     def give(value, name):
         unique, count = name, 1
@@ -37,7 +39,7 @@ def name_values(inputs, calls, gradient_of):
         value.name = unique
 
     for value in inputs:
-        give(value, input_name(value.name))
+        give(value, input_name(value.name, value.place.prefix))
     ahead = [value for value in calls if not value.place.backward]
     statements = defaultdict(list)
     for value in ahead:

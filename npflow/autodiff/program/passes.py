@@ -3,6 +3,7 @@
 All passes keep every result to the bit: they leave out work, and never do it in another order.
 """
 
+import itertools
 from collections import Counter
 from dataclasses import replace
 
@@ -37,6 +38,8 @@ def identities(tape):
 
 def _same(call):
     """Which argument a call returns as it is, if any."""
+    if len(call.arguments) != 2 or call.options:
+        return None
     places = {
         np.multiply: (0, 1),
         np.true_divide: (1,),
@@ -114,9 +117,10 @@ def scalars(tape):
         ]
         if all(argument is not None for argument in ones):
             if call.function is np.multiply and any(map(_is_one, ones)):
-                kept = next(argument for argument in ones if not _is_one(argument))
-                number[call] = kept
-                return call
+                kept = next((argument for argument in ones if isinstance(argument, Value)), None)
+                if kept is not None and np.result_type(kept.example) == call.example.dtype:
+                    number[call] = kept
+                    return call
             small = replace(call, arguments=tuple(ones), example=call.example.flat[0])
             number[call] = small
             return small, call
@@ -177,6 +181,22 @@ def by_layer(tape):
     return replace(tape, calls=(*ahead, *behind))
 
 
+def distinct_names(tape):
+    """Number the names of calls that have one name, such as an array and the number that it is throughout."""
+    taken = {value.name for value in (*tape.parameters, *tape.data, *tape.calls)}
+    seen = set()
+
+    def rename(call):
+        if call.name not in seen:
+            seen.add(call.name)
+            return call
+        name = next(name for count in itertools.count(2) if (name := f"{call.name}_{count}") not in taken)
+        taken.add(name)
+        return replace(call, name=name)
+
+    return tape.rewrite(rename)
+
+
 ALL = (
     constants,
     identities,
@@ -187,4 +207,5 @@ ALL = (
     casts,
     dead_code,
     by_layer,
+    distinct_names,
 )

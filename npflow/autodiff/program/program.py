@@ -14,7 +14,7 @@ from npflow.autodiff.gradient import value_and_grad
 from npflow.autodiff.program import passes, statistics
 from npflow.autodiff.program.buffers import ALIGNMENT, plan
 from npflow.autodiff.program.naming import name_values
-from npflow.autodiff.program.recording import Recording
+from npflow.autodiff.program.recording import LOCK, Recording
 from npflow.autodiff.program.writing import write
 from npflow.autodiff.threads import one_blas_thread
 from npflow.errors import InputError
@@ -63,17 +63,18 @@ def record(fun, params, *args, gradient=True):
     names = list(inspect.signature(fun).parameters)[1 : 1 + len(args)]
     names += [f"argument{number}" for number in range(len(names) + 1, len(args) + 1)]
     recording = Recording()
-    try:
-        tape = recording.record(fun, params, args, names, gradient)
-    except InputError:
-        raise
-    except Exception as error:
-        _explain(error, recording, fun, params, args, gradient)
-    name_values((*tape.parameters, *tape.data), tape.calls, recording.gradient_of)
-    for change in passes.ALL:
-        tape = change(tape)
-    program = Program(fun, params, args, names, tape)
-    _prove(program, fun, params, args)
+    with LOCK:  # the plain function runs here too
+        try:
+            tape = recording.record(fun, params, args, names, gradient)
+        except InputError:
+            raise
+        except Exception as error:
+            _explain(error, recording, fun, params, args, gradient)
+        name_values((*tape.parameters, *tape.data), tape.calls, recording.gradient_of)
+        for change in passes.ALL:
+            tape = change(tape)
+        program = Program(fun, params, args, names, tape)
+        _prove(program, fun, params, args)
     return program
 
 
@@ -104,7 +105,7 @@ class Program:
     def __init__(self, fun, params, args, names, tape):
         buffers = plan(tape)
         self.name = getattr(fun, "__name__", type(fun).__name__)
-        self.names, self.with_gradient = names, bool(tape.gradients) or not tape.parameters
+        self.names, self.with_gradient = names, tape.gradients is not None
         self.leaves = [(path, _kept(leaf, tree.is_trained(leaf))) for path, leaf in tree.items(params)]
         self.arguments = [
             [(path, _kept(leaf, isinstance(leaf, np.ndarray))) for path, leaf in tree.items(arg, name)]
@@ -140,6 +141,8 @@ class Program:
         workspace = self.take_workspace()
         try:
             value = self.run(parameters, data, workspace)
+            if isinstance(value, np.ndarray):  # it may lie in the workspace, or be an argument
+                value = value.copy(order="K")
             return (value, workspace.gradient.copy()) if self.with_gradient else value
         finally:
             self.give_workspace(workspace)
@@ -187,7 +190,7 @@ class Program:
                         f"{array.shape}: a program is for the shapes it was recorded with; record one for these too"
                     )
                 yield array
-            elif leaf is not kept and not np.array_equal(leaf, kept):
+            elif not _is_same(leaf, kept):
                 raise InputError(
                     f"expected {path!r} to be the constant that the program was recorded with, {_short(kept)}, "
                     f"got {_short(leaf)}: record a program for it"
@@ -253,8 +256,19 @@ class Expected:
 
 
 def _kept(leaf, read):
-    """What a program remembers of a leaf: its shape if it is read at each call, itself if it is a constant."""
-    return Expected(np.asarray(leaf)) if read else leaf
+    """What a program remembers of a leaf: its shape if it is read at each call, a copy if it is a constant."""
+    if read:
+        return Expected(np.asarray(leaf))
+    return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+
+
+def _is_same(leaf, kept):
+    """Whether a constant is the one that was recorded: to the bit, as 1 / 0.0 is not 1 / -0.0."""
+    if isinstance(kept, (np.ndarray, np.generic, int, float, complex)):
+        mine, theirs = np.asarray(leaf), np.asarray(kept)
+        same_kind = type(leaf) is type(kept) and (mine.shape, mine.dtype) == (theirs.shape, theirs.dtype)
+        return same_kind and mine.tobytes() == theirs.tobytes()
+    return leaf is kept or np.array_equal(leaf, kept)
 
 
 def _explain(error, recording, fun, params, args, gradient):
@@ -272,22 +286,32 @@ def _prove(program, fun, params, args):
 
     Other values: what was read off an array in a way that nothing notices would stay as it was recorded.
     """
-    params = tree.build(
+    other = tree.build(
         lambda _, leaf: (
             np.asarray(leaf) * np.asarray(leaf).dtype.type(1 + 2**-10) if tree.is_trained(leaf) else leaf
         ),
         params,
     )
-    backwards = lambda _, leaf: leaf[::-1].copy() if isinstance(leaf, np.ndarray) and leaf.ndim else leaf
-    args = [tree.build(backwards, arg) for arg in args]
+    backwards = lambda _, leaf: leaf[::-1].copy("K") if isinstance(leaf, np.ndarray) and leaf.ndim else leaf
+    reverse = [tree.build(backwards, arg) for arg in args]
+    plain = value_and_grad(fun) if program.with_gradient else fun
     with one_blas_thread(), np.errstate(all="ignore"):
+        for params, args in ((other, reverse), (other, args), (params, args)):  # noqa: B020
+            try:
+                result = plain(params, *args)
+            except Exception as error:  # such as a matrix that is no longer positive definite
+                failed = error
+            else:
+                break
+        else:
+            raise failed
         if program.with_gradient:
-            value, leaves = value_and_grad(fun)(params, *args)
+            value, leaves = result
             gradient = tree.Layout(params).pack(leaves)
             got, got_gradient = program(params, *args)
             same = np.array_equal(gradient, got_gradient, equal_nan=True)
         else:
-            value, got, same = fun(params, *args), program(params, *args), True
+            value, got, same = result, program(params, *args), True
     if not same or not np.array_equal(value, got, equal_nan=True):
         raise InputError(
             f"expected {program.name} to give the same result whenever it is called with the same values, as a "

@@ -17,9 +17,16 @@ from npflow.autodiff.program import frames
 from npflow.autodiff.program.tape import Place, Tape, Value
 from npflow.errors import InputError
 
-LOCK = threading.Lock()  # autograd's stack of traces is one for the whole process
+LOCK = threading.RLock()  # autograd's stack of traces is one for the whole process
 
-SHAPES_FROM_VALUES = {"argwhere", "compress", "extract", "flatnonzero", "nonzero", "unique"}
+SHAPES_FROM_VALUES = {
+    *("argwhere", "bincount", "compress", "extract", "flatnonzero", "intersect1d", "nonzero", "setdiff1d"),
+    *("setxor1d", "trim_zeros", "union1d", "unique"),
+}
+
+# Which argument of these functions is a size.
+SIZES = {"arange": 0, "empty": 0, "eye": 0, "full": 0, "identity": 0, "ones": 0, "tri": 0, "zeros": 0}
+SIZES |= {"broadcast_to": 1, "repeat": 1, "reshape": 1, "tile": 1}
 
 
 class Recorded(Node):
@@ -78,7 +85,7 @@ class Sealed(numpy_boxes.ArrayBox):
     __slots__ = []
 
     def _refuse(self, *args, **kwargs):
-        line = frames.line_of(frames.frames_of_code(Recording.record.__code__))
+        line = Recording.running.line() if Recording.running else "a line after the recording"
         raise InputError(
             "expected operations that are the same for every batch of one shape, as a program repeats them, got a "
             f"branch on the value of an array, or a number read off it (bool, float, int or item), at {line}"
@@ -87,7 +94,8 @@ class Sealed(numpy_boxes.ArrayBox):
     __bool__ = __float__ = __int__ = __complex__ = __index__ = item = tolist = __array__ = _refuse
 
 
-SCALARS = (bool, int, float, np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.intp)
+SCALARS = (bool, int, float, np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8)
+SCALARS += (np.uint16, np.uint32, np.uint64)
 
 
 @contextmanager
@@ -112,7 +120,9 @@ class Recording:
     def __init__(self):
         self.calls = []
         self.origin = None  # the value whose derivative is being worked out
+        self.latest = None  # the same, or between two of them the one before: the backward pass has begun
         self.visits = {}
+        self.spots = {}  # for each statement: its file and the number of its line
         self.gradient_of = {}  # for the value of a gradient: what it is the gradient of
 
     def add(self, example, fun, args, arguments, options):
@@ -147,8 +157,10 @@ class Recording:
         masks = name == "__getitem__" and any(
             isinstance(a, Value) and a.is_array and a.example.dtype == bool for a in arguments[1:]
         )
-        if name in SHAPES_FROM_VALUES or masks:
-            what = "an index by a mask" if masks else name
+        found = name == "where" and len(arguments) == 1
+        sized = any(isinstance(a, Value) for a in arguments[SIZES.get(name, len(arguments)) :][:1])
+        if name in SHAPES_FROM_VALUES or masks or found or sized:
+            what = "an index by a mask" if masks else f"{name} of a condition alone" if found else name
             raise InputError(
                 f"expected results whose shapes depend on shapes alone, as a program repeats them, got {what} at "
                 f"{self.line()}"
@@ -161,10 +173,13 @@ class Recording:
 
     def place(self):
         """Where the value made now comes from."""
-        if self.origin is not None:
-            place = self.origin.place
-            return Place(place.prefix, place.title, backward=True, statement=self.origin)
-        return frames.place_of(list(frames.frames_of_code(Recording.record.__code__)), self.visits)
+        if self.latest is not None:
+            place = self.latest.place
+            return Place(place.prefix, place.title, backward=True, statement=self.latest)
+        running = list(frames.frames_of_code(Recording.record.__code__))
+        place = frames.place_of(running, self.visits)
+        self.spots[place.statement] = frames.spot_of(running)
+        return place
 
     def settle(self, parameters):
         """Give each parameter, and what its gradient is added up from, the place of the layer that reads it."""
@@ -178,15 +193,19 @@ class Recording:
                 call.place = replace(call.place, prefix=place.prefix, title=place.title)
 
     def line(self):
-        """The line of code outside the machinery that runs now."""
-        return frames.line_of(frames.frames_of_code(Recording.record.__code__))
+        """The line of code outside the machinery that runs now, or whose derivative is being worked out."""
+        running = frames.frames_of_code(Recording.record.__code__)
+        return frames.line_at(frames.spot_of(running) or self.spot_of_derivative())
+
+    def spot_of_derivative(self):
+        """The file and line of the statement whose derivative is being worked out."""
+        return self.spots.get(self.latest.place.statement) if self.latest else None
 
     def line_of_error(self, error):
         """The line of code outside the machinery that an error came from."""
         frames_inward = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        return frames.line_of(
-            frame for frame in reversed(frames_inward) if frames.is_code(frame.f_code.co_filename)
-        )
+        running = (frame for frame in reversed(frames_inward) if frames.is_code(frame.f_code.co_filename))
+        return frames.line_at(frames.spot_of(running) or self.spot_of_derivative())
 
     def differentiate(self, origin, vjp, gradient):
         """Work out `vjp(gradient)`, the gradients in what `origin` was computed from."""
@@ -199,6 +218,7 @@ class Recording:
     def derivative_of(self, origin):
         """While it is open, calls belong to the derivative of a value, and so to the backward pass."""
         before, self.origin = self.origin, origin if isinstance(origin, Value) else None
+        self.latest = self.origin or self.latest
         try:
             yield
         finally:
@@ -208,7 +228,7 @@ class Recording:
         """Run the function, and its gradient if it is asked for; the tape, and the input boxes' values."""
         parameters, data = [], []
         with LOCK, sealed_boxes(), trace_stack.new_trace() as trace:
-            Recording.running = self
+            before, Recording.running = Recording.running, self  # one recording may start another
 
             def box(inputs, path, leaf):
                 inputs.append(Value(leaf, name=path))
@@ -230,16 +250,19 @@ class Recording:
                 if gradient:
                     value, gradients = differentiate(fun, boxed, boxes, Gradient)
                 else:
-                    value, gradients = fun(boxed, *boxes), {}
+                    value, gradients = fun(boxed, *boxes), None
             finally:
-                Recording.running = None
+                Recording.running = before
+        if not isbox(value) and _holds_box(value):
+            raise InputError(
+                f"expected one array from the function that is recorded, got a {type(value).__name__}"
+            )
         self.settle(parameters)
-        leaves = [
-            leaf for (_, leaf), (_, mine) in zip(tree.items(gradients), tree.items(boxed)) if isbox(mine)
-        ]
-        return Tape(
-            tuple(parameters), tuple(data), tuple(self.calls), value_of(value), tuple(map(value_of, leaves))
-        )
+        leaves = None
+        if gradient:
+            pairs = zip(tree.items(gradients), tree.items(boxed))
+            leaves = tuple(value_of(leaf) for (_, leaf), (_, mine) in pairs if isbox(mine))
+        return Tape(tuple(parameters), tuple(data), tuple(self.calls), value_of(value), leaves)
 
 
 def may_share_memory(result, argument):

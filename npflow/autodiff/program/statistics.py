@@ -55,7 +55,7 @@ def flops(call):
         return 2 * np.size(call.example) * (inner[-1] if inner else 1)
     if is_ufunc(call.function):
         return np.size(call.example)
-    return max(np.size(_example(argument)) for argument in (call, *call.arguments))
+    return max(np.size(_example(argument)) for argument in (call, *call.arguments) if _is_numeric(argument))
 
 
 def bytes_moved(call):
@@ -82,7 +82,7 @@ def table(costs):
     """The costs by layer as text."""
     rows = [(title.split(":")[0] or "outside the layers", *pair) for title, pair in costs.items()]
     sums = [sum((row[side] for row in rows), Cost()) for side in (1, 2)]
-    width = max(len(row[0]) for row in rows) + 2
+    width = max((len(row[0]) for row in rows), default=3) + 2
     columns = f"{'lines':>8}{'Mflop':>9}{'MB moved':>10}{'MB held':>9}"
     text = [
         f"{'':{width}}{'forward':>36}{'backward':>38}",

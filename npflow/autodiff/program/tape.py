@@ -83,20 +83,21 @@ class Tape:
         The result of each call, in the order in which they are made.
     value : Value or constant
         What the function returns.
-    gradients : tuple
-        For each parameter the gradient: a Value, a constant, or None where it is zero.
+    gradients : tuple or None
+        For each parameter the gradient: a Value, a constant, or None where it is zero. None where the tape has
+        no backward pass.
     """
 
     parameters: tuple
     data: tuple
     calls: tuple
     value: object
-    gradients: tuple = ()
+    gradients: tuple | None = None
 
     @property
     def results(self):
         """The values that a program returns."""
-        return tuple(result for result in (self.value, *self.gradients) if isinstance(result, Value))
+        return tuple(result for result in (self.value, *(self.gradients or ())) if isinstance(result, Value))
 
     def rewrite(self, change):
         """The tape after `change(call)` of each call, whose arguments are what became of the earlier ones.
@@ -117,6 +118,5 @@ class Tape:
             if new[-1] is not call:
                 became[call] = new[-1]
         where = lambda result: became.get(result, result) if isinstance(result, Value) else result
-        return replace(
-            self, calls=tuple(calls), value=where(self.value), gradients=tuple(map(where, self.gradients))
-        )
+        gradients = None if self.gradients is None else tuple(map(where, self.gradients))
+        return replace(self, calls=tuple(calls), value=where(self.value), gradients=gradients)

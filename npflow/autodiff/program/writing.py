@@ -4,6 +4,8 @@ import itertools
 import textwrap
 from dataclasses import dataclass
 
+import numpy as np
+
 from npflow.autodiff.program.calls import Spelling, is_transpose
 from npflow.autodiff.program.tape import Value
 
@@ -40,19 +42,29 @@ def write(tape, plan, head):
     saved = _saved(ahead, behind, tape)
 
     sources = {"parameters": tape.parameters, "data": tape.data}
-    lines = _body(ahead, plan, spelling, buffers, sources)
-    value = spelling.argument(tape.value)
-    if tape.gradients:
+    lines = _body(ahead, plan, spelling, buffers, sources, [tape.value])
+    value = spelling.argument(tape.value) + ("[()]" if isinstance(tape.value, np.generic) else "")
+    if tape.gradients is not None:
         lines += ["", f"return {value}, {_tuple(saved)}"]
     else:
         lines += ["", f"return {value}"]
-    functions = ["", "", *_function("forward(parameters, data, buffers)", lines)]
-    if tape.gradients:
-        lines = _body(behind, plan, spelling, buffers, sources | {"saved": saved})
+    what = (
+        "The value, and what the backward pass reads of the way there."
+        if tape.gradients is not None
+        else "The value."
+    )
+    functions = ["", "", *_function("forward(parameters, data, buffers)", what, lines)]
+    if tape.gradients is not None:
+        lines = _body(behind, plan, spelling, buffers, sources | {"saved": saved}, tape.gradients)
         lines += _copies(tape, plan, spelling)
         signature = "backward(parameters, data, saved, buffers, gradient)"
-        functions += ["", "", *_function(signature, lines or ["pass"])]
-    top = [f"# {line}" for line in head.splitlines()] + ["", "import numpy as np", ""]
+        what = "Write the gradient in each parameter to its place."
+        functions += ["", "", *_function(signature, what, lines)]
+    top = [f"# {piece}" for line in head.splitlines() for piece in textwrap.wrap(line, WIDTH - 2)] + [
+        "",
+        "import numpy as np",
+        "",
+    ]
     return Script(
         "\n".join([*top, *spelling.definitions, *functions]) + "\n", spelling.namespace, tuple(buffers)
     )
@@ -62,7 +74,7 @@ def _saved(ahead, behind, tape):
     """What the forward pass makes and the backward pass, or the gradient, reads, by its first reader."""
     made = set(ahead)
     reads = [read for call in behind for read in _reads(call)]
-    reads += [_origin(gradient) for gradient in tape.gradients if isinstance(gradient, Value)]
+    reads += [_origin(gradient) for gradient in tape.gradients or () if isinstance(gradient, Value)]
     return tuple(dict.fromkeys(value for value in reads if value in made))
 
 
@@ -76,12 +88,13 @@ def _origin(value):
     return _origin(value.arguments[0]) if is_transpose(value) else value
 
 
-def _body(calls, plan, spelling, buffers, sources):
-    """The calls as lines; where a layer starts, a comment, and names for what it reads."""
+def _body(calls, plan, spelling, buffers, sources, results):
+    """The calls as lines; where a layer starts, a comment, and names for what it reads; and for the results."""
     lines, named = [], set()
     for title, section in itertools.groupby(calls, key=lambda call: call.place.title):
         section = list(section)
-        lines += ["", f"# ---- {title or 'outside the layers'}"[: WIDTH - len(INDENT)]]
+        title = f"# ---- {title or 'outside the layers'}"
+        lines += ["", textwrap.shorten(title, WIDTH - len(INDENT), placeholder=" ...")]
         reads = {read for call in section for read in _reads(call)} - named
         named |= reads
         for source, values in sources.items():
@@ -96,6 +109,9 @@ def _body(calls, plan, spelling, buffers, sources):
             elif slot is not None:
                 out = f"buffers[{buffers.setdefault(slot, len(buffers))}]"
             lines.append(f"{call.name} = {spelling.call(call, out)}")
+    reads = {_origin(result) for result in results if isinstance(result, Value)} - named
+    for source, values in sources.items():
+        lines += _unpacked(source, values, reads)
     return lines
 
 
@@ -120,8 +136,8 @@ def _copies(tape, plan, spelling):
     return ["", "# ---- gradients that are made elsewhere", *lines] if lines else []
 
 
-def _function(signature, lines):
-    text = [f"def {signature}:"]
+def _function(signature, what, lines):
+    text = [f"def {signature}:", f'{INDENT}"""{what}"""']
     for line in lines:
         long = line.startswith(("(", "return")) and len(line) > WIDTH - len(INDENT)
         text += [f"{INDENT}{piece}".rstrip() for piece in (_wrapped(line) if long else [line])]

@@ -1,0 +1,205 @@
+# %% [markdown]
+# # Read the gradient: the backward pass of a coupling, line by line
+#
+# `fit` does not differentiate at every step. It records the loss and its gradient once, and repeats what was
+# recorded: a *program*, straight-line NumPy, forward and backward. Here is the program of one affine coupling, whole:
+# its source, the formula of each derivative beside it, a check against finite differences, and a debugger in it.
+
+# %%
+import argparse
+import contextlib
+import io
+import json
+import pdb
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy.differentiate import derivative
+
+from npflow import Flow, datasets
+from npflow.autodiff import Layout, record, value_and_grad
+from npflow.layers import AffineCoupling
+from npflow.networks import MLP
+from npflow.priors import Normal
+
+parser = argparse.ArgumentParser(description="The program of one coupling layer, line by line.")
+parser.add_argument("--out", type=Path, default=Path("out/read_the_gradient"), help="where the page goes")
+parser.add_argument("--quick", action="store_true", help="the same: it takes seconds")
+options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
+options.out.mkdir(parents=True, exist_ok=True)
+
+# %% [markdown]
+# ## A flow of one layer
+#
+# `x = (a, b)`; a network of `a` scales and shifts `b`. A new coupling is the identity, so its parameters are moved
+# away from where they start: then there is something to see.
+
+# %%
+rng = np.random.default_rng(0)
+x = datasets.moons(256, rng=rng)
+flow = Flow(AffineCoupling(MLP((16,), "tanh")), Normal(2))
+start = flow.init(rng, x)
+layout = Layout(start)
+params = layout.unpack(layout.pack(start) + 0.3 * rng.standard_normal(layout.size), start)
+
+# %% [markdown]
+# ## Record it
+#
+# `record` runs `value_and_grad(flow.nll)` once and writes down every NumPy call. What no result needs is left out,
+# what is computed twice is computed once, and a result is written where one that nobody reads any more was.
+# `print(program)` says what it costs.
+
+# %%
+program = record(flow.nll, params, x)
+print(program)
+
+# %% [markdown]
+# ## All of it
+#
+# Names tell where a value comes from: `coupling_h` is the variable `h` of the coupling's network, and
+# `grad_coupling_h` the gradient of the loss in it. A name with a function's behind it (`coupling_h_dot`) is a value
+# that has no variable of its own on the way.
+
+# %%
+print(program.source)
+
+# %% [markdown]
+# ## The formula of each line
+#
+# A bar is a gradient: `h` with a bar is dL/dh, as large as `h`. Read the backward pass from the loss down: each
+# line takes the gradient in what was computed, and gives the gradient in what it was computed from.
+
+# %%
+FORWARD = {
+    "coupling_first": r"$a$, the half that stays",
+    "coupling_second": r"$b$, the half that is transformed",
+    "coupling_h": r"$h = \tanh(a W_0 + b_0)$",
+    "coupling_apply": r"$u = (r, t) = h W_1 + b_1$",
+    "coupling_log_scale": r"$s = 2 \tanh(r / 2)$",
+    "coupling_changed": r"$z_b = b \, e^s + t$",
+    "coupling_log_det": r"$\log|\det J| = s$, summed over the features",
+    "coupling_join": r"$z = (a, z_b)$",
+    "prior_log_prob": r"$\log p(z) = -\frac{1}{2}|z|^2 - \log 2\pi$",
+    "log_prob": r"$\log p(x) = \log p(z) + \log|\det J|$",
+    "nll": r"$L = -\frac{1}{n}\,\sum \log p(x)$",
+}
+BACKWARD = {
+    "grad_prior_log_prob_multiply_multiply": r"of $z \cdot z$, its half: $\frac{1}{2n} z$",
+    "grad_coupling_join": r"$\bar z = \frac{1}{n} z$, once for each factor",
+    "grad_coupling_changed": r"$\bar z_b$; what $a$ gets ends here: it is data",
+    "grad_coupling_shift_concatenate": r"$\bar t = \bar z_b$, in its place of $u$",
+    "grad_coupling_changed_exp": r"of $e^s$: $\bar z_b \cdot b$",
+    "grad_coupling_changed_exp_multiply": r"of $s$ through $e^s$: $e^s$ times that",
+    "grad_coupling_log_scale": r"$\bar s = \bar z_b \, b \, e^s - \frac{1}{n}$, the last from $\log|\det J|$",
+    "grad_coupling_log_scale_tanh": r"of $\tanh(r/2)$: $2 \bar s$",
+    "grad_coupling_log_scale_tanh_multiply": r"$\tanh^2(r/2)$",
+    "grad_coupling_log_scale_tanh_subtract": r"$\tanh'(r/2) = 1 - \tanh^2(r/2)$",
+    "grad_coupling_log_scale_divide": r"of $r/2$: $2 \bar s \, \tanh'(r/2)$",
+    "grad_coupling_raw": r"$\bar r = \bar s \, \tanh'(r/2)$",
+    "grad_coupling_raw_concatenate": r"$\bar r$, in its place of $u$",
+    "grad_coupling_apply": r"$\bar u = (\bar r, \bar t)$",
+    "grad_coupling_h": r"$\bar h = \bar u \, W_1^\top$",
+    "grad_layer_1_weight": r"$\bar W_1 = h^\top \, \bar u$",
+    "grad_layer_1_bias": r"$\bar b_1 = 1^\top \, \bar u$, a sum over the rows",
+    "grad_coupling_h_multiply": r"$h^2$",
+    "grad_coupling_h_subtract": r"$\tanh' = 1 - h^2$",
+    "grad_coupling_h_add": r"of $a W_0 + b_0$: $g = (1 - h^2) \, \bar h$",
+    "grad_layer_0_weight": r"$\bar W_0 = a^\top g$",
+    "grad_layer_0_bias": r"$\bar b_0 = 1^\top g$",
+}
+
+
+def made(line):
+    """The name of the value that a line of the source makes, or None."""
+    name, equals, _ = line.strip().partition(" = ")
+    return name if equals and name.isidentifier() else None
+
+
+lines = program.source.splitlines()
+first = next(number for number, line in enumerate(lines) if line.startswith("def forward"))
+second = next(number for number, line in enumerate(lines) if line.startswith("def backward"))
+derivatives = [made(line) for line in lines[second:] if made(line) and made(line).startswith("grad_")]
+without = set(derivatives) - set(BACKWARD)
+if without or not set(FORWARD) <= set(map(made, lines[first:second])):
+    raise SystemExit(f"this demo's formulas are for another program: it has none for {sorted(without)}")
+
+page = [*lines[first:second], *lines[second:]]
+page = [line for number, line in enumerate(page) if line.strip() or not page[number - 1].strip()]
+figure = plt.figure(figsize=(17, 0.2 * len(page) + 0.5))
+for row, line in enumerate(page):
+    y = 1 - (row + 1.2) / (len(page) + 1)
+    if row % 2:
+        figure.add_artist(
+            plt.Rectangle((0, y - 0.3 / len(page)), 1, 1 / (len(page) + 1), color="0.96", zorder=-1)
+        )
+    text = line if len(line) <= 135 else line[:132] + "..."
+    title = line.startswith("def ") or "# ----" in line
+    figure.text(0.01, y, text, family="monospace", fontsize=8.4, color="#0072B2" if title else "black")
+    formulas = FORWARD if row < page.index(lines[second]) else BACKWARD
+    figure.text(0.63, y, formulas.get(made(line), ""), fontsize=11)
+figure.savefig(options.out / "read_the_gradient.png", dpi=100)
+
+# %% [markdown]
+# ## Is it right?
+#
+# The same as autograd's to the bit; and along a random direction of all parameters, as finite differences say.
+
+# %%
+loss, gradient = program(params, x)
+plain_loss, plain = value_and_grad(flow.nll)(params, x)
+same_bits = loss == plain_loss and np.array_equal(gradient, layout.pack(plain))
+
+direction = rng.standard_normal(layout.size)
+direction /= np.linalg.norm(direction)
+vector = layout.pack(params)
+losses = np.vectorize(lambda step: float(flow.nll(layout.unpack(vector + step * direction, params), x)))
+numerical = float(derivative(losses, 0.0, initial_step=0.1).df)
+exact = float(gradient @ direction)
+
+# %% [markdown]
+# ## Step through it
+#
+# The source that you read is the source that runs, so a debugger steps through it like any other code:
+#
+#     python -m pdb your_script.py        then: break program.backward, continue, next, p grad_coupling_h.shape
+#
+# or `breakpoint()` before a call of `program(params, x)`, and the same commands. `fit(..., record=False)` is there to
+# step through the layers themselves. This is what it looks like, with the commands typed in ahead:
+
+# %%
+commands = [
+    "tbreak program.backward",
+    "continue",
+    *["next"] * 6,
+    "p grad_coupling_changed.shape",
+    "where",
+    "continue",
+]
+transcript = io.StringIO()
+debugger = pdb.Pdb(
+    stdin=io.StringIO("\n".join([*commands, ""])), stdout=transcript, nosigint=True, readrc=False
+)
+debugger.use_rawinput = False
+with contextlib.suppress(SystemExit):
+    debugger.runctx("program(params, x)", globals(), locals())
+print(transcript.getvalue())
+
+# %%
+summary = {
+    "calls": program.lines,
+    "formulas": len(BACKWARD),
+    "workspace_bytes": program.peak_bytes,
+    "without_reuse_bytes": program.bytes_without_reuse,
+    "same_bits_as_autograd": bool(same_bits),
+    "along_a_direction": {
+        "program": exact,
+        "finite_differences": numerical,
+        "difference": abs(exact - numerical),
+    },
+}
+(options.out / "summary.json").write_text(json.dumps(summary, indent=2))
+print(f"{'same bits as autograd':28}{same_bits!s:>14}")
+for name, value in summary["along_a_direction"].items():
+    print(f"{name:28}{value:14.6g}")
+print(f"the page and summary.json in {options.out}")

@@ -1,0 +1,289 @@
+"""The loss of a batch and its gradient, by slices of the batch and by the plain tape."""
+
+import threading
+from types import SimpleNamespace
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npflow.autodiff import Layout, batches
+from npflow.autodiff.batches import MOST_SLICES, PlainGradient, ProgramGradient, slices_worth
+from npflow.autodiff.program.statistics import Cost
+from npflow.autodiff.threads import one_blas_thread
+from npflow.models import glow
+from npflow.networks import MLP
+
+FLOW = glow(4, steps=2, network=MLP((8,), "tanh"))
+
+
+@pytest.fixture(autouse=True)
+def blas_as_in_fit():
+    with one_blas_thread():
+        yield
+
+
+@pytest.fixture
+def cut(monkeypatch):
+    """Cut every batch into the given number of slices, or into its rows, where there are fewer."""
+
+    def cut(count):
+        monkeypatch.setattr(batches, "SECONDS_A_LINE", 1e-15)
+        monkeypatch.setattr(batches, "MOST_SLICES", count)
+
+    return cut
+
+
+@pytest.fixture
+def recordings(monkeypatch):
+    """The number of rows of each recording that is made."""
+    rows, record = [], batches.record
+
+    def counting(loss, params, x):
+        rows.append(len(x))
+        return record(loss, params, x)
+
+    monkeypatch.setattr(batches, "record", counting)
+    return rows
+
+
+def rows(n, dtype=np.float64, seed=1):
+    return np.random.default_rng(seed).normal(0.5, 1.5, (n, 4)).astype(dtype)
+
+
+def training_params(dtype=np.float64):
+    """A parameter vector, and the tree of its views, as a training run has them."""
+    start = FLOW.init(np.random.default_rng(0), rows(50, dtype))
+    layout = Layout(start)
+    vector = layout.pack(start)
+    vector += 0.1 * np.random.default_rng(2).standard_normal(layout.size).astype(dtype)
+    return vector, layout.unpack(vector, start)
+
+
+def loss_and_gradient(loss_of, x, size):
+    gradient = np.full(size, np.nan, x.dtype)  # what is not written stays nan
+    return loss_of(x, gradient), gradient
+
+
+def program_results(params, x, size, threads=1):
+    loss_of = ProgramGradient(FLOW.nll, params, threads)
+    try:
+        return loss_and_gradient(loss_of, x, size)
+    finally:
+        loss_of.close()
+
+
+def same_bits(first, second):
+    return all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in zip(first, second))
+
+
+# ---------------------------------------------------------------- what they compute
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [1, 7, 64])
+def test_a_batch_in_one_piece_has_the_bits_of_the_plain_path(n, dtype):
+    vector, params = training_params(dtype)
+    x = rows(n, dtype)
+    by_program = program_results(params, x, vector.size, threads=3)
+    plain = loss_and_gradient(PlainGradient(FLOW.nll, params), x, vector.size)
+    assert same_bits(by_program, plain)
+    assert by_program[0].dtype == plain[0].dtype == dtype
+    assert np.isfinite(plain[1]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("n", "count"), [(37, 16), (37, 2), (32, 3), (5, 16), (1, 16)])
+def test_slices_give_the_plain_loss_and_gradient_to_rounding_and_the_same_bits_for_any_threads(
+    n, count, dtype, cut
+):
+    cut(count)
+    vector, params = training_params(dtype)
+    x = rows(n, dtype)
+    loss, gradient = program_results(params, x, vector.size)
+    plain_loss, plain_gradient = loss_and_gradient(PlainGradient(FLOW.nll, params), x, vector.size)
+    tolerance = 200 * np.finfo(dtype).eps
+    assert loss.dtype == dtype
+    np.testing.assert_allclose(loss, plain_loss, rtol=tolerance)
+    np.testing.assert_allclose(
+        gradient, plain_gradient, rtol=0, atol=tolerance * np.abs(plain_gradient).max()
+    )
+    for threads in (2, 3, 5):
+        assert same_bits((loss, gradient), program_results(params, x, vector.size, threads))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("count", [1, 3])
+def test_parameters_that_change_in_place_are_seen_and_a_call_leaves_nothing_to_the_next(count, threads, cut):
+    cut(count)
+    vector, params = training_params()
+    loss_of = ProgramGradient(FLOW.nll, params, threads)
+    x, other = rows(9), rows(9, seed=2)
+    first = loss_and_gradient(loss_of, x, vector.size)
+    vector *= 1.1
+    moved = loss_and_gradient(loss_of, x, vector.size)
+    assert same_bits(moved, program_results(params, x, vector.size))
+    assert not np.isclose(moved[0], first[0], rtol=1e-6)
+    assert same_bits(
+        loss_and_gradient(loss_of, other, vector.size), program_results(params, other, vector.size)
+    )
+    vector /= 1.1
+    again = loss_and_gradient(loss_of, x, vector.size)
+    np.testing.assert_allclose(again[1], first[1], rtol=1e-9, atol=1e-12)
+    loss_of.close()
+
+
+# ---------------------------------------------------------------- how a batch is cut
+
+
+@settings(deadline=None, max_examples=30)
+@given(n=st.integers(1, 200), count=st.integers(1, 20))
+def test_slices_cover_every_row_once_and_differ_by_one_row_at_most(n, count):
+    class Whole:
+        """A program of no arithmetic: only its slices are looked at."""
+
+        def read(self, params, x):
+            return (), (x,)
+
+        def take_workspace(self):
+            return SimpleNamespace(gradient=None)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "record", lambda loss, params, x: Whole())
+        patch.setattr(batches, "slices_worth", lambda program: count)
+        slices = ProgramGradient(None, {}).plan(np.zeros((n, 1)))
+    covered = [row for piece in slices for row in range(n)[piece.rows]]
+    sizes = [piece.rows.stop - piece.rows.start for piece in slices]
+    assert covered == list(range(n))
+    assert len(slices) == min(n, count)
+    assert max(sizes) - min(sizes) <= 1
+    assert [piece.share for piece in slices] == [size / n for size in sizes]
+
+
+def test_how_a_batch_is_cut_depends_on_neither_threads_nor_cores_nor_values(monkeypatch, cut):
+    cut(4)
+    vector, params = training_params()
+    plans = []
+    for threads, cores in ((1, 1), (2, 64), (7, 2)):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr("os.sched_getaffinity", lambda pid, cores=cores: set(range(cores)), raising=False)
+        loss_of = ProgramGradient(FLOW.nll, params, threads)
+        for _ in range(2):  # nor on how long the calls before took
+            loss_and_gradient(loss_of, rows(30, seed=threads), vector.size)
+        plans.append([piece.rows for piece in loss_of.plans[(30, 4), np.dtype(float)]])
+        loss_of.close()
+    assert len(plans[0]) == 4
+    assert plans[0] == plans[1] == plans[2]
+
+
+@given(
+    lines=st.integers(1, 10**4),
+    per_row=st.integers(0, 10**9),
+    n=st.integers(1, 10**6),
+    more=st.integers(0, 10**6),
+)
+def test_more_rows_are_never_cut_into_fewer_slices(lines, per_row, n, more):
+    few, many = (
+        slices_worth(SimpleNamespace(lines=lines, total_cost=Cost(lines, per_row * rows, 8 * per_row * rows)))
+        for rows in (n, n + more)
+    )
+    assert 1 <= few <= many <= MOST_SLICES
+    assert isinstance(many, int)
+
+
+def test_a_usual_batch_stays_whole_and_a_large_one_is_cut():
+    flow = glow(2, steps=1)
+    counts = []
+    for n in (64, 256, 10_000):
+        x = np.random.default_rng(0).standard_normal((n, 2)).astype(np.float32)
+        params = flow.init(np.random.default_rng(0), x)
+        counts.append(slices_worth(batches.record(flow.nll, params, x)))
+    assert counts[:2] == [1, 1]  # so that the default of `fit` has the bits of the plain path
+    assert counts[2] > 1
+
+
+# ---------------------------------------------------------------- which programs there are
+
+
+def test_there_is_one_program_for_each_shape_of_a_batch(recordings):
+    vector, params = training_params()
+    loss_of = ProgramGradient(FLOW.nll, params, threads=2)
+    for n in (8, 3, 8, 8, 3, 5):
+        loss_and_gradient(loss_of, rows(n), vector.size)
+    assert recordings == [8, 3, 5]
+
+
+def test_slices_of_one_size_share_a_program(recordings, cut):
+    cut(4)
+    vector, params = training_params()
+    loss_of = ProgramGradient(FLOW.nll, params)
+    for _ in range(2):
+        loss_and_gradient(loss_of, rows(30), vector.size)
+    assert recordings == [30, 7, 8]
+    programs = {piece.program for piece in loss_of.plans[(30, 4), np.dtype(float)]}
+    workspaces = {id(piece.workspace) for piece in loss_of.plans[(30, 4), np.dtype(float)]}
+    assert (len(programs), len(workspaces)) == (2, 4)  # but no workspace: they run at the same time
+
+
+def test_a_batch_of_another_dtype_does_not_run_the_program_of_the_first(recordings):
+    vector, params = training_params()
+    loss_of = ProgramGradient(FLOW.nll, params)
+    loss_and_gradient(loss_of, rows(8), vector.size)
+    integers = np.arange(32).reshape(8, 4)
+    loss = loss_of(integers, np.empty_like(vector))
+    assert recordings == [8, 8]
+    assert loss == pytest.approx(float(FLOW.nll(params, integers)))
+
+
+# ---------------------------------------------------------------- threads
+
+
+def overflowing(params, x):
+    """A loss that is beyond float64 where a row is large."""
+    return anp.sum(anp.exp(params["a"] * x)) / len(x)
+
+
+def test_the_error_state_of_the_caller_reaches_the_threads_and_their_errors_reach_the_caller(
+    cut, monkeypatch
+):
+    """Warnings are errors here: one from a thread whose NumPy was not told would be raised by the call."""
+    cut(3)
+    workers, run = [], batches.Slice.run
+
+    def watched(piece, x):
+        workers.append(threading.current_thread())
+        return run(piece, x)
+
+    monkeypatch.setattr(batches.Slice, "run", watched)
+    loss_of, x, gradient = ProgramGradient(overflowing, {"a": np.ones(1)}, 2), np.ones((9, 1)), np.zeros(1)
+    x[4] = 1e4  # in the second slice of three
+    with np.errstate(all="ignore"):
+        assert loss_of(x, gradient) == np.inf
+    assert len(workers) == 3
+    assert threading.current_thread() not in workers
+    with np.errstate(all="raise"), pytest.raises(FloatingPointError, match="overflow"):
+        loss_of(x, gradient)
+    with pytest.warns(RuntimeWarning, match="overflow"):
+        loss_of(x, gradient)
+    with np.errstate(all="raise"):  # and the threads go on after an error
+        assert loss_of(np.ones((9, 1)), gradient) == pytest.approx(np.e)
+    loss_of.close()
+
+
+def test_close_ends_the_threads_and_one_slice_or_one_thread_starts_none(cut):
+    vector, params = training_params()
+    before = set(threading.enumerate())
+    cut(1)
+    whole = ProgramGradient(FLOW.nll, params, threads=3)
+    loss_and_gradient(whole, rows(12), vector.size)
+    cut(4)
+    alone, several = (ProgramGradient(FLOW.nll, params, threads) for threads in (1, 3))
+    loss_and_gradient(alone, rows(12), vector.size)
+    assert set(threading.enumerate()) == before
+    loss_and_gradient(several, rows(12), vector.size)
+    assert 1 <= len(set(threading.enumerate()) - before) <= 3
+    for loss_of in (whole, alone, several, PlainGradient(FLOW.nll, params)):
+        loss_of.close()
+    assert set(threading.enumerate()) == before

@@ -1,0 +1,361 @@
+"""A function of many rows, a chunk at a time, by programs and without."""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npflow import Flow
+from npflow.autodiff import Layout, chunks, value_and_grad
+from npflow.autodiff.chunks import map_rows, rows_in_cache
+from npflow.autodiff.threads import one_blas_thread
+from npflow.layers import ActNorm, AffineCoupling, Chain, Conv1x1, Layer, Permutation, Reverse
+from npflow.models import glow
+from npflow.networks import MLP
+from npflow.priors import GaussianMixture, Normal
+
+SMALL = MLP((6,), "tanh")
+FLOWS = {
+    "glow": glow(2, steps=2, network=SMALL),
+    "mixture": Flow(
+        Chain([ActNorm(), AffineCoupling(SMALL)]), GaussianMixture([[-1, 0], [1, 0]], [1, 1], trained=True)
+    ),
+    "images": Flow(Chain([ActNorm(), AffineCoupling(SMALL, "first"), Conv1x1()]), Normal((2, 3, 2))),
+    "no parameters": Flow(Chain([Reverse(), Permutation()]), Normal(2)),
+}
+every_flow = pytest.mark.parametrize("name", FLOWS)
+ROWS = 8  # of a chunk, in these tests
+NEVER = 10**9
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """Chunks of 8 rows, recorded from 2 of them on, and no programs from other tests."""
+    monkeypatch.setattr(chunks, "CACHE_BYTES", 1)
+    monkeypatch.setattr(chunks, "FEWEST", ROWS)
+    monkeypatch.setattr(chunks, "WORTH_RECORDING", 2)
+    monkeypatch.setattr(chunks, "PROGRAMS", OrderedDict())
+
+
+@pytest.fixture
+def recordings(monkeypatch):
+    """What has been recorded: the function and the number of rows each time."""
+    made, record = [], chunks.record
+
+    def counting(fun, params, x, gradient):
+        made.append((fun.__name__, len(x)))
+        return record(fun, params, x, gradient=gradient)
+
+    monkeypatch.setattr(chunks, "record", counting)
+    return made
+
+
+@pytest.fixture
+def no_programs(monkeypatch):
+    """A call that runs a function with plain chunks alone."""
+
+    def plainly(call, *args):
+        with monkeypatch.context() as patch:
+            patch.setattr(chunks, "WORTH_RECORDING", NEVER)
+            patch.setattr(chunks, "PROGRAMS", OrderedDict())
+            return call(*args)
+
+    return plainly
+
+
+def rows(flow, n, dtype=np.float64, seed=1):
+    return np.random.default_rng(seed).normal(0.5, 1.5, (n, *flow.prior.event_shape)).astype(dtype)
+
+
+def moved(flow, dtype=np.float64, seed=0):
+    """Parameters as training might leave them: none of them where it started."""
+    rng = np.random.default_rng(seed)
+    params = flow.init(rng, rows(flow, 50, dtype))
+    layout = Layout(params)
+    noise = 0.3 * rng.standard_normal(layout.size).astype(layout.dtype)
+    return layout.unpack(layout.pack(params) + noise, params)
+
+
+def assert_same_bits(first, second):
+    assert (first.dtype, first.shape) == (second.dtype, second.shape)
+    assert first.tobytes() == second.tobytes()
+
+
+def by_hand(fun, params, x):
+    """What a chunk at a time gives."""
+    with one_blas_thread():
+        return np.concatenate([fun(params, x[start : start + ROWS]) for start in range(0, len(x), ROWS)])
+
+
+class Watched:
+    """A function of rows that keeps what it was called with, boxed or not."""
+
+    def __init__(self):
+        self.calls = []
+
+    def squares(self, params, x):
+        self.calls.append(x)
+        return anp.sum(params["a"] * x * x, axis=-1)
+
+
+# ---------------------------------------------------------------- the same results
+
+
+@pytest.mark.parametrize("n", [1, ROWS - 1, ROWS])
+def test_few_rows_are_one_call_of_the_function_itself(n, recordings):
+    watched, x = Watched(), np.ones((n, 2))
+    result = map_rows(watched.squares, {"a": np.ones(2)}, x)
+    assert len(watched.calls) == 1
+    assert watched.calls[0] is x
+    assert_same_bits(result, np.full(n, 2.0))
+    assert recordings == []
+
+
+@every_flow
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@settings(deadline=None, max_examples=4)
+@given(n=st.integers(ROWS + 1, 6 * ROWS), seed=st.integers(0, 99))
+def test_many_rows_have_the_bits_of_a_chunk_at_a_time_by_program_or_not(name, dtype, n, seed):
+    flow = FLOWS[name]
+    params, x = moved(flow, dtype, seed), rows(flow, n, dtype, seed)
+    for fun in (flow._log_prob, flow._encode, flow._decode):
+        expected = by_hand(fun, params, x)
+        for worth in (2, NEVER):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(chunks, "WORTH_RECORDING", worth)
+                patch.setattr(chunks, "PROGRAMS", OrderedDict())
+                assert_same_bits(map_rows(fun, params, x), expected)
+
+
+@every_flow
+@pytest.mark.parametrize("n", [4 * ROWS, 4 * ROWS + 1, 5 * ROWS - 1])
+def test_the_methods_of_a_flow_give_each_of_many_rows_what_it_gets_alone(name, n):
+    flow = FLOWS[name]
+    params, x = moved(flow), rows(flow, n)
+    z = flow.prior.sample(params["prior"], np.random.default_rng(3), n)
+    for got, fun, batch in (
+        (flow.log_prob(params, x), flow._log_prob, x),
+        (flow.encode(params, x), flow._encode, x),
+        (flow.decode(params, x), flow._decode, x),
+        (flow.sample(params, np.random.default_rng(3), n), flow._decode, z),
+    ):
+        one_by_one = np.concatenate([fun(params, batch[row : row + 1]) for row in range(n)])
+        np.testing.assert_allclose(got, one_by_one, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(got, fun(params, batch), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("arrange", [np.asfortranarray, lambda x: np.repeat(x, 2, axis=0)[::2]])
+def test_a_program_gives_the_same_bits_however_the_rows_lie_in_memory(arrange, recordings):
+    flow = FLOWS["glow"]
+    params, x = moved(flow), rows(flow, 40)
+    expected = flow.log_prob(params, x)
+    assert_same_bits(flow.log_prob(params, arrange(x)), expected)
+    assert len(recordings) == 1
+
+
+@pytest.mark.parametrize("cores", [1, 2, 5])
+def test_the_result_is_the_same_for_any_number_of_cores_and_no_thread_is_left(
+    cores, monkeypatch, no_programs
+):
+    flow = FLOWS["glow"]
+    params, x = moved(flow), rows(flow, 100)
+    before = set(threading.enumerate())
+    expected = no_programs(flow.log_prob, params, x)
+    monkeypatch.setattr(chunks, "available_cores", lambda: cores)
+    assert_same_bits(flow.log_prob(params, x), expected)
+    assert set(threading.enumerate()) == before
+
+
+def test_rows_may_be_mapped_from_several_threads_at_a_time():
+    flow = FLOWS["glow"]
+    params = moved(flow)
+    batches = [rows(flow, 100, seed=seed) for seed in range(4)]
+    expected = [by_hand(flow._log_prob, params, x) for x in batches]
+    results = {}
+    start = threading.Barrier(4)
+
+    def work(number):
+        start.wait()
+        results[number] = flow.log_prob(params, batches[number])
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(4):
+        assert_same_bits(results[number], expected[number])
+
+
+# ---------------------------------------------------------------- how large chunks are
+
+
+@given(
+    width=st.integers(1, 5000),
+    event=st.sampled_from([(1,), (7,), (4, 4, 3), (32, 32, 48)]),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_a_few_arrays_as_wide_as_the_widest_layer_fit_into_the_cache_unless_rows_are_very_large(
+    width, event, dtype
+):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "CACHE_BYTES", 2**20)
+        patch.setattr(chunks, "FEWEST", 4)
+        n = rows_in_cache({"w": np.zeros((3, width)), "b": np.zeros(2)}, np.zeros((1, *event), dtype))
+    in_each = max(width, event[-1]) * int(np.prod(event[:-1])) * dtype().itemsize
+    assert 4 <= n <= chunks.MOST
+    assert n == 4 or 4 * n * in_each <= 2**20
+    assert n == chunks.MOST or 4 * (n + 1) * in_each > 2**20
+
+
+def test_chunks_do_not_depend_on_the_number_of_rows():
+    params = {"w": np.zeros((2, 5))}
+    assert rows_in_cache(params, np.zeros((9, 2))) == rows_in_cache(params, np.zeros((9000, 2)))
+
+
+# ---------------------------------------------------------------- which programs there are
+
+
+def test_a_function_is_recorded_where_chunks_are_many_and_its_program_serves_fewer_afterwards(recordings):
+    watched, params = Watched(), {"a": np.array([1.0, 2.0])}
+    few, many = np.ones((2 * ROWS, 2)), np.ones((3 * ROWS, 2))
+    map_rows(watched.squares, params, few)
+    assert recordings == []
+    map_rows(watched.squares, params, many)
+    assert recordings == [("squares", ROWS)]
+    watched.calls.clear()
+    params = {"a": 2 * params["a"]}  # they are read at each call, whichever arrays they are
+    assert_same_bits(map_rows(watched.squares, params, few), np.full(2 * ROWS, 6.0))
+    assert len(watched.calls) == 1  # the first chunk says what the result's shape is
+    assert recordings == [("squares", ROWS)]
+
+
+def test_equal_flows_share_a_program_and_each_method_and_dtype_has_its_own(recordings):
+    for _ in range(2):
+        flow = glow(2, steps=1, network=SMALL)
+        for dtype in (np.float32, np.float64):
+            params, x = moved(flow, dtype), rows(flow, 30, dtype)
+            flow.log_prob(params, x), flow.encode(params, x), flow.decode(params, x)
+            flow.sample(params, np.random.default_rng(0), 40)
+    assert [name for name, _ in recordings] == 2 * ["_log_prob", "_encode", "_decode"]
+
+
+@pytest.mark.parametrize("n", [3 * ROWS, 2 * ROWS])  # worth another recording, and not
+def test_other_constants_are_not_those_of_the_program_that_is_there(n, no_programs):
+    flow = Flow(Chain([Permutation(), AffineCoupling(SMALL)]), Normal(6))
+    first, second = moved(flow, seed=0), moved(flow, seed=3)
+    assert not np.array_equal(first["layer"][0]["permutation"], second["layer"][0]["permutation"])
+    many, x = rows(flow, 40), rows(flow, n)
+    flow.log_prob(first, many)
+    for params in (second, first, second):
+        assert_same_bits(flow.log_prob(params, x), no_programs(flow.log_prob, params, x))
+
+
+@dataclass(frozen=True)
+class Branching(Layer):
+    """A layer that looks at the values of its rows."""
+
+    def init(self, rng, x):
+        return {"a": np.ones(2, x.dtype)}
+
+    def forward(self, params, x):
+        factor = 2.0 if anp.max(x) > 1e3 else 1.0
+        return factor * x * params["a"], anp.zeros(len(x)) + anp.sum(anp.log(factor * params["a"]))
+
+    def inverse(self, params, z):
+        return z / params["a"], anp.zeros(len(z)) - anp.sum(anp.log(params["a"]))
+
+
+def test_a_function_that_cannot_be_recorded_runs_as_it_is():
+    flow = Flow(Branching(), Normal(2))
+    params, x = moved(flow), rows(flow, 50)
+    x[2 * ROWS] = 1e4  # its chunk takes the other branch
+    assert_same_bits(flow.encode(params, x), by_hand(flow._encode, params, x))
+    assert flow.encode(params, x)[2 * ROWS, 0] == pytest.approx(2e4 * params["layer"]["a"][0])
+    assert not chunks.PROGRAMS
+
+
+def test_the_programs_that_were_used_last_are_kept(monkeypatch, recordings):
+    monkeypatch.setattr(chunks, "KEPT", 2)
+    watched, params, x = [Watched() for _ in range(3)], {"a": np.ones(2)}, np.ones((4 * ROWS, 2))
+    kept = lambda: [owner for _, owner, *_ in chunks.PROGRAMS]
+    for number in (0, 1, 0):
+        map_rows(watched[number].squares, params, x)
+    assert kept() == [watched[1], watched[0]]
+    map_rows(watched[2].squares, params, x)
+    assert kept() == [watched[0], watched[2]]
+    assert len(recordings) == 3
+    map_rows(watched[1].squares, params, x)
+    assert len(recordings) == 4
+
+
+@dataclass(frozen=True)
+class Nested(Layer):
+    """A layer whose log-det is what another flow, of parameters of its own, says of the rows."""
+
+    def init(self, rng, x):
+        return {"a": np.zeros(2, x.dtype)}
+
+    def forward(self, params, x):
+        inner = FLOWS["glow"]
+        return x + params["a"], inner.log_prob(moved(inner), anp.concatenate([x, x]))[: len(x)]
+
+    def inverse(self, params, z):
+        return z - params["a"], anp.zeros(len(z))
+
+
+def test_a_flow_may_map_the_rows_of_another_one_while_its_own_are_mapped():
+    """While the outer one is recorded, the inner one has many rows too: neither may wait for the other."""
+    flow = Flow(Nested(), Normal(2))
+    params, x = moved(flow), rows(flow, 8 * ROWS)
+    results = []
+    thread = threading.Thread(target=lambda: results.append(flow.log_prob(params, x)), daemon=True)
+    thread.start()
+    thread.join(timeout=60)
+    assert results, "it waits for a lock that it holds itself"
+    np.testing.assert_allclose(results[0], flow._log_prob(params, x), rtol=1e-9)
+
+
+# ---------------------------------------------------------------- gradients and errors
+
+
+def test_boxes_go_through_the_function_in_one_piece(recordings):
+    flow = FLOWS["glow"]
+    params, x, layout = moved(flow), rows(flow, 50), Layout(moved(flow))
+    for call in (flow.log_prob, flow.encode, flow.decode):
+        plain = getattr(flow, f"_{call.__name__}")
+        loss, gradient = value_and_grad(lambda params, call=call: anp.sum(call(params, x) ** 2))(params)
+        expected, slopes = value_and_grad(lambda params, plain=plain: anp.sum(plain(params, x) ** 2))(params)
+        assert loss == expected
+        assert_same_bits(layout.pack(gradient), layout.pack(slopes))
+        _, in_data = value_and_grad(lambda x, call=call: anp.sum(call(params, x) ** 2))(x)
+        _, slopes = value_and_grad(lambda x, plain=plain: anp.sum(plain(params, x) ** 2))(x)
+        assert_same_bits(in_data, slopes)
+    assert recordings == []
+
+
+class Exponential:
+    def exp(self, params, x):
+        return anp.exp(params["a"] * x)
+
+
+def test_the_error_state_of_the_caller_reaches_the_threads_and_their_errors_reach_the_caller(monkeypatch):
+    """Warnings are errors here: one from a thread whose NumPy was not told would be raised by the call."""
+    monkeypatch.setattr(chunks, "available_cores", lambda: 2)
+    fun, params, x = Exponential().exp, {"a": np.ones(1)}, np.ones((5 * ROWS, 1))
+    x[2 * ROWS] = 1e4  # in a chunk that a thread works off
+    with np.errstate(all="ignore"):
+        result = map_rows(fun, params, x)
+    assert np.flatnonzero(np.isinf(result)).tolist() == [2 * ROWS]
+    assert len(chunks.PROGRAMS) == 1
+    with np.errstate(all="raise"), pytest.raises(FloatingPointError, match="overflow"):
+        map_rows(fun, params, x)
+    with pytest.warns(RuntimeWarning, match="overflow"):
+        map_rows(fun, params, x)
+    with np.errstate(all="raise"):  # and the program is as good after an error as before
+        np.testing.assert_allclose(map_rows(fun, params, np.ones((5 * ROWS, 1))), np.e)

@@ -1,0 +1,87 @@
+"""The programs of every layer of the registry and of every model recipe repeat the plain path bit for bit."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npflow import Flow, models
+from npflow.autodiff import Layout, record, value_and_grad
+from npflow.autodiff.threads import one_blas_thread
+from npflow.networks import MLP
+from npflow.priors import Normal
+from npflow.verify.cases import CASES
+
+# Each recipe as a small flow: a new one is tested by being listed.
+RECIPES = {"glow": models.glow(4, steps=2, network=MLP((8,), "tanh"))}
+
+FLOWS = {
+    f"layer {name}": Flow(case.layer, Normal(case.event_shape, trained=True)) for name, case in CASES.items()
+}
+FLOWS |= {f"recipe {name}": flow for name, flow in RECIPES.items()}
+
+
+def examples(name):
+    """How many examples a flow gets: recording one of thirty layers takes as long as a hundred of one."""
+    return 3 if name == "layer glow/default" else 8
+
+
+def moved(flow, rng, dtype):
+    """Parameters away from their start, and so that no two of them are alike."""
+    params = flow.init(rng, rows(flow, rng, 20, dtype))
+    layout = Layout(params)
+    noise = 0.05 * rng.standard_normal(layout.size).astype(layout.dtype)
+    return layout.unpack(layout.pack(params) + noise, params)
+
+
+def rows(flow, rng, n, dtype):
+    return rng.normal(0.5, 1.5, (n, *flow.prior.event_shape)).astype(dtype)
+
+
+def assert_same_bits(got, expected, dtype):
+    got, expected = np.asarray(got), np.asarray(expected)
+    assert (got.dtype, got.shape) == (expected.dtype, expected.shape) == (dtype, expected.shape)
+    assert got.tobytes() == expected.tobytes()
+    assert np.isfinite(expected).all()  # else that the bits are the same says little
+
+
+def test_every_recipe_is_listed():
+    assert set(RECIPES) == set(models.__all__)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_program_has_the_bits_of_the_plain_path(name, dtype):
+    flow = FLOWS[name]
+
+    def outputs(params, x):
+        return flow.layer.forward(params["layer"], x)[0]
+
+    def log_dets(params, x):
+        return flow.layer.forward(params["layer"], x)[1]
+
+    def inverses(params, z):
+        return flow.layer.inverse(params["layer"], z)[0]
+
+    @settings(deadline=None, max_examples=examples(name))
+    @given(n=st.integers(1, 40), seed=st.integers(0, 2**32))
+    def agree(n, seed):
+        rng = np.random.default_rng(seed)
+        params, x = moved(flow, rng, dtype), rows(flow, rng, n, dtype)
+        layout = Layout(params)
+        noise = 0.05 * rng.standard_normal(layout.size).astype(layout.dtype)
+        # Other values than those that it is recorded with: what it has to give, not what it has seen.
+        later, other = layout.unpack(layout.pack(params) + noise, params), rows(flow, rng, n, dtype)
+        with one_blas_thread():
+            program = record(flow.nll, params, x)
+            for p, batch in ((params, x), (later, other)):
+                loss, gradient = program(p, batch)
+                expected, slopes = value_and_grad(flow.nll)(p, batch)
+                assert_same_bits(loss, expected, dtype)
+                assert_same_bits(gradient, layout.pack(slopes), dtype)
+            for fun in (outputs, log_dets, inverses):
+                program = record(fun, params, x, gradient=False)
+                for p, batch in ((params, x), (later, other)):
+                    assert_same_bits(program(p, batch), fun(p, batch), dtype)
+
+    agree()
