@@ -170,7 +170,19 @@ class Spelling:
 def content(array):
     """Equal for arrays that a function cannot tell apart."""
     array = np.asarray(array)
-    return (array.dtype.str, array.shape, array.strides, array.tobytes())
+    even = is_even(array)  # large constants mostly are, and are quick to compare then
+    bits = array.flat[:1].tobytes() if even else array.tobytes()
+    return (array.dtype.str, array.shape, array.strides, even, bits)
+
+
+def is_even(array):
+    """Whether an array has the same bits in every place."""
+    words = f"u{array.dtype.itemsize}"  # as integers, among which 0.0 is not -0.0, and nan is nan
+    if array.size == 0:
+        return True
+    if array.dtype.itemsize not in (1, 2, 4, 8) or array.dtype.hasobject:
+        return False
+    return bool((np.asarray(array).view(words) == array.flat[:1].view(words)).all())
 
 
 def _definition(name, array):
@@ -180,7 +192,7 @@ def _definition(name, array):
     if not plain or not array.flags.c_contiguous or not np.isfinite(array).all():
         return name, None
     shape, first = array.shape, array.flat[0].item() if array.size else 0
-    if array.ndim and array.tobytes() == np.full(shape, first, array.dtype).tobytes():
+    if array.ndim and is_even(array):
         word = {"0.0": "zeros", "1.0": "ones"}.get(repr(float(first)))  # -0.0 is not 0.0
         if word:
             return f"{word}_{'x'.join(map(str, shape))}", f"np.{word}({shape}, {dtype})"

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from npflow.autodiff.program.calls import ASTYPE, content, takes_out
+from npflow.autodiff.program.calls import ASTYPE, content, is_even, takes_out
 from npflow.autodiff.program.tape import Value
 
 SHAPE_ONLY = {np.zeros_like, np.ones_like, np.empty_like, np.shape, np.ndim, np.size}
@@ -106,7 +106,7 @@ def scalars(tape):
 
     def one(argument):
         if isinstance(argument, np.ndarray) and argument.ndim and argument.size:
-            return np.array(argument.flat[0]) if _even(argument) else None
+            return np.array(argument.flat[0]) if is_even(argument) else None
         return number.get(argument) if isinstance(argument, Value) else None
 
     def shrink(call):
@@ -135,12 +135,6 @@ def scalars(tape):
 
 def _example(argument):
     return argument.example if isinstance(argument, Value) else argument
-
-
-def _even(array):
-    """Whether an array holds the same bits in every place."""
-    flat = np.ascontiguousarray(array).reshape(-1)
-    return flat.tobytes() == np.full_like(flat, flat[0]).tobytes()
 
 
 COMPARISONS = {np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal}

@@ -1,11 +1,13 @@
 """The program: what a recording becomes, and how it is run."""
 
+import gc
 import inspect
 import itertools
 import linecache
 import math
 import weakref
 from collections import deque
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -63,7 +65,7 @@ def record(fun, params, *args, gradient=True):
     names = list(inspect.signature(fun).parameters)[1 : 1 + len(args)]
     names += [f"argument{number}" for number in range(len(names) + 1, len(args) + 1)]
     recording = Recording()
-    with LOCK:  # the plain function runs here too
+    with LOCK, _no_collection():  # one at a time, as the plain function runs here too
         try:
             tape = recording.record(fun, params, args, names, gradient)
         except InputError:
@@ -269,6 +271,18 @@ def _is_same(leaf, kept):
         same_kind = type(leaf) is type(kept) and (mine.shape, mine.dtype) == (theirs.shape, theirs.dtype)
         return same_kind and mine.tobytes() == theirs.tobytes()
     return leaf is kept or np.array_equal(leaf, kept)
+
+
+@contextmanager
+def _no_collection():
+    """While it is open, garbage is not looked for: thousands of nodes are made here, and all are still needed."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def _explain(error, recording, fun, params, args, gradient):

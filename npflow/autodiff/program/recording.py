@@ -253,6 +253,7 @@ class Recording:
                     value, gradients = fun(boxed, *boxes), None
             finally:
                 Recording.running = before
+                self.visits.clear()  # which would keep every frame, and so every array, of the recording
         if not isbox(value) and _holds_box(value):
             raise InputError(
                 f"expected one array from the function that is recorded, got a {type(value).__name__}"
