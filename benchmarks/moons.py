@@ -32,7 +32,7 @@ BATCHES = (64, 256, 1024)
 class Npflow:
     """A step as `npflow.fit` makes it."""
 
-    name = "npflow"
+    name, module = "npflow", "npflow"
 
     def __init__(self, arrays):
         import npflow
@@ -72,9 +72,9 @@ class Npflow:
 
 
 class Torch:
-    """PyTorch eager, with its own modules and optimizer."""
+    """PyTorch eager, with its own optimizer as it comes."""
 
-    name = "PyTorch eager"
+    name, module, fused = "PyTorch eager", "torch", None
 
     def __init__(self, arrays):
         import torch
@@ -89,7 +89,9 @@ class Torch:
             value.requires_grad_(True)
         self.below = torch.tril(torch.ones(2, 2), -1)
         self.eye = torch.eye(2)
-        self.optimizer = torch.optim.Adam(self.params.values(), RATE, (BETA1, BETA2), EPSILON, fused=FUSED)
+        self.optimizer = torch.optim.Adam(
+            self.params.values(), RATE, (BETA1, BETA2), EPSILON, fused=self.fused
+        )
 
     def nll(self, x):
         torch, p = self.torch, self.params
@@ -130,13 +132,19 @@ class Torch:
         return float(loss.detach())
 
 
+class TorchFused(Torch):
+    """The same with Adam as one kernel, which is not what PyTorch takes by itself on a CPU."""
+
+    name, fused = "with fused Adam", True
+
+
 # ---------------------------------------------------------------- JAX
 
 
 class Jax:
     """The whole step, Adam included, in one jax.jit, its buffers donated."""
 
-    name = "jax.jit"
+    name, module = "jax.jit", "jax"
 
     def __init__(self, arrays):
         import jax
@@ -205,8 +213,7 @@ class Jax:
         return float(loss)
 
 
-CONTENDERS = {"npflow": Npflow, "torch": Torch, "jax": Jax}
-FUSED = None
+CONTENDERS = {"npflow": Npflow, "torch": Torch, "torch_fused": TorchFused, "jax": Jax}
 
 # ---------------------------------------------------------------- a process for each
 
@@ -272,8 +279,11 @@ def write_parameters(file):
 
 
 def has(python, module):
-    """Whether an interpreter can import a module."""
-    return subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode == 0
+    """Whether there is such an interpreter, and it can import a module."""
+    try:
+        return subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode == 0
+    except OSError:
+        return False
 
 
 def main():
@@ -291,22 +301,23 @@ def main():
         work(options.serve, options.parameters)
         return
 
-    pythons = {"npflow": sys.executable, "torch": options.torch_python, "jax": options.jax_python}
-    names = [name for name in CONTENDERS if has(pythons[name], name)]
-    for name in set(CONTENDERS) - set(names):
-        print(f"left out: {CONTENDERS[name].name} is not installed")
+    python_of = {"npflow": sys.executable, "torch": options.torch_python, "jax": options.jax_python}
+    pythons = {name: python_of[contender.module] for name, contender in CONTENDERS.items()}
+    names = [name for name, contender in CONTENDERS.items() if has(pythons[name], contender.module)]
+    for name in [name for name in CONTENDERS if name not in names]:
+        print(f"left out: {CONTENDERS[name].name}, as {pythons[name]} has no {CONTENDERS[name].module}")
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "parameters.npz"
         write_parameters(file)
         results = [measure(batch, names, pythons, file, options.rounds) for batch in BATCHES]
 
-    print(f"\n{'batch':>6} {'':14} {'ms a step':>10} {'/ npflow':>9}   first step ready after")
+    print(f"\n{'batch':>6} {'':15} {'ms a step':>10} {'/ npflow':>9}   first step ready after")
     for result in results:
         for row in result["libraries"]:
             ratio = "" if row["name"] == "npflow" else f"{row['ratio']:9.2f}"
             print(
-                f"{result['batch']:6} {row['name']:14} {1e3 * row['median']:10.2f} {ratio:>9}   {row['seconds']:.2f} s"
+                f"{result['batch']:6} {row['name']:15} {1e3 * row['median']:10.2f} {ratio:>9}   {row['seconds']:.2f} s"
             )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(results, indent=2))
