@@ -14,19 +14,11 @@ from npflow.autodiff import tree
 from npflow.autodiff.gradient import Differentiated, differentiate
 from npflow.autodiff.primitives import TRANSPARENT
 from npflow.autodiff.program import frames
+from npflow.autodiff.program.refusals import READING, holds_box, refusal
 from npflow.autodiff.program.tape import Place, Tape, Value
 from npflow.errors import InputError
 
 LOCK = threading.RLock()  # autograd's stack of traces is one for the whole process
-
-SHAPES_FROM_VALUES = {
-    *("argwhere", "bincount", "compress", "extract", "flatnonzero", "intersect1d", "nonzero", "setdiff1d"),
-    *("setxor1d", "trim_zeros", "union1d", "unique"),
-}
-
-# Which argument of these functions is a size.
-SIZES = {"arange": 0, "empty": 0, "eye": 0, "full": 0, "identity": 0, "ones": 0, "tri": 0, "zeros": 0}
-SIZES |= {"broadcast_to": 1, "repeat": 1, "reshape": 1, "tile": 1}
 
 
 class Recorded(Node):
@@ -86,10 +78,7 @@ class Sealed(numpy_boxes.ArrayBox):
 
     def _refuse(self, *args, **kwargs):
         line = Recording.running.line() if Recording.running else "a line after the recording"
-        raise InputError(
-            "expected operations that are the same for every batch of one shape, as a program repeats them, got a "
-            f"branch on the value of an array, or a number read off it (bool, float, int or item), at {line}"
-        )
+        raise InputError(f"{READING}, at {line}")
 
     __bool__ = __float__ = __int__ = __complex__ = __index__ = item = tolist = __array__ = _refuse
 
@@ -121,7 +110,7 @@ class Recording:
         self.calls = []
         self.origin = None  # the value whose derivative is being worked out
         self.latest = None  # the same, or between two of them the one before: the backward pass has begun
-        self.visits = {}
+        self.visits = {}  # where each running frame was last
         self.spots = {}  # for each statement: its file and the number of its line
         self.gradient_of = {}  # for the value of a gradient: what it is the gradient of
 
@@ -129,7 +118,9 @@ class Recording:
         """Append the calls of a primitive: its body's, if it is transparent, or its own."""
         if fun in TRANSPARENT:
             return self.look_into(fun, args, arguments, options)
-        self.check(fun, arguments, options)
+        sentence = refusal(getattr(fun, "__name__", str(fun)), arguments, options)
+        if sentence:
+            raise InputError(f"{sentence} at {self.line()}")
         function = getattr(fun, "fun", fun)
         views = tuple(
             number
@@ -151,26 +142,6 @@ class Recording:
             ]
             return value_of(fun.fun(*boxes, **options))
 
-    def check(self, fun, arguments, options):
-        """Raise where a call could not be repeated on other values."""
-        name = getattr(fun, "__name__", str(fun))
-        masks = name == "__getitem__" and any(
-            isinstance(a, Value) and a.is_array and a.example.dtype == bool for a in arguments[1:]
-        )
-        found = name == "where" and len(arguments) == 1
-        sized = any(isinstance(a, Value) for a in arguments[SIZES.get(name, len(arguments)) :][:1])
-        if name in SHAPES_FROM_VALUES or masks or found or sized:
-            what = "an index by a mask" if masks else f"{name} of a condition alone" if found else name
-            raise InputError(
-                f"expected results whose shapes depend on shapes alone, as a program repeats them, got {what} at "
-                f"{self.line()}"
-            )
-        if any(map(_holds_box, (*arguments, *options.values()))):
-            raise InputError(
-                f"expected the arrays that {name} is given as its own positional arguments, where a recording sees "
-                f"them, got one inside another argument at {self.line()}"
-            )
-
     def place(self):
         """Where the value made now comes from."""
         if self.latest is not None:
@@ -183,6 +154,7 @@ class Recording:
 
     def settle(self, parameters):
         """Give each parameter, and what its gradient is added up from, the place of the layer that reads it."""
+        parameters = set(parameters)
         for call in self.calls:
             for parent in call.parents:
                 if parent in parameters and not parent.place.title and not call.place.backward:
@@ -254,7 +226,7 @@ class Recording:
             finally:
                 Recording.running = before
                 self.visits.clear()  # which would keep every frame, and so every array, of the recording
-        if not isbox(value) and _holds_box(value):
+        if not isbox(value) and holds_box(value):
             raise InputError(
                 f"expected one array from the function that is recorded, got a {type(value).__name__}"
             )
@@ -272,11 +244,3 @@ def may_share_memory(result, argument):
         return False
     arrays = isinstance(result, np.ndarray) and isinstance(argument, np.ndarray)
     return not arrays or np.may_share_memory(result, argument)
-
-
-def _holds_box(argument):
-    if isinstance(argument, (list, tuple)):
-        return any(map(_holds_box, argument))
-    if isinstance(argument, dict):
-        return any(map(_holds_box, argument.values()))
-    return isbox(argument)
