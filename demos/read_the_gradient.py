@@ -85,25 +85,25 @@ FORWARD = {
     "nll": r"$L = -\frac{1}{n}\,\sum \log p(x)$",
 }
 BACKWARD = {
-    "grad_prior_log_prob_multiply_multiply": r"of $z \cdot z$, its half: $\frac{1}{2n} z$",
+    "vjp_prior_log_prob_multiply_multiply": r"of $z \cdot z$, its half: $\frac{1}{2n} z$",
     "grad_coupling_join": r"$\bar z = \frac{1}{n} z$, once for each factor",
     "grad_coupling_changed": r"$\bar z_b$; what $a$ gets ends here: it is data",
-    "grad_coupling_shift_concatenate": r"$\bar t = \bar z_b$, in its place of $u$",
+    "vjp_coupling_shift_concatenate": r"$\bar t = \bar z_b$, in its place of $u$",
     "grad_coupling_changed_exp": r"of $e^s$: $\bar z_b \cdot b$",
-    "grad_coupling_changed_exp_multiply": r"of $s$ through $e^s$: $e^s$ times that",
+    "vjp_coupling_changed_exp_multiply": r"of $s$ through $e^s$: $e^s$ times that",
     "grad_coupling_log_scale": r"$\bar s = \bar z_b \, b \, e^s - \frac{1}{n}$, the last from $\log|\det J|$",
     "grad_coupling_log_scale_tanh": r"of $\tanh(r/2)$: $2 \bar s$",
-    "grad_coupling_log_scale_tanh_multiply": r"$\tanh^2(r/2)$",
-    "grad_coupling_log_scale_tanh_subtract": r"$\tanh'(r/2) = 1 - \tanh^2(r/2)$",
+    "vjp_coupling_log_scale_tanh_multiply": r"$\tanh^2(r/2)$",
+    "vjp_coupling_log_scale_tanh_subtract": r"$\tanh'(r/2) = 1 - \tanh^2(r/2)$",
     "grad_coupling_log_scale_divide": r"of $r/2$: $2 \bar s \, \tanh'(r/2)$",
     "grad_coupling_raw": r"$\bar r = \bar s \, \tanh'(r/2)$",
-    "grad_coupling_raw_concatenate": r"$\bar r$, in its place of $u$",
+    "vjp_coupling_raw_concatenate": r"$\bar r$, in its place of $u$",
     "grad_coupling_apply": r"$\bar u = (\bar r, \bar t)$",
     "grad_coupling_h": r"$\bar h = \bar u \, W_1^\top$",
     "grad_layer_1_weight": r"$\bar W_1 = h^\top \, \bar u$",
     "grad_layer_1_bias": r"$\bar b_1 = 1^\top \, \bar u$, a sum over the rows",
-    "grad_coupling_h_multiply": r"$h^2$",
-    "grad_coupling_h_subtract": r"$\tanh' = 1 - h^2$",
+    "vjp_coupling_h_multiply": r"$h^2$",
+    "vjp_coupling_h_subtract": r"$\tanh' = 1 - h^2$",
     "grad_coupling_h_add": r"of $a W_0 + b_0$: $g = (1 - h^2) \, \bar h$",
     "grad_layer_0_weight": r"$\bar W_0 = a^\top g$",
     "grad_layer_0_bias": r"$\bar b_0 = 1^\top g$",
@@ -168,8 +168,9 @@ exact = float(gradient @ direction)
 # step through the layers themselves. This is what it looks like, with the commands typed in ahead:
 
 # %%
+readable = record(flow.nll, params, x, reuse=False)
 commands = [
-    "tbreak program.backward",
+    "tbreak readable.backward",
     "continue",
     *["next"] * 6,
     "p grad_coupling_changed.shape",
@@ -182,7 +183,7 @@ debugger = pdb.Pdb(
 )
 debugger.use_rawinput = False
 with contextlib.suppress(SystemExit):
-    debugger.runctx("program(params, x)", globals(), locals())
+    debugger.runctx("readable(params, x)", globals(), locals())
 print(transcript.getvalue())
 
 # %%

@@ -2,7 +2,7 @@
 
 import contextvars
 import itertools
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 from npflow.autodiff import tree
 from npflow.autodiff.gradient import value_and_grad
@@ -79,6 +79,7 @@ class ProgramGradient:
             # A copy of the context each: NumPy's error state is part of it, and a new thread has its own.
             self.pool = self.pool or ThreadPoolExecutor(self.threads)
             jobs = [self.pool.submit(contextvars.copy_context().run, piece.run, x) for piece in slices]
+            wait(jobs)  # all of them, also where one fails: none may still write when this returns
             losses = [job.result() for job in jobs]
         if len(slices) == 1:
             out[...] = slices[0].gradient
@@ -108,6 +109,7 @@ class ProgramGradient:
         """Let the threads go."""
         if self.pool is not None:
             self.pool.shutdown()
+            self.pool = None
 
 
 class Slice:

@@ -31,8 +31,13 @@ def sum_to(g, shape):
 
 
 def _to_argument(argument, gradient):
-    shape = np.shape(argument)
-    return lambda g: sum_to(gradient(g), shape)
+    shape, is_complex = np.shape(argument), np.iscomplexobj(argument)
+
+    def vjp(g):
+        g = sum_to(gradient(g), shape)
+        return np.real(g) if np.iscomplexobj(g) and not is_complex else g
+
+    return vjp
 
 
 derivative(

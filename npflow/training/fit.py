@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 
 import numpy as np
 
+from npflow.autodiff import value_and_grad
 from npflow.autodiff.batches import PlainGradient, ProgramGradient
 from npflow.autodiff.threads import available_cores, one_blas_thread
 from npflow.description import describe
@@ -181,6 +182,10 @@ def step_loss(loss_of, run, x, gradient):
         if isinstance(loss_of, PlainGradient):
             raise
         run.flow.nll(run.params, x)  # an error of the flow's own is raised here, as it is
+        try:
+            value_and_grad(run.flow.nll)(run.params, x)
+        except Exception:
+            raise error from None  # without a program it would not run either
         sentence = f"{error.sentence}; fit(..., record=False) runs it without a program"
         raise InputError(sentence, error.place) from error
 

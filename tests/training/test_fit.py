@@ -307,8 +307,8 @@ def test_a_layer_that_cannot_be_recorded_is_named_by_its_line_and_trains_without
     with pytest.raises(InputError) as caught:
         fit(flow, params, x, rng=np.random.default_rng(0), **options)
     assert re.fullmatch(
-        rf"expected operations that are the same for every batch of one shape, .* at {re.escape(__file__)}:{line}: "
-        r"factor = 2\.0 if .*; fit\(\.\.\., record=False\) runs it without a program",
+        rf"expected operations that are the same for every batch of one shape, .* at {re.escape(__file__)}:{line} \("
+        r"factor = 2\.0 if .*\); fit\(\.\.\., record=False\) runs it without a program",
         str(caught.value),
     )
     _, history = fit(flow, params, x, rng=np.random.default_rng(0), record=False, **options)

@@ -49,12 +49,12 @@ class Plan:
     live: dict
 
 
-def plan(tape):
+def plan(tape, reuse=True):
     """Give each result that can be written to a place one, and free it after its last reader.
 
     An elementwise function writes over an argument that nothing reads any more; any other result goes to the
     first gap in the workspace that is large enough, so that memory just used, and still in the cache, is used
-    again.
+    again. Where `reuse` is False, every result has a place of its own.
     """
     roots = find_roots(tape)
     last = last_readers(tape, roots)
@@ -63,12 +63,12 @@ def plan(tape):
     for position, call in enumerate(tape.calls):
         if call not in slots and takes_out(call):
             without_reuse += _rounded(call.example.nbytes)
-            donor = _donor(call, roots, last, position, places)
+            donor = _donor(call, roots, last, position, places) if reuse else None
             places[call] = places.pop(donor) if donor else arena.take(_rounded(call.example.nbytes))
             slots[call] = _slot(call, places[call][0])
         live[call] = arena.in_use
         for root in {root for parent in (call, *call.parents) for root in roots[parent]}:
-            if root in places and last[root] <= position:
+            if reuse and root in places and last[root] <= position:
                 arena.free(places.pop(root))
     return Plan(slots, arena.peak, without_reuse, live)
 

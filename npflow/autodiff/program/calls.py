@@ -24,6 +24,11 @@ for module, namespace in MODULES.items():
             PUBLIC.setdefault(id(function), f"{module}.{getattr(function, '__name__', public)}")
 
 
+def is_numpys(function):
+    """Whether a function is one of NumPy's, or of those that autograd makes of them."""
+    return id(function) in PUBLIC or function in (GETITEM, ASTYPE, CONCATENATE, ARRAY)
+
+
 def is_ufunc(function):
     """Whether a function works element by element: a universal function of one result."""
     return isinstance(function, np.ufunc) and function.nout == 1 and function.signature is None
@@ -55,8 +60,8 @@ class Spelling:
     ----------
     namespace : dict
         The functions and constants that the text mentions by name.
-    constants : dict
-        The text of those that can be defined in a line, by name.
+    definitions : list of str
+        A line for each constant: what makes it, or a comment where that takes too long.
     """
 
     def __init__(self, taken):
@@ -84,7 +89,7 @@ class Spelling:
             return f"np.array({self.listed([Text(f'[{parts}]'), *array_args], array_kwargs)})"
         if out:
             options["out"] = Text(out)
-        if function in METHODS and isinstance(first, Value):
+        if function in METHODS and isinstance(first, Value) and hasattr(first.example, METHODS[function]):
             return f"{self.argument(first)}.{METHODS[function]}({self.listed(rest, options)})"
         return f"{self.function(function)}({self.listed(call.arguments, options)})"
 
@@ -143,15 +148,14 @@ class Spelling:
         array = isinstance(argument, (np.ndarray, np.generic))
         key = content(argument) if array else id(argument)
         if key not in self.known:
-            self.constants += 1
-            name, definition = f"constant_{self.constants}", None
-            if array:
-                name, definition = _definition(name, np.asarray(argument))
-            self.known[key] = self.unique(name)
-            if definition:
-                self.definitions.append(f"{self.known[key]} = {definition}")
+            name, definition = _definition(np.asarray(argument)) if array else (None, None)
+            self.constants += name is None
+            self.known[key] = name = self.unique(name or f"constant_{self.constants}")
+            if definition is None:
+                self.namespace[name] = argument.copy("K") if isinstance(argument, np.ndarray) else argument
+                self.definitions.append(f"# {name} = program.constants[{name!r}], {_about(argument)}")
             else:
-                self.namespace[self.known[key]] = argument
+                self.definitions.append(f"{name} = {definition}")
         return self.known[key]
 
     def index(self, index):
@@ -170,12 +174,12 @@ class Spelling:
 def content(array):
     """Equal for arrays that a function cannot tell apart."""
     array = np.asarray(array)
-    even = is_even(array)  # large constants mostly are, and are quick to compare then
+    even = is_uniform(array)  # large constants mostly are, and are quick to compare then
     bits = array.flat[:1].tobytes() if even else array.tobytes()
     return (array.dtype.str, array.shape, array.strides, even, bits)
 
 
-def is_even(array):
+def is_uniform(array):
     """Whether an array has the same bits in every place."""
     words = f"u{array.dtype.itemsize}"  # as integers, among which 0.0 is not -0.0, and nan is nan
     if array.size == 0:
@@ -185,19 +189,40 @@ def is_even(array):
     return bool((np.asarray(array).view(words) == array.flat[:1].view(words)).all())
 
 
-def _definition(name, array):
-    """A name for a constant array, and the expression that makes it, or None where it takes too many words."""
+def _definition(array):
+    """A name for a constant array, or None, and the expression that makes it, or None where that takes too long."""
     dtype = f"np.{array.dtype.type.__name__}"
     plain = array.dtype.kind in "fiub" and array.dtype.isnative and array.dtype.itemsize <= 8
-    if not plain or not array.flags.c_contiguous or not np.isfinite(array).all():
-        return name, None
-    shape, first = array.shape, array.flat[0].item() if array.size else 0
-    if array.ndim and is_even(array):
+    contiguous = array.flags.c_contiguous or array.flags.f_contiguous
+    if not plain or not contiguous or not np.isfinite(array).all():
+        return None, None
+    if not array.ndim:
+        return None, f"np.array({array.item()!r}, {dtype}){_as_fraction(array.item())}"
+    if is_uniform(array) and array.flags.c_contiguous:
+        shape, first = array.shape, array.flat[0].item() if array.size else 0
         word = {"0.0": "zeros", "1.0": "ones"}.get(repr(float(first)))  # -0.0 is not 0.0
         if word:
             return f"{word}_{'x'.join(map(str, shape))}", f"np.{word}({shape}, {dtype})"
-        return name, f"np.full({shape}, {first!r}, {dtype})"
-    return name, f"np.array({array.tolist()!r}, {dtype})" if array.size <= 8 else None
+        return None, f"np.full({shape}, {first!r}, {dtype})"
+    if array.size > 16:
+        return None, None
+    if array.flags.c_contiguous:
+        return None, f"np.array({array.tolist()!r}, {dtype})"
+    return None, f"np.array({array.T.tolist()!r}, {dtype}).T"
+
+
+def _as_fraction(number):
+    """A comment on numbers such as 0.00390625: that they are 1 / 256, a mean's factor."""
+    if not isinstance(number, float) or not 0 < abs(number) < 1:
+        return ""
+    below = round(1 / abs(number))
+    close = abs(abs(number) * below - 1) < 1e-7
+    return f"  # {'-' if number < 0 else ''}1 / {below}" if close else ""
+
+
+def _about(argument):
+    shape = f" of shape {argument.shape}" if isinstance(argument, np.ndarray) else ""
+    return f"{getattr(argument, 'dtype', type(argument).__name__)}{shape}"
 
 
 def is_transpose(call):

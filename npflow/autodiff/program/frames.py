@@ -50,7 +50,7 @@ def line_at(spot):
     if spot is None:
         return "an unknown line"
     filename, line = spot
-    return f"{filename}:{line}: {linecache.getline(filename, line).strip()}"
+    return f"{filename}:{line} ({linecache.getline(filename, line).strip()})"
 
 
 def place_of(frames, visits):

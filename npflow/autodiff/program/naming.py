@@ -26,7 +26,8 @@ def name_values(inputs, calls, gradient_of):
 
     The values that one statement made share the variable it assigns: the last has its name alone, the ones
     before add the function that made them. Where a statement was run again (a loop), its values are
-    numbered. What the backward pass computes is called after the value it is the gradient of.
+    numbered. In the backward pass, grad_h is the gradient of the result in h; what is computed on the way
+    there, in the vector-Jacobian product of the function that made h, is called vjp_h and that function.
     """
     taken = {"np", "slice", "parameters", "data", "saved", "buffers", "gradient"}  # in the text already
 
@@ -59,7 +60,7 @@ def name_values(inputs, calls, gradient_of):
         if value.place.backward:
             origin = gradient_of.get(value)
             what = origin or value.place.statement
-            give(value, f"grad_{what.name}" if origin else f"grad_{what.name}_{operation(value)}")
+            give(value, f"grad_{what.name}" if origin else f"vjp_{what.name}_{operation(value)}")
 
 
 def operation(value):

@@ -1,6 +1,6 @@
-"""What is done to a tape before it is written down: each pass takes a tape and returns a shorter one.
+"""What is done to a tape before it is written down: each pass takes a tape and returns one that does less.
 
-All passes keep every result to the bit: they leave out work, and never do it in another order.
+All passes keep every result to the bit: they leave out work, and change no operation whose result is needed.
 """
 
 import itertools
@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from npflow.autodiff.program.calls import ASTYPE, content, is_even, takes_out
+from npflow.autodiff.program.calls import ASTYPE, content, is_uniform, takes_out
 from npflow.autodiff.program.tape import Value
 
 SHAPE_ONLY = {np.zeros_like, np.ones_like, np.empty_like, np.shape, np.ndim, np.size}
@@ -106,7 +106,7 @@ def scalars(tape):
 
     def one(argument):
         if isinstance(argument, np.ndarray) and argument.ndim and argument.size:
-            return np.array(argument.flat[0]) if is_even(argument) else None
+            return np.array(argument.flat[0]) if is_uniform(argument) else None
         return number.get(argument) if isinstance(argument, Value) else None
 
     def shrink(call):
@@ -154,7 +154,7 @@ def casts(tape):
             and readers[compared] == 1
             and takes_out(replace(compared, example=call.example))
         ):
-            return replace(compared, example=call.example, name=compared.name)
+            return replace(compared, example=call.example)
         return call
 
     return tape.rewrite(join)

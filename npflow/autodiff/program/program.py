@@ -24,7 +24,7 @@ from npflow.errors import InputError
 NUMBERS = itertools.count(1)  # of programs, for the names of their sources
 
 
-def record(fun, params, *args, gradient=True):
+def record(fun, params, *args, gradient=True, reuse=True):
     """Record a function and its gradient, once, as a program that repeats them in plain NumPy.
 
     autograd's bookkeeping takes several times as long as the arithmetic of a small layer, and says the same
@@ -42,6 +42,9 @@ def record(fun, params, *args, gradient=True):
         Arrays are the program's data; anything else is a constant of it.
     gradient : bool
         Whether to record the gradient in the float leaves of `params` too.
+    reuse : bool
+        Whether results that nobody reads any more are written over. False gives each a place of its own, so
+        that in a debugger a name keeps its value to the end; it takes several times the memory.
 
     Returns
     -------
@@ -51,7 +54,13 @@ def record(fun, params, *args, gradient=True):
     ------
     InputError
         Where the operations would not be the same for every batch of these shapes: a branch on the values of
-        an array, a number read off one, random numbers. It names the line.
+        an array, a number read off one, a function that autograd does not know. It names the line. And where the
+        function gives another result when it is called again: it draws random numbers, or keeps state.
+
+    Notes
+    -----
+    A program repeats what was done when it was recorded. What the function reads that is not among its
+    arguments (a global, an attribute) stays as it was then.
 
     Examples
     --------
@@ -75,7 +84,7 @@ def record(fun, params, *args, gradient=True):
         name_values((*tape.parameters, *tape.data), tape.calls, recording.gradient_of)
         for change in passes.ALL:
             tape = change(tape)
-        program = Program(fun, params, args, names, tape)
+        program = Program(fun, params, args, names, tape, reuse)
         _prove(program, fun, params, args)
     return program
 
@@ -102,10 +111,13 @@ class Program:
     costs : dict
         For each layer its forward and its backward `Cost`.
     total_cost : Cost
+        The cost of all of them.
+    constants : dict
+        The functions and large constants that the source mentions and does not make, by name.
     """
 
-    def __init__(self, fun, params, args, names, tape):
-        buffers = plan(tape)
+    def __init__(self, fun, params, args, names, tape, reuse=True):
+        buffers = plan(tape, reuse)
         self.name = getattr(fun, "__name__", type(fun).__name__)
         self.names, self.with_gradient = names, tape.gradients is not None
         self.leaves = [(path, _kept(leaf, tree.is_trained(leaf))) for path, leaf in tree.items(params)]
@@ -126,7 +138,7 @@ class Program:
         lines = self.source.splitlines(keepends=True)
         linecache.cache[self.filename] = (len(self.source), None, lines, self.filename)
         weakref.finalize(self, linecache.cache.pop, self.filename, None)
-        namespace = dict(script.namespace)
+        self.constants, namespace = script.namespace, dict(script.namespace)
         exec(compile(self.source, self.filename, "exec"), namespace)
         self.forward, self.backward = namespace["forward"], namespace.get("backward")
         self._idle = deque()  # workspaces that no thread is using
@@ -166,6 +178,9 @@ class Program:
         if not self.with_gradient:
             return self.forward(parameters, data, workspace.buffers)
         value, saved = self.forward(parameters, data, workspace.buffers)
+        value = (
+            value[()] if isinstance(value, np.ndarray) else value
+        )  # a number, not a place in the workspace
         self.backward(parameters, data, saved, workspace.buffers, workspace.leaves)
         return value
 
@@ -181,9 +196,15 @@ class Program:
         self._idle.append(workspace)
 
     def _match(self, expected, leaves):
-        for (path, kept), (found, leaf) in itertools.zip_longest(expected, leaves, fillvalue=(None, None)):
-            if path != found:
-                raise InputError(f"expected {path or 'nothing more'} for {self!r}, got {found or 'nothing'}")
+        leaves = list(leaves)
+        paths, found = [path for path, _ in expected], [path for path, _ in leaves]
+        if paths != found:
+            missing = next((path for path in paths if path not in found), None)
+            extra = next((path for path in found if path not in paths), None)
+            if missing is not None:
+                raise InputError(f"expected {missing!r} for {self!r}, got none")
+            raise InputError(f"expected no {extra!r} for {self!r}, got one")
+        for (path, kept), (_, leaf) in zip(expected, leaves):
             if isinstance(kept, Expected):
                 array = np.asarray(leaf)
                 if (array.shape, array.dtype) != (kept.shape, kept.dtype):
@@ -208,7 +229,8 @@ class Program:
         gradient = " and its gradient" if self.with_gradient else ""
         return (
             f"{self.name}{gradient}, of {inputs or 'the parameters'}: {self.lines} calls, recorded by npflow.\n"
-            f"parameters, data: the arrays that are read; buffers: places in a workspace of {self.peak_bytes} bytes"
+            f"parameters, data: the arrays that are read; buffers: places in a workspace of {self.peak_bytes} bytes: "
+            "a name holds its value until its last reader, then others may (with record(..., reuse=False), to the end)"
             + ("; gradient: a place for each parameter's.\n" if self.with_gradient else ".")
             + ("saved: what the backward pass reads of the forward pass." if self.with_gradient else "")
         )
@@ -221,7 +243,8 @@ class Program:
         return (
             f"{self._head().splitlines()[0]}\n\n{statistics.table(self.costs)}\n\n"
             f"{total.flops / 1e6:.1f} Mflop, {total.bytes / 1e6:.1f} MB moved; workspace {self.peak_bytes / 1e6:.2f} MB, "
-            f"without reuse {self.bytes_without_reuse / 1e6:.2f} MB"
+            f"without reuse {self.bytes_without_reuse / 1e6:.2f} MB\n"
+            "lines: calls; MB moved: what they read and write; MB held: the most of the workspace that is in use"
         )
 
 
@@ -286,12 +309,13 @@ def _no_collection():
 
 
 def _explain(error, recording, fun, params, args, gradient):
-    """Raise what went wrong in a recording: the function's own error, if it has one without us."""
-    (value_and_grad(fun) if gradient else fun)(params, *args)
+    """Raise what went wrong in a recording: the function's own error, if it has one on plain arrays."""
+    fun(params, *args)
     line = recording.line_of_error(error)
+    derivatives = ", and that have derivatives" if gradient else ""
     raise InputError(
-        "expected functions of autograd.numpy and primitives, which a recording sees, on every array, got another "
-        f"({type(error).__name__}: {error}) at {line}"
+        f"expected functions of autograd.numpy and primitives on every array, which a recording sees{derivatives}, "
+        f"got another ({type(error).__name__}: {error}) at {line}"
     ) from error
 
 

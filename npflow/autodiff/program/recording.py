@@ -14,6 +14,7 @@ from npflow.autodiff import tree
 from npflow.autodiff.gradient import Differentiated, differentiate
 from npflow.autodiff.primitives import TRANSPARENT
 from npflow.autodiff.program import frames
+from npflow.autodiff.program.calls import is_numpys
 from npflow.autodiff.program.refusals import READING, holds_box, refusal
 from npflow.autodiff.program.tape import Place, Tape, Value
 from npflow.errors import InputError
@@ -77,10 +78,19 @@ class Sealed(numpy_boxes.ArrayBox):
     __slots__ = []
 
     def _refuse(self, *args, **kwargs):
+        if self._is_another_threads():
+            raise TypeError("expected an array, got a box of autograd's, whose number cannot be read")
         line = Recording.running.line() if Recording.running else "a line after the recording"
         raise InputError(f"{READING}, at {line}")
 
-    __bool__ = __float__ = __int__ = __complex__ = __index__ = item = tolist = __array__ = _refuse
+    def __bool__(self):
+        return super().__bool__() if self._is_another_threads() else self._refuse()
+
+    def _is_another_threads(self):
+        """Whether it was boxed, while a recording ran, by a thread that is not recording: autograd lets it branch."""
+        return Recording.running is not None and Recording.running.thread != threading.get_ident()
+
+    __float__ = __int__ = __complex__ = __index__ = item = tolist = __array__ = _refuse
 
 
 SCALARS = (bool, int, float, np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8)
@@ -107,7 +117,7 @@ class Recording:
     running = None
 
     def __init__(self):
-        self.calls = []
+        self.calls, self.thread = [], threading.get_ident()
         self.origin = None  # the value whose derivative is being worked out
         self.latest = None  # the same, or between two of them the one before: the backward pass has begun
         self.visits = {}  # where each running frame was last
@@ -125,7 +135,7 @@ class Recording:
         views = tuple(
             number
             for number, (plain, argument) in enumerate(zip(args, arguments))
-            if isinstance(argument, Value) and may_share_memory(example, plain)
+            if isinstance(argument, Value) and may_share_memory(function, example, plain)
         )
         value = Value(example, function, arguments, dict(options), views, self.place())
         self.calls.append(value)
@@ -200,16 +210,19 @@ class Recording:
         """Run the function, and its gradient if it is asked for; the tape, and the input boxes' values."""
         parameters, data = [], []
         with LOCK, sealed_boxes(), trace_stack.new_trace() as trace:
-            before, Recording.running = Recording.running, self  # one recording may start another
 
             def box(inputs, path, leaf):
                 inputs.append(Value(leaf, name=path))
                 return new_box(leaf, trace, Recorded.new_root(inputs[-1]))
 
-            boxed = tree.build(
-                lambda path, leaf: box(parameters, path, np.asarray(leaf)) if tree.is_trained(leaf) else leaf,
-                params,
-            )
+            def parameter(path, leaf):
+                if not tree.is_trained(leaf):
+                    return leaf
+                if not isinstance(leaf, (np.ndarray, np.generic)):
+                    raise InputError(f"expected an array to train at {path!r}, got a {type(leaf).__name__}")
+                return box(parameters, path, np.asarray(leaf))
+
+            boxed = tree.build(parameter, params)
             boxes = [
                 tree.build(
                     lambda path, leaf: box(data, path, leaf) if isinstance(leaf, np.ndarray) else leaf,
@@ -218,6 +231,7 @@ class Recording:
                 )
                 for name, arg in zip(names, args)
             ]
+            before, Recording.running = Recording.running, self  # one recording may start another
             try:
                 if gradient:
                     value, gradients = differentiate(fun, boxed, boxes, Gradient)
@@ -238,9 +252,13 @@ class Recording:
         return Tape(tuple(parameters), tuple(data), tuple(self.calls), value_of(value), leaves)
 
 
-def may_share_memory(result, argument):
-    """Whether a result may lie in the memory of an argument; what is not an array is taken to hold one."""
+def may_share_memory(function, result, argument):
+    """Whether a result of the function may lie in the memory of an argument, this time or another.
+
+    With NumPy's functions that depends on shapes and strides alone, and can be seen. Any other may give its
+    argument back where it has nothing to do; and what is not an array may hold one.
+    """
     if isinstance(result, np.generic | bool | int | float | complex):
         return False
     arrays = isinstance(result, np.ndarray) and isinstance(argument, np.ndarray)
-    return not arrays or np.may_share_memory(result, argument)
+    return not arrays or not is_numpys(function) or np.may_share_memory(result, argument)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npflow.autodiff.program.calls import ASTYPE, CONCATENATE, GETITEM, is_ufunc
+from npflow.autodiff.program.calls import ASTYPE, CONCATENATE, GETITEM, is_numpys, is_ufunc
 from npflow.autodiff.program.tape import Value
 
 MOVES = {ASTYPE, CONCATENATE, GETITEM, np.take, np.reshape, np.transpose, np.broadcast_to, np.copyto}
@@ -46,21 +46,27 @@ def cost_of(call, live):
     return Cost(1, flops(call), bytes_moved(call), live)
 
 
+def is_view(call):
+    """Whether a call only looks at its argument in another way."""
+    return bool(call.views) and is_numpys(call.function)
+
+
 def flops(call):
     """How many arithmetic operations a call takes."""
-    if call.function in MOVES or call.views:
+    if call.function in MOVES or is_view(call):
         return 0
     if call.function in (np.dot, np.matmul):
         inner = np.shape(_example(call.arguments[0]))
         return 2 * np.size(call.example) * (inner[-1] if inner else 1)
     if is_ufunc(call.function):
         return np.size(call.example)
-    return max(np.size(_example(argument)) for argument in (call, *call.arguments) if _is_numeric(argument))
+    numbers = (_example(argument) for argument in (call, *call.arguments) if _is_numeric(argument))
+    return max(map(np.size, numbers), default=0)
 
 
 def bytes_moved(call):
     """How many bytes a call reads and writes."""
-    if call.views:
+    if is_view(call):
         return 0
     return sum(_example(argument).nbytes for argument in (call, *call.arguments) if _is_numeric(argument))
 

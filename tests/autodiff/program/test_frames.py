@@ -52,7 +52,7 @@ def test_a_line_is_told_with_its_file_number_and_code():
     frame = sys._getframe()
     text = frames.line_at(frames.spot_of([frame]))  # this very line
     assert text.startswith(f"{__file__}:")
-    assert text.endswith("text = frames.line_at(frames.spot_of([frame]))  # this very line")
+    assert text.endswith("(text = frames.line_at(frames.spot_of([frame]))  # this very line)")
 
 
 def test_without_frames_the_line_is_unknown():

@@ -191,7 +191,7 @@ def test_a_gradient_is_called_after_what_it_is_the_gradient_of():
     on_the_way, gradient = call(np.negative, y), call(np.multiply, y, y)
     on_the_way.place = gradient.place = Place("layer", backward=True, statement=y)
     name_values([x], [y, on_the_way, gradient], {gradient: x})
-    assert [one.name for one in (y, on_the_way, gradient)] == ["layer_y", "grad_layer_y_negative", "grad_x"]
+    assert [one.name for one in (y, on_the_way, gradient)] == ["layer_y", "vjp_layer_y_negative", "grad_x"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import autograd.numpy as anp
 import autograd.scipy.special
 import numpy as np
 import pytest
+from autograd.extend import defvjp, primitive
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tapes import bits, functions, inputs
@@ -318,7 +319,7 @@ ANOTHER = "a program is for the shapes it was recorded with; record one for thes
         (changed(2, leaf=2.0), "with, 2, got 2.0: record a program for it"),  # promotes, unlike 2
         (changed(2, leaf=True), "with, 2, got True: record a program for it"),
         (changed(3, a=-0.0), "with, 0.0, got -0.0: record a program for it"),
-        (changed(0, z=X), "expected nothing more for Program("),
+        (changed(0, z=X), "expected no 'z' for Program("),
         (arguments()[:3], "expected 3 arguments after params for Program("),
         ([*arguments(), 1], ", got 4"),
     ],
@@ -333,7 +334,7 @@ def test_what_a_program_was_not_recorded_for_is_refused(program, given, message)
 def test_a_leaf_that_is_missing_is_named(program, path):
     given = arguments()
     del given[0][path]
-    with pytest.raises(InputError, match=f"expected {path} for Program"):
+    with pytest.raises(InputError, match=f"expected '{path}' for Program.*, got none"):
         program(*given)
 
 
@@ -359,10 +360,46 @@ def test_any_constant_is_accepted_again(constant):
     assert np.isfinite(program(PARAMS, X, *args)[0])
 
 
-def test_a_number_among_the_parameters_is_a_parameter():
-    program = record(lambda p, x: anp.sum(p["a"] * x), {"a": 2.0}, X)
-    value, gradient = program({"a": 3.0}, X)
+def test_a_parameter_is_an_array_as_a_plain_number_would_not_promote():
+    fun = lambda p, x: anp.sum(p["a"] * x)
+    with pytest.raises(InputError, match="expected an array to train at 'a', got a float"):
+        record(fun, {"a": 2.0}, X)
+    value, gradient = record(fun, {"a": np.float64(2.0)}, X)({"a": np.float64(3.0)}, X)
     assert (value, gradient) == (np.sum(3.0 * X), [pytest.approx(X.sum())])
+
+
+def test_a_large_constant_stays_what_it_was(rng=np.random.default_rng(0)):  # noqa: B008
+    constant = rng.standard_normal(40)
+    program = record(lambda p, x: anp.sum(p["a"] * x * constant), {"a": np.ones(1)}, np.ones(40))
+    before, _ = program({"a": np.ones(1)}, np.ones(40))
+    constant[:] = 0
+    assert program({"a": np.ones(1)}, np.ones(40))[0] == before
+    assert "# constant_1 = program.constants['constant_1'], float64 of shape (40,)" in program.source
+
+
+@primitive
+def sometimes_the_same(x):
+    """A copy where something is negative, its argument itself where nothing is."""
+    return x if (x >= 0).all() else np.abs(x)
+
+
+defvjp(sometimes_the_same, lambda y, x: lambda g: g)
+
+
+def test_the_place_of_an_argument_that_a_function_may_give_back_is_not_written_again():
+    fun = lambda p, x: anp.sum(sometimes_the_same(p["a"] * x) * anp.exp(x + 1.0))
+    params, x = {"a": np.ones(1)}, np.linspace(0.5, 1, 6)
+    mixed = x * [1, -1, 1, 1, 1, 1]
+    value, gradient = record(fun, params, mixed)(params, x)
+    expected, leaves = value_and_grad(fun)(params, x)
+    assert (value, gradient) == (expected, leaves["a"])
+
+
+def test_without_reuse_every_result_keeps_its_value():
+    program = record(lambda p, x: anp.sum(anp.tanh(p["a"] * x + 1.0) ** 2), {"a": np.ones(1)}, X, reuse=False)
+    assert program.peak_bytes == program.bytes_without_reuse
+    places = [line.split("out=")[1] for line in program.source.splitlines() if "out=buffers" in line]
+    assert len(places) == len(set(places)) > 3
 
 
 # ---------------------------------------------------------------- several threads

@@ -201,7 +201,7 @@ def test_what_cannot_be_recorded_is_refused_with_its_line(fun, gradient):
     number = next(n for n in range(first, first + 20) if lines[n - 1].endswith("# here"))
     with pytest.raises(InputError) as caught:
         record(fun, PARAMS, X, gradient=gradient)
-    assert f"at {__file__}:{number}: {lines[number - 1].strip()}" in str(caught.value)
+    assert f"at {__file__}:{number} ({lines[number - 1].strip()})" in str(caught.value)
     assert str(caught.value).startswith("expected ")
 
 
@@ -457,3 +457,27 @@ def test_a_function_that_is_recorded_may_record_another():
     thread.start()
     thread.join(10)  # it used to wait for itself
     assert got == [outer(PARAMS, X)]
+
+
+def test_another_thread_may_branch_while_one_records():
+    """Its arrays are in the same kind of boxes meanwhile."""
+    recorded, done = threading.Event(), threading.Event()
+
+    def waits(params, x):
+        recorded.set()
+        assert done.wait(10)
+        return anp.sum(params["w"] * x)
+
+    def branches_elsewhere(params):
+        return anp.sum(params["w"]) if anp.sum(params["w"]) > 0 else anp.sum(params["w"] ** 2)
+
+    thread = threading.Thread(target=record, args=(waits, PARAMS, X))
+    thread.start()
+    try:
+        assert recorded.wait(10)
+        value, gradient = value_and_grad(branches_elsewhere)({"w": np.ones(3)})
+    finally:
+        done.set()
+        thread.join()
+    assert value == 3
+    assert np.array_equal(gradient["w"], np.ones(3))
