@@ -54,7 +54,8 @@ class Npflow:
         from npflow.autodiff.batches import ProgramGradient
         from npflow.autodiff.threads import available_cores, one_blas_thread
 
-        one_blas_thread().__enter__()
+        self.one_blas_thread = one_blas_thread()
+        self.one_blas_thread.__enter__()  # as fit does, for as long as it runs
         clock = time.perf_counter()
         self.loss = ProgramGradient(self.flow.nll, self.params, available_cores())
         self.loss(batch, self.gradient)

@@ -1,5 +1,6 @@
 """A function of many rows, a chunk at a time, so that what it computes on the way stays in the cache."""
 
+import weakref
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
@@ -16,7 +17,9 @@ CACHE_BYTES = 2**21  # a core's share of the caches, roughly; chunks are the sam
 FEWEST, MOST = 16, 2**14  # rows of a chunk
 WORTH_RECORDING = 16  # chunks: a recording takes as long as some ten of them
 
-PROGRAMS, KEPT, LOCK = OrderedDict(), 16, Lock()  # the programs used last
+# The programs used last, or None where a function cannot be recorded, each with a reference to the function's
+# object that does not keep it alive.
+PROGRAMS, KEPT, LOCK = OrderedDict(), 16, Lock()
 
 
 def map_rows(fun, params, x):
@@ -29,7 +32,7 @@ def map_rows(fun, params, x):
     Parameters
     ----------
     fun : method
-        `fun(params, x) -> ndarray`, of shape (n, ...), of an object that can be hashed.
+        `fun(params, x) -> ndarray`, of shape (n, ...), of an object that weak references can point at.
     params : tree of ndarray
     x : ndarray, shape (n, ...)
     """
@@ -42,12 +45,13 @@ def map_rows(fun, params, x):
         result = np.empty((len(x), *first.shape[1:]), first.dtype)
         result[:rows] = first
         starts = range(rows, len(x) - rows + 1, rows)
-        program = program_for(fun, params, x[:rows], worth=len(starts) >= WORTH_RECORDING)
+        program = program_for(fun, params, x[:rows], first, worth=len(starts) >= WORTH_RECORDING)
         if program is None:
             for start in starts:
                 result[start : start + rows] = fun(params, x[start : start + rows])
         else:
             _run(program, params, x, starts, rows, result)
+            program.drop_workspaces()  # a program that is kept for later keeps no memory for it
         rest = len(x) % rows
         if rest:
             result[-rest:] = fun(params, x[-rest:])
@@ -62,28 +66,44 @@ def rows_in_cache(params, x):
     return min(max(rows, FEWEST), MOST)
 
 
-def program_for(fun, params, x, worth):
-    """The program of a function for chunks like `x`, if it is there already or worth a recording; or None."""
-    key = (fun.__func__, fun.__self__, x.shape, x.dtype)
+def program_for(fun, params, x, first, worth):
+    """The program of a function for chunks like `x`, if there is one or it is worth a recording; or None.
+
+    A program that is kept is used again only where it gives `first`, the function's own result, to the bit.
+    """
+    owner = fun.__self__
+    constants = tuple(
+        np.asarray(leaf).tobytes() for _, leaf in tree.items(params) if not tree.is_trained(leaf)
+    )
+    key = (id(owner), fun.__func__, x.shape, x.dtype, constants)
     with LOCK:  # not while recording: what is recorded may hold a flow whose rows are mapped in their turn
-        program = PROGRAMS.get(key)
-    try:
-        if program is not None:
-            program.read(params, x)
-    except InputError:  # other constants, such as a permutation
-        program = None
-    try:
-        if program is None and worth:
+        holder, program = PROGRAMS.get(key, (None, None))
+    known = holder is not None and holder() is owner  # the number may be that of an object long gone
+    if known and program is not None:
+        known = _gives(program, params, x, first)
+    if not known:
+        if not worth:
+            return None
+        try:
             program = record(fun, params, x, gradient=False)
-    except InputError:  # it cannot be recorded: it runs as it is
-        return None
-    if program is not None:
-        with LOCK:
-            PROGRAMS[key] = program
-            PROGRAMS.move_to_end(key)
-            while len(PROGRAMS) > KEPT:
-                PROGRAMS.popitem(last=False)
+        except InputError:  # it cannot be recorded: it runs as it is, now and later
+            program = None
+    with LOCK:
+        PROGRAMS[key] = (weakref.ref(owner), program)
+        PROGRAMS.move_to_end(key)
+        for old in [old for old, (holder, _) in PROGRAMS.items() if holder() is None]:
+            del PROGRAMS[old]
+        while len(PROGRAMS) > KEPT:
+            PROGRAMS.popitem(last=False)
     return program
+
+
+def _gives(program, params, x, expected):
+    """Whether a program gives the result that is expected, to the bit."""
+    try:
+        return np.array_equal(program(params, x), expected, equal_nan=True)
+    except InputError:  # it is for other shapes of parameters
+        return False
 
 
 def _run(program, params, x, starts, rows, result):
@@ -96,7 +116,6 @@ def _run(program, params, x, starts, rows, result):
             for start in starts:
                 chunk = slice(start, start + rows)
                 result[chunk] = program.run(parameters, (x[chunk],), workspace)
-        program.give_workspace(workspace)
 
     errors, threads = np.geterr(), min(available_cores(), len(starts))
     with ThreadPoolExecutor(threads) as pool:

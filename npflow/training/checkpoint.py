@@ -19,7 +19,8 @@ from npflow.description import describe, rebuild
 from npflow.errors import InputError
 from npflow.flow import Flow
 
-FORMAT = "npflow checkpoint 2"
+FORMATS = ("npflow checkpoint 1", "npflow checkpoint 2")  # in 1, Adam's m and v had the factors 1 - beta
+FORMAT = FORMATS[-1]
 
 
 @dataclass(repr=False)
@@ -36,12 +37,15 @@ class Checkpoint:
         What `fit` needs to go on: plain data. Empty where none was saved.
     arrays : dict of ndarray
         The arrays that go with `run`.
+    format : str
+        The format that the file has; an older one is read, the newest is written.
     """
 
     flow: Flow
     params: dict
     run: dict = field(default_factory=dict)
     arrays: dict = field(default_factory=dict)
+    format: str = FORMAT
 
     def __repr__(self):
         run = f"a run at step {self.run['step']}" if "step" in self.run else "no training run"
@@ -120,13 +124,14 @@ def load(path):
             ) from error
     try:
         description = json.loads(str(contents["description"]))
-        if description["format"] != FORMAT:
+        if description["format"] not in FORMATS:
             raise InputError(f"expected the format {FORMAT!r} in {path}, got {description['format']!r}")
         flow = rebuild(description["flow"])
         constants = with_prefix(contents, "constant:")
         params = _fill(description["params"], contents["params"], constants)
         flow.check(params)
-        return Checkpoint(flow, params, description["run"], with_prefix(contents, "run:"))
+        arrays = with_prefix(contents, "run:")
+        return Checkpoint(flow, params, description["run"], arrays, description["format"])
     except InputError as error:
         raise InputError(f"{path} cannot be used: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -9,7 +9,7 @@ from npflow.autodiff import Layout, tree
 from npflow.errors import InputError, NonFiniteError
 from npflow.flow import first_non_finite
 from npflow.training.adam import Adam
-from npflow.training.checkpoint import load, with_prefix, write
+from npflow.training.checkpoint import FORMATS, load, with_prefix, write
 from npflow.training.history import History
 from npflow.training.random_state import from_plain, to_plain
 
@@ -191,6 +191,9 @@ class Run:
         self.params = self.layout.unpack(self.vector, saved.params)
         for name, moment in self.moments.items():
             moment[...] = saved.arrays[f"moment:{name}"]
+        if saved.format == FORMATS[0]:
+            self.moments["m"] /= 1 - self.optimizer.beta1
+            self.moments["v"] /= 1 - self.optimizer.beta2
         self.average, self.best = saved.arrays.get("average"), saved.arrays.get("best")
         self.history = History.from_arrays(with_prefix(saved.arrays, "history:"))
         self.step = state["step"]

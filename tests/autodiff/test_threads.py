@@ -1,6 +1,8 @@
 """BLAS threads."""
 
 import numpy as np
+import pytest
+import threadpoolctl
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from npflow import Flow, fit
@@ -41,3 +43,28 @@ def test_training_and_verification_keep_to_one_thread():
         assert blas_threads() == before
     assert set.union(*seen[:checked]) == {1}
     assert seen[before_fit:][-1] == {1}
+
+
+def test_the_last_of_several_threads_to_leave_gives_blas_back_what_the_first_found(monkeypatch):
+    """With a BLAS of our own: OpenBLAS lets another thread than the main one set the number only at times."""
+    number = [4]
+
+    class Limits:
+        def __init__(self, limits, user_api):
+            self.found, number[0] = number[0], limits
+
+        def restore_original_limits(self):
+            number[0] = self.found
+
+    monkeypatch.setattr(threadpoolctl, "threadpool_limits", Limits)
+    first, second = one_blas_thread(), one_blas_thread()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert number == [1]
+    second.__exit__(None, None, None)
+    assert number == [4]
+    with pytest.raises(ZeroDivisionError), one_blas_thread():
+        assert number == [1]
+        raise ZeroDivisionError
+    assert number == [4]

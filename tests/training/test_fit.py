@@ -731,3 +731,20 @@ def test_the_norm_of_a_gradient_does_not_overflow_where_its_squares_do(scale, dt
 def test_the_norm_of_what_is_not_finite_is_not():
     assert np.isnan(euclidean_norm(np.array([1.0, np.nan])))
     assert np.isinf(euclidean_norm(np.array([1.0, -np.inf])))
+
+
+def test_a_run_saved_by_the_first_format_goes_on(x, tmp_path):
+    """Its m and v had the factors 1 - beta, which now wait for the step."""
+    path = tmp_path / "old.npz"
+    flow, params = flow_and_params(x)
+    options = {"batch_size": 10, "optimizer": Adam(0.05), "progress": False}
+    whole, _ = fit(flow, params, x, rng=np.random.default_rng(0), steps=20, **options)
+    fit(flow, params, x, rng=np.random.default_rng(0), steps=12, checkpoint=path, **options)
+    with np.load(path) as archive:
+        contents = dict(archive)
+    contents["run:moment:m"] *= 1 - 0.9
+    contents["run:moment:v"] *= 1 - 0.999
+    contents["description"] = np.array(str(contents["description"]).replace("checkpoint 2", "checkpoint 1"))
+    np.savez(path, **contents)
+    resumed, _ = fit(flow, params, x, rng=np.random.default_rng(0), steps=20, checkpoint=path, **options)
+    np.testing.assert_allclose(vector(resumed), vector(whole), rtol=1e-12)
