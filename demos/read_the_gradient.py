@@ -58,8 +58,8 @@ print(program)
 # ## All of it
 #
 # Names tell where a value comes from: `coupling_h` is the variable `h` of the coupling's network, and
-# `grad_coupling_h` the gradient of the loss in it. A name with a function's behind it (`coupling_h_dot`) is a value
-# that has no variable of its own on the way.
+# `coupling_h_dot` a value on the way to it. `grad_coupling_h` is the gradient of the loss in it, and what is computed
+# on the way to gradients, in the vector-Jacobian product of the function that made `h`, is `vjp_coupling_h_...`.
 
 # %%
 print(program.source)
@@ -99,14 +99,14 @@ BACKWARD = {
     "grad_coupling_raw": r"$\bar r = \bar s \, \tanh'(r/2)$",
     "vjp_coupling_raw_concatenate": r"$\bar r$, in its place of $u$",
     "grad_coupling_apply": r"$\bar u = (\bar r, \bar t)$",
-    "grad_coupling_h": r"$\bar h = \bar u \, W_1^\top$",
-    "grad_layer_1_weight": r"$\bar W_1 = h^\top \, \bar u$",
-    "grad_layer_1_bias": r"$\bar b_1 = 1^\top \, \bar u$, a sum over the rows",
+    "grad_coupling_h": r"$\bar h = \bar u \, W_1^T$",
+    "grad_layer_1_weight": r"$\bar W_1 = h^T \, \bar u$",
+    "grad_layer_1_bias": r"$\bar b_1 = 1^T \, \bar u$, a sum over the rows",
     "vjp_coupling_h_multiply": r"$h^2$",
     "vjp_coupling_h_subtract": r"$\tanh' = 1 - h^2$",
     "grad_coupling_h_add": r"of $a W_0 + b_0$: $g = (1 - h^2) \, \bar h$",
-    "grad_layer_0_weight": r"$\bar W_0 = a^\top g$",
-    "grad_layer_0_bias": r"$\bar b_0 = 1^\top g$",
+    "grad_layer_0_weight": r"$\bar W_0 = a^T g$",
+    "grad_layer_0_bias": r"$\bar b_0 = 1^T g$",
 }
 
 
@@ -119,7 +119,9 @@ def made(line):
 lines = program.source.splitlines()
 first = next(number for number, line in enumerate(lines) if line.startswith("def forward"))
 second = next(number for number, line in enumerate(lines) if line.startswith("def backward"))
-derivatives = [made(line) for line in lines[second:] if made(line) and made(line).startswith("grad_")]
+derivatives = [
+    made(line) for line in lines[second:] if made(line) and made(line).startswith(("grad_", "vjp_"))
+]
 without = set(derivatives) - set(BACKWARD)
 if without or not set(FORWARD) <= set(map(made, lines[first:second])):
     raise SystemExit(f"this demo's formulas are for another program: it has none for {sorted(without)}")
@@ -137,7 +139,7 @@ for row, line in enumerate(page):
     title = line.startswith("def ") or "# ----" in line
     figure.text(0.01, y, text, family="monospace", fontsize=8.4, color="#0072B2" if title else "black")
     formulas = FORWARD if row < page.index(lines[second]) else BACKWARD
-    figure.text(0.63, y, formulas.get(made(line), ""), fontsize=11)
+    figure.text(0.63, y, formulas.get(made(line), ""), fontsize=10)
 figure.savefig(options.out / "read_the_gradient.png", dpi=100)
 
 # %% [markdown]

@@ -77,7 +77,7 @@ def fit(
         into; where no batch is large enough to be cut into slices, the results are the same to the bit.
     threads : int, optional
         How many threads work off the slices of a large batch, by default as many as there are cores; the
-        result is the same to the bit for any number.
+        result is the same to the bit for any number. Small batches are not cut, and without `record` none is.
     progress : bool
         Whether to show a progress bar with the loss and the learning rate.
 

@@ -1,6 +1,7 @@
 """The loss of a batch and its gradient, by slices of the batch and by the plain tape."""
 
 import threading
+import time
 from types import SimpleNamespace
 
 import autograd.numpy as anp
@@ -287,3 +288,34 @@ def test_close_ends_the_threads_and_one_slice_or_one_thread_starts_none(cut):
     for loss_of in (whole, alone, several, PlainGradient(FLOW.nll, params)):
         loss_of.close()
     assert set(threading.enumerate()) == before
+
+
+def test_no_slice_still_runs_when_the_error_of_another_reaches_the_caller(cut, monkeypatch):
+    cut(4)
+    vector, params = training_params()
+    loss_of = ProgramGradient(FLOW.nll, params, threads=2)
+    loss_and_gradient(loss_of, rows(32), vector.size)
+    running, run = [], batches.Slice.run
+
+    def slow_or_broken(piece, x):
+        if piece.rows.start == 0:
+            raise ZeroDivisionError
+        running.append(piece)
+        time.sleep(0.05)
+        loss = run(piece, x)
+        running.remove(piece)
+        return loss
+
+    monkeypatch.setattr(batches.Slice, "run", slow_or_broken)
+    with pytest.raises(ZeroDivisionError):
+        loss_of(rows(32), np.empty_like(vector))
+    assert not running
+    loss_of.close()
+
+
+def test_a_loss_is_a_number_that_the_next_batch_does_not_change():
+    mean = lambda params, x: anp.reshape(anp.sum(params["a"] * x) / len(x), ())
+    loss_of = ProgramGradient(mean, {"a": np.ones(2)})
+    first = loss_of(np.ones((3, 2)), np.empty(2))
+    loss_of(2 * np.ones((3, 2)), np.empty(2))
+    assert first == 2

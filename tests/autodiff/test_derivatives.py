@@ -322,3 +322,12 @@ def test_gradients_are_arrays_of_their_own():
     _, gradient = value_and_grad(lambda p: anp.sum(p["a"] + p["b"]) + anp.sum(p["a"] * 2))(params)
     for path, expected in (("a", 3.0), ("b", 1.0)):
         np.testing.assert_array_equal(dict(tree.items(gradient))[path], np.full((4, 3), expected))
+
+
+def test_a_real_argument_of_a_complex_product_has_a_real_gradient():
+    x = np.array([1.0, 2.0, 3.0])
+    fun = lambda params: anp.sum(anp.real((params["w"] * 1j + x) * anp.exp(1j * params["w"])))
+    _, gradient = value_and_grad(fun)({"w": x})
+    expected = autograd.grad(lambda w: fun({"w": w}))(x)
+    assert gradient["w"].dtype == np.float64
+    np.testing.assert_allclose(gradient["w"], expected, rtol=1e-12)

@@ -146,6 +146,9 @@ class Program:
     def __call__(self, params, *args):
         """The value and the gradient, one flat vector in the order of the tree; or the value alone.
 
+        They are the plain function's to the bit where the arrays lie in memory as the recorded ones did (rows
+        first, say); otherwise NumPy may add up in another order, and the last bits differ.
+
         Raises
         ------
         InputError

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import scipy.special
 from autograd.extend import primitive
-from autograd.tracer import Box
+from autograd.tracer import Box, getval
 from tapes import bits, tape_of
 
 from npflow.autodiff import Layout, value_and_grad
@@ -224,7 +224,14 @@ def reads_behind_the_boxes(params, x):
     return anp.sum(params["w"]) * x[0, 0]
 
 
-@pytest.mark.parametrize("fun", [draws, draws_with_numpy, counts_its_calls, reads_behind_the_boxes])
+def branches_behind_the_boxes(params, x):
+    return anp.sum(params["w"] * x) if np.mean(getval(x)) > 0 else 5 * anp.sum(params["w"] * x)
+
+
+@pytest.mark.parametrize(
+    "fun",
+    [draws, draws_with_numpy, counts_its_calls, reads_behind_the_boxes, branches_behind_the_boxes],
+)
 @pytest.mark.parametrize("gradient", [True, False])
 def test_what_is_not_the_same_at_each_call_is_noticed(fun, gradient):
     with pytest.raises(InputError, match=f"expected {fun.__name__} to give the same result whenever"):
