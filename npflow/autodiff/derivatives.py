@@ -63,7 +63,7 @@ derivative(
 
 
 @primitive
-def place(g, index, shape):
+def scatter(g, index, shape):
     """Zeros of `shape`, with `g` added at `index`: what an element that was read twice gets, adds up."""
     y = onp.zeros(shape, g.dtype)
     onp.add.at(y, index, g)
@@ -83,8 +83,8 @@ def _getitem_vjp(y, x, index):
     shape = x.shape
     if _only_adds_axes(index):
         return lambda g: np.reshape(g, shape)
-    return lambda g: place(g, index, shape)
+    return lambda g: scatter(g, index, shape)
 
 
 derivative(func(ArrayBox.__getitem__), _getitem_vjp)
-defvjp(place, lambda y, g, index, shape: lambda h: h[index])
+defvjp(scatter, lambda y, g, index, shape: lambda h: h[index])

@@ -10,7 +10,7 @@ from autograd.core import VJPNode, primitive_vjps
 from autograd.test_util import check_grads
 
 from npflow.autodiff import tree, value_and_grad
-from npflow.autodiff.derivatives import place, sum_to
+from npflow.autodiff.derivatives import scatter, sum_to
 from npflow.autodiff.gradient import DERIVATIVES
 
 OPERATIONS = {
@@ -252,7 +252,7 @@ def test_an_index_of_a_vector_and_of_one_element():
 
 def test_place_adds_up_what_stands_in_one_place():
     g = np.array([1.0, 2.0, 4.0], np.float32)
-    got = place(g, np.array([0, 2, 0]), (3,))
+    got = scatter(g, np.array([0, 2, 0]), (3,))
     np.testing.assert_array_equal(got, [5, 0, 2])
     assert got.dtype == np.float32
 
@@ -262,7 +262,7 @@ def test_place_adds_up_what_stands_in_one_place():
 )
 def test_place_has_derivatives(index, shape):
     g = draw(np.zeros(shape)[index].shape)
-    check_grads(lambda g: place(g, index, shape) ** 2, modes=["rev"], order=2)(g)
+    check_grads(lambda g: scatter(g, index, shape) ** 2, modes=["rev"], order=2)(g)
 
 
 # ---------------------------------------------------------------- autograd is left as it is

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from autograd.numpy import numpy_boxes, numpy_wrapper
 
-from npflow.autodiff.program.naming import identifier
+from npflow.autodiff.program.naming import identifier, unique
 from npflow.autodiff.program.tape import Value
 
 GETITEM = numpy_boxes.ArrayBox.__getitem__.fun
@@ -107,18 +107,9 @@ class Spelling:
     def named(self, name, thing):
         """The name in the namespace of a thing that has no text."""
         if id(thing) not in self.known:
-            self.known[id(thing)] = self.unique(name)
+            self.known[id(thing)] = unique(name, self.taken)
             self.namespace[self.known[id(thing)]] = thing
         return self.known[id(thing)]
-
-    def unique(self, name):
-        """A name that nothing else has."""
-        unique, count = name, 1
-        while unique in self.taken:
-            count += 1
-            unique = f"{name}_{count}"
-        self.taken.add(unique)
-        return unique
 
     def argument(self, argument):
         """A value's name, or a constant as text."""
@@ -150,7 +141,7 @@ class Spelling:
         if key not in self.known:
             name, definition = _definition(np.asarray(argument)) if array else (None, None)
             self.constants += name is None
-            self.known[key] = name = self.unique(name or f"constant_{self.constants}")
+            self.known[key] = name = unique(name or f"constant_{self.constants}", self.taken)
             if definition is None:
                 self.namespace[name] = argument.copy("K") if isinstance(argument, np.ndarray) else argument
                 self.definitions.append(f"# {name} = program.constants[{name!r}], {_about(argument)}")

@@ -21,6 +21,16 @@ def identifier(text):
     return text if text.isidentifier() and not keyword.iskeyword(text) else f"_{text}"
 
 
+def unique(name, taken):
+    """The name, with a number where it is taken; it is taken from now on."""
+    free, count = name, 1
+    while free in taken:
+        count += 1
+        free = f"{name}_{count}"
+    taken.add(free)
+    return free
+
+
 def name_values(inputs, calls, gradient_of):
     """Give each value its name, in place.
 
@@ -32,12 +42,7 @@ def name_values(inputs, calls, gradient_of):
     taken = {"np", "slice", "parameters", "data", "saved", "buffers", "gradient"}  # in the text already
 
     def give(value, name):
-        unique, count = name, 1
-        while unique in taken:
-            count += 1
-            unique = f"{name}_{count}"
-        taken.add(unique)
-        value.name = unique
+        value.name = unique(name, taken)
 
     for value in inputs:
         give(value, input_name(value.name, value.place.prefix))

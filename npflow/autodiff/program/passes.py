@@ -3,14 +3,14 @@
 All passes keep every result to the bit: they leave out work, and change no operation whose result is needed.
 """
 
-import itertools
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
 from npflow.autodiff.program.calls import ASTYPE, content, is_uniform, takes_out
-from npflow.autodiff.program.tape import Value
+from npflow.autodiff.program.naming import unique
+from npflow.autodiff.program.tape import Value, example_of
 
 SHAPE_ONLY = {np.zeros_like, np.ones_like, np.empty_like, np.shape, np.ndim, np.size}
 
@@ -113,7 +113,7 @@ def scalars(tape):
         if call.function not in EXACT or call.options or not call.is_array or not call.example.ndim:
             return call
         ones = [
-            argument if np.ndim(_example(argument)) == 0 else one(argument) for argument in call.arguments
+            argument if np.ndim(example_of(argument)) == 0 else one(argument) for argument in call.arguments
         ]
         if all(argument is not None for argument in ones):
             if call.function is np.multiply and any(map(_is_one, ones)):
@@ -127,14 +127,10 @@ def scalars(tape):
         arguments = tuple(
             argument if small is None else small for argument, small in zip(call.arguments, ones)
         )
-        shape = np.broadcast_shapes(*(np.shape(_example(argument)) for argument in arguments))
+        shape = np.broadcast_shapes(*(np.shape(example_of(argument)) for argument in arguments))
         return replace(call, arguments=arguments) if shape == call.example.shape else call
 
     return tape.rewrite(shrink)
-
-
-def _example(argument):
-    return argument.example if isinstance(argument, Value) else argument
 
 
 COMPARISONS = {np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal}
@@ -184,9 +180,7 @@ def distinct_names(tape):
         if call.name not in seen:
             seen.add(call.name)
             return call
-        name = next(name for count in itertools.count(2) if (name := f"{call.name}_{count}") not in taken)
-        taken.add(name)
-        return replace(call, name=name)
+        return replace(call, name=unique(call.name, taken))
 
     return tape.rewrite(rename)
 

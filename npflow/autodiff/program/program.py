@@ -128,7 +128,7 @@ class Program:
         self.shapes = [value.example.shape for value in tape.parameters]
         self.dtype = tape.parameters[0].example.dtype if tape.parameters else np.dtype(float)
         self.peak_bytes, self.bytes_without_reuse = buffers.peak_bytes, buffers.bytes_without_reuse
-        self.costs = statistics.by_layer(tape, buffers.live)
+        self.costs = statistics.costs_by_layer(tape, buffers.live)
         self.total_cost = statistics.total(self.costs)
         self.lines = self.total_cost.lines
 

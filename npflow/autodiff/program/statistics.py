@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from npflow.autodiff.program.calls import ASTYPE, CONCATENATE, GETITEM, is_numpys, is_ufunc
-from npflow.autodiff.program.tape import Value
+from npflow.autodiff.program.tape import example_of
 
 MOVES = {ASTYPE, CONCATENATE, GETITEM, np.take, np.reshape, np.transpose, np.broadcast_to, np.copyto}
 
@@ -56,11 +56,11 @@ def flops(call):
     if call.function in MOVES or is_view(call):
         return 0
     if call.function in (np.dot, np.matmul):
-        inner = np.shape(_example(call.arguments[0]))
+        inner = np.shape(example_of(call.arguments[0]))
         return 2 * np.size(call.example) * (inner[-1] if inner else 1)
     if is_ufunc(call.function):
         return np.size(call.example)
-    numbers = (_example(argument) for argument in (call, *call.arguments) if _is_numeric(argument))
+    numbers = (example_of(argument) for argument in (call, *call.arguments) if _is_numeric(argument))
     return max(map(np.size, numbers), default=0)
 
 
@@ -68,10 +68,10 @@ def bytes_moved(call):
     """How many bytes a call reads and writes."""
     if is_view(call):
         return 0
-    return sum(_example(argument).nbytes for argument in (call, *call.arguments) if _is_numeric(argument))
+    return sum(example_of(argument).nbytes for argument in (call, *call.arguments) if _is_numeric(argument))
 
 
-def by_layer(tape, live):
+def costs_by_layer(tape, live):
     """For each layer, by its title: its forward and its backward Cost."""
     costs = defaultdict(lambda: {False: Cost(), True: Cost()})
     for call in tape.calls:
@@ -103,9 +103,5 @@ def _columns(cost):
     return f"{cost.lines:8}{cost.flops / 1e6:9.3f}{cost.bytes / 1e6:10.3f}{cost.peak / 1e6:9.3f}"
 
 
-def _example(argument):
-    return argument.example if isinstance(argument, Value) else argument
-
-
 def _is_numeric(argument):
-    return isinstance(_example(argument), (np.ndarray, np.generic))
+    return isinstance(example_of(argument), (np.ndarray, np.generic))

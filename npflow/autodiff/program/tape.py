@@ -71,6 +71,11 @@ class Value:
         return isinstance(self.example, np.ndarray)
 
 
+def example_of(argument):
+    """What an argument of a call was when it was recorded: a constant is what it is."""
+    return argument.example if isinstance(argument, Value) else argument
+
+
 @dataclass(frozen=True)
 class Tape:
     """A straight line of calls.

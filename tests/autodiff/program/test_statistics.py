@@ -8,7 +8,7 @@ from tapes import call, entry
 from npflow.autodiff.primitives import dense
 from npflow.autodiff.program import record
 from npflow.autodiff.program.calls import GETITEM
-from npflow.autodiff.program.statistics import Cost, by_layer, bytes_moved, flops, table, total
+from npflow.autodiff.program.statistics import Cost, bytes_moved, costs_by_layer, flops, table, total
 from npflow.autodiff.program.tape import Place, Tape, Value
 
 ROWS = np.ones((4, 3))
@@ -63,7 +63,7 @@ def test_costs_are_by_layer_and_direction():
     calls = [call(np.exp, x) for _ in range(4)]
     for one, title, backward in zip(calls, ("a", "b", "b", "b"), (False, False, True, True)):
         one.place = Place(title=title, backward=backward)
-    costs = by_layer(Tape((), (x,), tuple(calls), calls[0]), dict(zip(calls, (5, 6, 8, 7))))
+    costs = costs_by_layer(Tape((), (x,), tuple(calls), calls[0]), dict(zip(calls, (5, 6, 8, 7))))
     assert list(costs) == ["a", "b"]
     assert costs["a"] == (Cost(1, 12, 192, 5), Cost())
     assert costs["b"] == (Cost(1, 12, 192, 6), Cost(2, 24, 384, 8))
