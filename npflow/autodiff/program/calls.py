@@ -170,6 +170,24 @@ def content(array):
     return (array.dtype.str, array.shape, array.strides, even, bits)
 
 
+def key_of(argument):
+    """Equal for arguments that a function cannot tell apart."""
+    if isinstance(argument, np.ndarray):
+        return ("array", content(argument))
+    if isinstance(argument, (tuple, list)):
+        return (type(argument), *map(key_of, argument))
+    if isinstance(argument, dict):
+        return tuple((name, key_of(value)) for name, value in sorted(argument.items()))
+    if isinstance(argument, slice):
+        return (slice, argument.start, argument.stop, argument.step)
+    try:
+        hash(argument)
+    except TypeError:
+        return ("the very same", id(argument))
+    # repr tells 0.0 from -0.0, which are equal
+    return (type(argument), repr(argument) if isinstance(argument, (float, np.floating)) else argument)
+
+
 def is_uniform(array):
     """Whether an array has the same bits in every place."""
     words = f"u{array.dtype.itemsize}"  # as integers, among which 0.0 is not -0.0, and nan is nan

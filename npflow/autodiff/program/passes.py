@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from npflow.autodiff.program.calls import ASTYPE, content, is_uniform, takes_out
+from npflow.autodiff.program.calls import ASTYPE, is_uniform, key_of, takes_out
 from npflow.autodiff.program.naming import unique
 from npflow.autodiff.program.tape import Value, example_of
 
@@ -68,28 +68,10 @@ def common_subexpressions(tape):
     seen = {}
 
     def first(call):
-        key = (call.function, tuple(map(_key, call.arguments)), _key(call.options))
+        key = (call.function, tuple(map(key_of, call.arguments)), key_of(call.options))
         return seen.setdefault(key, call)
 
     return tape.rewrite(first)
-
-
-def _key(argument):
-    """Equal for arguments that a function cannot tell apart."""
-    if isinstance(argument, np.ndarray):
-        return ("array", content(argument))
-    if isinstance(argument, (tuple, list)):
-        return (type(argument), *map(_key, argument))
-    if isinstance(argument, dict):
-        return tuple((name, _key(value)) for name, value in sorted(argument.items()))
-    if isinstance(argument, slice):
-        return (slice, argument.start, argument.stop, argument.step)
-    try:
-        hash(argument)
-    except TypeError:
-        return ("the very same", id(argument))
-    # repr tells 0.0 from -0.0, which are equal
-    return (type(argument), repr(argument) if isinstance(argument, (float, np.floating)) else argument)
 
 
 EXACT = {np.add, np.subtract, np.multiply, np.true_divide, np.negative}

@@ -85,7 +85,15 @@ def record(fun, params, *args, gradient=True, reuse=True):
         for change in passes.ALL:
             tape = change(tape)
         program = Program(fun, params, args, names, tape, reuse)
-        _prove(program, fun, params, args)
+        if not _is_proven(program, fun, params, args):
+            again = Recording()
+            again.record(fun, params, args, names, gradient)
+            line = recording.first_difference(again)
+            raise InputError(
+                f"expected {program.name} to give the same result whenever it is called with the same values, as a "
+                "program does, got another: it draws random numbers, keeps state, or reads the values of arrays"
+                + (f", at {line}" if line else "")
+            )
     return program
 
 
@@ -326,8 +334,8 @@ def _explain(error, recording, fun, params, args, gradient):
     ) from error
 
 
-def _prove(program, fun, params, args):
-    """Raise unless a program gives what the function gives, to the bit, on other values too.
+def _is_proven(program, fun, params, args):
+    """Whether a program gives what the function gives, to the bit, on other values too.
 
     Other values: what was read off an array in a way that nothing notices would stay as it was recorded.
     """
@@ -342,15 +350,13 @@ def _prove(program, fun, params, args):
             got = program(trial[0], *trial[1])
             got = got if program.with_gradient else (got,)
             if not all(np.array_equal(one, other, equal_nan=True) for one, other in zip(expected, got)):
-                raise InputError(
-                    f"expected {program.name} to give the same result whenever it is called with the same values, as "
-                    "a program does, got another: it draws random numbers, keeps state, or reads the values of arrays"
-                )
+                return False
             compared = True
             if np.isfinite(expected[0]).all():
-                return
+                return True
     if not compared:
         raise failed
+    return True
 
 
 def _plainly(fun, params, args):

@@ -14,7 +14,7 @@ from npflow.autodiff import tree
 from npflow.autodiff.gradient import Differentiated, differentiate
 from npflow.autodiff.primitives import TRANSPARENT
 from npflow.autodiff.program import frames
-from npflow.autodiff.program.calls import is_numpys
+from npflow.autodiff.program.calls import is_numpys, key_of
 from npflow.autodiff.program.refusals import READING, holds_box, refusal
 from npflow.autodiff.program.tape import Place, Tape, Value
 from npflow.errors import InputError
@@ -188,6 +188,14 @@ class Recording:
         frames_inward = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         running = (frame for frame in reversed(frames_inward) if frames.is_code(frame.f_code.co_filename))
         return frames.line_at(frames.spot_of(running) or self.spot_of_derivative())
+
+    def first_difference(self, other):
+        """The line of the first call that was given other constants than in another recording, if there is one."""
+        for call, twin in zip(self.calls, other.calls):
+            pairs = zip(call.arguments, twin.arguments)
+            if any(not isinstance(one, Value) and key_of(one) != key_of(two) for one, two in pairs):
+                return frames.line_at(self.spots.get(call.place.statement))
+        return None
 
     def differentiate(self, origin, vjp, gradient):
         """Work out `vjp(gradient)`, the gradients in what `origin` was computed from."""

@@ -209,6 +209,13 @@ def draws(params, x):
     return anp.sum(params["w"]) * random.random()
 
 
+@pytest.mark.parametrize("gradient", [True, False])
+def test_the_line_of_a_random_number_is_named(gradient):
+    number = draws.__code__.co_firstlineno + 1
+    with pytest.raises(InputError, match=re.escape(f"at {__file__}:{number} (return anp.sum(")):
+        record(draws, PARAMS, X, gradient=gradient)
+
+
 def draws_with_numpy(params, x, rng=np.random.default_rng(1)):  # noqa: B008
     return anp.sum(params["w"] * rng.standard_normal(3))
 
