@@ -69,7 +69,7 @@ def moons_density(points, noise, arc_points=800):
     return total / (2 * arc_points) / (2 * np.pi * noise**2)
 
 
-def moons_entropy(noise, spacing=0.01, margin=0.3):
+def moons_entropy(noise, spacing=0.02, margin=0.3):
     """-int p log p dx, in nats."""
     across = np.arange(-1 - margin, 2 + margin, spacing)
     up = np.arange(-0.5 - margin, 1 + margin, spacing)
