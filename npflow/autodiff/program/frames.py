@@ -24,6 +24,8 @@ HIDDEN = (
     *(Path(importlib.util.find_spec(name).origin).parent for name in ("numpy", "scipy")),
 )
 
+RETURNED = {"forward": ("z", "log_det"), "inverse": ("x", "log_det")}  # by a layer's methods
+
 
 @functools.cache
 def is_code(filename):
@@ -63,13 +65,29 @@ def place_of(frames, visits):
         return Place()
     inner = frames[0]
     prefix, title = _owner(frames)
-    first, names = _statements(inner.f_code.co_filename).get(inner.f_lineno, (inner.f_lineno, ()))
-    names = names or (inner.f_code.co_name.strip("_<>"),)
+    line = inner.f_lineno
+    first, names, parts = _statements(inner.f_code.co_filename).get(line, (line, (), ()))
+    names = names or (_returned(inner, parts) or inner.f_code.co_name.strip("_<>"),)
     statement, instruction, count = visits.get(inner, (first, -1, 0))
     if statement != first or inner.f_lasti < instruction:
         count += 1
     visits[inner] = (first, inner.f_lasti, count)
-    return Place(prefix, title, names, (prefix, id(inner), first, count))
+    return Place(prefix, title, names, (prefix, id(inner), first, count, names))
+
+
+def _returned(frame, parts):
+    """What is returned in the part of a `return` that a frame is at, by the contract of a layer; or None."""
+    words = RETURNED.get(frame.f_code.co_name, ())
+    line, _, column, _ = _positions(frame.f_code)[frame.f_lasti // 2]
+    if len(words) != len(parts) or line is None or column is None:
+        return None
+    return next((word for word, (start, end) in zip(words, parts) if start <= (line, column) < end), None)
+
+
+@functools.lru_cache(maxsize=1024)
+def _positions(code):
+    """For each instruction, where in the source it is: line, last line, column, last column."""
+    return list(code.co_positions())
 
 
 def _owner(frames):
@@ -135,7 +153,9 @@ def _word(owner):
 
 @functools.lru_cache(maxsize=256)
 def _statements(filename):
-    """For each line of a file, the first line of its innermost statement, and the variables it assigns."""
+    """For each line of a file, of its innermost statement: its first line, the variables that it assigns, and
+    where the parts of the tuple that it returns start and end.
+    """
     try:
         module = ast.parse("".join(linecache.getlines(filename)))
     except SyntaxError:
@@ -143,9 +163,14 @@ def _statements(filename):
     lines = {}
     for node in ast.walk(module):  # outer statements come before inner ones
         if isinstance(node, ast.stmt):
-            names = tuple(_targets(node))
+            names, tuple_ = tuple(_targets(node)), getattr(node, "value", None)
+            returns = isinstance(node, ast.Return) and isinstance(tuple_, ast.Tuple)
+            parts = [
+                ((part.lineno, part.col_offset), (part.end_lineno, part.end_col_offset))
+                for part in (tuple_.elts if returns else ())
+            ]
             for line in range(node.lineno, node.end_lineno + 1):
-                lines[line] = (node.lineno, names)
+                lines[line] = (node.lineno, names, parts)
     return lines
 
 

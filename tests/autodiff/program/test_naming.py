@@ -14,7 +14,7 @@ from npflow import Flow
 from npflow.autodiff.program import record
 from npflow.autodiff.program.naming import identifier, input_name, name_values, operation
 from npflow.autodiff.program.tape import Place
-from npflow.layers import ActNorm, AffineCoupling, Chain, Conv1x1, Inverse
+from npflow.layers import ActNorm, AffineCoupling, Chain, Conv1x1, Inverse, Layer
 from npflow.models import glow
 from npflow.networks import MLP, Beside
 from npflow.priors import Normal
@@ -206,3 +206,33 @@ def test_a_gradient_is_called_after_what_it_is_the_gradient_of():
 )
 def test_an_operation_is_called_by_the_name_that_users_know(fun, name):
     assert operation(tape_of(lambda params, x: fun(x), {}, ROW, gradient=False).calls[-1]) == name
+
+
+class Sinh(Layer):
+    """Its forward returns two expressions, in two lines; its inverse two with variables of their own."""
+
+    def forward(self, params, x):
+        return (
+            anp.sinh(x) * 2.0,
+            anp.sum(anp.log(anp.cosh(x) * 2.0), axis=1),
+        )
+
+    def inverse(self, params, z):
+        x = anp.arcsinh(z / 2.0)
+        return x, -self.forward(params, x)[1]
+
+
+def test_what_a_layer_returns_is_called_what_the_contract_calls_it():
+    layer, x = Chain([Sinh()]), np.ones((3, 2))
+    for direction, expected in (
+        ("forward", ["z_sinh", "z", "log_det_cosh", "log_det_multiply", "log_det_log", "log_det"]),
+        ("inverse", ["x_divide", "x", "log_det1", "log_det2"]),  # forward's, and its negative
+    ):
+
+        def both(params, x, way=direction):
+            array, log_det = getattr(layer, way)(params, x)
+            return anp.sum(array) + anp.sum(log_det)
+
+        source = record(both, [{}], x, gradient=False).source
+        for name in expected:
+            assert f"    layer00_sinh_{name} = " in source
