@@ -37,19 +37,6 @@ def cut(monkeypatch):
     return cut
 
 
-@pytest.fixture
-def recordings(monkeypatch):
-    """The number of rows of each recording that is made."""
-    rows, record = [], batches.record
-
-    def counting(loss, params, x):
-        rows.append(len(x))
-        return record(loss, params, x)
-
-    monkeypatch.setattr(batches, "record", counting)
-    return rows
-
-
 def rows(n, dtype=np.float64, seed=1):
     return np.random.default_rng(seed).normal(0.5, 1.5, (n, 4)).astype(dtype)
 

@@ -207,19 +207,6 @@ def test_the_clock_of_the_history_goes_forward(x):
 
 
 @pytest.fixture
-def recordings(monkeypatch):
-    """The number of rows of each recording that is made."""
-    rows, record = [], batches.record
-
-    def counting(loss, params, x):
-        rows.append(len(x))
-        return record(loss, params, x)
-
-    monkeypatch.setattr(batches, "record", counting)
-    return rows
-
-
-@pytest.fixture
 def cut(monkeypatch):
     """Every batch is cut into five slices, or into its rows, where there are fewer."""
     monkeypatch.setattr(batches, "SECONDS_A_LINE", 1e-15)

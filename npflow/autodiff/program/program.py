@@ -1,100 +1,20 @@
 """The program: what a recording becomes, and how it is run."""
 
-import gc
-import inspect
 import itertools
 import linecache
-import math
 import weakref
 from collections import deque
-from contextlib import contextmanager
 
 import numpy as np
 
 from npflow.autodiff import tree
-from npflow.autodiff.gradient import value_and_grad
-from npflow.autodiff.program import passes, statistics
-from npflow.autodiff.program.buffers import ALIGNMENT, plan
-from npflow.autodiff.program.naming import name_values
-from npflow.autodiff.program.recording import LOCK, Recording
+from npflow.autodiff.program import statistics
+from npflow.autodiff.program.buffers import plan
+from npflow.autodiff.program.workspace import Workspace
 from npflow.autodiff.program.writing import write
-from npflow.autodiff.threads import one_blas_thread
 from npflow.errors import InputError
 
 NUMBERS = itertools.count(1)  # of programs, for the names of their sources
-
-
-def record(fun, params, *args, gradient=True, reuse=True):
-    """Record a function and its gradient, once, as a program that repeats them in plain NumPy.
-
-    autograd's bookkeeping takes several times as long as the arithmetic of a small layer, and says the same
-    at every step: which operations are performed depends on shapes alone. So they are written down here,
-    backward pass and all, and run again without it, to the same bits.
-
-    Parameters
-    ----------
-    fun : callable
-        `fun(params, *args)`, written with `autograd.numpy` and npflow's primitives. It gives a scalar, or,
-        where `gradient` is False, an array.
-    params : tree of ndarray
-        Its float leaves are the program's parameters; integer and boolean leaves are constants of it.
-    *args : tree of ndarray
-        Arrays are the program's data; anything else is a constant of it.
-    gradient : bool
-        Whether to record the gradient in the float leaves of `params` too.
-    reuse : bool
-        Whether results that nobody reads any more are written over. False gives each a place of its own, so
-        that in a debugger a name keeps its value to the end; it takes several times the memory.
-
-    Returns
-    -------
-    Program
-
-    Raises
-    ------
-    InputError
-        Where the operations would not be the same for every batch of these shapes: a branch on the values of
-        an array, a number read off one, a function that autograd does not know. It names the line. And where the
-        function gives another result when it is called again: it draws random numbers, or keeps state.
-
-    Notes
-    -----
-    A program repeats what was done when it was recorded. What the function reads that is not among its
-    arguments (a global, an attribute) stays as it was then.
-
-    Examples
-    --------
-    >>> import autograd.numpy as np
-    >>> loss = lambda params, x: np.sum(np.exp(params["scale"]) * x)
-    >>> params, x = {"scale": np.zeros(2)}, np.array([[1.0, 2.0], [3.0, 4.0]])
-    >>> program = record(loss, params, x)
-    >>> program(params, x)
-    (np.float64(10.0), array([4., 6.]))
-    """
-    names = list(inspect.signature(fun).parameters)[1 : 1 + len(args)]
-    names += [f"argument{number}" for number in range(len(names) + 1, len(args) + 1)]
-    recording = Recording()
-    with LOCK, _no_collection():  # one at a time, as the plain function runs here too
-        try:
-            tape = recording.record(fun, params, args, names, gradient)
-        except InputError:
-            raise
-        except Exception as error:
-            _explain(error, recording, fun, params, args, gradient)
-        name_values((*tape.parameters, *tape.data), tape.calls, recording.gradient_of)
-        for change in passes.ALL:
-            tape = change(tape)
-        program = Program(fun, params, args, names, tape, reuse)
-        if not _is_proven(program, fun, params, args):
-            again = Recording()
-            again.record(fun, params, args, names, gradient)
-            line = recording.first_difference(again)
-            raise InputError(
-                f"expected {program.name} to give the same result whenever it is called with the same values, as a "
-                "program does, got another: it draws random numbers, keeps state, or reads the values of arrays"
-                + (f", at {line}" if line else "")
-            )
-    return program
 
 
 class Program:
@@ -263,31 +183,6 @@ class Program:
         )
 
 
-class Workspace:
-    """The memory that one run of a program writes to.
-
-    Attributes
-    ----------
-    buffers : tuple of ndarray
-        The places of intermediate results.
-    gradient : ndarray
-        The gradient, one vector.
-    leaves : tuple of ndarray
-        Its views, one for each parameter.
-    """
-
-    def __init__(self, slots, size, shapes, dtype):
-        memory = np.empty(size + ALIGNMENT, np.uint8)
-        memory = memory[-memory.ctypes.data % ALIGNMENT :]
-        self.buffers = tuple(slot.array(memory) for slot in slots)
-        sizes = [math.prod(shape) for shape in shapes]
-        self.gradient = np.zeros(sum(sizes), dtype)
-        ends = itertools.accumulate(sizes)
-        self.leaves = tuple(
-            self.gradient[end - size : end].reshape(shape) for end, size, shape in zip(ends, sizes, shapes)
-        )
-
-
 class Expected:
     """The shape and dtype of an array that a program reads."""
 
@@ -309,82 +204,6 @@ def _is_same(leaf, kept):
         same_kind = type(leaf) is type(kept) and (mine.shape, mine.dtype) == (theirs.shape, theirs.dtype)
         return same_kind and mine.tobytes() == theirs.tobytes()
     return leaf is kept or np.array_equal(leaf, kept)
-
-
-@contextmanager
-def _no_collection():
-    """While it is open, garbage is not looked for: thousands of nodes are made here, and all are still needed."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
-
-
-def _explain(error, recording, fun, params, args, gradient):
-    """Raise what went wrong in a recording: the function's own error, if it has one on plain arrays."""
-    fun(params, *args)
-    line = recording.line_of_error(error)
-    derivatives = ", and that have derivatives" if gradient else ""
-    raise InputError(
-        f"expected functions of autograd.numpy and primitives on every array, which a recording sees{derivatives}, "
-        f"got another ({type(error).__name__}: {error}) at {line}"
-    ) from error
-
-
-def _is_proven(program, fun, params, args):
-    """Whether a program gives what the function gives, to the bit, on other values too.
-
-    Other values: what was read off an array in a way that nothing notices would stay as it was recorded.
-    """
-    failed, compared = None, False
-    with one_blas_thread(), np.errstate(all="ignore"):
-        for trial in _trials(params, args):
-            try:
-                expected = _plainly(fun, *trial) if program.with_gradient else (fun(trial[0], *trial[1]),)
-            except Exception as error:  # such as a matrix that is not positive definite
-                failed = error
-                continue
-            got = program(trial[0], *trial[1])
-            got = got if program.with_gradient else (got,)
-            if not all(np.array_equal(one, other, equal_nan=True) for one, other in zip(expected, got)):
-                return False
-            compared = True
-            if np.isfinite(expected[0]).all():
-                return True
-    if not compared:
-        raise failed
-    return True
-
-
-def _plainly(fun, params, args):
-    """The value and the gradient, as a vector, without a program."""
-    value, leaves = value_and_grad(fun)(params, *args)
-    return value, tree.Layout(params).pack(leaves)
-
-
-def _trials(params, args):
-    """Parameters and arguments that differ from those that were recorded, the more different ones first."""
-    nudged = tree.build(
-        lambda _, leaf: np.asarray(leaf) * leaf.dtype.type(1 + 2**-10) if tree.is_trained(leaf) else leaf,
-        params,
-    )
-
-    def reverse(sign):
-        def turned(_, leaf):
-            if not isinstance(leaf, np.ndarray) or not leaf.ndim:
-                return leaf
-            leaf = leaf[::-1].copy("K")
-            return sign * leaf if np.issubdtype(leaf.dtype, np.floating) else leaf
-
-        return [tree.build(turned, arg) for arg in args]
-
-    yield nudged, reverse(-1)
-    yield nudged, reverse(1)
-    yield nudged, args
-    yield params, args
 
 
 def _short(value):

@@ -60,8 +60,8 @@ class Gradient(Differentiated):
         self.vjp = functools.partial(Recording.running.differentiate, self.value, self.vjp)
 
     def add(self, gradient, part):
-        with Recording.running.derivative_of(self.value):
-            return super().add(gradient, part)
+        Recording.running.begin_derivative_of(self.value)
+        return super().add(gradient, part)
 
 
 notrace_primitives[Gradient] = notrace_primitives[Differentiated]
@@ -118,8 +118,7 @@ class Recording:
 
     def __init__(self):
         self.calls, self.thread = [], threading.get_ident()
-        self.origin = None  # the value whose derivative is being worked out
-        self.latest = None  # the same, or between two of them the one before: the backward pass has begun
+        self.latest = None  # the value whose derivative is being worked out, once the backward pass has begun
         self.visits = {}  # where each running frame was last
         self.spots = {}  # for each statement: its file and the number of its line
         self.gradient_of = {}  # for the value of a gradient: what it is the gradient of
@@ -201,18 +200,13 @@ class Recording:
         """Work out `vjp(gradient)`, the gradients in what `origin` was computed from."""
         if isbox(gradient) and isinstance(origin, Value):
             self.gradient_of.setdefault(value_of(gradient), origin)
-        with self.derivative_of(origin):
-            return tuple(vjp(gradient))
+        self.begin_derivative_of(origin)
+        return tuple(vjp(gradient))
 
-    @contextmanager
-    def derivative_of(self, origin):
-        """While it is open, calls belong to the derivative of a value, and so to the backward pass."""
-        before, self.origin = self.origin, origin if isinstance(origin, Value) else None
-        self.latest = self.origin or self.latest
-        try:
-            yield
-        finally:
-            self.origin = before
+    def begin_derivative_of(self, origin):
+        """From now on, calls belong to the derivative of a value, and so to the backward pass."""
+        if isinstance(origin, Value):
+            self.latest = origin
 
     def record(self, fun, params, args, names, gradient):
         """Run the function, and its gradient if it is asked for; the tape, and the input boxes' values."""

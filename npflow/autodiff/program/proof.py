@@ -1,0 +1,60 @@
+"""A program is held against the function it was recorded from, before anybody gets it."""
+
+import numpy as np
+
+from npflow.autodiff import tree
+from npflow.autodiff.gradient import value_and_grad
+from npflow.autodiff.threads import one_blas_thread
+
+
+def is_proven(program, fun, params, args):
+    """Whether a program gives what the function gives, to the bit, on other values too.
+
+    Other values: what was read off an array in a way that nothing notices would stay as it was recorded.
+    """
+    failed, compared = None, False
+    with one_blas_thread(), np.errstate(all="ignore"):
+        for trial in _trials(params, args):
+            try:
+                expected = _plainly(fun, *trial) if program.with_gradient else (fun(trial[0], *trial[1]),)
+            except Exception as error:  # such as a matrix that is not positive definite
+                failed = error
+                continue
+            got = program(trial[0], *trial[1])
+            got = got if program.with_gradient else (got,)
+            if not all(np.array_equal(one, other, equal_nan=True) for one, other in zip(expected, got)):
+                return False
+            compared = True
+            if np.isfinite(expected[0]).all():
+                return True
+    if not compared:
+        raise failed
+    return True
+
+
+def _plainly(fun, params, args):
+    """The value and the gradient, as a vector, without a program."""
+    value, leaves = value_and_grad(fun)(params, *args)
+    return value, tree.Layout(params).pack(leaves)
+
+
+def _trials(params, args):
+    """Parameters and arguments that differ from those that were recorded, the more different ones first."""
+    nudged = tree.build(
+        lambda _, leaf: np.asarray(leaf) * leaf.dtype.type(1 + 2**-10) if tree.is_trained(leaf) else leaf,
+        params,
+    )
+
+    def reverse(sign):
+        def turned(_, leaf):
+            if not isinstance(leaf, np.ndarray) or not leaf.ndim:
+                return leaf
+            leaf = leaf[::-1].copy("K")
+            return sign * leaf if np.issubdtype(leaf.dtype, np.floating) else leaf
+
+        return [tree.build(turned, arg) for arg in args]
+
+    yield nudged, reverse(-1)
+    yield nudged, reverse(1)
+    yield nudged, args
+    yield params, args
