@@ -37,13 +37,21 @@ def _unrows(y, x):
     return y if x.ndim == 2 else np.reshape(y, (*x.shape[:-1], y.shape[-1]))
 
 
+def _dot(x, y):
+    """`numpy.dot`, without its warnings of invalid values: BLAS computes on what lies behind the last numbers
+    too, and now and then flags what it finds there. A nan that is one is in the result.
+    """
+    with onp.errstate(invalid="ignore"):
+        return np.dot(x, y)
+
+
 @transparent
 def linear(x, weight):
     """The product x W on the last axis: shapes (..., inputs) and (inputs, outputs) give (..., outputs).
 
     `numpy.dot` rather than `numpy.matmul`: it goes to BLAS for a single input too.
     """
-    return _unrows(np.dot(_rows(x), weight), x)
+    return _unrows(_dot(_rows(x), weight), x)
 
 
 defvjp(
@@ -56,7 +64,7 @@ defvjp(
 @transparent
 def dense(x, weight, bias):
     """The dense layer x W + b on the last axis: shapes (..., inputs), (inputs, outputs), (outputs,)."""
-    return _unrows(np.dot(_rows(x), weight) + bias, x)
+    return _unrows(_dot(_rows(x), weight) + bias, x)
 
 
 defvjp(
@@ -250,7 +258,7 @@ defvjp(
 def sum_rows(x):
     """The sum over all axes but the last: shape (..., c) gives (c,)."""
     rows = _rows(x)
-    return np.dot(onp.ones(len(rows), x.dtype), rows)
+    return _dot(onp.ones(len(rows), x.dtype), rows)
 
 
 @transparent
@@ -267,7 +275,7 @@ defvjp(spread_over_rows, lambda y, value, shape: lambda g: sum_rows(g))
 def sum_event(x):
     """The sum over all axes but the first: shape (n, ...) gives (n,)."""
     events = x if x.ndim == 2 else np.reshape(x, (len(x), -1))
-    return np.dot(events, onp.ones(events.shape[1], x.dtype))
+    return _dot(events, onp.ones(events.shape[1], x.dtype))
 
 
 @transparent

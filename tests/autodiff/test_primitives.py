@@ -308,3 +308,13 @@ def test_small_values_of_sigmoid_keep_their_precision():
     np.testing.assert_allclose(P.sigmoid(np.array([-40.0, -700.0])), np.exp([-40.0, -700.0]), rtol=1e-12)
     single = P.sigmoid(np.float32([-18.0]))
     np.testing.assert_allclose(single, np.exp(-18.0), rtol=1e-6)
+
+
+def test_products_do_not_warn_of_what_blas_finds_behind_the_last_number():
+    """An infinity times zero is as invalid as the garbage that BLAS may read; the result tells them apart."""
+    x = np.array([[np.inf, 1.0]])
+    weight = np.array([[0.0], [1.0]])
+    assert np.isnan(P.linear(x, weight)).all()
+    assert np.isnan(P.dense(x, weight, np.zeros(1))).all()
+    assert np.isnan(P.sum_event(np.array([[np.inf, -np.inf]]))).all()
+    assert np.isnan(P.sum_rows(np.array([[np.inf], [-np.inf]]))).all()

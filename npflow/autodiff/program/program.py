@@ -106,6 +106,10 @@ class Program:
 
     def run(self, parameters, data, workspace):
         """The value of arrays from `read`; the gradient is left in `workspace.gradient`."""
+        with np.errstate(invalid="ignore"):  # see primitives._dot
+            return self._run(parameters, data, workspace)
+
+    def _run(self, parameters, data, workspace):
         if not self.with_gradient:
             return self.forward(parameters, data, workspace.buffers)
         value, saved = self.forward(parameters, data, workspace.buffers)
