@@ -12,6 +12,7 @@
 """
 
 from npflow import autodiff, datasets, layers, models, networks, plots, priors, training, verify
+from npflow.autodiff.devices import to_device, to_host
 from npflow.errors import InputError, NonFiniteError, VerificationError
 from npflow.flow import Flow
 from npflow.training import fit, load, save
@@ -31,6 +32,8 @@ __all__ = [
     "plots",
     "priors",
     "save",
+    "to_device",
+    "to_host",
     "training",
     "verify",
 ]

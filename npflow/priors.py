@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import autograd.numpy as np
 import numpy as onp
 
+from npflow.autodiff.devices import constant
 from npflow.autodiff.primitives import logsumexp_last, sum_event
 from npflow.description import Described
 from npflow.errors import InputError
@@ -147,8 +148,12 @@ class GaussianMixture(Prior):
             "log_weights": onp.log(weights / onp.sum(weights)),
         }
 
+    def fixed(self, like):
+        """What `start` gives, where `like` lives and in its dtype."""
+        return {name: constant(values, like) for name, values in self.start(like.dtype).items()}
+
     def log_prob(self, params, z):
-        mixture = params if self.trained else self.start(z.dtype)
+        mixture = params if self.trained else self.fixed(z)
         log_stds, log_weights = mixture["log_stds"], mixture["log_weights"]
         features = z.shape[-1]
         offsets = (z[:, None, :] - mixture["means"]) * np.exp(-log_stds)[:, None]
@@ -157,9 +162,12 @@ class GaussianMixture(Prior):
         return logsumexp_last(log_normals + log_weights) - logsumexp_last(log_weights)
 
     def sample(self, params, rng, n, dtype=onp.float64):
-        mixture = params if self.trained else self.start(dtype)
+        share = rng.random(n)
+        noise = rng.standard_normal((n, *self.event_shape), dtype)
+        mixture = params if self.trained else self.fixed(noise)
         log_weights = mixture["log_weights"].astype(onp.float64)
         weights = onp.exp(log_weights - log_weights.max())
-        component = rng.choice(len(weights), n, p=weights / weights.sum())
-        noise = rng.standard_normal((n, *self.event_shape), dtype)
+        # The component in whose share of the weights, side by side from 0 to 1, the number falls.
+        ends = onp.cumsum(weights / weights.sum())
+        component = onp.searchsorted(ends / ends[-1], share, side="right")
         return mixture["means"][component] + onp.exp(mixture["log_stds"])[component, None] * noise

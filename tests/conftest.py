@@ -11,11 +11,40 @@ os.environ["MPLBACKEND"] = "agg"  # no screen
 for library in ("OPENBLAS", "MKL", "OMP"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
+import stand_in  # noqa: E402 (after the lines above)
+
+from npflow.autodiff import devices  # noqa: E402
+from npflow.errors import InputError  # noqa: E402
+
+devices.MAKERS["strict"] = stand_in.Strict
+
+CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
+
+
+def named_device(name):
+    """The device of a name; the test is skipped where it is a GPU, and there is none."""
+    try:
+        return devices.device(name)
+    except InputError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=["strict", CUDA])
+def device(request):
+    """Each device that is not the host: CuPy's stand-in, and CuPy itself where there is a GPU."""
+    return named_device(request.param)
+
+
+@pytest.fixture(params=["cpu", "strict", CUDA])
+def any_device(request):
+    """Each device, the host too."""
+    return named_device(request.param)
+
 
 @pytest.fixture
 def recordings(monkeypatch):
     """The number of rows of each recording that a gradient of batches makes."""
-    from npflow.autodiff import batches  # after the lines above
+    from npflow.autodiff import batches
 
     rows, record = [], batches.record
 

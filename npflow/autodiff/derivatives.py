@@ -65,7 +65,7 @@ derivative(
 @primitive
 def scatter(g, index, shape):
     """Zeros of `shape`, with `g` added at `index`: what an element that was read twice gets, adds up."""
-    y = onp.zeros(shape, g.dtype)
+    y = onp.zeros_like(g, shape=shape)
     onp.add.at(y, index, g)
     return y
 

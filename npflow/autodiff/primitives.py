@@ -4,6 +4,8 @@ Each is a NumPy function, then its vector-Jacobian product: given the gradient `
 result, the gradient in each argument. The products are made of `autograd.numpy` and of these primitives
 again, so second derivatives follow by themselves. All keep float32.
 
+They never name a device: what they make beside an array is made like it (`np.ones_like(x, shape=...)`).
+
 A `transparent` primitive is made of NumPy calls, and a program shows these calls in its place.
 
 "The last axis" is where features and channels lie; all axes before it are rows, or rows and pixels.
@@ -13,6 +15,8 @@ import autograd.numpy as np
 import numpy as onp
 from autograd.extend import defvjp, primitive
 from autograd.numpy.numpy_vjps import unbroadcast_f
+
+from npflow.autodiff.devices import scipy_function
 
 TRANSPARENT = set()
 
@@ -89,7 +93,7 @@ def solve_triangular(y, matrix, lower, unit_diagonal=False):
     unit_diagonal : bool
         Whether the diagonal of A is all ones and not read.
     """
-    from scipy.linalg import solve_triangular as solve  # a quarter of the time of `import npflow`
+    solve = scipy_function("linalg.solve_triangular", like=y)
 
     # x A = y is A^T x^T = y^T: the transposed system, columns as right-hand sides.
     x = solve(
@@ -100,7 +104,7 @@ def solve_triangular(y, matrix, lower, unit_diagonal=False):
         unit_diagonal=unit_diagonal,
         check_finite=False,
     )
-    return onp.ascontiguousarray(x.T).reshape(y.shape)
+    return x.T.copy().reshape(y.shape)
 
 
 def _solve_triangular_vjp_matrix(x, y, matrix, lower, unit_diagonal=False):
@@ -151,7 +155,7 @@ def leaky_relu(x, slope=0.01):
 @transparent
 def leaky_relu_vjp(g, y, slope):
     """g where the result y of the leaky ReLU is positive, slope * g elsewhere."""
-    slopes = onp.full(y.shape, slope, g.dtype)  # NumPy's maximum with one number takes three times as long
+    slopes = np.full_like(g, slope)  # NumPy's maximum with one number takes three times as long
     return np.maximum(np.greater(y, 0).astype(g.dtype), slopes) * g
 
 
@@ -211,7 +215,7 @@ def slice_last(x, start, stop):
 @transparent
 def pad_last(x, start, width):
     """Zeros of `width` on the last axis, with x from `start` on."""
-    zeros = lambda count: onp.zeros((*x.shape[:-1], count), x.dtype)
+    zeros = lambda count: np.zeros_like(x, shape=(*x.shape[:-1], count))
     before, after = start, width - start - x.shape[-1]
     parts = [zeros(before)] * (before > 0) + [x] + [zeros(after)] * (after > 0)
     return np.concatenate(parts, axis=-1)
@@ -247,7 +251,7 @@ def permute(x, permutation, axis=-1):
 
 defvjp(
     permute,
-    lambda y, x, permutation, axis=-1: lambda g: permute(g, onp.argsort(permutation), axis),
+    lambda y, x, permutation, axis=-1: lambda g: permute(g, np.argsort(permutation), axis),
 )
 
 # ---------------------------------------------------------------- sums, and back
@@ -258,13 +262,13 @@ defvjp(
 def sum_rows(x):
     """The sum over all axes but the last: shape (..., c) gives (c,)."""
     rows = _rows(x)
-    return _dot(onp.ones(len(rows), x.dtype), rows)
+    return _dot(np.ones_like(x, shape=(len(rows),)), rows)
 
 
 @transparent
 def spread_over_rows(value, shape):
     """A row, repeated: shape (c,) gives `shape`, which is (..., c)."""
-    return value * onp.ones(shape, value.dtype)
+    return value * np.ones_like(value, shape=shape)
 
 
 defvjp(sum_rows, lambda y, x: lambda g: spread_over_rows(g, x.shape))
@@ -275,13 +279,13 @@ defvjp(spread_over_rows, lambda y, value, shape: lambda g: sum_rows(g))
 def sum_event(x):
     """The sum over all axes but the first: shape (n, ...) gives (n,)."""
     events = x if x.ndim == 2 else np.reshape(x, (len(x), -1))
-    return _dot(events, onp.ones(events.shape[1], x.dtype))
+    return _dot(events, np.ones_like(x, shape=(events.shape[1],)))
 
 
 @transparent
 def spread_event(x, shape):
     """One number a row, repeated over the whole row: shape (n,) gives `shape`, which is (n, ...)."""
-    return np.reshape(x, (-1, *[1] * (len(shape) - 1))) * onp.ones(shape, x.dtype)
+    return np.reshape(x, (-1, *[1] * (len(shape) - 1))) * np.ones_like(x, shape=shape)
 
 
 defvjp(sum_event, lambda y, x: lambda g: spread_event(g, x.shape))
@@ -291,7 +295,7 @@ defvjp(spread_event, lambda y, x, shape: lambda g: sum_event(g))
 @transparent
 def spread_rows(value, rows):
     """One number, repeated for each row: shape () gives (rows,)."""
-    return value * onp.ones(rows, value.dtype)
+    return value * np.ones_like(value, shape=(rows,))
 
 
 defvjp(spread_rows, lambda y, value, rows: lambda g: np.sum(g))

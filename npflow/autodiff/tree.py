@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from autograd.tracer import getval
 
 from npflow.errors import InputError
 
@@ -126,13 +127,15 @@ class Layout:
         self.leaves, self.size = tuple(leaves), offset
         self.nesting = build(lambda path, leaf: None, tree)
         self.dtype = next(iter(dtypes), np.dtype(np.float64))
+        first = next((getval(leaf) for _, leaf in items(tree) if is_trained(leaf)), 0.0)
+        self.blank = np.empty_like(first, shape=(0,))  # of the kind, and so where, the trained arrays are
 
     def pack(self, tree, out=None):
         """The trained leaves of a tree of this layout as one vector, written to `out` where it is given.
 
         A leaf that is None counts as zeros, so that a gradient may leave out what has none.
         """
-        vector = np.empty(self.size, self.dtype) if out is None else out
+        vector = np.empty_like(self.blank, shape=(self.size,)) if out is None else out
         for leaf, (_, value) in zip(self.leaves, items(tree), strict=True):
             if leaf.offset >= 0:
                 place = vector[leaf.offset : leaf.offset + leaf.size].reshape(leaf.shape)

@@ -5,7 +5,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
+import autograd.numpy as np
 
 from npflow.description import Described
 from npflow.errors import InputError
@@ -50,7 +50,7 @@ def check_layer(layer, name="the layer"):
 
 def zeros_per_row(x):
     """The log-det of a map that keeps volume: shape (n,), in the dtype of `x`."""
-    return np.zeros(len(x), x.dtype)
+    return np.zeros_like(x, shape=(len(x),))
 
 
 def pixels(x):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import autograd.numpy as np
 import numpy as onp
 
+from npflow.autodiff.devices import constant
 from npflow.autodiff.primitives import linear, permute, solve_triangular, spread_rows
 from npflow.layers.layer import Layer, pixels, zeros_per_row
 
@@ -42,7 +43,8 @@ class Conv1x1(Layer):
     def triangles(self, params):
         """L' + I and U' + diag(s)."""
         channels, dtype = len(params["sign"]), params["lower"].dtype
-        below, diagonal = onp.tri(channels, k=-1, dtype=dtype), onp.eye(channels, dtype=dtype)
+        below = constant(onp.tri(channels, k=-1, dtype=dtype), like=params["lower"])
+        diagonal = constant(onp.eye(channels, dtype=dtype), like=params["lower"])
         s = params["sign"] * np.exp(params["log_scale"])
         lower = params["lower"] * below + diagonal
         upper = params["upper"] * below.T + diagonal * s
@@ -93,7 +95,8 @@ class Reverse(Layer):
     """
 
     def forward(self, params, x):
-        return permute(x, np.arange(x.shape[-1])[::-1]), zeros_per_row(x)
+        order = constant(onp.arange(x.shape[-1] - 1, -1, -1), like=x)
+        return permute(x, order), zeros_per_row(x)
 
     def inverse(self, params, z):
         return self.forward(params, z)

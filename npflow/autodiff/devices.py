@@ -1,0 +1,264 @@
+"""Where arrays live: on the host, or on a GPU through CuPy. The one place that knows the difference.
+
+Layers never name a device: NumPy's functions reach an array wherever it lives, and what is made beside it is made
+like it (`np.ones_like(x, shape=...)`). What dispatch cannot do, a `Device` does: send and fetch, random
+numbers, SciPy's functions, memory. Nothing here imports CuPy before a device is asked for.
+"""
+
+import functools
+import importlib
+
+import numpy as np
+from autograd.tracer import getval
+
+from npflow.autodiff import tree
+from npflow.autodiff.cupy import register
+from npflow.errors import InputError
+
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
+
+
+class Device:
+    """Where arrays live, and what can be done there alone.
+
+    Attributes
+    ----------
+    name : str
+        What it is called, such as ``"cuda"``.
+    array_type : type
+        Of its arrays.
+    module : module
+        What has NumPy's functions for its arrays: NumPy, CuPy.
+    alias : str
+        What a program's source calls the module.
+    exact : bool
+        Whether a product of the same numbers is the same to the bit wherever in memory they lie.
+    """
+
+    name, alias, exact = "", "", True
+    array_type = module = None
+
+    def send(self, array):
+        """A NumPy array, here."""
+        raise NotImplementedError
+
+    def fetch(self, array):
+        """An array from here, as NumPy's."""
+        raise NotImplementedError
+
+    def generator(self, rng):
+        """A generator whose numbers are drawn here; what they are, the host's generator `rng` decides."""
+        raise NotImplementedError
+
+    def scipy(self, name):
+        """The function for arrays from here that SciPy has under this name, such as ``"linalg.solve_triangular"``."""
+        raise NotImplementedError
+
+    def free_bytes(self):
+        """How much memory can be had."""
+        raise NotImplementedError
+
+    def memory(self, size):
+        """A vector of `size` bytes, not set to anything, that begins at a multiple of `ALIGNMENT`."""
+        return self.module.empty(size, np.uint8)
+
+    def array_at(self, memory, offset, shape, dtype, strides):
+        """The array that begins at byte `offset` of `memory`, a vector of bytes."""
+        raise NotImplementedError
+
+    def __repr__(self):
+        return self.name
+
+
+class Host(Device):
+    """The machine's own memory: NumPy's arrays."""
+
+    name, alias = "cpu", "np"
+    array_type, module = np.ndarray, np
+
+    def send(self, array):
+        return array
+
+    def fetch(self, array):
+        return array
+
+    def generator(self, rng):
+        return rng
+
+    def scipy(self, name):
+        module, _, function = name.rpartition(".")
+        return getattr(importlib.import_module(f"scipy.{module}"), function)
+
+    def memory(self, size):
+        memory = np.empty(size + ALIGNMENT, np.uint8)
+        return memory[-memory.ctypes.data % ALIGNMENT :]
+
+    def array_at(self, memory, offset, shape, dtype, strides):
+        return np.ndarray(shape, dtype, memory, offset, strides)
+
+
+class Cuda(Device):
+    """CuPy's current GPU."""
+
+    name, alias = "cuda", "cupy"
+    exact = False  # cuBLAS chooses its algorithm by the addresses too
+
+    def __init__(self):
+        try:
+            import cupy
+        except ImportError as error:
+            raise InputError(
+                f"expected CuPy for the device 'cuda', got none ({error}): pip install 'npflow[cuda12]', or "
+                "'npflow[cuda13]' where the driver is one for CUDA 13"
+            ) from error
+        try:
+            count, found = cupy.cuda.runtime.getDeviceCount(), "none"
+        except Exception as error:  # CuPy's own, without a driver
+            count, found = 0, f"none ({error})"
+        if not count:
+            raise InputError(
+                f"expected a GPU for the device 'cuda', CuPy {cupy.__version__} found {found}; see `nvidia-smi`, and "
+                "install an NVIDIA driver for CUDA 12 or 13"
+            )
+        self.array_type, self.module = cupy.ndarray, cupy
+
+    def send(self, array):
+        return self.module.asarray(array)
+
+    def fetch(self, array):
+        return self.module.asnumpy(array)
+
+    def generator(self, rng):
+        return self.module.random.default_rng(int(rng.integers(2**63)))
+
+    def scipy(self, name):
+        module, _, function = name.rpartition(".")
+        return getattr(importlib.import_module(f"cupyx.scipy.{module}"), function)
+
+    def free_bytes(self):
+        return self.module.cuda.runtime.memGetInfo()[0] + self.module.get_default_memory_pool().free_bytes()
+
+    def array_at(self, memory, offset, shape, dtype, strides):
+        return self.module.ndarray(shape, dtype, memory.data + offset, strides)
+
+
+HOST = Host()
+MAKERS = {"cpu": lambda: HOST, "cuda": Cuda}
+DEVICES = {np.ndarray: HOST}  # those in use, by the type of their arrays
+
+
+@functools.cache
+def device(name):
+    """The device of a name.
+
+    Raises
+    ------
+    InputError
+        If there is none of that name, no CuPy or no GPU; it says what to install.
+    """
+    if not isinstance(name, str) or name not in MAKERS:
+        raise InputError(f"expected a device among {', '.join(map(repr, MAKERS))}, got {name!r}")
+    made = MAKERS[name]()
+    if made is not HOST:
+        register(made.module)
+        DEVICES[made.array_type] = made
+    return made
+
+
+def is_array(value):
+    """Whether a value is an array, of NumPy's or a device's."""
+    return _device_of_type(type(value)) is not None
+
+
+def as_array(value):
+    """An array as it is; a number as an array of NumPy's."""
+    return value if is_array(value) else np.asarray(value)
+
+
+def on_host(value):
+    """The numbers of an array, wherever it lives, or of a number, as an array of NumPy's."""
+    return np.asarray(to_host(value))
+
+
+def _device_of_type(kind):
+    if kind in DEVICES:
+        return DEVICES[kind]
+    if kind.__module__.partition(".")[0] == "cupy" and kind.__name__ == "ndarray":
+        return device("cuda")  # an array that was made with CuPy itself
+    return HOST if issubclass(kind, np.ndarray) else None
+
+
+def device_of(arrays):
+    """The device that an array lives on, or the arrays of a tree; the host where there are none.
+
+    Raises
+    ------
+    InputError
+        If they do not all live on one.
+    """
+    found = {}
+    for path, leaf in tree.items(arrays):
+        of_leaf = _device_of_type(type(getval(leaf)))
+        if of_leaf is not None:
+            found.setdefault(of_leaf, path)
+    if len(found) > 1:
+        places = ", ".join(f"{one.name} at {path!r}" for one, path in found.items())
+        raise InputError(f"expected all arrays on one device, got {places}; see npflow.to_device")
+    return next(iter(found), HOST)
+
+
+def to_device(arrays, name):
+    """An array, or a tree of arrays, on a device.
+
+    Parameters
+    ----------
+    arrays : ndarray or tree of ndarray
+        Parameters, data. What is there already is not copied.
+    name : {"cuda", "cpu"}
+        The GPU that is CuPy's current one, or the host.
+
+    Returns
+    -------
+    tree of cupy.ndarray
+        A tree like `arrays`. Methods of layers, priors and flows take it as they take NumPy's arrays.
+
+    Raises
+    ------
+    InputError
+        If there is no CuPy or no GPU: it says what to install.
+    """
+    there = device(name)
+
+    def move(_, leaf):
+        here = _device_of_type(type(leaf))
+        if here is None and isinstance(leaf, np.generic):
+            here, leaf = HOST, np.asarray(leaf)
+        return leaf if here in (None, there) else there.send(here.fetch(leaf))
+
+    return tree.build(move, arrays)
+
+
+def to_host(arrays):
+    """An array, or a tree of arrays, as NumPy's; those that are NumPy's already are not copied."""
+    return to_device(arrays, "cpu")
+
+
+def constant(values, like):
+    """Fixed values, such as a mask or a permutation, as an array where `like` lives.
+
+    On a device an array is sent when it is first asked for, and then kept: no step waits for it.
+    """
+    there = device_of(like)
+    if there is HOST:
+        return values
+    return _sent(there, values.shape, values.dtype, values.tobytes())
+
+
+@functools.lru_cache(maxsize=256)
+def _sent(there, shape, dtype, content):
+    return there.send(np.frombuffer(content, dtype).reshape(shape))
+
+
+def scipy_function(name, like):
+    """SciPy's function of a name, such as ``"special.ndtri"``, or its counterpart where `like` lives."""
+    return device_of(like).scipy(name)
