@@ -5,6 +5,7 @@ import itertools
 from concurrent.futures import ThreadPoolExecutor, wait
 
 from npflow.autodiff import tree
+from npflow.autodiff.devices import HOST
 from npflow.autodiff.gradient import value_and_grad
 from npflow.autodiff.program import record
 from npflow.autodiff.threads import one_blas_thread
@@ -128,6 +129,8 @@ class Slice:
 
 def slices_worth(program):
     """How many slices a batch of a program's size is to be cut into."""
+    if program.device is not HOST:  # a GPU shares the work of one call out itself
+        return 1
     cost = program.total_cost
     seconds = cost.flops / FLOPS_A_SECOND + cost.bytes / BYTES_A_SECOND
     return int(min(max(seconds / program.lines / SECONDS_A_LINE, 1), MOST_SLICES))

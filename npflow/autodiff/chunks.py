@@ -9,12 +9,16 @@ import numpy as np
 from autograd.tracer import isbox
 
 from npflow.autodiff import tree
+from npflow.autodiff.devices import HOST, device_of
 from npflow.autodiff.program import record
 from npflow.autodiff.threads import available_cores, one_blas_thread
 from npflow.errors import InputError
 
 CACHE_BYTES = 2**21  # a core's share of the caches, roughly; chunks are the same on every machine
 FEWEST, MOST = 16, 2**14  # rows of a chunk
+DEVICE_ROWS = (
+    64  # times as many on a device, whose memory is as fast as a cache, and which is slow to be told
+)
 WORTH_RECORDING = 16  # chunks: a recording takes as long as some ten of them
 
 # The programs used last, or None where a function cannot be recorded, each with a reference to the function's
@@ -27,7 +31,8 @@ def map_rows(fun, params, x):
 
     Few rows are one call. Many are cut into chunks, whose size depends on the shapes of `x` and `params`
     alone; where there are very many, or have been before, by a recorded program, on all cores. A program gives
-    the plain function's bits, so the result does not depend on which of the two it was.
+    the plain function's bits, so the result does not depend on which of the two it was. On a device
+    the chunks are larger, and no program is made for them.
 
     Parameters
     ----------
@@ -36,16 +41,18 @@ def map_rows(fun, params, x):
     params : tree of ndarray
     x : ndarray, shape (n, ...)
     """
-    rows = rows_in_cache(params, x)
     boxed = isbox(x) or any(isbox(leaf) for _, leaf in tree.items(params))
+    host = device_of(x) is HOST
+    rows = rows_in_cache(params, x) * (1 if host else DEVICE_ROWS)
     if boxed or len(x) <= rows:
         return fun(params, x)
     with one_blas_thread():
         first = fun(params, x[:rows])
-        result = np.empty((len(x), *first.shape[1:]), first.dtype)
+        result = np.empty_like(first, shape=(len(x), *first.shape[1:]))
         result[:rows] = first
         starts = range(rows, len(x) - rows + 1, rows)
-        program = program_for(fun, params, x[:rows], first, worth=len(starts) >= WORTH_RECORDING)
+        worth = len(starts) >= WORTH_RECORDING
+        program = program_for(fun, params, x[:rows], first, worth) if host else None
         if program is None:
             for start in starts:
                 result[start : start + rows] = fun(params, x[start : start + rows])

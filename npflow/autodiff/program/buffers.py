@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from npflow.autodiff.devices import ALIGNMENT, HOST
 from npflow.autodiff.program.calls import is_elementwise, takes_out
 from npflow.autodiff.program.tape import Value
-
-ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 
 
 @dataclass(frozen=True)
@@ -22,9 +21,9 @@ class Slot:
     strides: tuple
     leaf: int | None = None
 
-    def array(self, memory):
-        """The array at this place of `memory`, a vector of bytes."""
-        return np.ndarray(self.shape, self.dtype, memory, self.offset, self.strides)
+    def array(self, memory, device=HOST):
+        """The array at this place of `memory`, a vector of bytes on a device."""
+        return device.array_at(memory, self.offset, self.shape, self.dtype, self.strides)
 
 
 @dataclass(frozen=True)

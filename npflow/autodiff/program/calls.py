@@ -5,15 +5,18 @@ import math
 import numpy as np
 from autograd.numpy import numpy_boxes, numpy_wrapper
 
+from npflow.autodiff import cupy
+from npflow.autodiff.devices import HOST, as_array, device_of, is_array, on_host
 from npflow.autodiff.program.naming import identifier, unique
 from npflow.autodiff.program.tape import Value
 
 GETITEM = numpy_boxes.ArrayBox.__getitem__.fun
 ASTYPE = numpy_wrapper._astype.fun
-CONCATENATE = numpy_wrapper.concatenate_args.fun
-ARRAY = numpy_wrapper.array_from_args.fun
+# autograd's, and those that take their place once there is a device.
+CONCATENATE = {numpy_wrapper.concatenate_args.fun, cupy.concatenate_args.fun}
+ARRAY = {numpy_wrapper.array_from_args.fun, cupy.array_from_args.fun}
 
-WITH_OUT = {np.dot, np.sum, np.prod, np.max, np.min, np.mean, np.take, np.cumsum, np.clip, CONCATENATE}
+WITH_OUT = {np.dot, np.sum, np.prod, np.max, np.min, np.mean, np.take, np.cumsum, np.clip, *CONCATENATE}
 # As methods they take half the time: numpy.sum first looks for a reason not to be one.
 METHODS = {np.sum: "sum", np.prod: "prod", np.max: "max", np.min: "min", np.mean: "mean", np.take: "take"}
 MODULES = {"np": np, "np.linalg": np.linalg, "np.fft": np.fft}
@@ -26,7 +29,7 @@ for module, namespace in MODULES.items():
 
 def is_numpys(function):
     """Whether a function is one of NumPy's, or of those that autograd makes of them."""
-    return id(function) in PUBLIC or function in (GETITEM, ASTYPE, CONCATENATE, ARRAY)
+    return id(function) in PUBLIC or function in {GETITEM, ASTYPE, *CONCATENATE, *ARRAY}
 
 
 def is_ufunc(function):
@@ -64,9 +67,10 @@ class Spelling:
         A line for each constant: what makes it, or a comment where that takes too long.
     """
 
-    def __init__(self, taken):
-        self.namespace, self.definitions, self.constants = {"np": np}, [], 0
-        self.taken = set(taken) | {"np"}
+    def __init__(self, taken, device=HOST):
+        self.device, self.alias = device, device.alias
+        self.namespace, self.definitions, self.constants = {self.alias: device.module}, [], 0
+        self.taken = set(taken) | {self.alias}
         self.known = {}
 
     def call(self, call, out=None):
@@ -80,13 +84,13 @@ class Spelling:
         if function is np.reshape and len(rest) == 1 and not options:
             shape = rest[0].tolist() if isinstance(rest[0], np.ndarray) else rest[0]
             return f"{self.argument(first)}.reshape({self.argument(shape)})"
-        if function is CONCATENATE:
+        if function in CONCATENATE:
             options = {"axis": first} | ({"out": Text(out)} if out else {})
-            return f"np.concatenate({self.listed([tuple(rest)], options)})"
-        if function is ARRAY:
+            return f"{self.alias}.concatenate({self.listed([tuple(rest)], options)})"
+        if function in ARRAY:
             array_args, array_kwargs, *parts = call.arguments
             parts = ", ".join(map(self.argument, parts))
-            return f"np.array({self.listed([Text(f'[{parts}]'), *array_args], array_kwargs)})"
+            return f"{self.alias}.array({self.listed([Text(f'[{parts}]'), *array_args], array_kwargs)})"
         if out:
             options["out"] = Text(out)
         if function in METHODS and isinstance(first, Value) and hasattr(first.example, METHODS[function]):
@@ -101,7 +105,7 @@ class Spelling:
     def function(self, function):
         """The name that a function goes by."""
         if id(function) in PUBLIC:
-            return PUBLIC[id(function)]
+            return self.alias + PUBLIC[id(function)].removeprefix("np")
         return self.named(identifier(getattr(function, "__name__", "function")), function)
 
     def named(self, name, thing):
@@ -129,21 +133,21 @@ class Spelling:
         if isinstance(argument, slice):
             return f"slice({argument.start}, {argument.stop}, {argument.step})"
         if isinstance(argument, np.dtype) and argument.isbuiltin == 1:
-            return f"np.{argument.type.__name__}"
+            return f"{self.alias}.{argument.type.__name__}"
         if isinstance(argument, type) and issubclass(argument, np.generic):
-            return f"np.{argument.__name__}"
+            return f"{self.alias}.{argument.__name__}"
         return self.constant(argument)
 
     def constant(self, argument):
         """The name of a constant, defined in a line of its own where one line can do it."""
-        array = isinstance(argument, (np.ndarray, np.generic))
+        array = is_array(argument) or isinstance(argument, np.generic)
         key = content(argument) if array else id(argument)
         if key not in self.known:
-            name, definition = _definition(np.asarray(argument)) if array else (None, None)
+            name, definition = _definition(on_host(argument), self.alias) if array else (None, None)
             self.constants += name is None
             self.known[key] = name = unique(name or f"constant_{self.constants}", self.taken)
             if definition is None:
-                self.namespace[name] = argument.copy("K") if isinstance(argument, np.ndarray) else argument
+                self.namespace[name] = argument.copy("K") if is_array(argument) else argument
                 self.definitions.append(f"# {name} = program.constants[{name!r}], {_about(argument)}")
             else:
                 self.definitions.append(f"{name} = {definition}")
@@ -164,15 +168,15 @@ class Spelling:
 
 def content(array):
     """Equal for arrays that a function cannot tell apart."""
-    array = np.asarray(array)
-    even = is_uniform(array)  # large constants mostly are, and are quick to compare then
-    bits = array.flat[:1].tobytes() if even else array.tobytes()
-    return (array.dtype.str, array.shape, array.strides, even, bits)
+    values, array = on_host(array), as_array(array)
+    even = is_uniform(values)  # large constants mostly are, and are quick to compare then
+    bits = values.flat[:1].tobytes() if even else values.tobytes()
+    return (device_of(array).name, array.dtype.str, array.shape, array.strides, even, bits)
 
 
 def key_of(argument):
     """Equal for arguments that a function cannot tell apart."""
-    if isinstance(argument, np.ndarray):
+    if is_array(argument):
         return ("array", content(argument))
     if isinstance(argument, (tuple, list)):
         return (type(argument), *map(key_of, argument))
@@ -190,34 +194,35 @@ def key_of(argument):
 
 def is_uniform(array):
     """Whether an array has the same bits in every place."""
+    array = on_host(array)
     words = f"u{array.dtype.itemsize}"  # as integers, among which 0.0 is not -0.0, and nan is nan
     if array.size == 0:
         return True
     if array.dtype.itemsize not in (1, 2, 4, 8) or array.dtype.hasobject:
         return False
-    return bool((np.asarray(array).view(words) == array.flat[:1].view(words)).all())
+    return bool((array.view(words) == array.flat[:1].view(words)).all())
 
 
-def _definition(array):
+def _definition(array, alias):
     """A name for a constant array, or None, and the expression that makes it, or None where that takes too long."""
-    dtype = f"np.{array.dtype.type.__name__}"
+    dtype = f"{alias}.{array.dtype.type.__name__}"
     plain = array.dtype.kind in "fiub" and array.dtype.isnative and array.dtype.itemsize <= 8
     contiguous = array.flags.c_contiguous or array.flags.f_contiguous
     if not plain or not contiguous or not np.isfinite(array).all():
         return None, None
     if not array.ndim:
-        return None, f"np.array({array.item()!r}, {dtype}){_as_fraction(array.item())}"
+        return None, f"{alias}.array({array.item()!r}, {dtype}){_as_fraction(array.item())}"
     if is_uniform(array) and array.flags.c_contiguous:
         shape, first = array.shape, array.flat[0].item() if array.size else 0
         word = {"0.0": "zeros", "1.0": "ones"}.get(repr(float(first)))  # -0.0 is not 0.0
         if word:
-            return f"{word}_{'x'.join(map(str, shape))}", f"np.{word}({shape}, {dtype})"
-        return None, f"np.full({shape}, {first!r}, {dtype})"
+            return f"{word}_{'x'.join(map(str, shape))}", f"{alias}.{word}({shape}, {dtype})"
+        return None, f"{alias}.full({shape}, {first!r}, {dtype})"
     if array.size > 16:
         return None, None
     if array.flags.c_contiguous:
-        return None, f"np.array({array.tolist()!r}, {dtype})"
-    return None, f"np.array({array.T.tolist()!r}, {dtype}).T"
+        return None, f"{alias}.array({array.tolist()!r}, {dtype})"
+    return None, f"{alias}.array({array.T.tolist()!r}, {dtype}).T"
 
 
 def _as_fraction(number):
@@ -230,7 +235,7 @@ def _as_fraction(number):
 
 
 def _about(argument):
-    shape = f" of shape {argument.shape}" if isinstance(argument, np.ndarray) else ""
+    shape = f" of shape {argument.shape}" if is_array(argument) else ""
     return f"{getattr(argument, 'dtype', type(argument).__name__)}{shape}"
 
 

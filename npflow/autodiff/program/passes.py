@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from npflow.autodiff.devices import is_array
 from npflow.autodiff.program.calls import ASTYPE, is_uniform, key_of, takes_out
 from npflow.autodiff.program.naming import unique
 from npflow.autodiff.program.tape import Value, example_of
@@ -59,8 +60,8 @@ def _same(call):
 
 
 def _is_one(argument):
-    plain = isinstance(argument, (int, float, np.generic, np.ndarray)) and np.ndim(argument) == 0
-    return bool(plain and argument == 1)
+    plain = isinstance(argument, (int, float, np.generic)) or is_array(argument)
+    return bool(plain and np.ndim(argument) == 0 and argument == 1)
 
 
 def common_subexpressions(tape):
@@ -87,8 +88,8 @@ def scalars(tape):
     number = {}  # for an array that is one number throughout: that number
 
     def one(argument):
-        if isinstance(argument, np.ndarray) and argument.ndim and argument.size:
-            return np.array(argument.flat[0]) if is_uniform(argument) else None
+        if is_array(argument) and argument.ndim and argument.size:
+            return argument.reshape(-1)[:1].reshape(()).copy() if is_uniform(argument) else None
         return number.get(argument) if isinstance(argument, Value) else None
 
     def shrink(call):
@@ -103,7 +104,7 @@ def scalars(tape):
                 if kept is not None and np.result_type(kept.example) == call.example.dtype:
                     number[call] = kept
                     return call
-            small = replace(call, arguments=tuple(ones), example=call.example.flat[0])
+            small = replace(call, arguments=tuple(ones), example=call.example.reshape(-1)[0])
             number[call] = small
             return small, call
         arguments = tuple(

@@ -8,6 +8,7 @@ from collections import deque
 import numpy as np
 
 from npflow.autodiff import tree
+from npflow.autodiff.devices import as_array, device_of, is_array, on_host
 from npflow.autodiff.program import statistics
 from npflow.autodiff.program.buffers import plan
 from npflow.autodiff.program.workspace import Workspace
@@ -25,6 +26,8 @@ class Program:
 
     Attributes
     ----------
+    device : npflow.autodiff.devices.Device
+        Where it runs.
     source : str
         Two functions, `forward` and `backward`, a NumPy call a line. They are compiled from this very text, so
         that a debugger steps through it.
@@ -45,12 +48,12 @@ class Program:
     """
 
     def __init__(self, fun, params, args, names, tape, reuse=True):
-        buffers = plan(tape, reuse)
+        buffers, self.device = plan(tape, reuse), tape.device
         self.name = getattr(fun, "__name__", type(fun).__name__)
         self.names, self.with_gradient = names, tape.gradients is not None
         self.leaves = [(path, _kept(leaf, tree.is_trained(leaf))) for path, leaf in tree.items(params)]
         self.arguments = [
-            [(path, _kept(leaf, isinstance(leaf, np.ndarray))) for path, leaf in tree.items(arg, name)]
+            [(path, _kept(leaf, is_array(leaf))) for path, leaf in tree.items(arg, name)]
             for name, arg in zip(names, args)
         ]
         self.shapes = [value.example.shape for value in tape.parameters]
@@ -86,7 +89,7 @@ class Program:
         workspace = self.take_workspace()
         try:
             value = self.run(parameters, data, workspace)
-            if isinstance(value, np.ndarray):  # it may lie in the workspace, or be an argument
+            if is_array(value):  # it may lie in the workspace, or be an argument
                 value = value.copy(order="K")
             return (value, workspace.gradient.copy()) if self.with_gradient else value
         finally:
@@ -113,9 +116,8 @@ class Program:
         if not self.with_gradient:
             return self.forward(parameters, data, workspace.buffers)
         value, saved = self.forward(parameters, data, workspace.buffers)
-        value = (
-            value[()] if isinstance(value, np.ndarray) else value
-        )  # a number, not a place in the workspace
+        # A number, not a place in the workspace.
+        value = value[()] if isinstance(value, np.ndarray) else value.copy() if is_array(value) else value
         self.backward(parameters, data, saved, workspace.buffers, workspace.leaves)
         return value
 
@@ -124,7 +126,7 @@ class Program:
         try:
             return self._idle.pop()
         except IndexError:
-            return Workspace(self.slots, self.peak_bytes, self.shapes, self.dtype)
+            return Workspace(self.device, self.slots, self.peak_bytes, self.shapes, self.dtype)
 
     def give_workspace(self, workspace):
         """Let others use a workspace again."""
@@ -145,7 +147,12 @@ class Program:
             raise InputError(f"expected no {extra!r} for {self!r}, got one")
         for (path, kept), (_, leaf) in zip(expected, leaves):
             if isinstance(kept, Expected):
-                array = np.asarray(leaf)
+                array = as_array(leaf)
+                if is_array(leaf) and device_of(leaf) is not self.device:
+                    raise InputError(
+                        f"expected {path!r} on {self.device}, where {self!r} runs, got it on {device_of(leaf)}; see "
+                        "npflow.to_device"
+                    )
                 if (array.shape, array.dtype) != (kept.shape, kept.dtype):
                     raise InputError(
                         f"expected {kept.dtype} of shape {kept.shape} for {path!r}, got {array.dtype} of shape "
@@ -197,14 +204,14 @@ class Expected:
 def _kept(leaf, read):
     """What a program remembers of a leaf: its shape if it is read at each call, a copy if it is a constant."""
     if read:
-        return Expected(np.asarray(leaf))
-    return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+        return Expected(as_array(leaf))
+    return leaf.copy() if is_array(leaf) else leaf
 
 
 def _is_same(leaf, kept):
     """Whether a constant is the one that was recorded: to the bit, as 1 / 0.0 is not 1 / -0.0."""
-    if isinstance(kept, (np.ndarray, np.generic, int, float, complex)):
-        mine, theirs = np.asarray(leaf), np.asarray(kept)
+    if is_array(kept) or isinstance(kept, (np.generic, int, float, complex)):
+        mine, theirs = on_host(leaf), on_host(kept)
         same_kind = type(leaf) is type(kept) and (mine.shape, mine.dtype) == (theirs.shape, theirs.dtype)
         return same_kind and mine.tobytes() == theirs.tobytes()
     return leaf is kept or np.array_equal(leaf, kept)

@@ -4,6 +4,7 @@ import gc
 import inspect
 from contextlib import contextmanager
 
+from npflow.autodiff.devices import device_of
 from npflow.autodiff.program import passes
 from npflow.autodiff.program.naming import name_values
 from npflow.autodiff.program.program import Program
@@ -61,6 +62,7 @@ def record(fun, params, *args, gradient=True, reuse=True):
     """
     names = list(inspect.signature(fun).parameters)[1 : 1 + len(args)]
     names += [f"argument{number}" for number in range(len(names) + 1, len(args) + 1)]
+    device_of({"params": params, **dict(zip(names, args))})  # one, or its sentence
     recording = Recording()
     with LOCK, _no_collection():  # one at a time, as the plain function runs here too
         try:

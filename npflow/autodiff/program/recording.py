@@ -11,6 +11,7 @@ from autograd.numpy import numpy_boxes, numpy_wrapper
 from autograd.tracer import Box, Node, isbox, new_box, notrace_primitives, register_notrace, trace_stack
 
 from npflow.autodiff import tree
+from npflow.autodiff.devices import as_array, device_of, is_array
 from npflow.autodiff.gradient import Differentiated, differentiate
 from npflow.autodiff.primitives import TRANSPARENT
 from npflow.autodiff.program import frames
@@ -220,14 +221,14 @@ class Recording:
             def parameter(path, leaf):
                 if not tree.is_trained(leaf):
                     return leaf
-                if not isinstance(leaf, (np.ndarray, np.generic)):
+                if not is_array(leaf) and not isinstance(leaf, np.generic):
                     raise InputError(f"expected an array to train at {path!r}, got a {type(leaf).__name__}")
-                return box(parameters, path, np.asarray(leaf))
+                return box(parameters, path, as_array(leaf))
 
             boxed = tree.build(parameter, params)
             boxes = [
                 tree.build(
-                    lambda path, leaf: box(data, path, leaf) if isinstance(leaf, np.ndarray) else leaf,
+                    lambda path, leaf: box(data, path, leaf) if is_array(leaf) else leaf,
                     arg,
                     name,
                 )
@@ -260,7 +261,8 @@ def may_share_memory(function, result, argument):
     With NumPy's functions that depends on shapes and strides alone, and can be seen. Any other may give its
     argument back where it has nothing to do; and what is not an array may hold one.
     """
-    if isinstance(result, np.generic | bool | int | float | complex):
+    if any(isinstance(one, np.generic | bool | int | float | complex) for one in (result, argument)):
         return False
-    arrays = isinstance(result, np.ndarray) and isinstance(argument, np.ndarray)
-    return not arrays or not is_numpys(function) or np.may_share_memory(result, argument)
+    if not (is_array(result) and is_array(argument)) or not is_numpys(function):
+        return True
+    return device_of(result) is device_of(argument) and bool(np.may_share_memory(result, argument))

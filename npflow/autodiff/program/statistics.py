@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from npflow.autodiff.devices import is_array
 from npflow.autodiff.program.calls import ASTYPE, CONCATENATE, GETITEM, is_numpys, is_ufunc
 from npflow.autodiff.program.tape import example_of
 
-MOVES = {ASTYPE, CONCATENATE, GETITEM, np.take, np.reshape, np.transpose, np.broadcast_to, np.copyto}
+MOVES = {ASTYPE, *CONCATENATE, GETITEM, np.take, np.reshape, np.transpose, np.broadcast_to, np.copyto}
 
 
 @dataclass
@@ -104,4 +105,4 @@ def _columns(cost):
 
 
 def _is_numeric(argument):
-    return isinstance(example_of(argument), (np.ndarray, np.generic))
+    return is_array(example_of(argument)) or isinstance(example_of(argument), np.generic)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-import numpy as np
+from npflow.autodiff.devices import device_of, is_array
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Value:
     @property
     def is_array(self):
         """Whether it is an array, not a scalar, a tuple or the like."""
-        return isinstance(self.example, np.ndarray)
+        return is_array(self.example)
 
 
 def example_of(argument):
@@ -98,6 +98,11 @@ class Tape:
     calls: tuple
     value: object
     gradients: tuple | None = None
+
+    @property
+    def device(self):
+        """Where the arrays live."""
+        return device_of([value.example for value in (*self.parameters, *self.data)])
 
     @property
     def results(self):

@@ -3,10 +3,6 @@
 import itertools
 import math
 
-import numpy as np
-
-from npflow.autodiff.program.buffers import ALIGNMENT
-
 
 class Workspace:
     """The memory that one run of a program writes to.
@@ -21,12 +17,11 @@ class Workspace:
         Its views, one for each parameter.
     """
 
-    def __init__(self, slots, size, shapes, dtype):
-        memory = np.empty(size + ALIGNMENT, np.uint8)
-        memory = memory[-memory.ctypes.data % ALIGNMENT :]
-        self.buffers = tuple(slot.array(memory) for slot in slots)
+    def __init__(self, device, slots, size, shapes, dtype):
+        memory = device.memory(size)
+        self.buffers = tuple(slot.array(memory, device) for slot in slots)
         sizes = [math.prod(shape) for shape in shapes]
-        self.gradient = np.zeros(sum(sizes), dtype)
+        self.gradient = device.module.zeros(sum(sizes), dtype)
         ends = itertools.accumulate(sizes)
         self.leaves = tuple(
             self.gradient[end - size : end].reshape(shape) for end, size, shape in zip(ends, sizes, shapes)

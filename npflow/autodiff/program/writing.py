@@ -35,7 +35,7 @@ class Script:
 def write(tape, plan, head):
     """The text of a tape, `head` a comment to begin with."""
     inputs = (*tape.parameters, *tape.data)
-    spelling = Spelling({value.name for value in (*inputs, *tape.calls)})
+    spelling = Spelling({value.name for value in (*inputs, *tape.calls)}, tape.device)
     buffers = {}  # the slots of the workspace that are written to, with their numbers
     ahead = [call for call in tape.calls if not call.place.backward]
     behind = [call for call in tape.calls if call.place.backward]
@@ -62,7 +62,7 @@ def write(tape, plan, head):
         functions += ["", "", *_function(signature, what, lines)]
     top = [f"# {piece}" for line in head.splitlines() for piece in textwrap.wrap(line, WIDTH - 2)] + [
         "",
-        "import numpy as np",
+        _import(tape.device),
         "",
     ]
     return Script(
@@ -132,7 +132,7 @@ def _copies(tape, plan, spelling):
     for leaf, gradient in enumerate(tape.gradients):
         slot = plan.slots.get(gradient) if isinstance(gradient, Value) else None
         if gradient is not None and (slot is None or slot.leaf != leaf):
-            lines.append(f"np.copyto(gradient[{leaf}], {spelling.argument(gradient)})")
+            lines.append(f"{spelling.alias}.copyto(gradient[{leaf}], {spelling.argument(gradient)})")
     return ["", "# ---- gradients that are made elsewhere", *lines] if lines else []
 
 
@@ -150,6 +150,11 @@ def _wrapped(line):
     names, _, after = rest.rpartition(")")
     inside = textwrap.wrap(names, WIDTH - 2 * len(INDENT))
     return [f"{before}(", *(f"{INDENT}{piece}" for piece in inside), f"){after}"]
+
+
+def _import(device):
+    name, alias = device.module.__name__, device.alias
+    return f"import {name}" if name == alias else f"import {name} as {alias}"
 
 
 def _tuple(values):
