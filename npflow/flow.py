@@ -9,6 +9,7 @@ import numpy as onp
 
 from npflow.autodiff import Layout, tree
 from npflow.autodiff.chunks import map_rows
+from npflow.autodiff.devices import HOST, device_of, to_device, to_host
 from npflow.description import Described
 from npflow.errors import InputError
 from npflow.layers import Chain, Inverse, Layer
@@ -59,10 +60,13 @@ class Flow(Described):
             ) from error
 
     def init(self, rng, x):
-        """Parameters in the dtype of `x`, drawn from `rng`, started on the batch `x`, shape (n, *event)."""
+        """Parameters in the dtype of `x`, drawn from `rng`, started on the batch `x`, shape (n, *event).
+
+        They are worked out on the host, and live where `x` lives.
+        """
         check_rng(rng)
         check_rows(x, self.prior.event_shape)
-        return self._init(rng, x)
+        return to_device(self._init(rng, to_host(x)), device_of(x).name)
 
     def _init(self, rng, x):
         try:
@@ -87,7 +91,7 @@ class Flow(Described):
     def log_prob(self, params, x):
         """log p(x) in nats, shape (n,), for rows of shape (n, *event)."""
         self.check(params, x)
-        return map_rows(self._log_prob, params, x)
+        return self._map_rows(self._log_prob, params, x, "forward")
 
     def _log_prob(self, params, x):
         z, log_det = self.layer.forward(params["layer"], x)
@@ -107,22 +111,33 @@ class Flow(Described):
         return -np.sum(self._log_prob(params, x)) / len(x)
 
     def sample(self, params, rng, n):
-        """`n` draws of x, shape (n, *event): z from the prior, through the layer's inverse."""
+        """`n` draws of x, shape (n, *event): z from the prior, through the layer's inverse.
+
+        They are made where the parameters live. On a GPU the random numbers come from a generator of the
+        GPU's, which a number drawn from `rng` starts: they repeat themselves, and are others than the host's.
+        """
         check_count(n, "the number of samples")
         check_rng(rng)
         self.check(params)
-        z = self.prior.sample(params["prior"], rng, n, dtype_of(params))
-        return map_rows(self._decode, params, z)
+        z = self.prior.sample(params["prior"], device_of(params).generator(rng), n, dtype_of(params))
+        return self._map_rows(self._decode, params, z, "inverse")
 
     def encode(self, params, x):
         """z of x, both of shape (n, *event)."""
         self.check(params, x)
-        return map_rows(self._encode, params, x)
+        return self._map_rows(self._encode, params, x, "forward")
 
     def decode(self, params, z):
         """x of z, both of shape (n, *event)."""
         self.check(params, z, "z")
-        return map_rows(self._decode, params, z)
+        return self._map_rows(self._decode, params, z, "inverse")
+
+    def _map_rows(self, method, params, x, direction):
+        device_of({"params": params, "x" if direction == "forward" else "z": x})  # one, or its sentence
+        try:
+            return map_rows(method, params, x)
+        except TypeError as error:
+            raise host_bound(self, params, x, direction) or error from None
 
     def check(self, params, x=None, name="x"):
         """Raise `InputError` unless `params` are this flow's, and `x` a batch of their dtype."""
@@ -167,11 +182,13 @@ def expected_layout(flow):
     return few if few.difference(more) is None else None
 
 
-def first_non_finite(layer, params, x, name="layer", direction="forward"):
-    """The name of the first layer, inside `layer`, whose output or log-det is not finite; None if all are.
+def first_layer(is_wrong, layer, params, x, name="layer", direction="forward"):
+    """The name of the first layer, inside `layer`, that something is wrong with; None if nothing is.
 
     Parameters
     ----------
+    is_wrong : callable
+        `is_wrong(call) -> bool`, where `call()` gives the layer's output and its log-det.
     layer : Layer
         A chain is looked into, layer by layer, and so is an inverse.
     params : tree
@@ -184,14 +201,45 @@ def first_non_finite(layer, params, x, name="layer", direction="forward"):
     """
     if isinstance(layer, Inverse):
         opposite = "inverse" if direction == "forward" else "forward"
-        return first_non_finite(layer.layer, params, x, name, opposite)
+        return first_layer(is_wrong, layer.layer, params, x, name, opposite)
     if not isinstance(layer, Chain):
-        finite = all(onp.isfinite(array).all() for array in getattr(layer, direction)(params, x))
-        return None if finite else f"{name} ({type(layer).__name__})"
+        wrong = is_wrong(lambda: getattr(layer, direction)(params, x))
+        return f"{name} ({type(layer).__name__})" if wrong else None
     inner = list(enumerate(zip(layer.layers, params, strict=True)))
     for index, (part, p) in inner if direction == "forward" else reversed(inner):
-        culprit = first_non_finite(part, p, x, f"{name}/{index}", direction)
+        culprit = first_layer(is_wrong, part, p, x, f"{name}/{index}", direction)
         if culprit:
             return culprit
         x, _ = getattr(part, direction)(p, x)
     return None
+
+
+def first_non_finite(layer, params, x, name="layer"):
+    """The name of the first layer, inside `layer`, whose output or log-det is not finite; None if all are."""
+    is_wrong = lambda call: not all(bool(np.isfinite(array).all()) for array in call())
+    return first_layer(is_wrong, layer, params, x, name)
+
+
+def host_bound(flow, params, x, direction="forward"):
+    """The error that names the layer which makes NumPy arrays on a device, where a TypeError came; None if none does."""
+    there = device_of(x)
+    if there is HOST:
+        return None
+    met = []  # what the device said
+
+    def is_bound(call):
+        try:
+            return any(device_of(array) is not there for array in call())
+        except TypeError as error:
+            met.append(f" ({error})")
+            return True
+
+    culprit = first_layer(is_bound, flow.layer, params["layer"], x, direction=direction)
+    if culprit is None:
+        return None
+    return InputError(
+        f"expected {direction} to compute on {there} alone, where its input lives, got an array of NumPy's"
+        f"{''.join(met)}: make it like another one, np.zeros_like(x, shape=...), or send it once, "
+        "npflow.autodiff.devices.constant(values, like=x)",
+        culprit,
+    )

@@ -54,9 +54,10 @@ def check_rows(x, event_shape=None, dtype=None, name="x"):
         )
     finite = np.isfinite(array)
     if not finite.all():
-        index = tuple(np.argwhere(~finite)[0].tolist())
+        first = int(np.argmin(finite))  # the first False
+        index = tuple(map(int, np.unravel_index(first, array.shape)))
         raise InputError(
-            f"expected {name} to be finite, got {array[index]} in row {index[0]}, at index {index[1:]}"
+            f"expected {name} to be finite, got {float(array[index])} in row {index[0]}, at index {index[1:]}"
         )
     return x
 

@@ -1,7 +1,7 @@
 """Checkpoints: arrays and a JSON description in one `.npz`, replaced whole or not at all.
 
 The file is NumPy's own `.npz` and is read with ``allow_pickle=False``: nothing in it is ever executed.
-Its entry ``description`` is a JSON text, from which the architecture itself is rebuilt. A save writes
+It knows no device: what was saved on one is loaded on the host, and a run goes on on any. Its entry ``description`` is a JSON text, from which the architecture itself is rebuilt. A save writes
 another file beside the old one, flushes it to the disk and renames it over the old one, so that at every
 instant one of the two is there, whole.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from npflow.autodiff import Layout, tree
+from npflow.autodiff.devices import to_host
 from npflow.description import describe, rebuild
 from npflow.errors import InputError
 from npflow.flow import Flow
@@ -80,6 +81,7 @@ def save(path, flow, params):
 
 def write(path, flow, params, run, arrays):
     """Write a checkpoint with the state of a training run: plain data in `run`, and its arrays."""
+    params = to_host(params)
     layout = Layout(params)
     description = {"format": FORMAT, "flow": describe(flow), "params": _skeleton(params), "run": run}
     contents = {"description": np.array(json.dumps(description)), "params": layout.pack(params)}

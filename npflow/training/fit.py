@@ -9,12 +9,16 @@ import numpy as np
 
 from npflow.autodiff import value_and_grad
 from npflow.autodiff.batches import PlainGradient, ProgramGradient
+from npflow.autodiff.devices import HOST, device_of
+from npflow.autodiff.devices import device as named_device
 from npflow.autodiff.threads import available_cores, one_blas_thread
 from npflow.description import describe
 from npflow.errors import InputError
-from npflow.flow import Flow
+from npflow.flow import Flow, host_bound
 from npflow.training.adam import Adam
 from npflow.training.checkpoint import check_path
+from npflow.training.data import Data
+from npflow.training.readings import Readings
 from npflow.training.run import Run, fingerprint
 from npflow.validation import check_count, check_number, check_rng, check_rows
 
@@ -33,6 +37,7 @@ def fit(
     validation=None,
     checkpoint=None,
     checkpoint_every=100,
+    device=None,
     record=True,
     threads=None,
     progress=True,
@@ -71,6 +76,10 @@ def fit(
         there already, its run is continued: to the same parameters, bit for bit, as if it had not been
         interrupted; `params` then says no more than which architecture it is. `npflow.load` reads it.
     checkpoint_every : int
+    device : {"cuda", "cpu"}, optional
+        Where to train, by default where the parameters live; what is returned lives where they came from. On a
+        GPU the data is sent once where it fits, otherwise batch by batch; and losses are read every 50 steps, so
+        that a `NonFiniteError` comes up to 50 steps late, with what it would have had at once.
     record : bool
         Whether to record the gradient of each size of batch once and replay it as a program, several times as
         fast. False computes it anew at every step, through the layers themselves, for a debugger to step
@@ -91,7 +100,8 @@ def fit(
     ------
     InputError
         Before any work, where an argument cannot be used, or the checkpoint is another run's; or at the first
-        step, where a layer cannot be recorded (it branches on the values of arrays).
+        step, where a layer cannot be recorded (it branches on the values of arrays), or makes NumPy arrays on a
+        device.
     NonFiniteError
         When a loss or a gradient is not finite: it names the first layer whose output was not finite, its
         `params` and `history` are what had been learned, and the last good checkpoint is left alone.
@@ -112,8 +122,9 @@ def fit(
     optimizer = Adam() if optimizer is None else optimizer
     if not isinstance(optimizer, Adam):
         raise InputError(f"expected an optimizer such as Adam(1e-3), got {optimizer!r}")
+    device = device_of(params) if device is None else named_device(device)
 
-    run = Run.start(flow, params, x, rng, optimizer, average, batch_size)
+    run = Run.start(flow, params, device, len(x), rng, optimizer, average, batch_size)
     if checkpoint is not None:
         checkpoint = check_path(checkpoint)
         settings = settings_of(flow, optimizer, batch_size, clip_norm, average, x, validation)
@@ -125,7 +136,18 @@ def fit(
     loss_of = (
         ProgramGradient(flow.nll, run.params, threads) if record else PlainGradient(flow.nll, run.params)
     )
-    gradient = np.empty_like(run.vector)
+    gradient, data = np.empty_like(run.vector), Data(x, device)
+    validation = None if validation is None else Data(validation, device)
+    longest = run.longest_gradient if clip_norm is None else np.inf
+
+    def check(place, loss, norm):
+        if np.isfinite(loss) and np.isfinite(norm) and norm <= longest:
+            return
+        rows = data.batch(*place)
+        loss_of(rows, gradient)  # on a device it was another step's in the meantime
+        raise run.failure_of_step(rows, loss, gradient, norm)
+
+    readings = Readings(run, check, longest)
     with (
         ctrl_c() as interrupted,
         one_blas_thread(),
@@ -135,27 +157,29 @@ def fit(
     ):
         clock = time.perf_counter() - (run.history.seconds[-1] if run.history.seconds else 0.0)
         while run.step < steps and not interrupted.is_set():
-            rows = run.next_rows()
-            loss = step_loss(loss_of, run, x[rows], gradient)
+            place = run.next_rows()
+            loss = step_loss(loss_of, run, data.batch(*place), gradient)
             norm = euclidean_norm(gradient)
-            run.check_step(x[rows], loss, gradient, norm, clip_norm)
-            if clip_norm is not None and norm > clip_norm:
-                gradient *= clip_norm / norm
-            rate = run.update(gradient)
+            readings.note(loss, norm, place)
+            if clip_norm is not None:
+                clip(gradient, norm, clip_norm)
+            rate = run.update(gradient, readings.sound)
 
-            run.history.loss.append(float(loss))
             run.history.learning_rate.append(float(rate))
-            run.history.gradient_norm.append(norm)
             if validation is not None and (run.epoch_is_over or run.step == steps):
+                readings.read()
                 run.validate(validation)
             run.history.seconds.append(time.perf_counter() - clock)
-            bar.set_postfix(loss=f"{loss:.4f}", rate=f"{rate:.1e}", refresh=False)
+            loss = f"{run.history.loss[-1]:.4f}" if run.history.loss else "not read yet"
+            bar.set_postfix(loss=loss, rate=f"{rate:.1e}", refresh=False)
             bar.update()
             if checkpoint is not None and run.step % checkpoint_every == 0 and run.step < steps:
-                run.check_parameters(x)
+                readings.read()
+                run.check_parameters(data)
                 run.save(checkpoint, settings)
+        readings.read()
         run.history.interrupted = run.step < steps
-        run.check_parameters(x)
+        run.check_parameters(data)
         if checkpoint is not None:
             run.save(checkpoint, settings)
     return run.result(), run.history
@@ -188,15 +212,34 @@ def step_loss(loss_of, run, x, gradient):
             raise error from None  # without a program it would not run either
         sentence = f"{error.sentence}; fit(..., record=False) runs it without a program"
         raise InputError(sentence, error.place) from error
+    except TypeError as error:
+        raise host_bound(run.flow, run.params, x) or error from None
 
 
 def euclidean_norm(vector):
-    """The norm of a vector, also where the squares of its numbers are too large for its dtype."""
-    norm = float(np.linalg.norm(vector))
-    if not np.isfinite(norm) and np.isfinite(vector).all():
-        largest = float(np.max(np.abs(vector)))
-        norm = largest * float(np.linalg.norm(vector / largest))
-    return norm
+    """The norm of a vector, also where the squares of its numbers are too large for its dtype.
+
+    A number; on a device it stays there, as an array without axes, and nothing waits for it.
+    """
+    if device_of(vector) is HOST:
+        norm = float(np.linalg.norm(vector))
+        return norm if np.isfinite(norm) or not np.isfinite(vector).all() else scaled_norm(vector)
+    norm = np.linalg.norm(vector).astype(np.float64)
+    return np.where(np.isfinite(norm), norm, scaled_norm(vector))
+
+
+def scaled_norm(vector):
+    """The norm of a vector by way of its largest number, which is longer to compute and does not overflow."""
+    largest = np.max(np.abs(vector))
+    return largest.astype(np.float64) * np.linalg.norm(vector / largest).astype(np.float64)
+
+
+def clip(gradient, norm, clip_norm):
+    """Scale a gradient of a given norm down to `clip_norm` where it is longer, in place."""
+    if device_of(gradient) is not HOST:
+        gradient *= np.minimum(clip_norm / norm, 1.0).astype(gradient.dtype)
+    elif norm > clip_norm:
+        gradient *= clip_norm / norm
 
 
 @contextmanager

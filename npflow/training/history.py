@@ -39,6 +39,11 @@ class History:
 
     SERIES = ("loss", "learning_rate", "gradient_norm", "seconds", "validation_step", "validation_loss")
 
+    def cut(self):
+        """Forget what is known of steps whose loss is not: they were not made."""
+        for series in (self.learning_rate, self.gradient_norm, self.seconds):
+            del series[len(self.loss) :]
+
     @property
     def steps(self):
         """How many steps were made."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from npflow.autodiff import Layout, tree
+from npflow.autodiff.devices import Device, as_array, device_of, on_host, to_device, to_host
 from npflow.errors import InputError, NonFiniteError
 from npflow.flow import first_non_finite
 from npflow.training.adam import Adam
@@ -18,12 +19,15 @@ from npflow.training.random_state import from_plain, to_plain
 class Run:
     """The state of a training run between two steps: everything a checkpoint has to hold.
 
-    `vector` holds the parameters and `params` are its views; `before` is what it was one step before;
-    `average` and `best` are vectors like it, or None. `order` is this epoch's order of the rows, `epoch_rng`
+    The run is made on `device`, and what it gives lives at `home`, where its parameters came from. `vector` holds
+    the parameters and `params` are its views; `before` is what it was one step before; `average` and `best` are
+    vectors like it, or None. `order`, on the host, is this epoch's order of the rows, `epoch_rng`
     the random state it was drawn from, and `position` how many of its rows are used up.
     """
 
     flow: object
+    device: Device
+    home: Device
     layout: Layout
     params: dict
     vector: np.ndarray
@@ -43,12 +47,15 @@ class Run:
     best_loss: float = np.inf
 
     @classmethod
-    def start(cls, flow, params, x, rng, optimizer, decay, batch_size):
-        """A run that has not made a step."""
+    def start(cls, flow, params, device, rows, rng, optimizer, decay, batch_size):
+        """A run on a device that has not made a step; `rows` is how many rows its data has."""
+        home, params = device_of(params), to_device(params, device.name)
         layout = Layout(params)
         vector = layout.pack(params)
         return cls(
             flow=flow,
+            device=device,
+            home=home,
             layout=layout,
             params=layout.unpack(vector, copy_constants(params)),
             vector=vector,
@@ -59,7 +66,7 @@ class Run:
             average=None if decay is None else vector.copy(),
             rng=rng,
             epoch_rng={},
-            order=np.arange(len(x)),
+            order=np.arange(rows),
             batch_size=batch_size,
             history=History(),
         )
@@ -75,28 +82,38 @@ class Run:
         return self.position >= len(self.order)
 
     def next_rows(self):
-        """The rows of the next mini-batch; the last one of an epoch has those that are left."""
+        """The next mini-batch: an order and a slice of it; the last one of an epoch has the rows that are left."""
         if self.epoch_is_over:
             self.draw_order()
         start, self.position = self.position, min(self.position + self.batch_size, len(self.order))
-        return self.order[start : self.position]
+        return self.order, slice(start, self.position)
 
-    def update(self, gradient):
-        """Make a step: optimizer, then the moving average; the gradient is used up."""
+    def update(self, gradient, sound=None):
+        """Make a step: optimizer, then the moving average; the gradient is used up.
+
+        `sound` is a truth value on a device: where it is false, the vectors stay as they are.
+        """
         self.step += 1
-        self.before[...] = self.vector
+        held = None if sound is None else self.vector.copy()
+        np.copyto(self.before, self.vector, where=True if sound is None else sound)
         rate = self.optimizer.update(self.moments, self.vector, gradient, self.step)
+        if sound is not None:
+            np.copyto(self.vector, held, where=~sound)
         if self.average is not None:
             decay = min(self.decay, (1 + self.step) / (10 + self.step))
             np.subtract(self.vector, self.average, out=gradient)
             gradient *= 1 - decay
+            if sound is not None:
+                np.copyto(gradient, 0, where=~sound)
             self.average += gradient
         return rate
 
-    def validate(self, x):
+    def validate(self, data):
         """Look at held-out data, and keep the parameters if they are the best so far."""
         current = self.vector if self.average is None else self.average
-        loss = -float(np.mean(self.flow.log_prob(self.layout.unpack(current, self.params), x)))
+        params = self.layout.unpack(current, self.params)
+        log_probs = [on_host(self.flow.log_prob(params, x)) for x in data.pieces()]
+        loss = -float(np.mean(np.concatenate(log_probs)))
         if not np.isfinite(loss):
             raise self.failure(f"expected a finite validation loss, got {loss} after step {self.step}")
         self.history.validation_step.append(self.step)
@@ -106,42 +123,49 @@ class Run:
 
     def result(self):
         """The parameters to return: the best by validation, else the average, else the last."""
-        for vector in (self.best, self.average, self.vector):
-            if vector is not None:
-                return self.layout.unpack(vector.copy(), self.params)
+        vectors = (self.best, self.average, self.vector)
+        return self.tree_of(next(vector for vector in vectors if vector is not None))
+
+    def tree_of(self, vector):
+        """A copy of a vector as a tree of parameters, at home."""
+        return to_device(self.layout.unpack(vector.copy(), self.params), self.home.name)
 
     def failure(self, message):
         """An error that carries what had been learned before the step that went wrong."""
         learned = (self.best, self.average, self.before)
         vector = next((v for v in learned if v is not None and np.isfinite(v).all()), self.before)
-        return NonFiniteError(message, self.layout.unpack(vector.copy(), self.params), self.history)
+        self.history.cut()
+        return NonFiniteError(message, self.tree_of(vector), self.history)
 
-    def check_step(self, x, loss, gradient, norm, clip_norm):
-        """Raise unless a loss and its gradient can be stepped with."""
+    @property
+    def longest_gradient(self):
+        """The longest gradient that the optimizer can take: Adam's v grows to some 1 / (1 - beta2) times its square."""
+        return float(np.sqrt(np.finfo(self.layout.dtype).max * (1 - self.optimizer.beta2)))
+
+    def failure_of_step(self, x, loss, gradient, norm):
+        """Why a step cannot be made with a loss and its gradient."""
         if not np.isfinite(loss):
-            raise self.failure(self.explain(x, loss))
+            return self.failure(self.explain(x, loss))
         if not np.isfinite(norm):
             path = self.layout.locate(int(np.argmin(np.isfinite(gradient))))
-            raise self.failure(
+            return self.failure(
                 f"expected a finite gradient at step {self.step + 1}, got one that is not: the first is that of {path}"
             )
-        # Adam's v grows to some 1 / (1 - beta2) times the square.
-        if clip_norm is None and norm > np.sqrt(np.finfo(gradient.dtype).max * (1 - self.optimizer.beta2)):
-            raise self.failure(
-                f"expected a gradient whose square {gradient.dtype} can hold, got one of norm {norm:.1e} at step "
-                f"{self.step + 1}: clip it with clip_norm"
-            )
+        return self.failure(
+            f"expected a gradient whose square {gradient.dtype} can hold, got one of norm {norm:.1e} at step "
+            f"{self.step + 1}: clip it with clip_norm"
+        )
 
-    def check_parameters(self, x):
+    def check_parameters(self, data):
         """Raise if the last step has ruined the parameters: their loss on some rows is not finite."""
-        rows = x[self.order[: self.batch_size]]
+        rows = data.batch(self.order, slice(0, self.batch_size))
         loss = self.flow.nll(self.params, rows)
         if not np.isfinite(loss) or not np.isfinite(self.vector).all():
             raise self.failure(self.explain(rows, loss))
 
     def explain(self, x, loss):
         """Why a loss is not finite: which parameter, or else which layer's output, is the first."""
-        expected = f"expected a finite loss, got {loss} after step {self.step}"
+        expected = f"expected a finite loss, got {float(loss)} after step {self.step}"
         finite = np.isfinite(self.vector)
         if not finite.all():
             return f"{expected}: the parameter {self.layout.locate(int(np.argmin(finite)))} is not finite"
@@ -163,7 +187,7 @@ class Run:
             "best_loss": self.best_loss if np.isfinite(self.best_loss) else None,
             "epoch_rng": to_plain(self.epoch_rng),
         }
-        write(path, self.flow, self.result(), state, arrays)
+        write(path, self.flow, self.result(), state, to_host(arrays))
 
     def resume(self, path, settings, steps):
         """Go on where a checkpoint stopped, or raise, and change nothing, where it is another run's."""
@@ -186,15 +210,16 @@ class Run:
             )
         epoch_rng = from_plain(state["epoch_rng"], self.rng)
 
-        self.vector[...] = saved.arrays["vector"]
+        arrays, params = to_device((saved.arrays, saved.params), self.device.name)
+        self.vector[...] = arrays["vector"]
         # The constants, too, are those that were trained with.
-        self.params = self.layout.unpack(self.vector, saved.params)
+        self.params = self.layout.unpack(self.vector, params)
         for name, moment in self.moments.items():
-            moment[...] = saved.arrays[f"moment:{name}"]
+            moment[...] = arrays[f"moment:{name}"]
         if saved.format == FORMATS[0]:
             self.moments["m"] /= 1 - self.optimizer.beta1
             self.moments["v"] /= 1 - self.optimizer.beta2
-        self.average, self.best = saved.arrays.get("average"), saved.arrays.get("best")
+        self.average, self.best = arrays.get("average"), arrays.get("best")
         self.history = History.from_arrays(with_prefix(saved.arrays, "history:"))
         self.step = state["step"]
         self.best_loss = np.inf if state["best_loss"] is None else state["best_loss"]
@@ -206,12 +231,12 @@ class Run:
 
 def copy_constants(params):
     """The tree with its constants copied, so that what is returned shares nothing with what came in."""
-    return tree.build(lambda _, leaf: leaf if tree.is_trained(leaf) else np.array(leaf), params)
+    return tree.build(lambda _, leaf: leaf if tree.is_trained(leaf) else as_array(leaf).copy(), params)
 
 
 def fingerprint(x):
     """Shape, dtype and checksum of an array: enough to notice that a run goes on with other data."""
-    return f"{x.shape} {x.dtype} {zlib.crc32(np.ascontiguousarray(x)):08x}"
+    return f"{x.shape} {x.dtype} {zlib.crc32(np.ascontiguousarray(on_host(x))):08x}"
 
 
 def _short(value):

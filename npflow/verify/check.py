@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from npflow.autodiff import tree
+from npflow.autodiff.devices import to_host
 from npflow.autodiff.threads import one_blas_thread
 from npflow.errors import InputError
 from npflow.layers.layer import check_layer
@@ -90,7 +91,8 @@ def check(layer, x, *, params=None, rng=None, skip=()):
         `autograd.numpy`; a `Layer` or one of your own.
     x : ndarray, shape (n, ...), n >= 2
         A batch that the layer is meant for. Eight of its rows are looked at closely. A Jacobian of D
-        components takes D backward and some 20 D forward passes and D^2 numbers a row: D is best below 200.
+        components takes D backward and some 20 D forward passes and D^2 numbers a row: D is best below 200. An array on
+        a device is fetched: the check is made on the host.
     params : tree of ndarray, optional
         Check at these parameters too, and move away from them instead of from ``init``'s.
     rng : numpy.random.Generator, optional
@@ -125,6 +127,7 @@ def check(layer, x, *, params=None, rng=None, skip=()):
         raise InputError(f"expected a list of checks to skip among {known}, got {skip!r}")
     rng = np.random.default_rng(0) if rng is None else check_rng(rng)
     x, pristine = _batch(x), copy.deepcopy(layer)
+    params = None if params is None else to_host(params)
     report = Report(type(layer).__name__, skipped=tuple(skip))
     asked = lambda checks: [entry for entry in checks if entry[0] not in skip]
     with one_blas_thread(), np.errstate(all="ignore"):
@@ -191,7 +194,7 @@ def _batch(x):
         raise InputError(
             "expected x to have at least two rows, to see whether they influence each other, got one"
         )
-    return np.array(x, np.float64)
+    return np.array(to_host(x), np.float64)
 
 
 def _mixed(rng, x):
