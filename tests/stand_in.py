@@ -520,6 +520,8 @@ class Module:
         if name in ("array", "asarray"):
             if isinstance(args[0], StrictArray):
                 return StrictArray(function(args[0].host, *args[1:], **kwargs))
+            if isinstance(args[0], list) and any(isinstance(part, StrictArray) for part in args[0]):
+                return StrictArray(function(unwrap(args[0], "a part of an array"), *args[1:], **kwargs))
             TRANSFERS.to_device += 1
         return StrictArray(function(*args, **kwargs))
 

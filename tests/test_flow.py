@@ -1,15 +1,18 @@
 """A flow: a layer and a prior, together a density."""
 
 import random
+import re
 from dataclasses import dataclass
 
 import autograd.numpy as anp
 import numpy as np
 import pytest
+from agreement import assert_agrees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npflow.autodiff import Layout, tree, value_and_grad
+from npflow.autodiff.devices import device_of, to_device, to_host
 from npflow.errors import InputError
 from npflow.flow import Flow, dtype_of, expected_layout, first_non_finite
 from npflow.layers import (
@@ -447,6 +450,98 @@ def test_a_flow_without_parameters_takes_both_dtypes():
 def test_the_expected_layout_is_worked_out_once_for_equal_flows():
     first, second = (Flow(Chain([Affine(), Reverse()]), Normal(3)) for _ in range(2))
     assert expected_layout(first) is expected_layout(second)
+
+
+# ---------------------------------------------------------------- on a device
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", FLOWS)
+def test_on_a_device_every_method_gives_what_it_gives_on_the_host(name, dtype, device):
+    flow, rng = FLOWS[name], np.random.default_rng
+    params, x = perturbed(flow, dtype), rows(flow, dtype=dtype)
+    there, x_there = to_device((params, x), device.name)
+    assert_agrees(device, flow.log_prob(there, x_there), flow.log_prob(params, x))
+    z = flow.encode(params, x)
+    assert_agrees(device, flow.encode(there, x_there), z)
+    assert_agrees(device, flow.decode(there, device.send(z)), flow.decode(params, z))
+    once, again, other = (flow.sample(there, rng(seed), 7) for seed in (0, 0, 1))
+    assert device_of(once) is device
+    assert np.array_equal(to_host(once), to_host(again))
+    assert not np.array_equal(to_host(once), to_host(other))
+    if device.exact:  # the stand-in's numbers are the host's
+        assert_agrees(device, once, flow.sample(params, rng(0), 7))
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_parameters_live_where_the_batch_lives_that_they_are_started_on(name, device):
+    flow = FLOWS[name]
+    x = rows(flow)
+    there = flow.init(np.random.default_rng(0), device.send(x))
+    assert_agrees(device, there, flow.init(np.random.default_rng(0), x))
+
+
+def test_data_and_parameters_on_two_devices_are_refused_by_name(device):
+    flow = FLOWS["one layer"]
+    params, x = perturbed(flow), rows(flow)
+    for method in (flow.log_prob, flow.encode):
+        with pytest.raises(
+            InputError, match=f"expected all arrays on one device, got {device} at 'params/.*cpu at 'x'"
+        ):
+            method(to_device(params, device.name), x)
+    with pytest.raises(InputError, match=f"got cpu at 'params/.*{device} at 'z'; see npflow.to_device"):
+        flow.decode(params, device.send(x))
+
+
+@dataclass(frozen=True)
+class HostBound(Layer):
+    """What no layer may do: it makes an array on the host on its way, or for its log-det alone."""
+
+    on_the_way: bool
+
+    def forward(self, params, x):
+        log_det = np.zeros(len(x), x.dtype)
+        return (x + np.zeros(x.shape, x.dtype) if self.on_the_way else x), log_det
+
+    inverse = forward
+
+
+@pytest.mark.parametrize("on_the_way", [True, False])
+@pytest.mark.parametrize(
+    ("layer", "place"),
+    [
+        (lambda bound: bound, "layer"),
+        (lambda bound: Chain([Affine(), bound, Affine()]), "layer/1"),
+        (lambda bound: Chain([Affine(), Chain([Affine(), Inverse(bound)])]), "layer/1/1"),
+    ],
+    ids=["alone", "in a chain", "turned round, in a chain in a chain"],
+)
+def test_a_layer_that_makes_numpy_arrays_is_named(layer, place, on_the_way, device):
+    flow = Flow(layer(HostBound(on_the_way)), Normal(2))
+    x = np.random.default_rng(0).standard_normal((6, 2))
+    params, x = to_device((flow.init(np.random.default_rng(0), x), x), device.name)
+    start = re.escape(f"{place} (HostBound): expected ")
+    with pytest.raises(
+        InputError, match=start + f"forward to compute on {device} alone, where its input lives"
+    ):
+        flow.log_prob(params, x)
+    if place != "layer":
+        with pytest.raises(InputError, match=start + "inverse to compute"):
+            flow.decode(params, x)
+
+
+def test_an_error_of_a_layers_own_stays_itself_on_a_device(device):
+    class Broken(Affine):
+        def forward(self, params, x):
+            raise TypeError("of its own")
+
+    flow = Flow(Affine(), Normal(2))
+    x = np.random.default_rng(0).standard_normal((6, 2))
+    params = flow.init(np.random.default_rng(0), x)
+    with pytest.raises(TypeError, match="of its own"):
+        Flow(Broken(), Normal(2)).log_prob(params, x)
+    with pytest.raises(TypeError, match="of its own"):
+        Flow(Broken(), Normal(2)).log_prob(*to_device((params, x), device.name))
 
 
 # ---------------------------------------------------------------- the first layer that is not finite

@@ -1,12 +1,16 @@
 """Where z comes from: the normal and the mixture of Gaussians."""
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
 import scipy.stats
+import stand_in
+from agreement import assert_agrees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npflow.autodiff import Layout, value_and_grad
+from npflow import priors, to_device
+from npflow.autodiff import Layout, tree, value_and_grad
 from npflow.errors import InputError
 from npflow.priors import GaussianMixture, Normal, Prior
 
@@ -269,3 +273,58 @@ def test_a_mixture_far_from_its_point_and_with_large_log_weights_stays_finite_or
 def test_a_normal_of_no_axes_is_refused():
     with pytest.raises(InputError, match="expected Normal's event_shape to have at least one axis"):
         Normal(())
+
+
+# ---------------------------------------------------------------- on a device
+
+
+def test_every_prior_is_in_the_table():
+    defined = {
+        name for name, value in vars(priors).items() if isinstance(value, type) and issubclass(value, Prior)
+    }
+    assert defined == {type(prior).__name__ for prior in PRIORS.values()} | {"Prior"}
+
+
+@every_prior
+@every_dtype
+def test_on_a_device_the_density_is_the_hosts_and_nothing_is_sent(prior, dtype, device):
+    def everything(params, z):
+        total = lambda p: anp.sum(prior.log_prob(p["prior"], p["z"]))
+        value, gradient = value_and_grad(total)({"prior": params, "z": z})
+        return prior.log_prob(params, z), value, [leaf for _, leaf in tree.items(gradient)]
+
+    params, z = perturbed(prior, dtype), rows(dtype=dtype)
+    there = to_device((params, z), device.name)
+    everything(*there)  # means and weights that are not trained are sent the first time
+    with stand_in.counted() as transfers:
+        results = everything(*there)
+    assert transfers == stand_in.Transfers(0, 0)
+    assert_agrees(device, results, everything(params, z))
+
+
+@every_prior
+@every_dtype
+def test_samples_are_drawn_on_the_device(prior, dtype, device):
+    params = perturbed(prior, dtype)
+    there = to_device(params, device.name)
+    prior.sample(there, device.generator(np.random.default_rng(0)), 1, dtype)
+    with stand_in.counted() as transfers:
+        z = prior.sample(there, device.generator(np.random.default_rng(0)), 2000, dtype)
+    assert transfers == stand_in.Transfers(0, 0)
+    expected = prior.sample(params, np.random.default_rng(0), 2000, dtype)
+    if device.exact:  # the stand-in's numbers are the host's
+        assert_agrees(device, z, expected)
+    else:
+        z = device.fetch(z)
+        assert z.dtype == dtype
+        np.testing.assert_allclose(z.mean(0), expected.mean(0), atol=0.2)
+        np.testing.assert_allclose(np.cov(z.T), np.cov(expected.T), atol=0.5)
+
+
+def test_the_mixtures_components_are_drawn_as_numpys_choice_draws_them():
+    prior = PRIORS["mixture"]
+    rng, twin = np.random.default_rng(0), np.random.default_rng(0)
+    component = twin.choice(3, 50, p=np.divide(WEIGHTS, np.sum(WEIGHTS)))
+    noise = twin.standard_normal((50, 2))
+    expected = np.array(MEANS)[component] + np.array(STDS)[component, None] * noise
+    np.testing.assert_allclose(prior.sample({}, rng, 50), expected, rtol=1e-12)

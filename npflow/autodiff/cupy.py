@@ -11,7 +11,7 @@ derivatives that make a NumPy array on the way (`sum` adds its gradient to zeros
 on NumPy's arrays. They are written again here, with the same arithmetic in the same order: on NumPy's
 arrays they give what autograd's own give, to the bit and in the same dtype. Nothing is changed before `register`.
 What still makes arrays on the host: the derivatives of `numpy.gradient`, and of `cholesky`, `eigh`, `svd`
-and `pinv` in `numpy.linalg`; CuPy refuses them with a TypeError.
+and `pinv` in `numpy.linalg`, and a list of arrays and numbers: CuPy refuses them with a TypeError.
 
 This module needs autograd and NumPy alone, and knows nothing of npflow: it can be lifted out.
 """
@@ -106,7 +106,7 @@ def _array_from_scalar_or_array(array_args, array_kwargs, scalar):
     """`numpy.array` of one array."""
     if _on_host(getval(scalar)):
         return onp.array(scalar, *array_args, **array_kwargs)
-    return _formed(onp.copy(scalar), *array_args, **array_kwargs)
+    return _formed(scalar, *array_args, **array_kwargs)
 
 
 @primitive
@@ -117,8 +117,8 @@ def array_from_args(array_args, array_kwargs, *args):
     return _formed(onp.stack(args), *array_args, **array_kwargs)
 
 
-def _formed(x, dtype=None, ndmin=0):
-    x = x if dtype is None else x.astype(dtype)
+def _formed(x, dtype=None, *, copy=True, order="K", ndmin=0):
+    x = x.astype(x.dtype if dtype is None else dtype, order, copy=copy)
     return onp.reshape(x, (1,) * (ndmin - x.ndim) + x.shape)
 
 
@@ -129,7 +129,7 @@ def make_diagonal(D, offset=0, axis1=0, axis2=1):
         raise NotImplementedError("Currently make_diagonal only supports offset=0, axis1=-1, axis2=-2")
     # Column by column in one row, the diagonal is every (n + 1)-th number.
     size = D.shape[-1]
-    matrices = onp.zeros_like(D, shape=(*D.shape[:-1], size * size), dtype=float)
+    matrices = onp.zeros_like(D, shape=(*D.shape[:-1], size * size), dtype=float, order="C")
     matrices[..., :: size + 1] = D
     return onp.reshape(matrices, (*D.shape, size))
 
@@ -168,8 +168,8 @@ def _repeated(g, x, axis):
         return g, 1
     axes = _axes(axis, len(shape))
     kept = tuple(1 if a in axes else size for a, size in enumerate(shape))
-    count = math.prod(shape[a] for a in axes)
-    return np.reshape(g, kept) + np.zeros_like(x), count
+    count = onp.int64(math.prod(shape[a] for a in axes))  # NumPy's, as autograd's, promotes float32
+    return np.reshape(g, kept) + np.zeros_like(x, order="C"), count
 
 
 def _sum_vjp(ans, x, axis=None, keepdims=False, dtype=None, **kwargs):
@@ -179,7 +179,7 @@ def _sum_vjp(ans, x, axis=None, keepdims=False, dtype=None, **kwargs):
 def _mean_vjp(ans, x, axis=None, keepdims=False, **kwargs):
     def vjp(g):
         repeated, count = _repeated(g, x, axis)
-        return repeated / onp.int64(count)  # a NumPy integer, as autograd's, promotes float32
+        return repeated / count
 
     return vjp
 
@@ -196,7 +196,7 @@ def _var_vjp(ans, x, axis=None, ddof=0, keepdims=False, **kwargs):
     def vjp(g):
         g = g + 0j if np.iscomplexobj(x) else g
         repeated, count = _repeated(g, x, axis)
-        return 2.0 * repeated * _centred(x, axis) / (onp.int64(count) - ddof)
+        return 2.0 * repeated * _centred(x, axis) / (count - ddof)
 
     return vjp
 
@@ -208,7 +208,7 @@ def _std_vjp(ans, x, axis=None, ddof=0, keepdims=False, **kwargs):
         if count <= 1:
             return repeated * 0.0
         repeated, count = _repeated(g / ans, x, axis)
-        return repeated * _centred(x, axis) / (onp.int64(count) - ddof)
+        return repeated * _centred(x, axis) / (count - ddof)
 
     return vjp
 
@@ -294,7 +294,7 @@ def _einsum_vjp(argnum, ans, operands, kwargs):
 
 def _zeros64(x):
     """Zeros like `x` in float64, to which autograd's derivatives of `where` promote."""
-    return np.zeros_like(x, dtype=float)
+    return np.zeros_like(x, dtype=float, order="C")
 
 
 def _power_vjp(ans, x, y):
@@ -310,7 +310,7 @@ def _trace_vjp(ans, x, offset=0):
 
 
 def _shifted_eye(x, offset):
-    ones = np.ones_like(x, shape=x.shape[:2], dtype=float)
+    ones = np.ones_like(x, shape=x.shape[:2], dtype=float, order="C")
     return np.tril(np.triu(ones, offset), offset)
 
 

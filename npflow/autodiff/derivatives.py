@@ -65,7 +65,7 @@ derivative(
 @primitive
 def scatter(g, index, shape):
     """Zeros of `shape`, with `g` added at `index`: what an element that was read twice gets, adds up."""
-    y = onp.zeros_like(g, shape=shape)
+    y = onp.zeros_like(g, shape=shape, order="C")
     onp.add.at(y, index, g)
     return y
 

@@ -91,7 +91,8 @@ class Host(Device):
 
     def memory(self, size):
         memory = np.empty(size + ALIGNMENT, np.uint8)
-        return memory[-memory.ctypes.data % ALIGNMENT :]
+        start = -memory.ctypes.data % ALIGNMENT
+        return memory[start : start + size]
 
     def array_at(self, memory, offset, shape, dtype, strides):
         return np.ndarray(shape, dtype, memory, offset, strides)
@@ -143,11 +144,10 @@ class Cuda(Device):
 
 
 HOST = Host()
-MAKERS = {"cpu": lambda: HOST, "cuda": Cuda}
+MAKERS = {"cpu": Host, "cuda": Cuda}
 DEVICES = {np.ndarray: HOST}  # those in use, by the type of their arrays
 
 
-@functools.cache
 def device(name):
     """The device of a name.
 
@@ -158,10 +158,12 @@ def device(name):
     """
     if not isinstance(name, str) or name not in MAKERS:
         raise InputError(f"expected a device among {', '.join(map(repr, MAKERS))}, got {name!r}")
+    for used in DEVICES.values():
+        if used.name == name:
+            return used
     made = MAKERS[name]()
-    if made is not HOST:
-        register(made.module)
-        DEVICES[made.array_type] = made
+    register(made.module)
+    DEVICES[made.array_type] = made
     return made
 
 

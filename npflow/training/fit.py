@@ -223,7 +223,7 @@ def euclidean_norm(vector):
     """
     if device_of(vector) is HOST:
         norm = float(np.linalg.norm(vector))
-        return norm if np.isfinite(norm) or not np.isfinite(vector).all() else scaled_norm(vector)
+        return norm if np.isfinite(norm) or not np.isfinite(vector).all() else float(scaled_norm(vector))
     norm = np.linalg.norm(vector).astype(np.float64)
     return np.where(np.isfinite(norm), norm, scaled_norm(vector))
 

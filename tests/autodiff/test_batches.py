@@ -175,7 +175,11 @@ def test_how_a_batch_is_cut_depends_on_neither_threads_nor_cores_nor_values(monk
 )
 def test_more_rows_are_never_cut_into_fewer_slices(lines, per_row, n, more):
     few, many = (
-        slices_worth(SimpleNamespace(device=HOST, lines=lines, total_cost=Cost(lines, per_row * rows, 8 * per_row * rows)))
+        slices_worth(
+            SimpleNamespace(
+                device=HOST, lines=lines, total_cost=Cost(lines, per_row * rows, 8 * per_row * rows)
+            )
+        )
         for rows in (n, n + more)
     )
     assert 1 <= few <= many <= MOST_SLICES

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import autograd.numpy as anp
 import numpy as np
 import pytest
+from agreement import assert_agrees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npflow import Flow
+from npflow import Flow, to_device
 from npflow.autodiff import Layout, chunks, value_and_grad
 from npflow.autodiff.chunks import map_rows, rows_in_cache
 from npflow.autodiff.threads import one_blas_thread
@@ -403,3 +404,23 @@ def test_a_kept_program_keeps_neither_its_flow_nor_memory(recordings):
     del flow
     gc.collect()
     assert holder() is None
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_on_a_device_the_chunks_are_larger_and_no_program_is_made(name, device, recordings, monkeypatch):
+    flow, rng = FLOWS[name], np.random.default_rng(0)
+    x = rng.standard_normal((3 * ROWS + 5, *flow.prior.event_shape))
+    params = flow.init(rng, x)
+    seen, log_prob = [], Flow._log_prob
+
+    def watched(self, params, x):
+        seen.append(len(x))
+        return log_prob(self, params, x)
+
+    monkeypatch.setattr(chunks, "DEVICE_ROWS", 2)
+    expected = flow.log_prob(params, x)
+    monkeypatch.setattr(Flow, "_log_prob", watched)
+    recordings.clear()
+    assert_agrees(device, flow.log_prob(*to_device((params, x), device.name)), expected)
+    assert seen == [2 * ROWS, ROWS + 5]
+    assert recordings == []

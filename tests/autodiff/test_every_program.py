@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import stand_in
+from agreement import assert_agrees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npflow import Flow, models
+from npflow import Flow, fit, models, to_device
 from npflow.autodiff import Layout, record, value_and_grad
 from npflow.autodiff.threads import one_blas_thread
 from npflow.networks import MLP
@@ -85,3 +87,32 @@ def test_a_program_has_the_bits_of_the_plain_path(name, dtype):
                     assert_same_bits(program(p, batch), fun(p, batch), dtype)
 
     agree()
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_on_a_device_it_is_the_hosts_program_with_the_hosts_results_and_sends_nothing(name, device):
+    flow, rng = FLOWS[name], np.random.default_rng(0)
+    params, x = moved(flow, rng, np.float32), rows(flow, rng, 12, np.float32)
+    there = to_device((params, x), device.name)
+    on_host, on_device = record(flow.nll, params, x), record(flow.nll, *there)
+    assert f"import {device.alias}" in on_device.source
+    assert "np." not in on_device.source.split("def forward")[1]
+    assert (on_device.lines, on_device.peak_bytes) == (on_host.lines, on_host.peak_bytes)
+    parameters, data = on_device.read(*there)
+    workspace = on_device.take_workspace()
+    with stand_in.counted() as transfers:
+        on_device.run(parameters, data, workspace)
+    assert transfers == stand_in.Transfers(0, 0)
+    assert_agrees(device, on_device(*there), on_host(params, x))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_learns_on_a_device_what_it_learns_on_the_host(name, device):
+    flow, rng = RECIPES[name], np.random.default_rng(0)
+    params, x = moved(flow, rng, np.float64), rows(flow, rng, 40, np.float64)
+    options = {"steps": 5, "batch_size": 16, "clip_norm": 1.0, "average": 0.9, "progress": False}
+    learned, history = fit(flow, params, x, rng=np.random.default_rng(1), **options)
+    there = to_device((params, x), device.name)
+    learned_there, history_there = fit(flow, *there, rng=np.random.default_rng(1), **options)
+    assert_agrees(device, learned_there, learned)
+    np.testing.assert_allclose(history_there.loss, history.loss, rtol=0 if device.exact else 1e-12)

@@ -10,10 +10,14 @@ import autograd
 import autograd.numpy as anp
 import numpy as np
 import pytest
+import stand_in
+from agreement import assert_agrees
 from autograd.core import primitive_vjps
 from autograd.test_util import check_grads
 
 from npflow.autodiff import primitives as P
+from npflow.autodiff import value_and_grad
+from npflow.autodiff.devices import constant, to_device
 
 ROWS, IMAGES = (4, 4), (2, 3, 2, 4)
 PERMUTATION = np.array([2, 0, 3, 1])
@@ -37,7 +41,11 @@ class Case:
 
 
 def well_conditioned(matrix):
-    return matrix + 4 * np.eye(len(matrix), dtype=np.float32)
+    return matrix + constant(4 * np.eye(len(matrix), dtype=np.float32), like=matrix)
+
+
+def even_places(x):
+    return constant(np.arange(x.shape[-1]) % 2 == 0, like=x)
 
 
 def triangular_case(lower, unit_diagonal):
@@ -104,13 +112,13 @@ CASES = [
     ),
     Case(
         "where",
-        lambda a, b: P.where(np.arange(a.shape[-1]) % 2 == 0, a, b),
+        lambda a, b: P.where(even_places(a), a, b),
         lambda a, b: a * (np.arange(a.shape[-1]) % 2 == 0) + b * (np.arange(a.shape[-1]) % 2),
         lambda shape: [shape, shape],
     ),
     Case(
         "where",
-        lambda a, b: P.where(np.arange(a.shape[-1]) % 2 == 0, a, P.where(np.ones(a.shape, bool), b, 0.0)),
+        lambda a, b: P.where(even_places(a), a, P.where(constant(np.ones(a.shape, bool), like=a), b, 0.0)),
         lambda a, b: a * (np.arange(a.shape[-1]) % 2 == 0) + b * (np.arange(a.shape[-1]) % 2),
         lambda shape: [shape, shape[-1:]],
         variant="broadcast",
@@ -126,10 +134,15 @@ CASES = [
         lambda a, b: anp.concatenate([a, b], axis=-1),
         lambda shape: [shape, (*shape[:-1], 2)],
     ),
-    Case("permute", lambda x: P.permute(x, PERMUTATION), lambda x: x[..., PERMUTATION], variant="last"),
     Case(
         "permute",
-        lambda x: P.permute(x, np.arange(len(x))[::-1], axis=0),
+        lambda x: P.permute(x, constant(PERMUTATION, like=x)),
+        lambda x: x[..., PERMUTATION],
+        variant="last",
+    ),
+    Case(
+        "permute",
+        lambda x: P.permute(x, constant(np.arange(len(x))[::-1], like=x), axis=0),
         lambda x: x[::-1],
         variant="first",
     ),
@@ -167,7 +180,7 @@ def scalar(fun):
 
     def total(*args):
         y = fun(*args)
-        weights = np.linspace(0.5, 1.5, y.size, dtype=y.dtype).reshape(y.shape)
+        weights = constant(np.linspace(0.5, 1.5, y.size, dtype=y.dtype).reshape(y.shape), like=y)
         return anp.sum(weights * (y + 0.5 * y * y))
 
     return total
@@ -234,6 +247,27 @@ def test_float32_has_float32_values_and_first_and_second_derivatives(case, shape
     once = scalar(case.call)
     results = [case.call(*args), *gradient(once, args), *gradient(squared_gradient_norm(once), args)]
     assert {result.dtype for result in results} == {np.dtype(np.float32)}
+
+
+@every_case
+@every_shape
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_on_a_device_value_and_both_derivatives_are_the_hosts_and_nothing_is_sent(case, shape, dtype, device):
+    def everything(args):
+        tree = {str(number): arg for number, arg in enumerate(args)}
+        results = [case.call(*args)]
+        for scale in (scalar(case.call), squared_gradient_norm(scalar(case.call))):
+            value, slopes = value_and_grad(lambda tree, scale=scale: scale(*tree.values()))(tree)
+            results += [value, *slopes.values()]
+        return results
+
+    args = case.arguments(shape, dtype)
+    there = to_device(args, device.name)
+    everything(there)  # fixed arrays of the case are sent the first time
+    with stand_in.counted() as transfers:
+        results = everything(there)
+    assert transfers == stand_in.Transfers(0, 0)
+    assert_agrees(device, results, everything(args))
 
 
 @every_case

@@ -5,10 +5,12 @@ from collections import namedtuple
 
 import numpy as np
 import pytest
+from agreement import assert_agrees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from npflow import to_device
 from npflow.autodiff import Layout, tree
 from npflow.errors import InputError
 
@@ -280,3 +282,22 @@ def test_named_tuples_keep_their_kind():
     assert isinstance(again, Pair)
     assert again.a.tolist() == [0, 1]
     assert again.b[0].tolist() == [2]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_on_a_device_the_vector_and_its_views_are_there(dtype, any_device):
+    params = {
+        "weight": np.arange(6, dtype=dtype).reshape(2, 3),
+        "order": np.array([1, 0]),
+        "bias": np.ones(2, dtype),
+    }
+    there = to_device(params, any_device.name)
+    layout = Layout(there)
+    vector = layout.pack(there)
+    assert_agrees(any_device, vector, Layout(params).pack(params))
+    views = layout.unpack(vector, there)
+    vector += 1
+    assert_agrees(any_device, views, params | {"weight": params["weight"] + 1, "bias": params["bias"] + 1})
+    assert_agrees(
+        any_device, layout.pack({"weight": None, "order": None, "bias": there["bias"]})[:2], params["bias"]
+    )

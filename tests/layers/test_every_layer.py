@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+import stand_in
+from agreement import assert_agrees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from npflow import to_device
 from npflow.autodiff import Layout, tree, value_and_grad
 from npflow.verify.cases import CASES
 
@@ -69,3 +72,40 @@ def test_init_follows_the_generator_and_nothing_else(name):
     for (_, a), (_, b) in zip(tree.items(first), tree.items(second), strict=True):
         assert np.array_equal(a, b)
     assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", CASES)
+def test_on_a_device_it_gives_what_it_gives_on_the_host_and_sends_nothing(name, dtype, device):
+    case, rng = CASES[name], np.random.default_rng(0)
+    x = case.batch(rng, 6, dtype)
+    params = moved_params(case, rng, x)
+
+    def everything(params, x):
+        import autograd.numpy as anp
+
+        def loss(params):
+            z, log_det = case.layer.forward(params["layer"], params["x"])
+            back, inverse_log_det = case.layer.inverse(params["layer"], z)
+            return anp.sum(z * z) + anp.sum(log_det * log_det) + anp.sum(back * inverse_log_det[0])
+
+        z, log_det = case.layer.forward(params, x)
+        back, inverse_log_det = case.layer.inverse(params, z)
+        alone = case.layer.log_det(params, x)
+        value, gradient = value_and_grad(loss)({"layer": params, "x": x})
+        return (
+            z,
+            log_det,
+            back,
+            inverse_log_det,
+            alone,
+            value,
+            [g for _, g in tree.items(gradient) if g is not None],
+        )
+
+    arguments = to_device((params, x), device.name)
+    everything(*arguments)  # masks and permutations are sent the first time
+    with stand_in.counted() as transfers:
+        there = everything(*arguments)
+    assert transfers == stand_in.Transfers(0, 0)
+    assert_agrees(device, there, everything(params, x))

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from agreement import assert_agrees
 
-from npflow import Flow, InputError, load, save
+from npflow import Flow, InputError, load, save, to_device
 from npflow.autodiff import tree
+from npflow.autodiff.devices import HOST
 from npflow.layers import AffineCoupling, Chain, Conv1x1, Inverse, Layer, Permutation
 from npflow.models import glow
 from npflow.networks import MLP, Beside
@@ -279,3 +281,13 @@ def test_a_checkpoint_prints_as_its_architecture_not_its_arrays(tmp_path):
     save(tmp_path / "flow.npz", flow, make(flow)[0])
     shown = repr(load(tmp_path / "flow.npz"))
     assert shown.startswith("Checkpoint of 22 parameters and no training run:\nFlow(")
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_what_is_saved_on_a_device_is_loaded_on_the_host(name, device, tmp_path):
+    flow = FLOWS[name]
+    params, _ = make(flow)
+    save(tmp_path / "there.npz", flow, to_device(params, device.name))
+    loaded = load(tmp_path / "there.npz")
+    assert loaded.flow == flow
+    assert_agrees(HOST, loaded.params, params)

@@ -8,16 +8,22 @@ from inspect import getsourcelines
 
 import numpy as np
 import pytest
+import stand_in
+from agreement import assert_agrees
 from kill_and_resume import killed_and_left_alone, same_bits
 
-from npflow import Flow, InputError, NonFiniteError, fit, load
+import npflow
+from npflow import Flow, InputError, NonFiniteError, fit, load, to_device
 from npflow.autodiff import Layout, batches, tree
+from npflow.autodiff.devices import HOST
+from npflow.autodiff.devices import device as named_device
 from npflow.layers import ActNorm, Affine, AffineCoupling, Chain, Conv1x1, Layer, Permutation
 from npflow.models import glow
 from npflow.networks import MLP
 from npflow.priors import GaussianMixture, Normal
 from npflow.training import Adam, WarmupCosine
-from npflow.training.fit import euclidean_norm
+from npflow.training.fit import clip, euclidean_norm
+from npflow.training.run import Run
 
 small = MLP((8,), "tanh")
 
@@ -735,3 +741,184 @@ def test_a_run_saved_by_the_first_format_goes_on(x, tmp_path):
     np.savez(path, **contents)
     resumed, _ = fit(flow, params, x, rng=np.random.default_rng(0), steps=20, checkpoint=path, **options)
     np.testing.assert_allclose(vector(resumed), vector(whole), rtol=1e-12)
+
+
+# ---------------------------------------------------------------- on a device
+
+
+def moons_run(device=None, steps=120, **options):
+    x = npflow.datasets.moons(300, rng=np.random.default_rng(1)).astype(np.float32)
+    flow = glow(2, steps=1, network=small)
+    params = flow.init(np.random.default_rng(0), x)
+    options = {"batch_size": 64, "progress": False, "rng": np.random.default_rng(3)} | options
+    if options.pop("from_there", False):
+        params, x = to_device((params, x), device)
+        device = None
+    if "validation" in options:
+        options["validation"] = x[: options["validation"]]
+    return fit(flow, params, x, steps=steps, device=device, **options)
+
+
+def assert_same_run(device, there, here, home=None):
+    (params, history), (expected, expected_history) = there, here
+    assert_agrees(home or HOST, params, expected)
+    assert history.steps == expected_history.steps == len(history.seconds)
+    for series in ("loss", "gradient_norm", "validation_loss", "validation_step", "learning_rate"):
+        tolerance = 0 if device.exact else 1e-3
+        np.testing.assert_allclose(
+            getattr(history, series), getattr(expected_history, series), rtol=tolerance, atol=tolerance
+        )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"clip_norm": 0.5, "average": 0.9},
+        {"validation": 50, "optimizer": Adam(WarmupCosine(1e-2, 120, 10))},
+        {"record": False, "steps": 10},
+    ],
+    ids=["plain", "clipped and averaged", "validated", "without a program"],
+)
+def test_a_run_on_a_device_is_the_hosts_and_comes_home(options, device):
+    if not device.exact:
+        options = options | {"steps": 10}  # two roundings drift apart
+    assert_same_run(device, moons_run(device.name, **options), moons_run(**options))
+
+
+def test_parameters_on_a_device_are_trained_there_and_stay(device):
+    steps = 120 if device.exact else 10
+    there = moons_run(device.name, steps, from_there=True)
+    assert_same_run(device, there, moons_run(steps=steps), home=device)
+
+
+def test_a_step_on_a_device_waits_for_nothing_and_sends_nothing(monkeypatch):
+    transfers, update = [], Run.update
+
+    def watched(self, gradient, sound=None):
+        rate = update(self, gradient, sound)
+        transfers.append((stand_in.TRANSFERS.to_device, stand_in.TRANSFERS.to_host))
+        return rate
+
+    monkeypatch.setattr(Run, "update", watched)
+    moons_run("strict", steps=45, batch_size=300, clip_norm=0.5, average=0.9)
+    sent, read = np.diff(transfers[2:], axis=0).T  # the first two steps prepare
+    assert sent.tolist() == [1] * 42  # a batch of all rows is an epoch, whose order is sent
+    assert read.tolist() == [0] * 42
+    transfers.clear()
+    moons_run("strict", steps=40, batch_size=10)
+    sent, read = np.diff(transfers[2:], axis=0).T
+    assert sent.sum() == 1  # the second epoch's order, after thirty batches
+    assert read.sum() == 0
+
+
+def test_a_data_set_that_does_not_fit_is_streamed(monkeypatch):
+    monkeypatch.setattr(named_device("strict"), "available", 1000, raising=False)
+    with stand_in.counted() as streamed:
+        there = moons_run("strict", steps=20, validation=200)
+    assert_same_run(named_device("strict"), there, moons_run(steps=20, validation=200))
+    assert streamed.to_device > 20
+
+
+@pytest.mark.parametrize(("first", "second"), [("device", "cpu"), ("cpu", "device"), ("device", "device")])
+def test_a_checkpoint_knows_no_device(first, second, device, tmp_path):
+    steps = 70 if device.exact else 10
+    names = {"device": device.name, "cpu": "cpu"}
+    options = {"average": 0.9, "clip_norm": 1.0}
+    whole = moons_run(steps=steps, **options)
+    options |= {"checkpoint": tmp_path / "run.npz", "checkpoint_every": 15}
+    moons_run(names[first], steps // 2, **options)
+    assert_same_run(device, moons_run(names[second], steps, **options), whole)
+    assert isinstance(load(tmp_path / "run.npz").params["layer"][0]["bias"], np.ndarray)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": Adam(1e3)},
+        {"optimizer": Adam(1e3), "average": 0.9},
+        {"optimizer": Adam(30.0), "clip_norm": 1.0},
+    ],
+    ids=["plain", "averaged", "clipped"],
+)
+def test_a_failure_found_late_has_the_sentence_the_parameters_and_the_history_of_one_found_at_once(options):
+    failures = []
+    for name in ("cpu", "strict"):
+        with pytest.raises(NonFiniteError) as caught:
+            moons_run(name, **options)
+        failures.append(caught.value)
+    at_once, late = failures
+    assert str(late) == str(at_once)
+    assert_agrees(HOST, late.params, at_once.params)
+    assert late.history.loss == at_once.history.loss
+    assert len(late.history.seconds) == len(late.history.learning_rate) == late.history.steps
+
+
+def test_a_gradient_that_is_not_finite_is_named_though_it_is_found_late():
+    x = np.full((50, 2), 1e25, np.float32)
+    sentences = []
+    for name in ("cpu", "strict"):
+        flow = Flow(Steep(), Normal(2))
+        params = flow.init(np.random.default_rng(0), x)
+        with pytest.raises(NonFiniteError) as caught:
+            fit(flow, params, x, rng=np.random.default_rng(0), steps=5, device=name, progress=False)
+        sentences.append(str(caught.value))
+    assert sentences[0] == sentences[1]
+    assert "gradient" in sentences[0]
+
+
+def test_a_layer_that_makes_numpy_arrays_is_named():
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    flow, params = flow_and_params(x, Chain([ActNorm(), HostBound()]))
+    with pytest.raises(
+        InputError, match=r"layer/1 \(HostBound\): expected forward to compute on strict alone"
+    ):
+        fit(flow, params, x, rng=np.random.default_rng(0), steps=2, device="strict", progress=False)
+
+
+def test_a_device_that_is_not_there_is_said_before_any_work(x):
+    with pytest.raises(InputError, match="expected a device among 'cpu', 'cuda'"):
+        run(x, device="gpu")
+
+
+@dataclass(frozen=True)
+class HostBound(Layer):
+    """What no layer may do: it makes an array on the host on its way."""
+
+    def forward(self, params, x):
+        return x + np.zeros(x.shape, x.dtype), np.zeros(len(x), x.dtype)
+
+    inverse = forward
+
+
+@dataclass(frozen=True)
+class Steep(Layer):
+    """A layer whose value is finite where its derivative is not."""
+
+    def init(self, rng, x):
+        return {"scale": np.ones(2, x.dtype)}
+
+    def forward(self, params, x):
+        import autograd.numpy as anp
+
+        y = x * params["scale"]
+        return y * 1e-25, anp.sum(anp.sqrt(y - y), axis=1)
+
+    def inverse(self, params, z):
+        return z, z[:, 0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e25, 0.0])
+def test_the_norm_on_a_device_is_the_hosts_and_stays_there(scale, dtype, device):
+    gradient = (scale * np.random.default_rng(0).standard_normal(50)).astype(dtype)
+    with np.errstate(all="ignore"):
+        there = device.send(gradient)
+        with stand_in.counted() as transfers:
+            norm = euclidean_norm(there)
+            clip(there, norm, 0.5)
+        assert transfers == stand_in.Transfers(0, 0)
+        expected = euclidean_norm(gradient)
+        clip(gradient, expected, 0.5)
+    assert_agrees(device, norm, np.array(expected))
+    assert_agrees(device, there, gradient)

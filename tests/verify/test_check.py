@@ -9,8 +9,8 @@ import numpy as onp
 import pytest
 from scipy.stats import ortho_group
 
-from npflow import InputError, VerificationError
-from npflow.layers import ActNorm, AffineCoupling, Layer
+from npflow import InputError, VerificationError, to_device
+from npflow.layers import ActNorm, AffineCoupling, Conv1x1, Layer
 from npflow.models import glow
 from npflow.networks import MLP
 from npflow.verify import check, check_functions
@@ -356,3 +356,11 @@ def test_a_row_far_out_of_the_domain_is_not_held_against_a_layer():
     report = check(Root(), x, skip=["z -> x -> z, any z", "finite for large inputs"])
     report.raise_if_failed()
     assert report.log_det_error("autograd") < 1e-9
+
+
+def test_what_lives_on_a_device_is_fetched_and_checked(x, device):
+    layer = Conv1x1()
+    params = layer.init(onp.random.default_rng(0), x)
+    report = check(layer, device.send(x), params=to_device(params, device.name))
+    assert report.passed
+    assert str(report) == str(check(layer, x, params=params))

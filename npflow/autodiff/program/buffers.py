@@ -101,7 +101,9 @@ def find_roots(tape):
     """For each value, the values whose memory it lies in: itself, or those it is a view of."""
     roots = {value: {value} for value in (*tape.parameters, *tape.data)}
     for call in tape.calls:
-        roots[call] = set().union(*(roots[call.arguments[number]] for number in call.views)) or {call}
+        viewed = (call.arguments[number] for number in call.views)
+        # What a view is of may have become a constant, which has no place.
+        roots[call] = set().union(*(roots[one] for one in viewed if isinstance(one, Value))) or {call}
     return roots
 
 

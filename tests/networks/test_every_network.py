@@ -1,0 +1,43 @@
+"""What every network promises, on every device. `NETWORKS` lists them all: a new one is tested by being listed."""
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+import stand_in
+from agreement import assert_agrees
+
+from npflow import networks, to_device
+from npflow.autodiff import Layout, tree, value_and_grad
+from npflow.networks import MLP, Beside
+from npflow.networks.mlp import ACTIVATIONS
+
+NETWORKS = {f"MLP {activation}": MLP((5, 7), activation) for activation in ACTIVATIONS}
+NETWORKS["Beside"] = Beside(log_scale=MLP((4,), "tanh"), shift=MLP((5, 3), "relu"))
+
+
+def test_every_network_is_listed():
+    listed = {type(network).__name__ for network in NETWORKS.values()}
+    assert listed == set(networks.__all__) - {"Network"}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(6, 3), (2, 3, 2, 4)], ids=["rows", "images"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_on_a_device_it_gives_what_it_gives_on_the_host_and_sends_nothing(name, shape, dtype, device):
+    network, rng = NETWORKS[name], np.random.default_rng(0)
+    x = rng.standard_normal(shape).astype(dtype)
+    params = network.init(rng, x, 4)
+    layout = Layout(params)
+    params = layout.unpack(layout.pack(params) + 0.1 * rng.standard_normal(layout.size).astype(dtype), params)
+
+    def everything(params, x):
+        value, gradient = value_and_grad(lambda p: anp.sum(anp.sin(network.apply(p["network"], p["x"]))))(
+            {"network": params, "x": x}
+        )
+        return network.apply(params, x), value, [leaf for _, leaf in tree.items(gradient)]
+
+    arguments = to_device((params, x), device.name)
+    with stand_in.counted() as transfers:
+        there = everything(*arguments)
+    assert transfers == stand_in.Transfers(0, 0)
+    assert_agrees(device, there, everything(params, x))

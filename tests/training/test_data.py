@@ -1,0 +1,70 @@
+"""The rows of a data set on a device: sent once where they fit, batch by batch where not."""
+
+import numpy as np
+import pytest
+import stand_in
+from agreement import assert_agrees
+
+from npflow.autodiff import devices
+from npflow.training.data import Data
+
+X = np.arange(60.0).reshape(20, 3)
+ORDER = np.random.default_rng(0).permutation(20)
+
+
+@pytest.fixture
+def strict():
+    return devices.device("strict")
+
+
+@pytest.fixture
+def little_memory(monkeypatch, strict):
+    """A device that has room for a part of the data."""
+    monkeypatch.setattr(strict, "available", X.nbytes // 2, raising=False)
+
+
+def test_a_batch_has_the_rows_in_the_order_that_is_asked_for(any_device):
+    data = Data(X, any_device)
+    assert len(data) == 20
+    for rows in (slice(0, 7), slice(7, 14), slice(14, 20)):
+        assert_agrees(any_device, data.batch(ORDER, rows), X[ORDER[rows]])
+    other = ORDER[::-1].copy()
+    assert_agrees(any_device, data.batch(other, slice(0, 7)), X[other[:7]])
+
+
+def test_on_the_host_nothing_is_copied_but_the_batches():
+    assert Data(X, devices.HOST).x is X
+    assert next(Data(X, devices.HOST).pieces()) is X
+
+
+def test_data_that_fits_is_sent_once_and_an_order_once(strict):
+    with stand_in.counted() as transfers:
+        data = Data(X, strict)
+        for _ in range(3):
+            data.batch(ORDER, slice(0, 5))
+        data.batch(ORDER.copy(), slice(5, 10))
+        (whole,) = data.pieces()
+    assert transfers == stand_in.Transfers(to_device=3, to_host=0)
+    assert_agrees(strict, whole, X)
+
+
+def test_data_on_the_device_already_is_not_sent(strict, little_memory):
+    there = strict.send(X)
+    with stand_in.counted() as transfers:
+        data = Data(there, strict)
+    assert data.x is there
+    assert transfers == stand_in.Transfers(0, 0)
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_data_that_does_not_fit_is_sent_a_batch_or_a_piece_at_a_time(strict):
+    with stand_in.counted() as transfers:
+        data = Data(X, strict)
+        batches = [data.batch(ORDER, slice(start, start + 5)) for start in (0, 5)]
+        pieces = list(data.pieces())
+    assert data.x is X
+    assert transfers == stand_in.Transfers(to_device=2 + len(pieces), to_host=0)
+    assert_agrees(strict, batches, [X[ORDER[:5]], X[ORDER[5:10]]])
+    assert len(pieces) > 1
+    assert all(piece.nbytes <= strict.free_bytes() for piece in pieces)
+    np.testing.assert_array_equal(np.concatenate([strict.fetch(piece) for piece in pieces]), X)
