@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from npflow.autodiff import devices
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text()
@@ -30,7 +33,7 @@ def fast_fit(monkeypatch):
 
 def test_the_ten_lines_the_program_and_the_checkpoint_run(fast_fit, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    ten_lines, _, program, train = blocks()
+    ten_lines, _, program, train, on_a_gpu, _ = blocks()
     scope = {}
     exec(compile(ten_lines, "README", "exec"), scope)
     assert scope["new"].shape == (1000, 2)
@@ -42,6 +45,20 @@ def test_the_ten_lines_the_program_and_the_checkpoint_run(fast_fit, tmp_path, mo
     exec(compile(train, "README", "exec"), scope)
     assert scope["history"].steps == 10
     assert (tmp_path / "moons.npz").exists()
+    exec(compile(on_a_gpu.replace('"cuda"', '"strict"'), "README", "exec"), scope)
+    assert isinstance(scope["new"], np.ndarray)
+    assert devices.device_of(scope["there"]).name == "strict"
+
+
+def test_the_lines_that_use_autograd_alone_run(device):
+    *_, alone = blocks()
+    lines = alone.replace("import autograd, cupy", "import autograd")
+    assert lines != alone
+    scope = {"cupy": device.module}
+    *before, last = lines.strip().splitlines()
+    exec("\n".join(before), scope)
+    gradient = device.fetch(eval(last, scope))
+    np.testing.assert_allclose(gradient, 2 * np.tanh(1) / np.cosh(1) ** 2 * np.ones(3), rtol=1e-12)
 
 
 def test_the_layer_of_your_own_takes_twenty_lines_and_is_verified():

@@ -1,6 +1,7 @@
 """autograd on CuPy's arrays: a box, a vector space, and derivatives that stay on the device.
 
-    import autograd.numpy as np, cupy
+    import autograd, cupy
+    import autograd.numpy as np
     from npflow.autodiff.cupy import register
 
     register(cupy)

@@ -179,7 +179,8 @@ def as_array(value):
 
 def on_host(value):
     """The numbers of an array, wherever it lives, or of a number, as an array of NumPy's."""
-    return np.asarray(to_host(value))
+    there = _device_of_type(type(value)) or HOST
+    return np.asarray(there.fetch(value))
 
 
 def _device_of_type(kind):
@@ -198,6 +199,9 @@ def device_of(arrays):
     InputError
         If they do not all live on one.
     """
+    alone = _device_of_type(type(getval(arrays)))
+    if alone is not None:
+        return alone
     found = {}
     for path, leaf in tree.items(arrays):
         of_leaf = _device_of_type(type(getval(leaf)))

@@ -20,6 +20,10 @@ class Layer(Described):
     methods are pure functions; which operations they perform depends on shapes and hyper-parameters
     alone, never on the values of arrays. float32 in, float32 out.
 
+    `init` works on the host. The other methods work wherever their arrays live: what they make is made like
+    what they are given (`np.zeros_like(x, shape=...)`), and fixed arrays are a `constant` of
+    `npflow.autodiff.devices`.
+
     Arrays have shape (n, features), or (n, height, width, channels).
     """
 

@@ -13,7 +13,8 @@ from npflow.autodiff.program.calls import ASTYPE, is_uniform, key_of, takes_out
 from npflow.autodiff.program.naming import unique
 from npflow.autodiff.program.tape import Value, example_of
 
-SHAPE_ONLY = {np.zeros_like, np.ones_like, np.empty_like, np.shape, np.ndim, np.size}
+# They look at no more than the shape and dtype of their first argument.
+SHAPE_ONLY = {np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.shape, np.ndim, np.size}
 
 
 def dead_code(tape):
@@ -27,9 +28,12 @@ def dead_code(tape):
 
 def constants(tape):
     """Put what depends on no parameter and no data, or on their shapes alone, in the place of its call."""
-    return tape.rewrite(
-        lambda call: call if call.parents and call.function not in SHAPE_ONLY else call.example
-    )
+
+    def fold(call):
+        looked_at = call.arguments[1:] if call.function in SHAPE_ONLY else call.arguments
+        return call if any(isinstance(one, Value) for one in looked_at) else call.example
+
+    return tape.rewrite(fold)
 
 
 def identities(tape):

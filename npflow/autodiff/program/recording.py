@@ -38,8 +38,9 @@ class Recorded(Node):
         self.value = value
 
 
-for function in (numpy_wrapper.size, numpy_wrapper.isscalar, numpy_wrapper.metadata):
-    register_notrace(Recorded, function)  # they look at shapes and dtypes alone
+# They look at shapes and dtypes alone: what they give is a constant.
+for name in ("size", "isscalar", "metadata", "zeros_like", "ones_like", "empty_like"):
+    register_notrace(Recorded, getattr(numpy_wrapper, name))
 
 
 class Gradient(Differentiated):
