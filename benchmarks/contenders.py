@@ -1,0 +1,355 @@
+"""One training step in several libraries: a ten-step Glow on two moons, and Adam.
+
+Each class is the same model: ten steps of [ActNorm, AffineCoupling with one MLP, Conv1x1], leaky ReLUs, float32, Adam
+with a rate of 1e-3. All load the same parameters and data. Run as a program, this module serves one of them to
+`side_by_side`, which decides when it works: a line of JSON in for each order, a line out.
+"""
+
+import itertools
+import json
+import sys
+import time
+
+import numpy as np
+
+STEPS, LIMIT, SLOPE = 10, 2.0, 0.01
+RATE, BETA1, BETA2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
+BATCHES = 4  # that the steps go through, again and again
+
+
+class Contender:
+    """A training step in one library.
+
+    Parameters
+    ----------
+    arrays : dict of ndarray
+        The parameters by their paths, and the data as ``"x"``.
+    hidden : sequence of int
+        The widths of the hidden layers of each coupling's network.
+    device : {"cpu", "cuda"}
+
+    Attributes
+    ----------
+    name : str
+        What a table calls it.
+    module : str
+        What has to be installed for it.
+    version : str
+    gpu : str or None
+        What the library calls the GPU; None on the host.
+    finds_gpu : str
+        What fails, after the import, where the library finds none.
+    """
+
+    name = module = version = finds_gpu = ""
+    gpu = None
+
+    def send(self, batch):
+        """A batch of NumPy's, where the steps are made."""
+        return batch
+
+    def prepare(self, batch):
+        """What comes once, before the first step."""
+
+    def step(self, batch):
+        """A step, and its loss; on a GPU neither is waited for."""
+        raise NotImplementedError
+
+    def wait(self):
+        """Return when all steps so far have been made."""
+
+
+# ---------------------------------------------------------------- npflow
+
+
+class Npflow(Contender):
+    """A step as `npflow.fit` makes it."""
+
+    name = module = "npflow"
+    finds_gpu = "npflow.autodiff.devices.device('cuda')"
+
+    def __init__(self, arrays, hidden, device):
+        import npflow
+        from npflow.autodiff import Layout, devices
+        from npflow.autodiff.threads import one_blas_thread
+        from npflow.training import Adam
+
+        self.version, self.cupy = npflow.__version__, None
+        if device == "cuda":
+            self.cupy = devices.device(device).module
+            self.version += f" with CuPy {self.cupy.__version__}"
+            self.gpu = self.cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+        self.flow = glow(hidden)
+        self.to_device = lambda tree: npflow.to_device(tree, device)
+        start = self.to_device(parameters(self.flow, arrays))
+        layout = Layout(start)
+        self.vector = layout.pack(start)
+        self.params = layout.unpack(self.vector, start)
+        self.adam = Adam(RATE, BETA1, BETA2, EPSILON)
+        self.state = self.adam.init(self.vector)
+        self.gradient, self.step_number, self.loss = np.empty_like(self.vector), 0, None
+        self.one_blas_thread = one_blas_thread()
+        self.one_blas_thread.__enter__()  # as fit does, for as long as it runs
+
+    def send(self, batch):
+        return self.to_device(batch)
+
+    def prepare(self, batch):
+        from npflow.autodiff.batches import ProgramGradient
+        from npflow.autodiff.threads import available_cores
+
+        self.loss = ProgramGradient(self.flow.nll, self.params, available_cores())
+        self.loss(batch, out=self.gradient)
+
+    def step(self, batch):
+        self.step_number += 1
+        loss = self.loss(batch, out=self.gradient)
+        np.linalg.norm(self.gradient)  # fit looks at it at every step
+        self.adam.update(self.state, self.vector, self.gradient, self.step_number)
+        return loss
+
+    def wait(self):
+        if self.cupy:
+            self.cupy.cuda.Device().synchronize()
+
+
+def glow(hidden):
+    """The flow that the other classes write out."""
+    import npflow
+
+    return npflow.models.glow(features=2, steps=STEPS, network=npflow.networks.MLP(tuple(hidden)))
+
+
+def parameters(flow, arrays):
+    """The flow's tree of parameters, with the arrays of their paths."""
+    from npflow.autodiff import tree
+
+    template = flow.init(np.random.default_rng(0), arrays["x"][:64])
+    return tree.build(lambda path, _: arrays[path], template)
+
+
+# ---------------------------------------------------------------- PyTorch
+
+
+class Torch(Contender):
+    """PyTorch eager, with its own optimizer as it comes."""
+
+    name, module, fused = "PyTorch eager", "torch", None
+    finds_gpu = "torch.cuda.get_device_name()"
+
+    def __init__(self, arrays, hidden, device):
+        import torch
+
+        self.torch, self.version = torch, torch.__version__
+        self.device, self.hidden_layers = device, len(hidden)
+        if device == "cuda":
+            self.gpu = torch.cuda.get_device_name()
+        self.params, self.fixed = {}, {}
+        for path, array in arrays.items():
+            if path.startswith("layer/"):
+                (self.params if array.dtype == np.float32 else self.fixed)[path] = self.send(array)
+        for value in self.params.values():
+            value.requires_grad_(True)
+        self.below = torch.tril(torch.ones(2, 2, device=device), -1)
+        self.eye = torch.eye(2, device=device)
+        self.optimizer = torch.optim.Adam(
+            self.params.values(), RATE, (BETA1, BETA2), EPSILON, fused=self.fused
+        )
+
+    def send(self, batch):
+        return self.torch.tensor(batch, device=self.device)
+
+    def nll(self, x):
+        torch, p = self.torch, self.params
+        total = x.new_zeros(len(x))
+        for index in range(0, 3 * STEPS, 3):
+            path = f"layer/{index}"
+            x = (x + p[f"{path}/bias"]) * torch.exp(p[f"{path}/log_scale"])
+            total = total + p[f"{path}/log_scale"].sum()
+
+            path = f"layer/{index + 1}"
+            kept, changed = x[:, :1], x[:, 1:]
+            h = kept
+            for number in range(self.hidden_layers):
+                h = torch.addmm(p[f"{path}/{number}/bias"], h, p[f"{path}/{number}/weight"])
+                h = torch.nn.functional.leaky_relu(h, SLOPE)
+            number = self.hidden_layers
+            raw, shift = torch.addmm(p[f"{path}/{number}/bias"], h, p[f"{path}/{number}/weight"]).chunk(2, 1)
+            log_scale = LIMIT * torch.tanh(raw / LIMIT)
+            x = torch.cat([kept, changed * torch.exp(log_scale) + shift], 1)
+            total = total + log_scale.sum(1)
+
+            path = f"layer/{index + 2}"
+            lower = p[f"{path}/lower"] * self.below + self.eye
+            s = self.fixed[f"{path}/sign"] * torch.exp(p[f"{path}/log_scale"])
+            upper = p[f"{path}/upper"] * self.below.T + torch.diag(s)
+            x = x @ (lower @ upper)[self.fixed[f"{path}/permutation"].long()]
+            total = total + p[f"{path}/log_scale"].sum()
+        return -(total - 0.5 * (x * x).sum(1) - np.log(2 * np.pi)).mean()
+
+    def step(self, batch):
+        self.optimizer.zero_grad()
+        loss = self.nll(batch)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def wait(self):
+        if self.device == "cuda":
+            self.torch.cuda.synchronize()
+
+
+class TorchFused(Torch):
+    """The same with Adam as one kernel, which is not what PyTorch takes by itself on a CPU."""
+
+    name, fused = "with fused Adam", True
+
+
+# ---------------------------------------------------------------- JAX
+
+
+class Jax(Contender):
+    """The whole step, Adam included, in one jax.jit, its buffers donated; on JAX's default device."""
+
+    name, module = "jax.jit", "jax"
+
+    def __init__(self, arrays, hidden, device):
+        import jax
+        import jax.numpy as jnp
+
+        self.jax, self.version, self.hidden_layers = jax, jax.__version__, len(hidden)
+        self.params = {
+            path: jnp.asarray(array)
+            for path, array in arrays.items()
+            if path.startswith("layer/") and array.dtype == np.float32
+        }
+        self.fixed = {path: array for path, array in arrays.items() if array.dtype != np.float32}
+        zeros = lambda: jax.tree.map(jnp.zeros_like, self.params)
+        self.state, self.loss = (zeros(), zeros(), jnp.zeros((), jnp.float32)), None
+        self.jitted = jax.jit(self.training_step, donate_argnums=(0, 1))
+
+    def nll(self, p, x):
+        import jax.numpy as jnp
+
+        total = jnp.zeros(len(x), x.dtype)
+        below, eye = jnp.tri(2, k=-1, dtype=x.dtype), jnp.eye(2, dtype=x.dtype)
+        for index in range(0, 3 * STEPS, 3):
+            path = f"layer/{index}"
+            x = (x + p[f"{path}/bias"]) * jnp.exp(p[f"{path}/log_scale"])
+            total = total + p[f"{path}/log_scale"].sum()
+
+            path = f"layer/{index + 1}"
+            kept, changed = x[:, :1], x[:, 1:]
+            h = kept
+            for number in range(self.hidden_layers):
+                h = h @ p[f"{path}/{number}/weight"] + p[f"{path}/{number}/bias"]
+                h = self.jax.nn.leaky_relu(h, SLOPE)
+            number = self.hidden_layers
+            raw, shift = jnp.split(h @ p[f"{path}/{number}/weight"] + p[f"{path}/{number}/bias"], 2, axis=1)
+            log_scale = LIMIT * jnp.tanh(raw / LIMIT)
+            x = jnp.concatenate([kept, changed * jnp.exp(log_scale) + shift], axis=1)
+            total = total + log_scale.sum(axis=1)
+
+            path = f"layer/{index + 2}"
+            lower = p[f"{path}/lower"] * below + eye
+            s = self.fixed[f"{path}/sign"].astype(np.float32) * jnp.exp(p[f"{path}/log_scale"])
+            upper = p[f"{path}/upper"] * below.T + jnp.diag(s)
+            x = x @ (lower @ upper)[self.fixed[f"{path}/permutation"]]
+            total = total + p[f"{path}/log_scale"].sum()
+        return -(total - 0.5 * (x * x).sum(axis=1) - np.float32(np.log(2 * np.pi))).mean()
+
+    def training_step(self, params, state, x):
+        jnp, each = self.jax.numpy, self.jax.tree.map
+        loss, g = self.jax.value_and_grad(self.nll)(params, x)
+        m, v, k = state
+        k = k + 1
+        m = each(lambda m, g: BETA1 * m + (1 - BETA1) * g, m, g)
+        v = each(lambda v, g: BETA2 * v + (1 - BETA2) * g * g, v, g)
+        rate = RATE * jnp.sqrt(1 - BETA2**k) / (1 - BETA1**k)
+        floor = EPSILON * jnp.sqrt(1 - BETA2**k)
+        params = each(lambda p, m, v: p - rate * m / (jnp.sqrt(v) + floor), params, m, v)
+        return params, (m, v, k), loss
+
+    def prepare(self, batch):
+        self.jitted.lower(self.params, self.state, batch).compile()
+
+    def step(self, batch):
+        self.params, self.state, self.loss = self.jitted(self.params, self.state, batch)
+        return self.loss
+
+    def wait(self):
+        self.jax.block_until_ready(self.loss)
+
+
+CONTENDERS = {contender.__name__: contender for contender in (Npflow, Torch, TorchFused, Jax)}
+
+# ---------------------------------------------------------------- what all of them load
+
+
+def save_arrays(file, hidden, rows):
+    """Parameters away from where a flow starts, and `rows` points of data, for everyone to load."""
+    import npflow
+    from npflow.autodiff import tree
+
+    rng = np.random.default_rng(0)
+    # 0.02 at a width of 64, less in a wider network: there Adam's first steps throw the loss so far, that with
+    # more noise the rounding of one library or the other would show in it.
+    scale = 1.28 / max(hidden)
+    arrays = {"x": npflow.datasets.moons(rows, rng=rng).astype(np.float32)}
+    for path, leaf in tree.items(glow(hidden).init(rng, arrays["x"][:1000])):
+        moved = tree.is_trained(leaf)
+        noise = scale * rng.standard_normal(leaf.shape).astype(np.float32) if moved else 0
+        arrays[path] = (leaf + noise).astype(leaf.dtype)
+    np.savez(file, **{path.replace("/", "|"): array for path, array in arrays.items()})
+
+
+def load_arrays(file):
+    """What `save_arrays` wrote, by its paths."""
+    with np.load(file) as archive:
+        return {path.replace("|", "/"): archive[path] for path in archive.files}
+
+
+# ---------------------------------------------------------------- a process of its own
+
+
+def serve(name, file):
+    """Serve one library: a line of JSON in for each order, a line out."""
+    arrays = load_arrays(file)
+    for line in sys.stdin:
+        order = json.loads(line)
+        if order["do"] == "start":
+            contender = CONTENDERS[name](arrays, order["hidden"], order["device"])
+            size = order["batch"]
+            slices = [slice(number * size, (number + 1) * size) for number in range(BATCHES)]
+            batches = [contender.send(arrays["x"][rows].copy()) for rows in slices]
+            clock = time.perf_counter()
+            contender.prepare(batches[0])
+            contender.wait()
+            seconds = time.perf_counter() - clock
+            losses = [float(contender.step(batch)) for batch in batches]
+            answer = {
+                "version": contender.version,
+                "gpu": contender.gpu,
+                "losses": losses,
+                "seconds": seconds,
+            }
+        else:
+            answer = {"median": median_step(contender, batches, order["blocks"], order["steps"])}
+        print(json.dumps(answer), flush=True)
+
+
+def median_step(contender, batches, blocks, steps):
+    """The seconds of a step: the median over blocks of steps, each waited for at its start and its end alone."""
+    batches, times = itertools.cycle(batches), []
+    for _ in range(blocks):
+        contender.wait()
+        clock = time.perf_counter()
+        for batch in itertools.islice(batches, steps):
+            contender.step(batch)
+        contender.wait()
+        times.append((time.perf_counter() - clock) / steps)
+    return float(np.median(times))
+
+
+if __name__ == "__main__":
+    serve(*sys.argv[1:])

@@ -1,0 +1,94 @@
+"""A training step of a wide ten-step Glow on two moons on a GPU: npflow through CuPy beside PyTorch eager, and the host.
+
+The same model in each (`contenders.py`; couplings of 1-512-512-512-2), the same parameters, data and batches of 4096,
+float32 without TF32, which neither library takes by itself. Three columns: npflow on the GPU, PyTorch eager
+on the same GPU, npflow on the host. No step waits for the GPU: what is timed is a block of steps, from a GPU that has
+nothing left to do to one that has nothing left to do again, and divided; on the host likewise. How they are compared:
+`side_by_side.py`. Before that, the log-dets of the GPU are held against those of the host.
+
+    pip install -e '.[benchmarks,cuda12]'
+    python benchmarks/moons_gpu.py
+
+PyTorch is optional; where it is not installed, or finds no GPU, it is left out, with a word. With `--device cpu`
+everything runs on the host: a way to try this file where there is no GPU.
+"""
+
+import numpy as np
+from contenders import BATCHES, Npflow, Torch, glow, load_arrays, parameters
+from side_by_side import Column, arrays_file, measure, option_parser, print_table, those_that_run, write
+
+import npflow
+from npflow.autodiff import devices, tree
+from npflow.autodiff.threads import available_cores
+
+BLOCKS, BLOCK_SECONDS = 3, 0.3  # of a round: the median block counts
+BARS = {"float32": 1e-5, "float64": 1e-12}  # how far a log-det of the GPU may be from the host's
+
+
+def pace(worker):
+    """Blocks of about as long for each, however fast it is."""
+    trial = worker.ask(do="time", blocks=1, steps=BATCHES)["median"]
+    return BLOCKS, max(2, round(BLOCK_SECONDS / trial))
+
+
+def log_det_difference(flow, params, x, device, dtype):
+    """The largest difference between a device's log-dets and the host's: relative, or absolute below 1."""
+    cast = lambda _, leaf: leaf.astype(dtype) if tree.is_trained(leaf) else leaf
+    params, x = tree.build(cast, params), x.astype(dtype)
+    _, expected = flow.layer.forward(params["layer"], x)
+    _, log_det = flow.layer.forward(npflow.to_device(params["layer"], device), npflow.to_device(x, device))
+    return float(np.max(np.abs(npflow.to_host(log_det) - expected) / np.maximum(np.abs(expected), 1)))
+
+
+def main():
+    parser = option_parser(__doc__.split("\n")[0], out="out/benchmarks/moons_gpu.json")
+    parser.add_argument("--batch", type=int, default=4096)
+    parser.add_argument("--hidden", type=int, default=512, help="the width of each of three hidden layers")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    options = parser.parse_args()
+    device, batch, hidden = options.device, options.batch, (options.hidden,) * 3
+    try:
+        devices.device(device)
+    except npflow.InputError as error:
+        raise SystemExit(str(error)) from None
+
+    on_device = f"npflow on {device}"
+    columns = those_that_run(
+        [
+            Column(Npflow, device=device, name=on_device),
+            Column(Torch, options.torch_python, device, f"PyTorch eager on {device}"),
+            Column(Npflow, name="npflow on the host"),
+        ]
+    )
+    if device == "cpu":
+        print(f"no GPU takes part: '{on_device}' is the host once more, and PyTorch is on the host too")
+
+    with arrays_file(hidden, BATCHES * batch) as file:
+        flow, arrays = glow(hidden), load_arrays(file)
+        params, x = parameters(flow, arrays), arrays["x"][:batch]
+        differences = {dtype: log_det_difference(flow, params, x, device, dtype) for dtype in BARS}
+        for dtype, difference in differences.items():
+            print(f"log_det, {device} against the host, {dtype}: {difference:.1e} (bar {BARS[dtype]:.0e})")
+        measured = measure(columns, file, hidden, batch, options.rounds, pace)
+
+    cores = available_cores()
+    for row in measured["libraries"]:
+        print(f"{row['name']}, {row['version']}: {row.get('gpu', f'{cores} cores')}")
+    result = {
+        "batch": batch,
+        "hidden": hidden,
+        "host_cores": cores,
+        "log_det_differences": differences,
+        "rounds": options.rounds,
+        "blocks": BLOCKS,
+        "block_seconds": BLOCK_SECONDS,
+        **measured,
+    }
+    print_table([result])
+    write(options.out, result)
+    if any(differences[dtype] > bar for dtype, bar in BARS.items()):
+        raise SystemExit(f"the log-dets of {device} are further from the host's than they may be: see above")
+
+
+if __name__ == "__main__":
+    main()
