@@ -421,3 +421,20 @@ def test_a_jacobian_that_there_is_none_of_is_said_to_be_missing(figures):
     assert axes[0, 0].axison
     assert not axes[0, 1].axison
     assert "none to show" in axes[0, 1].get_title()
+
+
+def test_arrays_of_a_device_are_drawn_as_those_of_the_host_are(figures, device):
+    x = np.random.default_rng(0).standard_normal((20, 2))
+    x_there = device.send(x)
+    drawn = plots.samples(x_there).collections[0].get_offsets()
+    np.testing.assert_array_equal(drawn, x)
+    panel = np.ravel(plots.steps([x_there, device.send(2 * x)]))[0]
+    np.testing.assert_array_equal(panel.collections[0].get_offsets(), x)
+
+    def images(send):
+        density = plots.density(lambda points: send(-np.sum(points**2, axis=1)), resolution=20)
+        grid = plots.grid(lambda points: send(2 * points), resolution=20)
+        return density.images[0].get_array(), grid.collections[0].get_segments()
+
+    for there, here in zip(images(device.send), images(np.asarray), strict=True):
+        np.testing.assert_array_equal(there, here)

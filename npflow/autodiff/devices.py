@@ -7,6 +7,7 @@ numbers, SciPy's functions, memory. Nothing here imports CuPy before a device is
 
 import functools
 import importlib
+import math
 
 import numpy as np
 from autograd.tracer import getval
@@ -88,6 +89,9 @@ class Host(Device):
     def scipy(self, name):
         module, _, function = name.rpartition(".")
         return getattr(importlib.import_module(f"scipy.{module}"), function)
+
+    def free_bytes(self):
+        return math.inf  # the operating system decides
 
     def memory(self, size):
         memory = np.empty(size + ALIGNMENT, np.uint8)

@@ -5,6 +5,7 @@ import textwrap
 
 import numpy as np
 
+from npflow.autodiff.devices import on_host, to_host
 from npflow.errors import InputError
 from npflow.plots.canvas import BLUE, VERMILLION, check_axes, color_bar, ink
 from npflow.validation import check_count, check_rows
@@ -32,7 +33,7 @@ def samples(x, ax=None, *, limits=None, title=None, **scatter):
     -------
     matplotlib.axes.Axes
     """
-    x = check_rows(x, (2,))
+    x = to_host(check_rows(x, (2,)))
     limits = None if limits is None else _check_limits(limits)
     ax = check_axes(ax)
     if not {"c", "color"} & scatter.keys():
@@ -254,18 +255,18 @@ def _check_steps(arrays):
                 f"expected the same points in every array, {len(arrays[0])} rows, "
                 f"got {len(x)} in arrays[{index}]"
             )
-    return arrays
+    return to_host(arrays)
 
 
 def _check_points(points, shape):
-    check_rows(points, (2,), name="what map returned")
+    points = to_host(check_rows(points, (2,), name="what map returned"))
     if points.size != math.prod(shape):
         raise InputError(f"expected map to return {math.prod(shape[:-1])} points, got {len(points)}")
     return points.reshape(shape)
 
 
 def _check_log_densities(values, count):
-    values = np.asarray(values)
+    values = on_host(values)
     if values.shape != (count,):
         raise InputError(f"expected log_prob to return an array of shape ({count},), got {values.shape}")
     if np.isnan(values).any() or np.isposinf(values).any():

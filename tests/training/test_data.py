@@ -37,6 +37,13 @@ def test_on_the_host_nothing_is_copied_but_the_batches():
     assert next(Data(X, devices.HOST).pieces()) is X
 
 
+def test_data_that_lives_on_a_device_is_fetched_once_for_the_host(device):
+    data = Data(device.send(X), devices.HOST)
+    with stand_in.counted() as transfers:
+        assert_agrees(devices.HOST, data.batch(ORDER, slice(0, 7)), X[ORDER[:7]])
+    assert transfers == stand_in.Transfers(0, 0)
+
+
 def test_data_that_fits_is_sent_once_and_an_order_once(strict):
     with stand_in.counted() as transfers:
         data = Data(X, strict)
