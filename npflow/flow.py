@@ -119,7 +119,13 @@ class Flow(Described):
         check_count(n, "the number of samples")
         check_rng(rng)
         self.check(params)
-        z = self.prior.sample(params["prior"], device_of(params).generator(rng), n, dtype_of(params))
+        there, place = device_of(params), f"prior ({type(self.prior).__name__})"
+        try:
+            z = self.prior.sample(params["prior"], there.generator(rng), n, dtype_of(params))
+        except TypeError as error:
+            raise error if there is HOST else not_on(there, "sample", place, error) from None
+        if device_of(z) is not there:
+            raise not_on(there, "sample", place)
         return self._map_rows(self._decode, params, z, "inverse")
 
     def encode(self, params, x):
@@ -221,13 +227,18 @@ def first_non_finite(layer, params, x, name="layer"):
 
 
 def host_bound(flow, params, x, direction="forward"):
-    """The error that names the layer which makes NumPy arrays on a device, where a TypeError came; None if none does."""
+    """The error that names what cannot compute on a device, where a TypeError came; None if it is another error.
+
+    A layer is named, or the prior, which makes arrays of NumPy's on its way or uses a function that the device has not.
+    """
     there = device_of(x)
     if there is HOST:
         return None
     try:
-        getattr(flow.layer, direction)(*to_host((params["layer"], x)))
-    except Exception:  # it fails on the host too: the error is the layer's own
+        z, _ = getattr(flow.layer, direction)(*to_host((params["layer"], x)))
+        if direction == "forward":
+            flow.prior.log_prob(to_host(params["prior"]), z)
+    except Exception:  # it fails on the host too: the error is its own
         return None
     met = []  # what the device said
 
@@ -235,15 +246,25 @@ def host_bound(flow, params, x, direction="forward"):
         try:
             return any(device_of(array) is not there for array in call())
         except TypeError as error:
-            met.append(f" ({error})")
+            met.append(error)
             return True
 
-    culprit = first_layer(is_bound, flow.layer, params["layer"], x, direction=direction)
-    if culprit is None:
-        return None
+    place = first_layer(is_bound, flow.layer, params["layer"], x, direction=direction)
+    if place is not None:
+        return not_on(there, direction, place, *met)
+    if direction == "forward":
+        z, _ = flow.layer.forward(params["layer"], x)
+        if is_bound(lambda: [flow.prior.log_prob(params["prior"], z)]):
+            return not_on(there, "log_prob", f"prior ({type(flow.prior).__name__})", *met)
+    return None
+
+
+def not_on(there, method, place, error=None):
+    """The error that says that a method of what is at a place in a flow does not compute on a device alone."""
+    got = "an array of NumPy's back" if error is None else f"an error ({error})"
     return InputError(
-        f"expected {direction} to compute on {there} alone, where its input lives, got an array of NumPy's"
-        f"{''.join(met)}: make it like another one, np.zeros_like(x, shape=...), or send it once, "
-        "npflow.autodiff.devices.constant(values, like=x)",
-        culprit,
+        f"expected {method} to compute on {there} alone, where its input lives, got {got}: an array is made like another "
+        "there, np.zeros_like(x, shape=...), or sent once, npflow.autodiff.devices.constant(values, like=x), and a "
+        "function has to be one that CuPy has",
+        place,
     )

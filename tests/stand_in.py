@@ -369,7 +369,8 @@ class StrictArray:
     def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
         plain = (StrictArray, np.ndarray, np.generic, bool, int, float, complex, list)
         values = inputs[::2] if method == "at" else inputs  # the second is an index
-        if ufunc.__name__ in NOT_UFUNCS or not all(isinstance(value, plain) for value in values):
+        numpys = getattr(np, ufunc.__name__, None) is ufunc and ufunc.__name__ not in NOT_UFUNCS
+        if not numpys or not all(isinstance(value, plain) for value in values):
             return NotImplemented
         if method == "at":
             target, index, value = inputs
@@ -534,7 +535,7 @@ class Strict(Device):
     available = 2**30  # bytes
 
     def __init__(self):
-        self.array_type, self.module = StrictArray, Module()
+        self.array_type, self.module, self.files = StrictArray, Module(), (__file__,)
         sys.modules[self.module.__name__] = self.module
 
     def send(self, array):

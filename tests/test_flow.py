@@ -494,6 +494,51 @@ def test_data_and_parameters_on_two_devices_are_refused_by_name(device):
 
 
 @dataclass(frozen=True)
+class HostBoundPrior(Normal):
+    """What no prior may do."""
+
+    def log_prob(self, params, z):
+        return np.zeros(len(z)) - 0.5 * anp.sum(z * z, axis=1)
+
+    def sample(self, params, rng, n, dtype=np.float64):
+        return rng.standard_normal((n, *self.event_shape), dtype) * np.ones(self.event_shape)
+
+
+@dataclass(frozen=True)
+class HostSampler(Normal):
+    def sample(self, params, rng, n, dtype=np.float64):
+        return np.zeros((n, *self.event_shape), dtype)
+
+
+def test_a_prior_that_makes_numpy_arrays_is_named(device):
+    x = np.random.default_rng(0).standard_normal((6, 2))
+    for prior, methods in ((HostBoundPrior(2), ("log_prob", "sample")), (HostSampler(2), ("sample",))):
+        flow = Flow(Affine(), prior)
+        params, x_there = to_device((flow.init(np.random.default_rng(0), x), x), device.name)
+        calls = {"log_prob": (x_there,), "sample": (np.random.default_rng(0), 3)}
+        for method in methods:
+            sentence = f"prior \\({type(prior).__name__}\\): expected {method} to compute on {device} alone"
+            with pytest.raises(InputError, match=sentence):
+                getattr(flow, method)(params, *calls[method])
+
+
+def test_a_function_that_the_device_has_not_is_told(device):
+    @dataclass(frozen=True)
+    class Exotic(Affine):
+        def forward(self, params, x):
+            return x, np.nanmedian(x, axis=1)
+
+    flow = Flow(Exotic(), Normal(2))
+    x = np.random.default_rng(0).standard_normal((6, 2))
+    params, x = to_device((flow.init(np.random.default_rng(0), x), x), device.name)
+    if device.exact:  # a GPU may have it
+        with pytest.raises(
+            InputError, match=r"layer \(Exotic\): .*nanmedian.*a function has to be one that CuPy has"
+        ):
+            flow.log_prob(params, x)
+
+
+@dataclass(frozen=True)
 class HostBound(Layer):
     """What no layer may do: it makes an array on the host on its way, or for its log-det alone."""
 

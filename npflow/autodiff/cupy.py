@@ -266,17 +266,14 @@ def _einsum_vjp(argnum, ans, operands, kwargs):
 
     def of_string(g):
         subscripts, output, _ = np.parse_einsum_input(*operands)
-        number = argnum - 1
-        wanted, *others = subscripts.split(",")[number : number + 1] + (
-            subscripts.split(",")[:number] + subscripts.split(",")[number + 1 :]
-        )
-        arrays = operands[1 : 1 + number] + operands[2 + number :]
+        others, arrays = subscripts.split(","), list(operands[1:])
+        wanted, _ = others.pop(argnum - 1), arrays.pop(argnum - 1)
         # What is summed within this operand alone is, in its gradient, spread: a product with ones.
         alone = [axis for axis, letter in enumerate(wanted) if letter not in output + "".join(others)]
         if alone:
             others = ["".join(wanted[axis] for axis in alone), *others]
             shape = tuple(np.shape(target)[axis] for axis in alone)
-            arrays = (np.ones_like(target, shape=shape, dtype=float), *arrays)
+            arrays = [np.ones_like(target, shape=shape, dtype=float), *arrays]
         call = ",".join([output, *others]) + "->" + wanted
         return unbroadcast(np.einsum(call, g, *arrays), target_meta)
 

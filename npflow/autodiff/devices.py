@@ -8,6 +8,8 @@ numbers, SciPy's functions, memory. Nothing here imports CuPy before a device is
 import functools
 import importlib
 import math
+from pathlib import Path
+from threading import RLock
 
 import numpy as np
 from autograd.tracer import getval
@@ -34,9 +36,11 @@ class Device:
         What a program's source calls the module.
     exact : bool
         Whether a product of the same numbers is the same to the bit wherever in memory they lie.
+    files : tuple of str
+        What the files of its code begin with: a line there is nobody's own.
     """
 
-    name, alias, exact = "", "", True
+    name, alias, exact, files = "", "", True, ()
     array_type = module = None
 
     def send(self, array):
@@ -111,7 +115,9 @@ class Cuda(Device):
     def __init__(self):
         try:
             import cupy
-        except ImportError as error:
+
+            self.array_type, self.module = cupy.ndarray, cupy  # a folder of this name has no ndarray
+        except (ImportError, AttributeError) as error:
             raise InputError(
                 f"expected CuPy for the device 'cuda', got none ({error}): pip install 'npflow[cuda12]', or "
                 "'npflow[cuda13]' where the driver is one for CUDA 13"
@@ -125,7 +131,9 @@ class Cuda(Device):
                 f"expected a GPU for the device 'cuda', CuPy {cupy.__version__} found {found}; see `nvidia-smi`, and "
                 "install an NVIDIA driver for CUDA 12 or 13"
             )
-        self.array_type, self.module = cupy.ndarray, cupy
+        self.files = tuple(
+            f"{Path(cupy.__file__).parents[1].as_posix()}/{name}/" for name in ("cupy", "cupyx")
+        )
 
     def send(self, array):
         return self.module.asarray(array)
@@ -150,6 +158,7 @@ class Cuda(Device):
 HOST = Host()
 MAKERS = {"cpu": Host, "cuda": Cuda}
 DEVICES = {np.ndarray: HOST}  # those in use, by the type of their arrays
+LOCK = RLock()
 
 
 def device(name):
@@ -161,14 +170,16 @@ def device(name):
         If there is none of that name, no CuPy or no GPU; it says what to install.
     """
     if not isinstance(name, str) or name not in MAKERS:
-        raise InputError(f"expected a device among {', '.join(map(repr, MAKERS))}, got {name!r}")
-    for used in DEVICES.values():
-        if used.name == name:
-            return used
-    made = MAKERS[name]()
-    register(made.module)
-    DEVICES[made.array_type] = made
-    return made
+        got = repr(name) if isinstance(name, (str, int, type(None))) else f"a {type(name).__name__}"
+        raise InputError(f"expected a device among {', '.join(map(repr, MAKERS))}, got {got}")
+    with LOCK:
+        for used in DEVICES.values():
+            if used.name == name:
+                return used
+        made = MAKERS[name]()
+        register(made.module)
+        DEVICES[made.array_type] = made
+        return made
 
 
 def is_array(value):
@@ -223,7 +234,7 @@ def to_device(arrays, name):
     Parameters
     ----------
     arrays : ndarray or tree of ndarray
-        Parameters, data. What is there already is not copied.
+        Parameters, data; numbers count as arrays without axes. What is there already is not copied.
     name : {"cuda", "cpu"}
         The GPU that is CuPy's current one, or the host.
 
@@ -235,17 +246,25 @@ def to_device(arrays, name):
     Raises
     ------
     InputError
-        If there is no CuPy or no GPU: it says what to install.
+        If there is no CuPy or no GPU: it says what to install. If there is something that is no array.
     """
     there = device(name)
 
-    def move(_, leaf):
+    def move(path, leaf):
         here = _device_of_type(type(leaf))
-        if here is None and isinstance(leaf, np.generic):
+        if here is None and isinstance(leaf, np.generic | bool | int | float | complex):
             here, leaf = HOST, np.asarray(leaf)
-        return leaf if here in (None, there) else there.send(here.fetch(leaf))
+        if here is None or leaf.dtype.kind not in "biufc":
+            place = f" at {path!r}" if path else ""
+            raise InputError(f"expected arrays of numbers to move to {there}, got a {_kind_of(leaf)}{place}")
+        return leaf if here is there else there.send(here.fetch(leaf))
 
     return tree.build(move, arrays)
+
+
+def _kind_of(leaf):
+    name = type(leaf).__name__
+    return f"{name} of dtype {leaf.dtype}" if hasattr(leaf, "dtype") else name
 
 
 def to_host(arrays):
@@ -257,11 +276,18 @@ def constant(values, like):
     """Fixed values, such as a mask or a permutation, as an array where `like` lives.
 
     On a device an array is sent when it is first asked for, and then kept: no step waits for it.
+
+    Parameters
+    ----------
+    values : array_like
+    like : ndarray
+        An array that says where.
     """
     there = device_of(like)
-    if there is HOST:
+    if is_array(values) and device_of(values) is there:
         return values
-    return _sent(there, values.shape, values.dtype, values.tobytes())
+    values = on_host(values)
+    return values if there is HOST else _sent(there, values.shape, values.dtype, values.tobytes())
 
 
 @functools.lru_cache(maxsize=256)
@@ -270,5 +296,32 @@ def _sent(there, shape, dtype, content):
 
 
 def scipy_function(name, like):
-    """SciPy's function of a name, such as ``"special.ndtri"``, or its counterpart where `like` lives."""
-    return device_of(like).scipy(name)
+    """SciPy's function of a name, or its counterpart in CuPy, for arrays that live where `like` lives.
+
+    It knows nothing of autograd: a layer takes it within a primitive, which has a derivative.
+
+    Parameters
+    ----------
+    name : str
+        The function's module and name, such as ``"special.ndtri"`` or ``"linalg.solve_triangular"``.
+    like : ndarray
+
+    Raises
+    ------
+    InputError
+        If there is no function of that name.
+
+    Examples
+    --------
+    >>> from autograd.extend import defvjp, primitive
+    >>> expit = primitive(lambda x: scipy_function("special.expit", like=x)(x))
+    >>> defvjp(expit, lambda y, x: lambda g: g * y * (1 - y))
+    >>> expit(np.zeros(2))
+    array([0.5, 0.5])
+    """
+    try:
+        return device_of(like).scipy(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"expected a function of SciPy's that {device_of(like)} has too, such as 'special.ndtri', got {name!r} ({error})"
+        ) from error

@@ -108,7 +108,7 @@ class Layout:
     """
 
     def __init__(self, tree):
-        leaves, offset, dtypes = [], 0, {}
+        leaves, offset, dtypes, array = [], 0, {}, 0.0
         for path, leaf in items(tree):
             array = _array(leaf)
             if array.dtype.kind not in "fiub":
@@ -127,8 +127,8 @@ class Layout:
         self.leaves, self.size = tuple(leaves), offset
         self.nesting = build(lambda path, leaf: None, tree)
         self.dtype = next(iter(dtypes), np.dtype(np.float64))
-        first = next((getval(leaf) for _, leaf in items(tree) if is_trained(leaf)), 0.0)
-        self.blank = np.empty_like(first, shape=(0,))  # of the kind, and so where, the trained arrays are
+        # No number of the vector's dtype, of the kind of the tree's arrays, and so where they live.
+        self.blank = np.empty_like(getval(array), self.dtype, shape=(0,))
 
     def pack(self, tree, out=None):
         """The trained leaves of a tree of this layout as one vector, written to `out` where it is given.

@@ -1,9 +1,10 @@
 """Checkpoints: arrays and a JSON description in one `.npz`, replaced whole or not at all.
 
 The file is NumPy's own `.npz` and is read with ``allow_pickle=False``: nothing in it is ever executed.
-It knows no device: what was saved on one is loaded on the host, and a run goes on on any. Its entry ``description`` is a JSON text, from which the architecture itself is rebuilt. A save writes
+Its entry ``description`` is a JSON text, from which the architecture itself is rebuilt. A save writes
 another file beside the old one, flushes it to the disk and renames it over the old one, so that at every
-instant one of the two is there, whole.
+instant one of the two is there, whole. It knows no device: what was saved on one is loaded on the host, and
+a run goes on on any.
 """
 
 import json

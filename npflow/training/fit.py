@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 
 import numpy as np
 
-from npflow.autodiff import value_and_grad
+from npflow.autodiff import tree, value_and_grad
 from npflow.autodiff.batches import PlainGradient, ProgramGradient
 from npflow.autodiff.devices import HOST, device_of
 from npflow.autodiff.devices import device as named_device
@@ -122,7 +122,12 @@ def fit(
     optimizer = Adam() if optimizer is None else optimizer
     if not isinstance(optimizer, Adam):
         raise InputError(f"expected an optimizer such as Adam(1e-3), got {optimizer!r}")
-    device = device_of(params) if device is None else named_device(device)
+    # A tree without arrays lives nowhere; the data does.
+    device = (
+        device_of((params, x) if not any(tree.items(params)) else params)
+        if device is None
+        else named_device(device)
+    )
 
     run = Run.start(flow, params, device, len(x), rng, optimizer, average, batch_size)
     if checkpoint is not None:
@@ -201,17 +206,18 @@ def settings_of(flow, optimizer, batch_size, clip_norm, average, x, validation):
 def step_loss(loss_of, run, x, gradient):
     """The loss of the rows `x`, its gradient in `gradient`; where no program can be made, what to do then."""
     try:
-        return loss_of(x, gradient)
-    except InputError as error:
-        if isinstance(loss_of, PlainGradient):
-            raise
-        run.flow.nll(run.params, x)  # an error of the flow's own is raised here, as it is
         try:
-            value_and_grad(run.flow.nll)(run.params, x)
-        except Exception:
-            raise error from None  # without a program it would not run either
-        sentence = f"{error.sentence}; fit(..., record=False) runs it without a program"
-        raise InputError(sentence, error.place) from error
+            return loss_of(x, gradient)
+        except InputError as error:
+            if isinstance(loss_of, PlainGradient):
+                raise
+            run.flow.nll(run.params, x)  # an error of the flow's own is raised here, as it is
+            try:
+                value_and_grad(run.flow.nll)(run.params, x)
+            except Exception:
+                raise error from None  # without a program it would not run either
+            sentence = f"{error.sentence}; fit(..., record=False) runs it without a program"
+            raise InputError(sentence, error.place) from error
     except TypeError as error:
         raise host_bound(run.flow, run.params, x) or error from None
 
@@ -225,6 +231,8 @@ def euclidean_norm(vector):
         norm = float(np.linalg.norm(vector))
         return norm if np.isfinite(norm) or not np.isfinite(vector).all() else float(scaled_norm(vector))
     norm = np.linalg.norm(vector).astype(np.float64)
+    if not vector.size:
+        return norm
     return np.where(np.isfinite(norm), norm, scaled_norm(vector))
 
 

@@ -51,7 +51,7 @@ class Run:
         """A run on a device that has not made a step; `rows` is how many rows its data has."""
         home, params = device_of(params), to_device(params, device.name)
         layout = Layout(params)
-        vector = layout.pack(params)
+        vector = to_device(layout.pack(params), device.name)  # a tree without arrays says no device
         return cls(
             flow=flow,
             device=device,

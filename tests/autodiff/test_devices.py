@@ -79,12 +79,6 @@ def test_numpys_scalars_become_arrays_without_axes(any_device):
     assert all(leaf.shape == () for leaf in leaves(got))
 
 
-def test_leaves_that_are_no_arrays_are_left_as_they_are(any_device):
-    odd = {"none": None, "number": 2.5, "text": "relu", "function": len}
-    got = devices.to_device(odd, any_device.name)
-    assert all(got[key] is odd[key] for key in odd)
-
-
 def test_an_array_of_one_device_goes_to_another_over_the_host(monkeypatch):
     class Other(stand_in.StrictArray):
         __slots__ = ()
@@ -166,10 +160,10 @@ def test_arrays_are_told_from_other_values(any_device):
 
 
 def test_an_unknown_device_is_refused_with_the_choices():
-    for name in ("gpu", None, 0, ["cuda"]):
+    for name, got in (("gpu", "'gpu'"), (None, "None"), (0, "0"), (["cuda"], "a list")):
         with pytest.raises(InputError, match="expected a device among 'cpu', 'cuda'") as caught:
             devices.device(name)
-        assert repr(name) in str(caught.value)
+        assert str(caught.value).endswith(f"got {got}")
     with pytest.raises(InputError, match="got 'gpu'"):
         devices.to_device(np.ones(3), "gpu")
 
@@ -312,8 +306,8 @@ def fake_cupy(monkeypatch):
     """A module `cupy` that notes what is called, with one GPU."""
     called = Called()
     cupy = types.ModuleType("cupy")
-    cupy.__version__, cupy.called = "14.9", called
-    cupy.ndarray = type("ndarray", (), {"__module__": "cupy"})
+    cupy.__version__, cupy.called, cupy.__file__ = "14.9", called, "/somewhere/cupy/__init__.py"
+    cupy.ndarray = type("ndarray", (), {"__module__": "cupy", "dtype": np.dtype(float)})
     cupy.asarray, cupy.asnumpy, cupy.empty = map(called.of, ("asarray", "asnumpy", "empty"))
     cupy.random = types.SimpleNamespace(default_rng=called.of("default_rng"))
     runtime = types.SimpleNamespace(getDeviceCount=lambda: 1, memGetInfo=lambda: (1000, 8000))
@@ -382,3 +376,35 @@ def test_an_array_made_with_cupy_itself_lives_on_cuda(monkeypatch, fake_cupy):
     assert devices.DEVICES[fake_cupy.ndarray] is devices.device("cuda")
     assert devices.to_device(array, "cuda") is array
     assert devices.to_host(array) == "asnumpy"
+
+
+def test_what_is_no_array_is_refused_with_its_place(any_device):
+    for thing, got in (
+        (None, "a NoneType"),
+        ("text", "a str"),
+        (np.array([None]), "a ndarray of dtype object"),
+    ):
+        with pytest.raises(
+            InputError, match=f"expected arrays of numbers to move to {any_device}, got {got} at 'a/0'"
+        ):
+            devices.to_device({"a": [thing]}, any_device.name)
+    assert_agrees(
+        any_device, devices.to_device([1.5, True], any_device.name), [np.array(1.5), np.array(True)]
+    )
+
+
+def test_a_constant_may_be_given_as_a_list_or_a_number(any_device):
+    like = any_device.send(np.ones(2))
+    assert_agrees(any_device, devices.constant([1.0, 0.0], like), np.array([1.0, 0.0]))
+    assert_agrees(any_device, devices.constant(2, like), np.array(2))
+    assert devices.constant(like, like) is like
+    assert_agrees(devices.HOST, devices.constant(like, np.ones(1)), np.ones(2))
+
+
+def test_a_function_that_is_not_there_is_refused_with_an_example(any_device):
+    like = any_device.send(np.ones(2))
+    for name in ("ndtri", "special.nothing", "nothing.at_all", ""):
+        with pytest.raises(
+            InputError, match=f"expected a function of SciPy's that {any_device} has too.*got '{name}'"
+        ):
+            devices.scipy_function(name, like)

@@ -95,9 +95,12 @@ def test_on_a_device_it_is_the_hosts_program_with_the_hosts_results_and_sends_no
     params, x = moved(flow, rng, np.float32), rows(flow, rng, 12, np.float32)
     there = to_device((params, x), device.name)
     on_host, on_device = record(flow.nll, params, x), record(flow.nll, *there)
-    assert f"import {device.alias}" in on_device.source
-    assert "np." not in on_device.source.split("def forward")[1]
-    assert (on_device.lines, on_device.peak_bytes) == (on_host.lines, on_host.peak_bytes)
+    source = on_device.source.replace(f"import {device.alias}\n", "import numpy as np\n")
+    assert source != on_device.source
+    assert "np." not in on_device.source
+    if device.exact:  # a GPU's results may lie in memory in another order
+        assert source.replace(f"{device.alias}.", "np.") == on_host.source
+        assert (on_device.lines, on_device.peak_bytes) == (on_host.lines, on_host.peak_bytes)
     parameters, data = on_device.read(*there)
     workspace = on_device.take_workspace()
     with stand_in.counted() as transfers:

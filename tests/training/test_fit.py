@@ -6,10 +6,12 @@ import threading
 from dataclasses import dataclass
 from inspect import getsourcelines
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
 import stand_in
 from agreement import assert_agrees
+from autograd.tracer import getval
 from kill_and_resume import killed_and_left_alone, same_bits
 
 import npflow
@@ -17,7 +19,7 @@ from npflow import Flow, InputError, NonFiniteError, fit, load, to_device
 from npflow.autodiff import Layout, batches, tree
 from npflow.autodiff.devices import HOST
 from npflow.autodiff.devices import device as named_device
-from npflow.layers import ActNorm, Affine, AffineCoupling, Chain, Conv1x1, Layer, Permutation
+from npflow.layers import ActNorm, Affine, AffineCoupling, Chain, Conv1x1, Layer, Permutation, Reverse
 from npflow.models import glow
 from npflow.networks import MLP
 from npflow.priors import GaussianMixture, Normal
@@ -876,6 +878,38 @@ def test_a_layer_that_makes_numpy_arrays_is_named():
         fit(flow, params, x, rng=np.random.default_rng(0), steps=2, device="strict", progress=False)
 
 
+def test_a_layer_that_converts_its_input_is_named_with_and_without_a_program():
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    flow, params = flow_and_params(x, Chain([ActNorm(), Converting()]))
+    for record in (True, False):
+        with pytest.raises(
+            InputError, match=r"layer/1 \(Converting\): expected .* alone.*Implicit conversion"
+        ):
+            fit(
+                flow,
+                params,
+                x,
+                rng=np.random.default_rng(0),
+                steps=2,
+                device="strict",
+                record=record,
+                progress=False,
+            )
+
+
+@pytest.mark.parametrize("layer", [Reverse(), Permutation()], ids=repr)
+@pytest.mark.parametrize("record", [True, False])
+def test_a_flow_that_trains_nothing_runs_on_a_device(layer, record, device):
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    flow, params = flow_and_params(x, Chain([layer]))
+    options = {"steps": 3, "average": 0.9, "record": record, "progress": False}
+    expected = fit(flow, params, x, rng=np.random.default_rng(0), **options)
+    there = to_device((params, x), device.name)
+    for arguments, device_name in (((params, x), device.name), (there, None)):
+        _, history = fit(flow, *arguments, rng=np.random.default_rng(0), device=device_name, **options)
+        np.testing.assert_allclose(history.loss, expected[1].loss, rtol=1e-12)
+
+
 def test_a_device_that_is_not_there_is_said_before_any_work(x):
     with pytest.raises(InputError, match="expected a device among 'cpu', 'cuda'"):
         run(x, device="gpu")
@@ -892,6 +926,16 @@ class HostBound(Layer):
 
 
 @dataclass(frozen=True)
+class Converting(Layer):
+    """What only works on the host: it asks for NumPy's array itself."""
+
+    def forward(self, params, x):
+        return x + 0.0 * float(np.asarray(getval(x)).sum()), anp.zeros_like(x, shape=(len(x),))
+
+    inverse = forward
+
+
+@dataclass(frozen=True)
 class Steep(Layer):
     """A layer whose value is finite where its derivative is not."""
 
@@ -899,8 +943,6 @@ class Steep(Layer):
         return {"scale": np.ones(2, x.dtype)}
 
     def forward(self, params, x):
-        import autograd.numpy as anp
-
         y = x * params["scale"]
         return y * 1e-25, anp.sum(anp.sqrt(y - y), axis=1)
 

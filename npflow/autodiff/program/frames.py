@@ -15,6 +15,7 @@ from pathlib import Path
 
 import autograd
 
+from npflow.autodiff.devices import DEVICES
 from npflow.autodiff.program.tape import Place
 
 # The machinery's own files: npflow/autodiff, autograd, and what may call back from below.
@@ -29,8 +30,10 @@ RETURNED = {"forward": ("z", "log_det"), "inverse": ("x", "log_det")}  # by a la
 
 @functools.cache
 def is_code(filename):
-    """Whether a file holds code that is recorded, not what records it."""
-    return not Path(filename).as_posix().startswith(tuple(Path(path).as_posix() + "/" for path in HIDDEN))
+    """Whether a file holds code that is recorded, not what records it or computes."""
+    hidden = [Path(path).as_posix() + "/" for path in HIDDEN]
+    hidden += [start for device in DEVICES.values() for start in device.files]
+    return not Path(filename).as_posix().startswith(tuple(hidden))
 
 
 def frames_of_code(last):
