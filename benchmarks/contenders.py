@@ -42,18 +42,22 @@ class Contender:
     """
 
     name = module = version = finds_gpu = ""
-    gpu = None
+    gpu = latest = None
 
     def send(self, batch):
         """A batch of NumPy's, where the steps are made."""
         return batch
 
-    def prepare(self, batch):
-        """What comes once, before the first step."""
+    def prepare(self, batches):
+        """What comes once, before the first step; the batches are NumPy's."""
 
     def step(self, batch):
-        """A step, and its loss; on a GPU neither is waited for."""
+        """A step, which on a GPU is not waited for."""
         raise NotImplementedError
+
+    def loss(self):
+        """The loss of the last step."""
+        return float(self.latest)
 
     def wait(self):
         """Return when all steps so far have been made."""
@@ -66,50 +70,53 @@ class Npflow(Contender):
     """A step as `npflow.fit` makes it."""
 
     name = module = "npflow"
-    finds_gpu = "npflow.autodiff.devices.device('cuda')"
+    finds_gpu = "npflow.autodiff.devices.find_device('cuda')"
 
     def __init__(self, arrays, hidden, device):
         import npflow
-        from npflow.autodiff import Layout, devices
+        from npflow.autodiff import devices
         from npflow.autodiff.threads import one_blas_thread
-        from npflow.training import Adam
 
-        self.version, self.cupy = npflow.__version__, None
+        self.version, self.device = npflow.__version__, devices.find_device(device)
         if device == "cuda":
-            self.cupy = devices.device(device).module
+            self.cupy = self.device.module
             self.version += f" with CuPy {self.cupy.__version__}"
             self.gpu = self.cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
-        self.flow = glow(hidden)
-        self.to_device = lambda tree: npflow.to_device(tree, device)
-        start = self.to_device(parameters(self.flow, arrays))
-        layout = Layout(start)
-        self.vector = layout.pack(start)
-        self.params = layout.unpack(self.vector, start)
-        self.adam = Adam(RATE, BETA1, BETA2, EPSILON)
-        self.state = self.adam.init(self.vector)
-        self.gradient, self.step_number, self.loss = np.empty_like(self.vector), 0, None
+        self.flow, self.stepper = glow(hidden), None
+        self.start = parameters(self.flow, arrays)
         self.one_blas_thread = one_blas_thread()
         self.one_blas_thread.__enter__()  # as fit does, for as long as it runs
 
-    def send(self, batch):
-        return self.to_device(batch)
-
-    def prepare(self, batch):
+    def prepare(self, batches):
         from npflow.autodiff.batches import ProgramGradient
         from npflow.autodiff.threads import available_cores
+        from npflow.training import Adam
+        from npflow.training.data import Data
+        from npflow.training.run import Run
+        from npflow.training.stepper import Stepper
 
-        self.loss = ProgramGradient(self.flow.nll, self.params, available_cores())
-        self.loss(batch, out=self.gradient)
+        class InOrder(Run):
+            """A run that goes through the batches in the order in which all libraries do."""
+
+            def draw_order(self):
+                self.position = 0
+
+        x, adam = np.concatenate(batches), Adam(RATE, BETA1, BETA2, EPSILON)
+        rng, size = np.random.default_rng(0), len(batches[0])
+        run = InOrder.start(self.flow, self.start, self.device, len(x), rng, adam, None, size)
+        loss_of = ProgramGradient(self.flow.nll, run.params, available_cores())
+        loss_of(self.device.send(batches[0]), out=np.empty_like(run.vector))
+        self.stepper = Stepper(run, Data(x, self.device), loss_of)
 
     def step(self, batch):
-        self.step_number += 1
-        loss = self.loss(batch, out=self.gradient)
-        np.linalg.norm(self.gradient)  # fit looks at it at every step
-        self.adam.update(self.state, self.vector, self.gradient, self.step_number)
-        return loss
+        self.stepper.step()  # on the next batch, which is this one
+
+    def loss(self):
+        self.stepper.readings.read()
+        return self.stepper.run.history.loss[-1]
 
     def wait(self):
-        if self.cupy:
+        if self.gpu:
             self.cupy.cuda.Device().synchronize()
 
 
@@ -192,7 +199,7 @@ class Torch(Contender):
         loss = self.nll(batch)
         loss.backward()
         self.optimizer.step()
-        return loss.detach()
+        self.latest = loss.detach()
 
     def wait(self):
         if self.device == "cuda":
@@ -225,7 +232,7 @@ class Jax(Contender):
         }
         self.fixed = {path: array for path, array in arrays.items() if array.dtype != np.float32}
         zeros = lambda: jax.tree.map(jnp.zeros_like, self.params)
-        self.state, self.loss = (zeros(), zeros(), jnp.zeros((), jnp.float32)), None
+        self.state, self.latest = (zeros(), zeros(), jnp.zeros((), jnp.float32)), None
         self.jitted = jax.jit(self.training_step, donate_argnums=(0, 1))
 
     def nll(self, p, x):
@@ -270,15 +277,14 @@ class Jax(Contender):
         params = each(lambda p, m, v: p - rate * m / (jnp.sqrt(v) + floor), params, m, v)
         return params, (m, v, k), loss
 
-    def prepare(self, batch):
-        self.jitted.lower(self.params, self.state, batch).compile()
+    def prepare(self, batches):
+        self.jitted.lower(self.params, self.state, batches[0]).compile()
 
     def step(self, batch):
-        self.params, self.state, self.loss = self.jitted(self.params, self.state, batch)
-        return self.loss
+        self.params, self.state, self.latest = self.jitted(self.params, self.state, batch)
 
     def wait(self):
-        self.jax.block_until_ready(self.loss)
+        self.jax.block_until_ready(self.latest)
 
 
 CONTENDERS = {contender.__name__: contender for contender in (Npflow, Torch, TorchFused, Jax)}
@@ -321,12 +327,15 @@ def serve(name, file):
             contender = CONTENDERS[name](arrays, order["hidden"], order["device"])
             size = order["batch"]
             slices = [slice(number * size, (number + 1) * size) for number in range(BATCHES)]
-            batches = [contender.send(arrays["x"][rows].copy()) for rows in slices]
+            batches = [arrays["x"][rows].copy() for rows in slices]
             clock = time.perf_counter()
-            contender.prepare(batches[0])
+            contender.prepare(batches)
             contender.wait()
-            seconds = time.perf_counter() - clock
-            losses = [float(contender.step(batch)) for batch in batches]
+            seconds, losses = time.perf_counter() - clock, []
+            batches = list(map(contender.send, batches))
+            for batch in batches:
+                contender.step(batch)
+                losses.append(contender.loss())
             answer = {
                 "version": contender.version,
                 "gpu": contender.gpu,

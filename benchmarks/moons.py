@@ -1,7 +1,7 @@
 """A training step of a ten-step Glow on two moons: npflow beside PyTorch eager and jax.jit.
 
-The same model in each (`contenders.py`; couplings of 1-64-64-64-2), the same parameters, data and batches, float32, each
-step timed alone. How they are compared: `side_by_side.py`.
+The same model in each (`contenders.py`; couplings of 1-64-64-64-2), the same parameters, data and batches,
+float32, each step timed alone. How they are compared: `side_by_side.py`.
 
     pip install -e '.[benchmarks]'
     python benchmarks/moons.py --jax-python PATH/TO/A/PYTHON/WITH/JAX

@@ -1,4 +1,4 @@
-"""A training step of a wide ten-step Glow on two moons on a GPU: npflow through CuPy beside PyTorch eager, and the host.
+"""A training step of a wide ten-step Glow on two moons on a GPU: npflow beside PyTorch eager, and the host.
 
 The same model in each (`contenders.py`; couplings of 1-512-512-512-2), the same parameters, data and batches of 4096,
 float32 without TF32, which neither library takes by itself. Three columns: npflow on the GPU, PyTorch eager
@@ -48,7 +48,7 @@ def main():
     options = parser.parse_args()
     device, batch, hidden = options.device, options.batch, (options.hidden,) * 3
     try:
-        devices.device(device)
+        devices.find_device(device)
     except npflow.InputError as error:
         raise SystemExit(str(error)) from None
 

@@ -10,9 +10,10 @@ import numpy as onp
 from npflow.autodiff import Layout, tree
 from npflow.autodiff.chunks import map_rows
 from npflow.autodiff.devices import HOST, device_of, to_device, to_host
+from npflow.culprit import host_bound, not_on
 from npflow.description import Described
 from npflow.errors import InputError
-from npflow.layers import Chain, Inverse, Layer
+from npflow.layers import Layer
 from npflow.layers.layer import check_layer
 from npflow.priors import Prior
 from npflow.validation import check_count, check_rng, check_rows
@@ -122,7 +123,7 @@ class Flow(Described):
         there, place = device_of(params), f"prior ({type(self.prior).__name__})"
         try:
             z = self.prior.sample(params["prior"], there.generator(rng), n, dtype_of(params))
-        except TypeError as error:
+        except Exception as error:
             raise error if there is HOST else not_on(there, "sample", place, error) from None
         if device_of(z) is not there:
             raise not_on(there, "sample", place)
@@ -142,7 +143,9 @@ class Flow(Described):
         device_of({"params": params, "x" if direction == "forward" else "z": x})  # one, or its sentence
         try:
             return map_rows(method, params, x)
-        except TypeError as error:
+        except InputError:
+            raise
+        except Exception as error:
             raise host_bound(self, params, x, direction) or error from None
 
     def check(self, params, x=None, name="x"):
@@ -186,85 +189,3 @@ def expected_layout(flow):
     except Exception:
         return None
     return few if few.difference(more) is None else None
-
-
-def first_layer(is_wrong, layer, params, x, name="layer", direction="forward"):
-    """The name of the first layer, inside `layer`, that something is wrong with; None if nothing is.
-
-    Parameters
-    ----------
-    is_wrong : callable
-        `is_wrong(call) -> bool`, where `call()` gives the layer's output and its log-det.
-    layer : Layer
-        A chain is looked into, layer by layer, and so is an inverse.
-    params : tree
-        Its parameters.
-    x : ndarray, shape (n, ...)
-        What goes in.
-    name : str
-        What `layer` is called; the answer starts with it.
-    direction : {"forward", "inverse"}
-    """
-    if isinstance(layer, Inverse):
-        opposite = "inverse" if direction == "forward" else "forward"
-        return first_layer(is_wrong, layer.layer, params, x, name, opposite)
-    if not isinstance(layer, Chain):
-        wrong = is_wrong(lambda: getattr(layer, direction)(params, x))
-        return f"{name} ({type(layer).__name__})" if wrong else None
-    inner = list(enumerate(zip(layer.layers, params, strict=True)))
-    for index, (part, p) in inner if direction == "forward" else reversed(inner):
-        culprit = first_layer(is_wrong, part, p, x, f"{name}/{index}", direction)
-        if culprit:
-            return culprit
-        x, _ = getattr(part, direction)(p, x)
-    return None
-
-
-def first_non_finite(layer, params, x, name="layer"):
-    """The name of the first layer, inside `layer`, whose output or log-det is not finite; None if all are."""
-    is_wrong = lambda call: not all(bool(np.isfinite(array).all()) for array in call())
-    return first_layer(is_wrong, layer, params, x, name)
-
-
-def host_bound(flow, params, x, direction="forward"):
-    """The error that names what cannot compute on a device, where a TypeError came; None if it is another error.
-
-    A layer is named, or the prior, which makes arrays of NumPy's on its way or uses a function that the device has not.
-    """
-    there = device_of(x)
-    if there is HOST:
-        return None
-    try:
-        z, _ = getattr(flow.layer, direction)(*to_host((params["layer"], x)))
-        if direction == "forward":
-            flow.prior.log_prob(to_host(params["prior"]), z)
-    except Exception:  # it fails on the host too: the error is its own
-        return None
-    met = []  # what the device said
-
-    def is_bound(call):
-        try:
-            return any(device_of(array) is not there for array in call())
-        except TypeError as error:
-            met.append(error)
-            return True
-
-    place = first_layer(is_bound, flow.layer, params["layer"], x, direction=direction)
-    if place is not None:
-        return not_on(there, direction, place, *met)
-    if direction == "forward":
-        z, _ = flow.layer.forward(params["layer"], x)
-        if is_bound(lambda: [flow.prior.log_prob(params["prior"], z)]):
-            return not_on(there, "log_prob", f"prior ({type(flow.prior).__name__})", *met)
-    return None
-
-
-def not_on(there, method, place, error=None):
-    """The error that says that a method of what is at a place in a flow does not compute on a device alone."""
-    got = "an array of NumPy's back" if error is None else f"an error ({error})"
-    return InputError(
-        f"expected {method} to compute on {there} alone, where its input lives, got {got}: an array is made like another "
-        "there, np.zeros_like(x, shape=...), or sent once, npflow.autodiff.devices.constant(values, like=x), and a "
-        "function has to be one that CuPy has",
-        place,
-    )

@@ -3,7 +3,8 @@
 It holds its numbers on the host, and lets them be used as CuPy 14 lets its arrays be used: NumPy's functions
 reach it by dispatch (`__array_ufunc__`, `__array_function__`) if CuPy has them, with the keywords that CuPy has;
 it refuses implicit conversion, and arrays of NumPy's beside it; what NumPy gives as a scalar is an array
-without axes. Every transfer is counted. `tests/test_stand_in.py` holds the tables below against CuPy itself, where it
+without axes. Every transfer is counted. In two things it is stricter: CuPy sends a NumPy array that is an index at
+every call, and wraps an index that is out of bounds around; here both are errors. `tests/test_stand_in.py` holds the tables below against CuPy itself, where it
 is installed (no GPU is needed for that).
 
 Source: CuPy's user guide, "Differences between CuPy and NumPy", and what CuPy 14.2 answered.
@@ -132,6 +133,15 @@ CREATION = {
 }
 NOT_UFUNCS = {"isnat", "matvec", "spacing", "vecdot", "vecmat"}  # NumPy's ufuncs that CuPy has not
 UFUNC_OPTIONS = {"out", "where", "dtype", "casting"}
+# Which ufuncs have a method; the others' raise NotImplementedError.
+UFUNC_METHODS = {
+    "at": {"add", "maximum", "minimum"},
+    "reduce": {"add", "multiply"},
+    "accumulate": {"add", "multiply"},
+}
+AT_DTYPES = ("int32", "int64", "uint32", "uint64", "float16", "float32", "float64")
+# These want arrays where NumPy takes numbers too: which arguments.
+ARRAYS_ALONE = {"dot": 2, "inner": 2, "outer": 2, "tensordot": 2, "concatenate": 1, "stack": 1}
 COMPARISONS = {np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal}
 # Where these may be given integers of the host's: shapes and axes.
 SHAPES_AND_AXES = {"broadcast_to": 1, "reshape": 1, "tensordot": 2, "transpose": 1}
@@ -205,6 +215,20 @@ def counted():
 
 # ---------------------------------------------------------------- the array
 
+# How the result of a ufunc lies in memory: rows first, whatever order the arguments lie in. NumPy keeps theirs.
+ORDER = "C"
+
+
+@contextmanager
+def numpys_order():
+    """While it is open, results lie in memory as NumPy's do: what is added up later is added in the same order."""
+    global ORDER
+    ORDER = "K"
+    try:
+        yield
+    finally:
+        ORDER = "C"
+
 
 def unwrap(argument, place="an argument"):
     """What NumPy is given in the place of an argument; arrays of its own are refused."""
@@ -263,6 +287,12 @@ def check_arguments(name, text, args, kwargs):
 def call(name, function, args, kwargs):
     """A function of NumPy's, as CuPy's of the same name."""
     bound = check_arguments(name, FUNCTIONS[name], args, kwargs)
+    for arg in args[: ARRAYS_ALONE.get(name, 0)]:
+        for one in arg if isinstance(arg, (list, tuple)) else [arg]:
+            if not isinstance(one, (StrictArray, np.ndarray)):
+                raise TypeError(
+                    f"an argument of {name} has incorrect type (expected ndarray, got {type(one).__name__})"
+                )
     if name == "take":
         check_inside(bound["indices"], np.shape(bound["a"]), bound.get("axis"))
     if name == "nonzero":
@@ -304,7 +334,9 @@ def call_ufunc(ufunc, method, inputs, kwargs):
     result = getattr(ufunc, method)(
         *(unwrap(value, f"an argument of {ufunc.__name__}") for value in inputs), **options
     )
-    return wrap(result) if out is None else out
+    if out is not None:
+        return out
+    return wrap(np.asarray(result, order=ORDER))
 
 
 def check_inside(indices, shape, axis):
@@ -357,6 +389,8 @@ class StrictArray:
         for name in ("shape", "ndim", "size", "dtype", "strides", "nbytes", "itemsize", "flags")
     )
     T = property(lambda self: StrictArray(self.host.T))
+    real = property(lambda self: StrictArray(self.host.real))
+    imag = property(lambda self: StrictArray(self.host.imag))
     base = property(lambda self: None if self.host.base is None else StrictArray(self.host.base))
 
     # Dispatch.
@@ -372,8 +406,12 @@ class StrictArray:
         numpys = getattr(np, ufunc.__name__, None) is ufunc and ufunc.__name__ not in NOT_UFUNCS
         if not numpys or not all(isinstance(value, plain) for value in values):
             return NotImplemented
+        if method in UFUNC_METHODS and ufunc.__name__ not in UFUNC_METHODS[method]:
+            raise NotImplementedError(f"`{method}` is not supported for {ufunc.__name__}")
         if method == "at":
             target, index, value = inputs
+            if target.dtype.name not in AT_DTYPES:
+                raise TypeError(f"cupy.{ufunc.__name__}.at only supports {', '.join(AT_DTYPES)}")
             ufunc.at(
                 target.host,
                 unwrap_index(index, target.shape),

@@ -22,6 +22,7 @@ LEVELS = [
     {"autodiff"},
     {"networks", "priors"},
     {"layers"},
+    {"culprit"},
     {"flow"},
     {"models", "training", "plots", "verify", "datasets"},
     {"cli", "__main__", ""},

@@ -40,7 +40,7 @@ def of_cupy(shape, dtype=np.float32):
 @pytest.fixture(params=[strict, of_cupy], ids=["strict", "cupy"])
 def make(request):
     """What makes an array, the stand-in's or CuPy's."""
-    devices.device("strict")  # autograd knows its arrays from here on
+    devices.find_device("strict")  # autograd knows its arrays from here on
     request.param(())  # skip where there is none
     return request.param
 

@@ -48,7 +48,7 @@ def map_rows(fun, params, x):
         return fun(params, x)
     with one_blas_thread():
         first = fun(params, x[:rows])
-        result = np.empty_like(first, shape=(len(x), *first.shape[1:]))
+        result = np.empty_like(first, shape=(len(x), *first.shape[1:]), order="C")
         result[:rows] = first
         starts = range(rows, len(x) - rows + 1, rows)
         worth = len(starts) >= WORTH_RECORDING

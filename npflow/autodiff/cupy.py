@@ -11,8 +11,8 @@ CuPy's arrays answer NumPy's functions, so most of what autograd does reaches th
 derivatives that make a NumPy array on the way (`sum` adds its gradient to zeros), and a few functions that insist
 on NumPy's arrays. They are written again here, with the same arithmetic in the same order: on NumPy's
 arrays they give what autograd's own give, to the bit and in the same dtype. Nothing is changed before `register`.
-What still makes arrays on the host: the derivatives of `numpy.gradient`, and of `cholesky`, `eigh`, `svd`
-and `pinv` in `numpy.linalg`, and a list of arrays and numbers: CuPy refuses them with a TypeError.
+What still makes arrays on the host: the derivatives of `numpy.gradient` and `numpy.partition`, and of `cholesky`,
+`eigh`, `svd` and `pinv` in `numpy.linalg`, and a list of arrays and numbers: CuPy refuses them with a TypeError.
 
 This module needs autograd and NumPy alone, and knows nothing of npflow: it can be lifted out.
 """
@@ -92,7 +92,7 @@ def replace_derivatives():
 # ---------------------------------------------------------------- functions that insist on NumPy's arrays
 
 
-def _on_host(value):
+def _is_numpys(value):
     return isinstance(value, (onp.ndarray, onp.generic)) or onp.isscalar(value)
 
 
@@ -105,7 +105,7 @@ def concatenate_args(axis, *args):
 @primitive
 def _array_from_scalar_or_array(array_args, array_kwargs, scalar):
     """`numpy.array` of one array."""
-    if _on_host(getval(scalar)):
+    if _is_numpys(getval(scalar)):
         return onp.array(scalar, *array_args, **array_kwargs)
     return _formed(scalar, *array_args, **array_kwargs)
 
@@ -113,7 +113,7 @@ def _array_from_scalar_or_array(array_args, array_kwargs, scalar):
 @primitive
 def array_from_args(array_args, array_kwargs, *args):
     """`numpy.array` of a list of arrays."""
-    if all(map(_on_host, args)):
+    if all(map(_is_numpys, args)):
         return onp.array(args, *array_args, **array_kwargs)
     return _formed(onp.stack(args), *array_args, **array_kwargs)
 
@@ -245,19 +245,19 @@ def _dot_adjoint_1(A, G, ndim, dtype):
     return out.astype(dtype, copy=False)
 
 
-def _array(x, g):
-    """A number that stands where an array may, as an array where `g` lives."""
-    return x if hasattr(x, "ndim") else onp.full_like(getval(g), x, shape=(), dtype=onp.asarray(x).dtype)
+def _array(x):
+    """A number that stands where an array may, as an array; NumPy's dot takes one, CuPy's does not."""
+    return x if hasattr(x, "ndim") else onp.asarray(x)
 
 
 def _dot_vjp_0(ans, A, B):
     ndim, dtype = np.ndim(A), np.result_type(A)
-    return lambda g: match_complex(A, _dot_adjoint_0(_array(B, g), g, ndim, dtype))
+    return lambda g: match_complex(A, _dot_adjoint_0(_array(B), g, ndim, dtype))
 
 
 def _dot_vjp_1(ans, A, B):
     ndim, dtype = np.ndim(B), np.result_type(B)
-    return lambda g: match_complex(B, _dot_adjoint_1(_array(A, g), g, ndim, dtype))
+    return lambda g: match_complex(B, _dot_adjoint_1(_array(A), g, ndim, dtype))
 
 
 def _einsum_vjp(argnum, ans, operands, kwargs):
@@ -312,16 +312,12 @@ def _shifted_eye(x, offset):
     return np.tril(np.triu(ones, offset), offset)
 
 
-def _order_vjp(argument_order):
-    """The gradient of a function that puts numbers into another order, which `argument_order` gives."""
-
-    def maker(ans, x, *args, **kwargs):
-        if x.ndim > 1:
-            raise NotImplementedError("Gradient of an order not implemented for multi-dimensional arrays.")
-        permutation = argument_order(x, *args, **kwargs)
-        return lambda g: g[np.argsort(permutation)]
-
-    return maker
+def _sort_vjp(ans, x, axis=-1, kind=None, order=None):
+    if x.ndim > 1:
+        raise NotImplementedError("Gradient of sort not implemented for multi-dimensional arrays.")
+    options = {"kind": kind, "order": order} if kind or order else {}
+    permutation = np.argsort(x, axis, **options)
+    return lambda g: g[np.argsort(permutation)]
 
 
 @primitive
@@ -333,7 +329,9 @@ def _scatter(g, index, space):
 
 
 def _add_at(array, index, g):
-    onp.add.at(array, index, g)
+    parts = [(array.real, g.real), (array.imag, g.imag)] if array.dtype.kind == "c" else [(array, g)]
+    for part, added in parts:  # CuPy adds real numbers alone
+        onp.add.at(part, index, added)
     return array
 
 
@@ -357,8 +355,7 @@ DERIVATIVES = {
         lambda ans, x, y: unbroadcast_f(y, lambda g: g * np.log(replace_zero(x, 1.0)) * ans),
     ),
     np.trace: (_trace_vjp,),
-    np.sort: (_order_vjp(np.argsort),),
-    np.partition: (_order_vjp(np.argpartition),),
+    np.sort: (_sort_vjp,),
     func(ArrayBox.__getitem__): (lambda ans, x, index: lambda g: _scatter(g, index, vspace(x)),),
     # Of the functions of this module; the adjoints of a product are products again.
     make_diagonal: (lambda ans, D, *axes, **named: lambda g: np.diagonal(g, *axes, **named),),

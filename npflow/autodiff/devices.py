@@ -1,15 +1,17 @@
-"""Where arrays live: on the host, or on a GPU through CuPy. The one place that knows the difference.
+"""Where arrays live: on the host, or on a GPU through CuPy. The one place that chooses.
 
 Layers never name a device: NumPy's functions reach an array wherever it lives, and what is made beside it is made
 like it (`np.ones_like(x, shape=...)`). What dispatch cannot do, a `Device` does: send and fetch, random
-numbers, SciPy's functions, memory. Nothing here imports CuPy before a device is asked for.
+numbers, SciPy's functions, memory. (Where the host is better served otherwise, by chunks that fit its cache or a look
+at a number, `device_of(x) is HOST` is asked.) Nothing here imports CuPy before a device is asked for.
 """
 
-import functools
+import hashlib
 import importlib
 import math
+from collections import OrderedDict
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock
 
 import numpy as np
 from autograd.tracer import getval
@@ -58,6 +60,10 @@ class Device:
     def scipy(self, name):
         """The function for arrays from here that SciPy has under this name, such as ``"linalg.solve_triangular"``."""
         raise NotImplementedError
+
+    def queue(self):
+        """What works off the calls that are made now, in their order: a GPU and its stream; None on the host."""
+        return None
 
     def free_bytes(self):
         """How much memory can be had."""
@@ -142,7 +148,12 @@ class Cuda(Device):
         return self.module.asnumpy(array)
 
     def generator(self, rng):
-        return self.module.random.default_rng(int(rng.integers(2**63)))
+        # Philox, as NumPy's own counter-based generator: CuPy's default takes long to start. 32 bits are what it uses.
+        random = self.module.random
+        return random.Generator(random.Philox4x3210(int(rng.integers(2**32))))
+
+    def queue(self):
+        return self.module.cuda.runtime.getDevice(), self.module.cuda.get_current_stream().ptr
 
     def scipy(self, name):
         module, _, function = name.rpartition(".")
@@ -161,7 +172,7 @@ DEVICES = {np.ndarray: HOST}  # those in use, by the type of their arrays
 LOCK = RLock()
 
 
-def device(name):
+def find_device(name):
     """The device of a name.
 
     Raises
@@ -192,7 +203,7 @@ def as_array(value):
     return value if is_array(value) else np.asarray(value)
 
 
-def on_host(value):
+def fetch(value):
     """The numbers of an array, wherever it lives, or of a number, as an array of NumPy's."""
     there = _device_of_type(type(value)) or HOST
     return np.asarray(there.fetch(value))
@@ -202,7 +213,7 @@ def _device_of_type(kind):
     if kind in DEVICES:
         return DEVICES[kind]
     if kind.__module__.partition(".")[0] == "cupy" and kind.__name__ == "ndarray":
-        return device("cuda")  # an array that was made with CuPy itself
+        return find_device("cuda")  # an array that was made with CuPy itself
     return HOST if issubclass(kind, np.ndarray) else None
 
 
@@ -248,11 +259,13 @@ def to_device(arrays, name):
     InputError
         If there is no CuPy or no GPU: it says what to install. If there is something that is no array.
     """
-    there = device(name)
+    there = find_device(name)
 
     def move(path, leaf):
         here = _device_of_type(type(leaf))
         if here is None and isinstance(leaf, np.generic | bool | int | float | complex):
+            if there is HOST:
+                return leaf
             here, leaf = HOST, np.asarray(leaf)
         if here is None or leaf.dtype.kind not in "biufc":
             place = f" at {path!r}" if path else ""
@@ -286,13 +299,30 @@ def constant(values, like):
     there = device_of(like)
     if is_array(values) and device_of(values) is there:
         return values
-    values = on_host(values)
-    return values if there is HOST else _sent(there, values.shape, values.dtype, values.tobytes())
+    values = fetch(values)
+    return values if there is HOST else CONSTANTS.get(there, values)
 
 
-@functools.lru_cache(maxsize=256)
-def _sent(there, shape, dtype, content):
-    return there.send(np.frombuffer(content, dtype).reshape(shape))
+class Constants:
+    """Arrays that were sent to a device, by their content: those used last, up to so many bytes."""
+
+    def __init__(self, most=2**28):
+        self.most, self.arrays, self.lock = most, OrderedDict(), Lock()
+
+    def get(self, there, values):
+        """The array on a device that holds these values."""
+        content = hashlib.sha256(values.tobytes()).digest()
+        key = (there.name, there.queue(), values.shape, values.dtype.str, content)
+        with self.lock:
+            if key not in self.arrays:
+                self.arrays[key] = there.send(values)
+            self.arrays.move_to_end(key)
+            while len(self.arrays) > 1 and sum(array.nbytes for array in self.arrays.values()) > self.most:
+                self.arrays.popitem(last=False)
+            return self.arrays[key]
+
+
+CONSTANTS = Constants()
 
 
 def scipy_function(name, like):
@@ -323,5 +353,6 @@ def scipy_function(name, like):
         return device_of(like).scipy(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
-            f"expected a function of SciPy's that {device_of(like)} has too, such as 'special.ndtri', got {name!r} ({error})"
+            f"expected a function of SciPy's that {device_of(like)} has too, such as 'special.ndtri', "
+            f"got {name!r} ({error})"
         ) from error

@@ -5,7 +5,7 @@ import textwrap
 
 import numpy as np
 
-from npflow.autodiff.devices import on_host, to_host
+from npflow.autodiff.devices import fetch, to_host
 from npflow.errors import InputError
 from npflow.plots.canvas import BLUE, VERMILLION, check_axes, color_bar, ink
 from npflow.validation import check_count, check_rows
@@ -266,7 +266,7 @@ def _check_points(points, shape):
 
 
 def _check_log_densities(values, count):
-    values = on_host(values)
+    values = fetch(values)
     if values.shape != (count,):
         raise InputError(f"expected log_prob to return an array of shape ({count},), got {values.shape}")
     if np.isnan(values).any() or np.isposinf(values).any():

@@ -1,8 +1,19 @@
 """The rows of a data set, where a run needs them."""
 
+from typing import NamedTuple
+
+import numpy as np
+
 from npflow.autodiff.devices import device_of, to_device
 
 SHARE = 0.5  # of a device's free memory that a data set may take
+
+
+class Batch(NamedTuple):
+    """Which rows a mini-batch has: those at `rows`, a slice, of `order`, a permutation of all."""
+
+    order: np.ndarray
+    rows: slice
 
 
 class Data:
@@ -26,8 +37,9 @@ class Data:
     def __len__(self):
         return len(self.x)
 
-    def batch(self, order, rows):
-        """The rows that stand at `rows`, a slice, of `order`, a permutation."""
+    def take(self, batch):
+        """The rows of a batch, on the device."""
+        order, rows = batch
         if not self.is_there:
             return to_device(self.x[order[rows]], self.device.name)
         if order is not self.order:

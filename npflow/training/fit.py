@@ -2,24 +2,22 @@
 
 import signal
 import threading
-import time
 from contextlib import closing, contextmanager
 
 import numpy as np
 
-from npflow.autodiff import tree, value_and_grad
+from npflow.autodiff import tree
 from npflow.autodiff.batches import PlainGradient, ProgramGradient
-from npflow.autodiff.devices import HOST, device_of
-from npflow.autodiff.devices import device as named_device
+from npflow.autodiff.devices import device_of, find_device
 from npflow.autodiff.threads import available_cores, one_blas_thread
 from npflow.description import describe
 from npflow.errors import InputError
-from npflow.flow import Flow, host_bound
+from npflow.flow import Flow
 from npflow.training.adam import Adam
 from npflow.training.checkpoint import check_path
 from npflow.training.data import Data
-from npflow.training.readings import Readings
 from npflow.training.run import Run, fingerprint
+from npflow.training.stepper import Stepper
 from npflow.validation import check_count, check_number, check_rng, check_rows
 
 
@@ -126,7 +124,7 @@ def fit(
     device = (
         device_of((params, x) if not any(tree.items(params)) else params)
         if device is None
-        else named_device(device)
+        else find_device(device)
     )
 
     run = Run.start(flow, params, device, len(x), rng, optimizer, average, batch_size)
@@ -141,18 +139,8 @@ def fit(
     loss_of = (
         ProgramGradient(flow.nll, run.params, threads) if record else PlainGradient(flow.nll, run.params)
     )
-    gradient, data = np.empty_like(run.vector), Data(x, device)
+    stepper = Stepper(run, Data(x, device), loss_of, clip_norm)
     validation = None if validation is None else Data(validation, device)
-    longest = run.longest_gradient if clip_norm is None else np.inf
-
-    def check(place, loss, norm):
-        if np.isfinite(loss) and np.isfinite(norm) and norm <= longest:
-            return
-        rows = data.batch(*place)
-        loss_of(rows, gradient)  # on a device it was another step's in the meantime
-        raise run.failure_of_step(rows, loss, gradient, norm)
-
-    readings = Readings(run, check, longest)
     with (
         ctrl_c() as interrupted,
         one_blas_thread(),
@@ -160,31 +148,22 @@ def fit(
         progress_bar(steps, run.step, progress) as bar,
         np.errstate(all="ignore"),
     ):
-        clock = time.perf_counter() - (run.history.seconds[-1] if run.history.seconds else 0.0)
         while run.step < steps and not interrupted.is_set():
-            place = run.next_rows()
-            loss = step_loss(loss_of, run, data.batch(*place), gradient)
-            norm = euclidean_norm(gradient)
-            readings.note(loss, norm, place)
-            if clip_norm is not None:
-                clip(gradient, norm, clip_norm)
-            rate = run.update(gradient, readings.sound)
-
-            run.history.learning_rate.append(float(rate))
+            rate = stepper.step()
             if validation is not None and (run.epoch_is_over or run.step == steps):
-                readings.read()
+                stepper.readings.read()
                 run.validate(validation)
-            run.history.seconds.append(time.perf_counter() - clock)
+            run.history.seconds.append(stepper.elapsed())
             loss = f"{run.history.loss[-1]:.4f}" if run.history.loss else "not read yet"
             bar.set_postfix(loss=loss, rate=f"{rate:.1e}", refresh=False)
             bar.update()
             if checkpoint is not None and run.step % checkpoint_every == 0 and run.step < steps:
-                readings.read()
-                run.check_parameters(data)
+                stepper.readings.read()
+                run.check_parameters(stepper.data)
                 run.save(checkpoint, settings)
-        readings.read()
+        stepper.readings.read()
         run.history.interrupted = run.step < steps
-        run.check_parameters(data)
+        run.check_parameters(stepper.data)
         if checkpoint is not None:
             run.save(checkpoint, settings)
     return run.result(), run.history
@@ -201,53 +180,6 @@ def settings_of(flow, optimizer, batch_size, clip_norm, average, x, validation):
         "data": fingerprint(x),
         "validation": None if validation is None else fingerprint(validation),
     }
-
-
-def step_loss(loss_of, run, x, gradient):
-    """The loss of the rows `x`, its gradient in `gradient`; where no program can be made, what to do then."""
-    try:
-        try:
-            return loss_of(x, gradient)
-        except InputError as error:
-            if isinstance(loss_of, PlainGradient):
-                raise
-            run.flow.nll(run.params, x)  # an error of the flow's own is raised here, as it is
-            try:
-                value_and_grad(run.flow.nll)(run.params, x)
-            except Exception:
-                raise error from None  # without a program it would not run either
-            sentence = f"{error.sentence}; fit(..., record=False) runs it without a program"
-            raise InputError(sentence, error.place) from error
-    except TypeError as error:
-        raise host_bound(run.flow, run.params, x) or error from None
-
-
-def euclidean_norm(vector):
-    """The norm of a vector, also where the squares of its numbers are too large for its dtype.
-
-    A number; on a device it stays there, as an array without axes, and nothing waits for it.
-    """
-    if device_of(vector) is HOST:
-        norm = float(np.linalg.norm(vector))
-        return norm if np.isfinite(norm) or not np.isfinite(vector).all() else float(scaled_norm(vector))
-    norm = np.linalg.norm(vector).astype(np.float64)
-    if not vector.size:
-        return norm
-    return np.where(np.isfinite(norm), norm, scaled_norm(vector))
-
-
-def scaled_norm(vector):
-    """The norm of a vector by way of its largest number, which is longer to compute and does not overflow."""
-    largest = np.max(np.abs(vector))
-    return largest.astype(np.float64) * np.linalg.norm(vector / largest).astype(np.float64)
-
-
-def clip(gradient, norm, clip_norm):
-    """Scale a gradient of a given norm down to `clip_norm` where it is longer, in place."""
-    if device_of(gradient) is not HOST:
-        gradient *= np.minimum(clip_norm / norm, 1.0).astype(gradient.dtype)
-    elif norm > clip_norm:
-        gradient *= clip_norm / norm
 
 
 @contextmanager

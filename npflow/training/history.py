@@ -20,7 +20,8 @@ class History:
     gradient_norm : list of float
         The Euclidean norm of each step's gradient, before clipping.
     seconds : list of float
-        Seconds spent training up to and including each step; a resumed run adds to what it resumed.
+        Seconds spent training up to and including each step; a resumed run adds to what it resumed. A device is
+        looked at now and then: the steps between two looks are said to have taken the same time.
     validation_step : list of int
         After which steps the validation data was looked at.
     validation_loss : list of float
@@ -43,6 +44,11 @@ class History:
         """Forget what is known of steps whose loss is not: they were not made."""
         for series in (self.learning_rate, self.gradient_norm, self.seconds):
             del series[len(self.loss) :]
+
+    def share_out(self, first, now):
+        """Let the steps from number `first` on, made between two looks at a device, have taken the same time."""
+        start, count = (self.seconds[first - 1] if first else 0.0), len(self.seconds) - first
+        self.seconds[first:] = np.linspace(start, now, count + 1)[1:].tolist()
 
     @property
     def steps(self):

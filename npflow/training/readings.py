@@ -18,9 +18,11 @@ class Readings:
     ----------
     run : Run
     check : callable
-        `check(rows, loss, norm)`, which raises where a step cannot be made.
+        `check(batch, loss, norm)`, which raises where a step cannot be made.
     longest : float
         The longest gradient that a step can be made with.
+    elapsed : callable
+        The seconds that the run has taken until now.
 
     Attributes
     ----------
@@ -28,38 +30,40 @@ class Readings:
         On a device: whether every step until now could be made.
     """
 
-    def __init__(self, run, check, longest):
-        self.run, self.check, self.longest = run, check, longest
-        self.rows = []  # of the steps that are not read yet
-        self.on_host, self.sound = run.device is HOST, None
-        self.numbers = None if self.on_host else run.device.module.zeros((EVERY, 2))
+    def __init__(self, run, check, longest, elapsed):
+        self.run, self.check, self.longest, self.elapsed = run, check, longest, elapsed
+        self.batches = []  # of the steps that are not read yet
+        self.numbers = None if run.device is HOST else run.device.module.zeros((EVERY, 2))
+        self.sound = None
+        self.timed = len(run.history.seconds)  # how many steps' times are known
 
-    def note(self, loss, norm, rows):
+    def note(self, loss, norm, batch):
         """Take down a step's loss and the norm of its gradient, before it is made."""
-        if self.on_host:
-            self._settle(rows, float(loss), norm)
+        if self.numbers is None:
+            self._settle(batch, float(loss), norm)
             return
-        self.numbers[len(self.rows), 0] = loss
-        self.numbers[len(self.rows), 1] = norm
-        self.rows.append(rows)
+        self.numbers[len(self.batches), 0] = loss
+        self.numbers[len(self.batches), 1] = norm
+        self.batches.append(batch)
         sound = np.isfinite(loss) & np.isfinite(norm) & (norm <= self.longest)
         self.sound = sound if self.sound is None else self.sound & sound
-        if len(self.rows) == EVERY:
+        if len(self.batches) == EVERY:
             self.read()
 
     def read(self):
         """Look at the steps that have not been looked at."""
-        if not self.rows:
+        if self.numbers is None or not self.batches:
             return
-        rows, self.rows = self.rows, []
-        numbers = self.run.device.fetch(self.numbers).tolist()
-        made = self.run.step
-        for taken, (loss, norm) in zip(rows, numbers):
+        numbers = self.run.device.fetch(self.numbers).tolist()  # which waits
+        self.run.history.share_out(self.timed, self.elapsed())
+        self.timed = len(self.run.history.seconds)
+        batches, self.batches, made = self.batches, [], self.run.step
+        for batch, (loss, norm) in zip(batches, numbers):
             self.run.step = len(self.run.history.loss)  # as it was then: a failure says which step it was
-            self._settle(taken, loss, norm)
+            self._settle(batch, loss, norm)
         self.run.step = made
 
-    def _settle(self, rows, loss, norm):
-        self.check(rows, loss, norm)
+    def _settle(self, batch, loss, norm):
+        self.check(batch, loss, norm)
         self.run.history.loss.append(loss)
         self.run.history.gradient_norm.append(norm)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from npflow.autodiff import Layout, tree
-from npflow.autodiff.devices import Device, as_array, device_of, on_host, to_device, to_host
+from npflow.autodiff.devices import Device, as_array, device_of, fetch, to_device, to_host
+from npflow.culprit import first_non_finite
 from npflow.errors import InputError, NonFiniteError
-from npflow.flow import first_non_finite
 from npflow.training.adam import Adam
 from npflow.training.checkpoint import FORMATS, load, with_prefix, write
+from npflow.training.data import Batch
 from npflow.training.history import History
 from npflow.training.random_state import from_plain, to_plain
 
@@ -81,12 +82,12 @@ class Run:
         """Whether all rows of this epoch are used up."""
         return self.position >= len(self.order)
 
-    def next_rows(self):
-        """The next mini-batch: an order and a slice of it; the last one of an epoch has the rows that are left."""
+    def next_batch(self):
+        """The next mini-batch; the last one of an epoch has the rows that are left."""
         if self.epoch_is_over:
             self.draw_order()
         start, self.position = self.position, min(self.position + self.batch_size, len(self.order))
-        return self.order, slice(start, self.position)
+        return Batch(self.order, slice(start, self.position))
 
     def update(self, gradient, sound=None):
         """Make a step: optimizer, then the moving average; the gradient is used up.
@@ -112,7 +113,7 @@ class Run:
         """Look at held-out data, and keep the parameters if they are the best so far."""
         current = self.vector if self.average is None else self.average
         params = self.layout.unpack(current, self.params)
-        log_probs = [on_host(self.flow.log_prob(params, x)) for x in data.pieces()]
+        log_probs = [fetch(self.flow.log_prob(params, x)) for x in data.pieces()]
         loss = -float(np.mean(np.concatenate(log_probs)))
         if not np.isfinite(loss):
             raise self.failure(f"expected a finite validation loss, got {loss} after step {self.step}")
@@ -158,7 +159,7 @@ class Run:
 
     def check_parameters(self, data):
         """Raise if the last step has ruined the parameters: their loss on some rows is not finite."""
-        rows = data.batch(self.order, slice(0, self.batch_size))
+        rows = data.take(Batch(self.order, slice(0, self.batch_size)))
         loss = self.flow.nll(self.params, rows)
         if not np.isfinite(loss) or not np.isfinite(self.vector).all():
             raise self.failure(self.explain(rows, loss))
@@ -231,12 +232,12 @@ class Run:
 
 def copy_constants(params):
     """The tree with its constants copied, so that what is returned shares nothing with what came in."""
-    return tree.build(lambda _, leaf: leaf if tree.is_trained(leaf) else as_array(leaf).copy(), params)
+    return tree.build(lambda _, leaf: leaf if tree.is_trained(leaf) else as_array(leaf).copy("K"), params)
 
 
 def fingerprint(x):
     """Shape, dtype and checksum of an array: enough to notice that a run goes on with other data."""
-    return f"{x.shape} {x.dtype} {zlib.crc32(np.ascontiguousarray(on_host(x))):08x}"
+    return f"{x.shape} {x.dtype} {zlib.crc32(np.ascontiguousarray(fetch(x))):08x}"
 
 
 def _short(value):

@@ -104,7 +104,7 @@ def test_an_array_of_one_device_goes_to_another_over_the_host(monkeypatch):
 def test_numbers_and_arrays_are_read_on_the_host_wherever_they_live(any_device):
     there = devices.to_device(np.arange(3.0), any_device.name)
     for value, expected in ((there, np.arange(3.0)), (2.0, np.array(2.0)), ([1, 2], np.array([1, 2]))):
-        np.testing.assert_array_equal(devices.on_host(value), expected, strict=True)
+        np.testing.assert_array_equal(devices.fetch(value), expected, strict=True)
     assert devices.as_array(there) is there
     np.testing.assert_array_equal(devices.as_array(2.0), np.array(2.0), strict=True)
 
@@ -162,14 +162,14 @@ def test_arrays_are_told_from_other_values(any_device):
 def test_an_unknown_device_is_refused_with_the_choices():
     for name, got in (("gpu", "'gpu'"), (None, "None"), (0, "0"), (["cuda"], "a list")):
         with pytest.raises(InputError, match="expected a device among 'cpu', 'cuda'") as caught:
-            devices.device(name)
+            devices.find_device(name)
         assert str(caught.value).endswith(f"got {got}")
     with pytest.raises(InputError, match="got 'gpu'"):
         devices.to_device(np.ones(3), "gpu")
 
 
 def test_a_device_is_made_once(any_device):
-    assert devices.device(any_device.name) is any_device
+    assert devices.find_device(any_device.name) is any_device
     assert repr(any_device) == any_device.name
 
 
@@ -215,7 +215,7 @@ def test_constants_of_other_values_shapes_and_dtypes_are_others():
         np.array([[0, 1], [0, 2]]),
         np.array([0, 1, 0, 2], float),
     ):
-        assert_agrees(devices.device("strict"), devices.constant(values, like), values)
+        assert_agrees(devices.find_device("strict"), devices.constant(values, like), values)
 
 
 def test_a_constant_is_not_changed_with_the_array_it_was_made_of():
@@ -309,9 +309,14 @@ def fake_cupy(monkeypatch):
     cupy.__version__, cupy.called, cupy.__file__ = "14.9", called, "/somewhere/cupy/__init__.py"
     cupy.ndarray = type("ndarray", (), {"__module__": "cupy", "dtype": np.dtype(float)})
     cupy.asarray, cupy.asnumpy, cupy.empty = map(called.of, ("asarray", "asnumpy", "empty"))
-    cupy.random = types.SimpleNamespace(default_rng=called.of("default_rng"))
-    runtime = types.SimpleNamespace(getDeviceCount=lambda: 1, memGetInfo=lambda: (1000, 8000))
-    cupy.cuda = types.SimpleNamespace(runtime=runtime)
+    cupy.random = types.SimpleNamespace(
+        Generator=called.of("Generator"), Philox4x3210=called.of("Philox4x3210")
+    )
+    runtime = types.SimpleNamespace(
+        getDeviceCount=lambda: 1, memGetInfo=lambda: (1000, 8000), getDevice=lambda: 0
+    )
+    stream = types.SimpleNamespace(ptr=7)
+    cupy.cuda = types.SimpleNamespace(runtime=runtime, get_current_stream=lambda: stream)
     cupy.get_default_memory_pool = lambda: types.SimpleNamespace(free_bytes=lambda: 24)
     special = types.ModuleType("cupyx.scipy.special")
     special.ndtri = called.of("ndtri")
@@ -339,7 +344,7 @@ def test_without_a_gpu_the_device_says_so(monkeypatch, fake_cupy):
     for count, found in ((lambda: 0, "found none;"), (no_driver, r"found none \(cudaErrorInsufficient")):
         fake_cupy.cuda.runtime.getDeviceCount = count
         with pytest.raises(InputError, match=f"expected a GPU .* CuPy 14.9 {found}.* NVIDIA driver"):
-            devices.device("cuda")
+            devices.find_device("cuda")
 
 
 def test_cuda_is_asked_for_in_cupys_own_functions(fake_cupy):
@@ -352,11 +357,12 @@ def test_cuda_is_asked_for_in_cupys_own_functions(fake_cupy):
     assert cuda.scipy("special.ndtri")("array") == "ndtri"
     assert cuda.memory(100) == "empty"
     assert cuda.free_bytes() == 1024  # what the driver has, and what CuPy's pool holds
-    seeds = [cuda.generator(np.random.default_rng(seed)) and called[-1] for seed in (5, 5, 6)]
+    assert cuda.queue() == (0, 7)
+    seeds = [cuda.generator(np.random.default_rng(seed)) and called[-2] for seed in (5, 5, 6)]
     assert seeds[0] == seeds[1] != seeds[2]
     assert isinstance(seeds[0][1], int)
     names = [call[0] for call in called]
-    assert names == ["asarray", "asnumpy", "ndtri", "empty", *["default_rng"] * 3]
+    assert names == ["asarray", "asnumpy", "ndtri", "empty", *["Philox4x3210", "Generator"] * 3]
     assert called[0][1] is x
 
 
@@ -373,7 +379,7 @@ def test_an_array_made_with_cupy_itself_lives_on_cuda(monkeypatch, fake_cupy):
     array = fake_cupy.ndarray()
     assert devices.device_of({"x": array}).name == "cuda"
     assert devices.is_array(array)
-    assert devices.DEVICES[fake_cupy.ndarray] is devices.device("cuda")
+    assert devices.DEVICES[fake_cupy.ndarray] is devices.find_device("cuda")
     assert devices.to_device(array, "cuda") is array
     assert devices.to_host(array) == "asnumpy"
 

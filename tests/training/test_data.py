@@ -6,7 +6,7 @@ import stand_in
 from agreement import assert_agrees
 
 from npflow.autodiff import devices
-from npflow.training.data import Data
+from npflow.training.data import Batch, Data
 
 X = np.arange(60.0).reshape(20, 3)
 ORDER = np.random.default_rng(0).permutation(20)
@@ -14,7 +14,7 @@ ORDER = np.random.default_rng(0).permutation(20)
 
 @pytest.fixture
 def strict():
-    return devices.device("strict")
+    return devices.find_device("strict")
 
 
 @pytest.fixture
@@ -27,9 +27,9 @@ def test_a_batch_has_the_rows_in_the_order_that_is_asked_for(any_device):
     data = Data(X, any_device)
     assert len(data) == 20
     for rows in (slice(0, 7), slice(7, 14), slice(14, 20)):
-        assert_agrees(any_device, data.batch(ORDER, rows), X[ORDER[rows]])
+        assert_agrees(any_device, data.take(Batch(ORDER, rows)), X[ORDER[rows]])
     other = ORDER[::-1].copy()
-    assert_agrees(any_device, data.batch(other, slice(0, 7)), X[other[:7]])
+    assert_agrees(any_device, data.take(Batch(other, slice(0, 7))), X[other[:7]])
 
 
 def test_on_the_host_nothing_is_copied_but_the_batches():
@@ -40,7 +40,7 @@ def test_on_the_host_nothing_is_copied_but_the_batches():
 def test_data_that_lives_on_a_device_is_fetched_once_for_the_host(device):
     data = Data(device.send(X), devices.HOST)
     with stand_in.counted() as transfers:
-        assert_agrees(devices.HOST, data.batch(ORDER, slice(0, 7)), X[ORDER[:7]])
+        assert_agrees(devices.HOST, data.take(Batch(ORDER, slice(0, 7))), X[ORDER[:7]])
     assert transfers == stand_in.Transfers(0, 0)
 
 
@@ -48,8 +48,8 @@ def test_data_that_fits_is_sent_once_and_an_order_once(strict):
     with stand_in.counted() as transfers:
         data = Data(X, strict)
         for _ in range(3):
-            data.batch(ORDER, slice(0, 5))
-        data.batch(ORDER.copy(), slice(5, 10))
+            data.take(Batch(ORDER, slice(0, 5)))
+        data.take(Batch(ORDER.copy(), slice(5, 10)))
         (whole,) = data.pieces()
     assert transfers == stand_in.Transfers(to_device=3, to_host=0)
     assert_agrees(strict, whole, X)
@@ -67,7 +67,7 @@ def test_data_on_the_device_already_is_not_sent(strict, little_memory):
 def test_data_that_does_not_fit_is_sent_a_batch_or_a_piece_at_a_time(strict):
     with stand_in.counted() as transfers:
         data = Data(X, strict)
-        batches = [data.batch(ORDER, slice(start, start + 5)) for start in (0, 5)]
+        batches = [data.take(Batch(ORDER, slice(start, start + 5))) for start in (0, 5)]
         pieces = list(data.pieces())
     assert data.x is X
     assert transfers == stand_in.Transfers(to_device=2 + len(pieces), to_host=0)

@@ -17,14 +17,13 @@ from kill_and_resume import killed_and_left_alone, same_bits
 import npflow
 from npflow import Flow, InputError, NonFiniteError, fit, load, to_device
 from npflow.autodiff import Layout, batches, tree
-from npflow.autodiff.devices import HOST
-from npflow.autodiff.devices import device as named_device
+from npflow.autodiff.devices import HOST, find_device
 from npflow.layers import ActNorm, Affine, AffineCoupling, Chain, Conv1x1, Layer, Permutation, Reverse
 from npflow.models import glow
 from npflow.networks import MLP
 from npflow.priors import GaussianMixture, Normal
 from npflow.training import Adam, WarmupCosine
-from npflow.training.fit import clip, euclidean_norm
+from npflow.training.clipping import clip, euclidean_norm
 from npflow.training.run import Run
 
 small = MLP((8,), "tanh")
@@ -815,10 +814,10 @@ def test_a_step_on_a_device_waits_for_nothing_and_sends_nothing(monkeypatch):
 
 
 def test_a_data_set_that_does_not_fit_is_streamed(monkeypatch):
-    monkeypatch.setattr(named_device("strict"), "available", 1000, raising=False)
+    monkeypatch.setattr(find_device("strict"), "available", 1000, raising=False)
     with stand_in.counted() as streamed:
         there = moons_run("strict", steps=20, validation=200)
-    assert_same_run(named_device("strict"), there, moons_run(steps=20, validation=200))
+    assert_same_run(find_device("strict"), there, moons_run(steps=20, validation=200))
     assert streamed.to_device > 20
 
 

@@ -15,15 +15,15 @@ LONGEST = 1e3
 
 def readings_on(name, seen=None):
     """Readings of a run that has made no step, which note in `seen` what is checked, and at which step."""
-    run = SimpleNamespace(device=devices.device(name), history=History(), step=0)
+    run = SimpleNamespace(device=devices.find_device(name), history=History(), step=0)
 
-    def check(rows, loss, norm):
+    def check(batch, loss, norm):
         if seen is not None:
-            seen.append((run.step, rows, loss, norm))
+            seen.append((run.step, batch, loss, norm))
         if not np.isfinite(loss):
-            raise ArithmeticError(rows)
+            raise ArithmeticError(batch)
 
-    return run, Readings(run, check, LONGEST)
+    return run, Readings(run, check, LONGEST, lambda: float(run.step))
 
 
 def numbers(run, *values):
@@ -55,7 +55,7 @@ def test_on_a_device_they_are_read_in_one_transfer_when_there_are_many():
     assert transfers == stand_in.Transfers(to_device=0, to_host=1)
     assert run.history.loss == losses.tolist()
     assert run.history.gradient_norm == [2.0 * number for number in range(EVERY)]
-    assert [(step, rows) for step, rows, _, _ in seen] == [(number, number) for number in range(EVERY)]
+    assert [(step, batch) for step, batch, _, _ in seen] == [(number, number) for number in range(EVERY)]
     assert run.step == EVERY - 1
 
 
@@ -89,3 +89,15 @@ def test_a_failure_is_found_at_its_step_with_what_was_before_it():
         readings.read()
     assert run.step == 2
     assert run.history.loss == [3.0, 2.0]
+
+
+def test_steps_between_two_readings_share_the_time_between_them():
+    run, readings = readings_on("strict")
+    run.history.seconds = [0.5]
+    readings.timed = 1
+    for _ in range(4):
+        readings.note(*numbers(run, 1.0, 1.0), "rows")
+        run.history.seconds.append(0.6)  # when it was asked for
+    run.step = 2.5  # the clock of these tests
+    readings.read()
+    assert run.history.seconds == [0.5, 1.0, 1.5, 2.0, 2.5]

@@ -1,12 +1,14 @@
 """How a call is written in Python, and what is known about the function it calls."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from autograd.numpy import numpy_boxes, numpy_wrapper
 
 from npflow.autodiff import cupy
-from npflow.autodiff.devices import HOST, as_array, device_of, is_array, on_host
+from npflow.autodiff.derivatives import scatter
+from npflow.autodiff.devices import HOST, as_array, device_of, fetch, is_array
 from npflow.autodiff.program.naming import identifier, unique
 from npflow.autodiff.program.tape import Value
 
@@ -16,6 +18,7 @@ ASTYPE = numpy_wrapper._astype.fun
 CONCATENATE = {numpy_wrapper.concatenate_args.fun, cupy.concatenate_args.fun}
 ARRAY = {numpy_wrapper.array_from_args.fun, cupy.array_from_args.fun}
 
+INDEXED = {GETITEM, np.take, scatter.fun}  # their second argument is an index
 WITH_OUT = {np.dot, np.sum, np.prod, np.max, np.min, np.mean, np.take, np.cumsum, np.clip, *CONCATENATE}
 # As methods they take half the time: numpy.sum first looks for a reason not to be one.
 METHODS = {np.sum: "sum", np.prod: "prod", np.max: "max", np.min: "min", np.mean: "mean", np.take: "take"}
@@ -75,6 +78,9 @@ class Spelling:
 
     def call(self, call, out=None):
         """A call as an expression, which writes to the array of name `out` where it is given."""
+        if call.function in INDEXED and self.device is not HOST:
+            array, index, *rest = call.arguments
+            call = replace(call, arguments=(array, self.sent(index), *rest))
         function, options = call.function, dict(call.options)
         if function is GETITEM:
             return f"{self.argument(call.arguments[0])}[{self.index(call.arguments[1])}]"
@@ -96,6 +102,13 @@ class Spelling:
         if function in METHODS and isinstance(first, Value) and hasattr(first.example, METHODS[function]):
             return f"{self.argument(first)}.{METHODS[function]}({self.listed(rest, options)})"
         return f"{self.function(function)}({self.listed(call.arguments, options)})"
+
+    def sent(self, index):
+        """An index whose arrays and lists are on the device: CuPy would send them at every call."""
+        if isinstance(index, tuple):
+            return tuple(map(self.sent, index))
+        is_hosts = isinstance(index, list) or (isinstance(index, np.ndarray) and index.ndim)
+        return self.device.send(np.asarray(index)) if is_hosts else index
 
     def listed(self, arguments, options):
         """Arguments and options as text."""
@@ -143,7 +156,7 @@ class Spelling:
         array = is_array(argument) or isinstance(argument, np.generic)
         key = content(argument) if array else id(argument)
         if key not in self.known:
-            name, definition = _definition(on_host(argument), self.alias) if array else (None, None)
+            name, definition = _definition(fetch(argument), self.alias) if array else (None, None)
             self.constants += name is None
             self.known[key] = name = unique(name or f"constant_{self.constants}", self.taken)
             if definition is None:
@@ -168,7 +181,7 @@ class Spelling:
 
 def content(array):
     """Equal for arrays that a function cannot tell apart."""
-    values, array = on_host(array), as_array(array)
+    values, array = fetch(array), as_array(array)
     even = is_uniform(values)  # large constants mostly are, and are quick to compare then
     bits = values.flat[:1].tobytes() if even else values.tobytes()
     return (device_of(array).name, array.dtype.str, array.shape, array.strides, even, bits)
@@ -194,7 +207,7 @@ def key_of(argument):
 
 def is_uniform(array):
     """Whether an array has the same bits in every place."""
-    array = on_host(array)
+    array = fetch(array)
     words = f"u{array.dtype.itemsize}"  # as integers, among which 0.0 is not -0.0, and nan is nan
     if array.size == 0:
         return True

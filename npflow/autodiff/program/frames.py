@@ -32,7 +32,7 @@ RETURNED = {"forward": ("z", "log_det"), "inverse": ("x", "log_det")}  # by a la
 def is_code(filename):
     """Whether a file holds code that is recorded, not what records it or computes."""
     hidden = [Path(path).as_posix() + "/" for path in HIDDEN]
-    hidden += [start for device in DEVICES.values() for start in device.files]
+    hidden += [start for device in tuple(DEVICES.values()) for start in device.files]
     return not Path(filename).as_posix().startswith(tuple(hidden))
 
 

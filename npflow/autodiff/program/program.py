@@ -3,12 +3,12 @@
 import itertools
 import linecache
 import weakref
-from collections import deque
+from collections import defaultdict, deque
 
 import numpy as np
 
 from npflow.autodiff import tree
-from npflow.autodiff.devices import as_array, device_of, is_array, on_host
+from npflow.autodiff.devices import HOST, as_array, device_of, fetch, is_array
 from npflow.autodiff.program import statistics
 from npflow.autodiff.program.buffers import plan
 from npflow.autodiff.program.workspace import Workspace
@@ -72,7 +72,7 @@ class Program:
         self.constants, namespace = script.namespace, dict(script.namespace)
         exec(compile(self.source, self.filename, "exec"), namespace)
         self.forward, self.backward = namespace["forward"], namespace.get("backward")
-        self._idle = deque()  # workspaces that no thread is using
+        self._idle = defaultdict(deque)  # workspaces that nobody is using, by the queue that used them last
 
     def __call__(self, params, *args):
         """The value and the gradient, one flat vector in the order of the tree; or the value alone.
@@ -124,13 +124,13 @@ class Program:
     def take_workspace(self):
         """A workspace that no other thread is using."""
         try:
-            return self._idle.pop()
+            return self._idle[self.device.queue()].pop()
         except IndexError:
             return Workspace(self.device, self.slots, self.peak_bytes, self.shapes, self.dtype)
 
     def give_workspace(self, workspace):
         """Let others use a workspace again."""
-        self._idle.append(workspace)
+        self._idle[self.device.queue()].append(workspace)
 
     def drop_workspaces(self):
         """Free the memory of the workspaces that nobody is using."""
@@ -159,9 +159,9 @@ class Program:
                         f"{array.shape}: a program is for the shapes it was recorded with; record one for these too"
                     )
                 yield array
-            elif not _is_same(leaf, kept):
+            elif not kept.is_same(leaf):
                 raise InputError(
-                    f"expected {path!r} to be the constant that the program was recorded with, {_short(kept)}, "
+                    f"expected {path!r} to be the constant that the program was recorded with, {_short(kept.value)}, "
                     f"got {_short(leaf)}: record a program for it"
                 )
 
@@ -203,18 +203,35 @@ class Expected:
 
 def _kept(leaf, read):
     """What a program remembers of a leaf: its shape if it is read at each call, a copy if it is a constant."""
-    if read:
-        return Expected(as_array(leaf))
-    return leaf.copy() if is_array(leaf) else leaf
+    return Expected(as_array(leaf)) if read else Constant(leaf)
 
 
-def _is_same(leaf, kept):
-    """Whether a constant is the one that was recorded: to the bit, as 1 / 0.0 is not 1 / -0.0."""
-    if is_array(kept) or isinstance(kept, (np.generic, int, float, complex)):
-        mine, theirs = on_host(leaf), on_host(kept)
-        same_kind = type(leaf) is type(kept) and (mine.shape, mine.dtype) == (theirs.shape, theirs.dtype)
-        return same_kind and mine.tobytes() == theirs.tobytes()
-    return leaf is kept or np.array_equal(leaf, kept)
+class Constant:
+    """A leaf that is the same at each call: what it was when it was recorded."""
+
+    def __init__(self, leaf):
+        numeric = is_array(leaf) or isinstance(leaf, (np.generic, int, float, complex))
+        self.kind, self.numbers = type(leaf), fetch(leaf).copy() if numeric else None
+        self.value = self.numbers if is_array(leaf) else leaf
+        self.seen = leaf  # on a device: the array that was found to be the same
+
+    def is_same(self, leaf):
+        """Whether a leaf is this constant: to the bit, as 1 / 0.0 is not 1 / -0.0.
+
+        What lives on a device is fetched to be compared, once: an array that was the same is taken to stay so.
+        """
+        if self.numbers is None:
+            return leaf is self.value or np.array_equal(leaf, self.value)
+        if type(leaf) is not self.kind:
+            return False
+        elsewhere = device_of(leaf) is not HOST
+        if elsewhere and leaf is self.seen:
+            return True
+        mine = fetch(leaf)
+        same = (mine.shape, mine.dtype) == (self.numbers.shape, self.numbers.dtype)
+        same = same and mine.tobytes() == self.numbers.tobytes()
+        self.seen = leaf if same and elsewhere else self.seen
+        return same
 
 
 def _short(value):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from npflow.autodiff import tree
-from npflow.autodiff.devices import as_array, is_array, on_host
+from npflow.autodiff.devices import as_array, fetch, is_array
 from npflow.autodiff.gradient import value_and_grad
 from npflow.autodiff.threads import one_blas_thread
 
@@ -24,10 +24,10 @@ def is_proven(program, fun, params, args):
             got = program(trial[0], *trial[1])
             got = got if program.with_gradient else (got,)
             agree = _same_bits if program.device.exact else _agree
-            if not all(agree(on_host(one), on_host(other)) for one, other in zip(expected, got)):
+            if not all(agree(fetch(one), fetch(other)) for one, other in zip(expected, got)):
                 return False
             compared = True
-            if np.isfinite(on_host(expected[0])).all():
+            if np.isfinite(fetch(expected[0])).all():
                 return True
     if not compared:
         raise failed

@@ -1,0 +1,89 @@
+"""Which part of a flow it was: the first layer whose output is not finite, what cannot compute on a device."""
+
+import autograd.numpy as np
+
+from npflow.autodiff.devices import HOST, device_of, to_host
+from npflow.errors import InputError
+from npflow.layers import Chain, Inverse
+
+
+def first_layer(is_wrong, layer, params, x, name="layer", direction="forward"):
+    """The name of the first layer, inside `layer`, that something is wrong with; None if nothing is.
+
+    Parameters
+    ----------
+    is_wrong : callable
+        `is_wrong(call) -> bool`, where `call()` gives the layer's output and its log-det.
+    layer : Layer
+        A chain is looked into, layer by layer, and so is an inverse.
+    params : tree
+        Its parameters.
+    x : ndarray, shape (n, ...)
+        What goes in.
+    name : str
+        What `layer` is called; the answer starts with it.
+    direction : {"forward", "inverse"}
+    """
+    if isinstance(layer, Inverse):
+        opposite = "inverse" if direction == "forward" else "forward"
+        return first_layer(is_wrong, layer.layer, params, x, name, opposite)
+    if not isinstance(layer, Chain):
+        wrong = is_wrong(lambda: getattr(layer, direction)(params, x))
+        return f"{name} ({type(layer).__name__})" if wrong else None
+    inner = list(enumerate(zip(layer.layers, params, strict=True)))
+    for index, (part, p) in inner if direction == "forward" else reversed(inner):
+        culprit = first_layer(is_wrong, part, p, x, f"{name}/{index}", direction)
+        if culprit:
+            return culprit
+        x, _ = getattr(part, direction)(p, x)
+    return None
+
+
+def first_non_finite(layer, params, x, name="layer"):
+    """The name of the first layer, inside `layer`, whose output or log-det is not finite; None if all are."""
+    is_wrong = lambda call: not all(bool(np.isfinite(array).all()) for array in call())
+    return first_layer(is_wrong, layer, params, x, name)
+
+
+def host_bound(flow, params, x, direction="forward"):
+    """The error that names what cannot compute on a device, where an error came; None if it comes on the host too.
+
+    A layer is named, or the prior, which makes arrays of NumPy's on its way or uses a function that the device has not.
+    """
+    there = device_of(x)
+    if there is HOST:
+        return None
+    try:
+        z, _ = getattr(flow.layer, direction)(*to_host((params["layer"], x)))
+        if direction == "forward":
+            flow.prior.log_prob(to_host(params["prior"]), z)
+    except Exception:  # it fails on the host too: the error is its own
+        return None
+    met = []  # what the device said
+
+    def is_bound(call):
+        try:
+            return any(device_of(array) is not there for array in call())
+        except Exception as error:
+            met.append(error)
+            return True
+
+    place = first_layer(is_bound, flow.layer, params["layer"], x, direction=direction)
+    if place is not None:
+        return not_on(there, direction, place, *met)
+    if direction == "forward":
+        z, _ = flow.layer.forward(params["layer"], x)
+        if is_bound(lambda: [flow.prior.log_prob(params["prior"], z)]):
+            return not_on(there, "log_prob", f"prior ({type(flow.prior).__name__})", *met)
+    return None
+
+
+def not_on(there, method, place, error=None):
+    """The error that says that a method of what is at a place in a flow does not compute on a device alone."""
+    got = "an array of NumPy's back" if error is None else f"an error ({error})"
+    return InputError(
+        f"expected {method} to compute on {there} alone, where its input lives, got {got}: an array is made like another "
+        "there, np.zeros_like(x, shape=...), or sent once, npflow.autodiff.devices.constant(values, like=x), and a "
+        "function has to be one that CuPy has",
+        place,
+    )

@@ -1,0 +1,86 @@
+"""The steps of a training run."""
+
+import time
+
+import numpy as np
+
+from npflow.autodiff import value_and_grad
+from npflow.autodiff.batches import PlainGradient
+from npflow.culprit import host_bound
+from npflow.errors import InputError
+from npflow.training.clipping import clip, euclidean_norm
+from npflow.training.readings import Readings
+
+
+class Stepper:
+    """Makes the steps of a run: the loss and its gradient on the next mini-batch, clipping, the update.
+
+    Parameters
+    ----------
+    run : Run
+        Which is moved on.
+    data : Data
+    loss_of : ProgramGradient or PlainGradient
+    clip_norm : float, optional
+        The longest gradient; longer ones are scaled down.
+
+    Attributes
+    ----------
+    readings : Readings
+        The losses and norms; on a device some of them have still to be read.
+    """
+
+    def __init__(self, run, data, loss_of, clip_norm=None):
+        self.run, self.data, self.loss_of, self.clip_norm = run, data, loss_of, clip_norm
+        self.gradient = np.empty_like(run.vector)
+        self.longest = run.longest_gradient if clip_norm is None else np.inf
+        self.readings = Readings(run, self.check, self.longest, self.elapsed)
+        self.start = time.perf_counter() - (run.history.seconds[-1] if run.history.seconds else 0.0)
+
+    def elapsed(self):
+        """Seconds since the run began, those of a run that it goes on from included."""
+        return time.perf_counter() - self.start
+
+    def step(self):
+        """Make a step; return its learning rate."""
+        batch = self.run.next_batch()
+        loss = self.loss(self.data.take(batch))
+        norm = euclidean_norm(self.gradient)
+        self.readings.note(loss, norm, batch)
+        if self.clip_norm is not None:
+            clip(self.gradient, norm, self.clip_norm)
+        rate = self.run.update(self.gradient, self.readings.sound)
+        self.run.history.learning_rate.append(float(rate))
+        return rate
+
+    def check(self, batch, loss, norm):
+        """Raise unless a step can be made with a loss and the norm of its gradient."""
+        if np.isfinite(loss) and np.isfinite(norm) and norm <= self.longest:
+            return
+        x = self.data.take(batch)
+        self.loss_of(x, self.gradient)  # on a device it was another step's in the meantime
+        raise self.run.failure_of_step(x, loss, self.gradient, norm)
+
+    def loss(self, x):
+        """The loss of the rows `x`, its gradient in `gradient`; where it cannot be had, the reason."""
+        try:
+            return self.loss_of(x, self.gradient)
+        except InputError as error:
+            if isinstance(self.loss_of, PlainGradient):
+                raise
+            raise self.reason(error, x) from error
+        except Exception as error:
+            raise host_bound(self.run.flow, self.run.params, x) or error from None
+
+    def reason(self, error, x):
+        """What to say where no program can be made."""
+        flow, params = self.run.flow, self.run.params
+        try:
+            flow.nll(params, x)
+        except Exception as own:  # the flow's, with or without a program
+            return host_bound(flow, params, x) or own
+        try:
+            value_and_grad(flow.nll)(params, x)
+        except Exception:
+            return error  # without a program it would not run either
+        return InputError(f"{error.sentence}; fit(..., record=False) runs it without a program", error.place)
