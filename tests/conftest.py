@@ -1,5 +1,6 @@
 """Set before NumPy and matplotlib are imported, for this process and those that tests start."""
 
+import functools
 import os
 
 import pytest
@@ -21,14 +22,20 @@ devices.MAKERS["strict"] = stand_in.Strict
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
 
 
+@functools.cache
+def why_not(name):
+    """Why there is no device of a name, or None where there is; asked once, as it looks for CuPy."""
+    try:
+        devices.find_device(name)
+    except InputError as error:
+        return str(error)
+
+
 def find_device(name):
     """The device of a name; the test is skipped where it is a GPU, and there is none."""
-    try:
-        return devices.find_device(name)
-    except InputError as error:
-        if name != "cuda":
-            raise
-        pytest.skip(str(error))
+    if name == "cuda" and why_not(name):
+        pytest.skip(why_not(name))
+    return devices.find_device(name)
 
 
 @pytest.fixture(params=["strict", CUDA])

@@ -747,7 +747,7 @@ def test_a_run_saved_by_the_first_format_goes_on(x, tmp_path):
 # ---------------------------------------------------------------- on a device
 
 
-def moons_run(device=None, steps=120, **options):
+def moons_run(device=None, steps=70, **options):
     x = npflow.datasets.moons(300, rng=np.random.default_rng(1)).astype(np.float32)
     flow = glow(2, steps=1, network=small)
     params = flow.init(np.random.default_rng(0), x)
@@ -776,7 +776,7 @@ def assert_same_run(device, there, here, home=None):
     [
         {},
         {"clip_norm": 0.5, "average": 0.9},
-        {"validation": 50, "optimizer": Adam(WarmupCosine(1e-2, 120, 10))},
+        {"validation": 50, "optimizer": Adam(WarmupCosine(1e-2, 70, 10))},
         {"record": False, "steps": 10},
     ],
     ids=["plain", "clipped and averaged", "validated", "without a program"],
@@ -788,7 +788,7 @@ def test_a_run_on_a_device_is_the_hosts_and_comes_home(options, device):
 
 
 def test_parameters_on_a_device_are_trained_there_and_stay(device):
-    steps = 120 if device.exact else 10
+    steps = 70 if device.exact else 10
     there = moons_run(device.name, steps, from_there=True)
     assert_same_run(device, there, moons_run(steps=steps), home=device)
 
@@ -823,7 +823,7 @@ def test_a_data_set_that_does_not_fit_is_streamed(monkeypatch):
 
 @pytest.mark.parametrize(("first", "second"), [("device", "cpu"), ("cpu", "device"), ("device", "device")])
 def test_a_checkpoint_knows_no_device(first, second, device, tmp_path):
-    steps = 70 if device.exact else 10
+    steps = 60 if device.exact else 10
     names = {"device": device.name, "cpu": "cpu"}
     options = {"average": 0.9, "clip_norm": 1.0}
     whole = moons_run(steps=steps, **options)
