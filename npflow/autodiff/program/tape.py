@@ -116,17 +116,15 @@ class Tape:
         calls, the last of which does.
         """
         became, calls = {}, {}  # `calls` is a dict for its order and its quick look-up
+        where = lambda value: became.get(value, value) if isinstance(value, Value) else value
         for call in self.calls:
-            arguments = tuple(
-                became.get(argument, argument) if isinstance(argument, Value) else argument
-                for argument in call.arguments
-            )
-            same = all(new is old for new, old in zip(arguments, call.arguments))
-            changed = change(call if same else replace(call, arguments=arguments))
+            moved = any(isinstance(argument, Value) and argument in became for argument in call.arguments)
+            changed = change(replace(call, arguments=tuple(map(where, call.arguments))) if moved else call)
             new = changed if isinstance(changed, tuple) else (changed,)
-            calls |= {value: None for value in new if isinstance(value, Value) and value.function}
+            for value in new:
+                if isinstance(value, Value) and value.function:
+                    calls[value] = None
             if new[-1] is not call:
                 became[call] = new[-1]
-        where = lambda result: became.get(result, result) if isinstance(result, Value) else result
         gradients = None if self.gradients is None else tuple(map(where, self.gradients))
         return replace(self, calls=tuple(calls), value=where(self.value), gradients=gradients)
