@@ -25,9 +25,12 @@ def gradients(point, direction):
     ways = _ways(everything, groups, start)
 
     def moved(steps):
-        move = lambda path, leaf: (
-            np.array(leaf) + steps[groups[path]] * ways[path] if path in groups else leaf
-        )
+        def move(path, leaf):
+            if path not in groups:
+                return leaf
+            step = steps[groups[path]]  # most are zero: SciPy moves along one direction at a time
+            return onp.array(leaf) + step * ways[path] if step else onp.array(leaf)
+
         return tree.build(move, everything)
 
     def along(steps):  # SciPy's points: (groups, ...) gives (2, ...)
