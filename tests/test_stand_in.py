@@ -72,6 +72,11 @@ REFUSED = {
     "subok of a ufunc": (TypeError, lambda x: np.exp(x, subok=True)),
     "x of astype by name": (TypeError, lambda x: type(x).__array_function__(x, np.astype, (), (), {"x": x})),
     "setting to an array of the host": (ValueError, lambda x: operator.setitem(x, 0, np.ones(3))),
+    "a number for dot": (TypeError, lambda x: np.dot(x, 2.0)),
+    "a number for outer": ((TypeError, AttributeError), lambda x: np.outer(2.0, x)),
+    "a number for tensordot": ((TypeError, AttributeError), lambda x: np.tensordot(x, 2.0, 0)),
+    "multiply.at": (NotImplementedError, lambda x: np.multiply.at(x, 0, x)),
+    "maximum.reduce": (NotImplementedError, lambda x: np.maximum.reduce(x)),
     "copying from the host": (ValueError, lambda x: np.copyto(x, HOST)),
     "sharing memory with the host": (TypeError, lambda x: np.may_share_memory(x, HOST)),
     "hash": (TypeError, hash),
@@ -87,6 +92,12 @@ def test_what_cupy_has_not_is_refused(make, what):
     error, call = REFUSED[what]
     with pytest.raises(error):
         call(make((2, 3)))
+
+
+def test_complex_numbers_cannot_be_added_at_an_index(make):
+    x, index = make((3,), np.complex64), make((3,), np.int64)
+    with pytest.raises(TypeError, match=r"add\.at only supports"):
+        np.add.at(x, index, x)
 
 
 @pytest.mark.parametrize("name", sorted(NOT_UFUNCS))
@@ -301,6 +312,31 @@ def test_operators_functions_and_methods_compute_what_numpy_computes():
         got = fun(StrictArray(a.copy()), StrictArray(b.copy()))
         assert isinstance(got, StrictArray)
         np.testing.assert_array_equal(got.host, fun(a, b))
+
+
+def test_results_of_ufuncs_lie_rows_first_whatever_their_arguments_do():
+    x = strict((2, 3)).T
+    assert (x + x).flags.c_contiguous
+    with stand_in.numpys_order():
+        assert not (x + x).flags.c_contiguous
+    assert (x + x).flags.c_contiguous
+
+
+@pytest.mark.parametrize("method", stand_in.UFUNC_METHODS)
+def test_cupys_ufuncs_have_the_methods_of_the_table(method):
+    cupy, x = pytest.importorskip("cupy"), of_cupy((3,))
+    have = set()
+    for name in ("add", "multiply", "maximum", "minimum", "divide", "power", "logaddexp", "hypot"):
+        try:
+            getattr(getattr(cupy, name), method)(
+                *((x, cupy.ndarray.view(x, "i4"), x) if method == "at" else (x,))
+            )
+        except NotImplementedError:
+            continue
+        except Exception:  # no GPU, which is asked for after the method was found
+            pass
+        have.add(name)
+    assert have == stand_in.UFUNC_METHODS[method]
 
 
 def test_out_is_written_to_and_given_back():
