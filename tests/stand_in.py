@@ -20,7 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npflow.autodiff.devices import HOST, Device
+from npflow.autodiff.device import Device
+from npflow.autodiff.devices import HOST
 
 # ---------------------------------------------------------------- what CuPy has
 

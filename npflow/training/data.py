@@ -25,7 +25,7 @@ class Data:
     Parameters
     ----------
     x : ndarray, shape (n, *event)
-    device : npflow.autodiff.devices.Device
+    device : npflow.autodiff.device.Device
     """
 
     def __init__(self, x, device):

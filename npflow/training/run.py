@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from npflow.autodiff import Layout, tree
-from npflow.autodiff.devices import Device, as_array, device_of, fetch, to_device, to_host
+from npflow.autodiff.device import Device
+from npflow.autodiff.devices import as_array, device_of, fetch, to_device, to_host
 from npflow.culprit import first_non_finite
 from npflow.errors import InputError, NonFiniteError
 from npflow.training.adam import Adam

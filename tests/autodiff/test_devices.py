@@ -14,6 +14,7 @@ import stand_in
 from agreement import assert_agrees
 
 from npflow.autodiff import devices, tree
+from npflow.autodiff.device import ALIGNMENT
 from npflow.errors import InputError
 
 Pair = namedtuple("Pair", "first second")
@@ -282,7 +283,7 @@ def test_arrays_are_laid_out_in_memory(any_device):
 def test_memory_of_the_host_begins_at_a_multiple_of_the_alignment():
     for size in (1, 64, 1000):
         memory = devices.HOST.memory(size)
-        assert memory.ctypes.data % devices.ALIGNMENT == 0
+        assert memory.ctypes.data % ALIGNMENT == 0
         assert memory.size == size
 
 

@@ -25,7 +25,7 @@ FLOWS |= {f"recipe {name}": flow for name, flow in RECIPES.items()}
 
 def examples(name):
     """How many examples a flow gets: recording one of thirty layers takes as long as a hundred of one."""
-    return 2 if name == "layer glow/default" else 4
+    return 3 if name == "layer glow/default" else 8
 
 
 def moved(flow, rng, dtype):

@@ -26,7 +26,7 @@ class Program:
 
     Attributes
     ----------
-    device : npflow.autodiff.devices.Device
+    device : npflow.autodiff.device.Device
         Where it runs.
     source : str
         Two functions, `forward` and `backward`, a NumPy call a line. They are compiled from this very text, so
