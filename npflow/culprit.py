@@ -1,10 +1,14 @@
 """Which part of a flow it was: the first layer whose output is not finite, what cannot compute on a device."""
 
 import autograd.numpy as np
+import numpy as onp
 
 from npflow.autodiff.devices import HOST, device_of, to_host
 from npflow.errors import InputError
 from npflow.layers import Chain, Inverse
+
+# What CuPy raises for arrays of NumPy's and functions that it has not; memory that runs out is nobody's mistake.
+REFUSALS = (TypeError, ValueError, NotImplementedError, AttributeError)
 
 
 def first_layer(is_wrong, layer, params, x, name="layer", direction="forward"):
@@ -45,13 +49,13 @@ def first_non_finite(layer, params, x, name="layer"):
     return first_layer(is_wrong, layer, params, x, name)
 
 
-def host_bound(flow, params, x, direction="forward"):
-    """The error that names what cannot compute on a device, where an error came; None if it comes on the host too.
+def host_bound(error, flow, params, x, direction="forward"):
+    """The error that names what cannot compute on a device, where an error came; None if it is another error.
 
     A layer is named, or the prior, which makes arrays of NumPy's on its way or uses a function that the device has not.
     """
     there = device_of(x)
-    if there is HOST:
+    if there is HOST or not is_refusal(error):
         return None
     try:
         z, _ = getattr(flow.layer, direction)(*to_host((params["layer"], x)))
@@ -64,7 +68,7 @@ def host_bound(flow, params, x, direction="forward"):
     def is_bound(call):
         try:
             return any(device_of(array) is not there for array in call())
-        except Exception as error:
+        except REFUSALS as error:
             met.append(error)
             return True
 
@@ -76,6 +80,28 @@ def host_bound(flow, params, x, direction="forward"):
         if is_bound(lambda: [flow.prior.log_prob(params["prior"], z)]):
             return not_on(there, "log_prob", f"prior ({type(flow.prior).__name__})", *met)
     return None
+
+
+def is_refusal(error):
+    """Whether an error may be a device's word on an array or a function that is not its own."""
+    return isinstance(error, REFUSALS) and not isinstance(error, InputError)
+
+
+def draw(prior, params, rng, n, dtype, there):
+    """`n` draws of z on a device; a prior that makes arrays of NumPy's instead is named."""
+    place = f"prior ({type(prior).__name__})"
+    try:
+        z = prior.sample(params, there.generator(rng), n, dtype)
+    except Exception as error:
+        if there is HOST or not is_refusal(error):
+            raise
+        prior.sample(
+            to_host(params), onp.random.default_rng(0), 1, dtype
+        )  # an error of its own is raised here
+        raise not_on(there, "sample", place, error) from error
+    if device_of(z) is not there:
+        raise not_on(there, "sample", place)
+    return z
 
 
 def not_on(there, method, place, error=None):

@@ -9,8 +9,8 @@ import numpy as onp
 
 from npflow.autodiff import Layout, tree
 from npflow.autodiff.chunks import map_rows
-from npflow.autodiff.devices import HOST, device_of, to_device, to_host
-from npflow.culprit import host_bound, not_on
+from npflow.autodiff.devices import device_of, to_device, to_host
+from npflow.culprit import draw, host_bound
 from npflow.description import Described
 from npflow.errors import InputError
 from npflow.layers import Layer
@@ -120,13 +120,7 @@ class Flow(Described):
         check_count(n, "the number of samples")
         check_rng(rng)
         self.check(params)
-        there, place = device_of(params), f"prior ({type(self.prior).__name__})"
-        try:
-            z = self.prior.sample(params["prior"], there.generator(rng), n, dtype_of(params))
-        except Exception as error:
-            raise error if there is HOST else not_on(there, "sample", place, error) from None
-        if device_of(z) is not there:
-            raise not_on(there, "sample", place)
+        z = draw(self.prior, params["prior"], rng, n, dtype_of(params), device_of(params))
         return self._map_rows(self._decode, params, z, "inverse")
 
     def encode(self, params, x):
@@ -143,10 +137,11 @@ class Flow(Described):
         device_of({"params": params, "x" if direction == "forward" else "z": x})  # one, or its sentence
         try:
             return map_rows(method, params, x)
-        except InputError:
-            raise
         except Exception as error:
-            raise host_bound(self, params, x, direction) or error from None
+            named = host_bound(error, self, params, x, direction)
+            if named is None:
+                raise
+            raise named from error
 
     def check(self, params, x=None, name="x"):
         """Raise `InputError` unless `params` are this flow's, and `x` a batch of their dtype."""

@@ -7,7 +7,8 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 
-from npflow import Flow, InputError, to_device
+from npflow import Flow, InputError, fit, to_device
+from npflow.autodiff import devices
 from npflow.culprit import first_non_finite
 from npflow.layers import ActNorm, Affine, Chain, Inverse, Layer, Reverse
 from npflow.priors import Normal
@@ -148,6 +149,58 @@ def test_a_layer_that_makes_numpy_arrays_is_named(layer, place, on_the_way, devi
     if place != "layer":
         with pytest.raises(InputError, match=start + "inverse to compute"):
             flow.decode(params, x)
+
+
+@pytest.mark.parametrize("error", [MemoryError, RuntimeError])
+def test_a_device_that_fails_blames_no_layer_and_no_prior(error, device):
+    @dataclass(frozen=True)
+    class Large(Affine):
+        def forward(self, params, x):
+            if devices.device_of(x) is not devices.HOST:
+                raise error("the device's")
+            return super().forward(params, x)
+
+    @dataclass(frozen=True)
+    class Wide(Normal):
+        def sample(self, params, rng, n, dtype=np.float64):
+            if not isinstance(rng, np.random.Generator):
+                raise error("the device's")
+            return super().sample(params, rng, n, dtype)
+
+    flow = Flow(Large(), Wide(2))
+    x = np.random.default_rng(0).standard_normal((6, 2))
+    params = flow.init(np.random.default_rng(0), x)
+    there = to_device((params, x), device.name)
+    options = {"rng": np.random.default_rng(0), "steps": 1, "progress": False, "record": False}
+    for call in (
+        lambda: flow.log_prob(*there),
+        lambda: flow.sample(there[0], np.random.default_rng(0), 3),
+        lambda: fit(flow, *there, **options),
+    ):
+        with pytest.raises(error, match="the device's"):
+            call()
+
+
+def test_an_error_of_a_priors_own_stays_itself_on_a_device(device):
+    class Refusing(Normal):
+        def sample(self, params, rng, n, dtype=np.float64):
+            raise self.error("of its own")
+
+    x = np.random.default_rng(0).standard_normal((6, 2))
+    for error in (TypeError, InputError):
+        Refusing.error = error
+        flow = Flow(Affine(), Refusing(2))
+        params = to_device(flow.init(np.random.default_rng(0), x), device.name)
+        with pytest.raises(error, match=r"^of its own$"):
+            flow.sample(params, np.random.default_rng(0), 3)
+
+
+def test_what_the_device_said_is_the_cause_of_the_sentence(device):
+    flow = Flow(HostBound(on_the_way=True), Normal(2))
+    params, x = to_device(({"layer": {}, "prior": {}}, np.ones((3, 2))), device.name)
+    with pytest.raises(InputError) as caught:
+        flow.log_prob(params, x)
+    assert isinstance(caught.value.__cause__, TypeError)
 
 
 def test_an_error_of_a_layers_own_stays_itself_on_a_device(device):

@@ -108,9 +108,9 @@ class Layout:
     """
 
     def __init__(self, tree):
-        leaves, offset, dtypes, array = [], 0, {}, 0.0
+        leaves, offset, dtypes, last = [], 0, {}, 0.0
         for path, leaf in items(tree):
-            array = _array(leaf)
+            array = last = _array(leaf)
             if array.dtype.kind not in "fiub":
                 raise InputError(
                     f"expected arrays of numbers in the parameter tree, "
@@ -128,7 +128,7 @@ class Layout:
         self.nesting = build(lambda path, leaf: None, tree)
         self.dtype = next(iter(dtypes), np.dtype(np.float64))
         # No number of the vector's dtype, of the kind of the tree's arrays, and so where they live.
-        self.blank = np.empty_like(getval(array), self.dtype, shape=(0,))
+        self.blank = np.empty_like(getval(last), self.dtype, shape=(0,))
 
     def pack(self, tree, out=None):
         """The trained leaves of a tree of this layout as one vector, written to `out` where it is given.

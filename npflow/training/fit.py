@@ -120,12 +120,8 @@ def fit(
     optimizer = Adam() if optimizer is None else optimizer
     if not isinstance(optimizer, Adam):
         raise InputError(f"expected an optimizer such as Adam(1e-3), got {optimizer!r}")
-    # A tree without arrays lives nowhere; the data does.
-    device = (
-        device_of((params, x) if not any(tree.items(params)) else params)
-        if device is None
-        else find_device(device)
-    )
+    here = device_of(params if any(tree.items(params)) else x)  # a tree without arrays lives nowhere
+    device = here if device is None else find_device(device)
 
     run = Run.start(flow, params, device, len(x), rng, optimizer, average, batch_size)
     if checkpoint is not None:

@@ -70,7 +70,10 @@ class Stepper:
                 raise
             raise self.reason(error, x) from error
         except Exception as error:
-            raise host_bound(self.run.flow, self.run.params, x) or error from None
+            named = host_bound(error, self.run.flow, self.run.params, x)
+            if named is None:
+                raise
+            raise named from error
 
     def reason(self, error, x):
         """What to say where no program can be made."""
@@ -78,7 +81,7 @@ class Stepper:
         try:
             flow.nll(params, x)
         except Exception as own:  # the flow's, with or without a program
-            return host_bound(flow, params, x) or own
+            return host_bound(own, flow, params, x) or own
         try:
             value_and_grad(flow.nll)(params, x)
         except Exception:

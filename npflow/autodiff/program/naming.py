@@ -39,16 +39,8 @@ def name_values(inputs, calls, gradient_of):
     numbered. In the backward pass, grad_h is the gradient of the result in h; what is computed on the way
     there, in the vector-Jacobian product of the function that made h, is called vjp_h and that function.
     """
-    taken = {
-        "np",
-        "cupy",
-        "slice",
-        "parameters",
-        "data",
-        "saved",
-        "buffers",
-        "gradient",
-    }  # in the text already
+    # In the text already.
+    taken = {"np", "cupy", "slice", "parameters", "data", "saved", "buffers", "gradient"}
 
     def give(value, name):
         value.name = unique(name, taken)

@@ -213,7 +213,8 @@ class Constant:
         numeric = is_array(leaf) or isinstance(leaf, (np.generic, int, float, complex))
         self.kind, self.numbers = type(leaf), fetch(leaf).copy() if numeric else None
         self.value = self.numbers if is_array(leaf) else leaf
-        self.seen = leaf  # on a device: the array that was found to be the same
+        # On a device: the array that was found to be the same.
+        self.seen = leaf if is_array(leaf) and device_of(leaf) is not HOST else None
 
     def is_same(self, leaf):
         """Whether a leaf is this constant: to the bit, as 1 / 0.0 is not 1 / -0.0.
