@@ -91,7 +91,7 @@ class Npflow(Contender):
         from npflow.autodiff.batches import ProgramGradient
         from npflow.autodiff.threads import available_cores
         from npflow.training import Adam
-        from npflow.training.data import Data
+        from npflow.training.data import Batches
         from npflow.training.run import Run
         from npflow.training.stepper import Stepper
 
@@ -106,7 +106,7 @@ class Npflow(Contender):
         run = InOrder.start(self.flow, self.start, self.device, len(x), rng, adam, None, size)
         loss_of = ProgramGradient(self.flow.nll, run.params, available_cores())
         loss_of(self.device.send(batches[0]), out=np.empty_like(run.vector))
-        self.stepper = Stepper(run, Data(x, self.device), loss_of)
+        self.stepper = Stepper(run, Batches(run, (x,)), loss_of)
 
     def step(self, batch):
         self.stepper.step()  # on the next batch, which is this one

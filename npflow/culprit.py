@@ -6,12 +6,13 @@ import numpy as onp
 from npflow.autodiff.devices import HOST, device_of, to_host
 from npflow.errors import InputError
 from npflow.layers import Chain, Inverse
+from npflow.layers.layer import given
 
 # What CuPy raises for arrays of NumPy's and functions that it has not; memory that runs out is nobody's mistake.
 REFUSALS = (TypeError, ValueError, NotImplementedError, AttributeError)
 
 
-def first_layer(is_wrong, layer, params, x, name="layer", direction="forward"):
+def first_layer(is_wrong, layer, params, x, name="layer", direction="forward", context=None):
     """The name of the first layer, inside `layer`, that something is wrong with; None if nothing is.
 
     Parameters
@@ -27,29 +28,30 @@ def first_layer(is_wrong, layer, params, x, name="layer", direction="forward"):
     name : str
         What `layer` is called; the answer starts with it.
     direction : {"forward", "inverse"}
+    context : ndarray, shape (n, context features), optional
     """
     if isinstance(layer, Inverse):
         opposite = "inverse" if direction == "forward" else "forward"
-        return first_layer(is_wrong, layer.layer, params, x, name, opposite)
+        return first_layer(is_wrong, layer.layer, params, x, name, opposite, context)
     if not isinstance(layer, Chain):
-        wrong = is_wrong(lambda: getattr(layer, direction)(params, x))
+        wrong = is_wrong(lambda: getattr(layer, direction)(params, x, **given(layer, context)))
         return f"{name} ({type(layer).__name__})" if wrong else None
     inner = list(enumerate(zip(layer.layers, params, strict=True)))
     for index, (part, p) in inner if direction == "forward" else reversed(inner):
-        culprit = first_layer(is_wrong, part, p, x, f"{name}/{index}", direction)
+        culprit = first_layer(is_wrong, part, p, x, f"{name}/{index}", direction, context)
         if culprit:
             return culprit
-        x, _ = getattr(part, direction)(p, x)
+        x, _ = getattr(part, direction)(p, x, **given(part, context))
     return None
 
 
-def first_non_finite(layer, params, x, name="layer"):
+def first_non_finite(layer, params, x, name="layer", context=None):
     """The name of the first layer, inside `layer`, whose output or log-det is not finite; None if all are."""
     is_wrong = lambda call: not all(bool(np.isfinite(array).all()) for array in call())
-    return first_layer(is_wrong, layer, params, x, name)
+    return first_layer(is_wrong, layer, params, x, name, context=context)
 
 
-def host_bound(error, flow, params, x, direction="forward"):
+def host_bound(error, flow, params, x, direction="forward", context=None):
     """The error that names what cannot compute on a device, where an error came; None if it is another error.
 
     A layer is named, or the prior, which makes arrays of NumPy's on its way or uses a function that the device has not.
@@ -58,7 +60,9 @@ def host_bound(error, flow, params, x, direction="forward"):
     if there is HOST or not is_refusal(error):
         return None
     try:
-        z, _ = getattr(flow.layer, direction)(*to_host((params["layer"], x)))
+        arguments = to_host((params["layer"], x))
+        beside = {} if context is None else given(flow.layer, to_host(context))
+        z, _ = getattr(flow.layer, direction)(*arguments, **beside)
         if direction == "forward":
             flow.prior.log_prob(to_host(params["prior"]), z)
     except Exception:  # it fails on the host too: the error is its own
@@ -72,11 +76,11 @@ def host_bound(error, flow, params, x, direction="forward"):
             met.append(error)
             return True
 
-    place = first_layer(is_bound, flow.layer, params["layer"], x, direction=direction)
+    place = first_layer(is_bound, flow.layer, params["layer"], x, direction=direction, context=context)
     if place is not None:
         return not_on(there, direction, place, *met)
     if direction == "forward":
-        z, _ = flow.layer.forward(params["layer"], x)
+        z, _ = flow.layer.forward(params["layer"], x, **given(flow.layer, context))
         if is_bound(lambda: [flow.prior.log_prob(params["prior"], z)]):
             return not_on(there, "log_prob", f"prior ({type(flow.prior).__name__})", *met)
     return None

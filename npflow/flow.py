@@ -6,24 +6,27 @@ from functools import lru_cache
 
 import autograd.numpy as np
 import numpy as onp
+from autograd.tracer import getval
 
 from npflow.autodiff import Layout, tree
 from npflow.autodiff.chunks import map_rows
 from npflow.autodiff.devices import device_of, to_device, to_host
-from npflow.culprit import draw, host_bound
-from npflow.description import Described
+from npflow.culprit import draw, first_non_finite, host_bound
 from npflow.errors import InputError
 from npflow.layers import Layer
-from npflow.layers.layer import check_layer
+from npflow.layers.layer import check_layer, given
+from npflow.model import Model
 from npflow.priors import Prior
 from npflow.validation import check_count, check_rng, check_rows
 
 
 @dataclass(frozen=True)
-class Flow(Described):
+class Flow(Model):
     r"""A layer and a prior.
 
     z, log_det = layer.forward(x)       log p(x) = log prior(z) + log_det
+
+    A conditional flow has a density for each context, log p(x | context): its layers are conditioned by it.
 
     The parameters are a dict of the layer's and the prior's: ``{"layer": ..., "prior": ...}``. All
     methods check their input first, and say in one sentence what was expected and what came. Many rows
@@ -33,6 +36,9 @@ class Flow(Described):
     ----------
     layer : Layer
     prior : Prior
+    context_features : int
+        How many numbers a row of context has. By default there is none; where there is, every method takes one
+        beside its rows: `context`, shape (n, context_features).
 
     Examples
     --------
@@ -48,9 +54,11 @@ class Flow(Described):
 
     layer: Layer
     prior: Prior
+    context_features: int = 0
 
     def __post_init__(self):
         check_layer(self.layer, "the layer of a Flow")
+        check_count(self.context_features, "a Flow's context_features", least=0)
         if not isinstance(self.prior, Prior):
             raise InputError(f"expected a prior from npflow.priors, got {self.prior!r}")
         try:
@@ -60,19 +68,23 @@ class Flow(Described):
                 f"expected layers that are frozen dataclasses of numbers, strings and tuples, got {error}"
             ) from error
 
-    def init(self, rng, x):
+    def init(self, rng, x, context=None):
         """Parameters in the dtype of `x`, drawn from `rng`, started on the batch `x`, shape (n, *event).
 
         They are worked out on the host, and live where `x` lives.
         """
         check_rng(rng)
         check_rows(x, self.prior.event_shape)
-        return to_device(self._init(rng, to_host(x)), device_of(x).name)
+        self.check_context(context, x)
+        host = to_host(x if context is None else (x, context))
+        params = self._init(rng, host) if context is None else self._init(rng, *host)
+        return to_device(params, device_of(x).name)
 
-    def _init(self, rng, x):
+    def _init(self, rng, x, context=None):
+        beside = given(self.layer, context)
         try:
-            layer_params = self.layer.init(rng, x)
-            z, log_det = self.layer.forward(layer_params, x)
+            layer_params = self.layer.init(rng, x, **beside)
+            z, log_det = self.layer.forward(layer_params, x, **beside)
         except InputError as error:
             raise error.inside("layer", self.layer) from error
         if np.shape(log_det) != (len(x),):
@@ -89,62 +101,106 @@ class Flow(Described):
                 )
         return params
 
-    def log_prob(self, params, x):
+    def log_prob(self, params, x, context=None):
         """log p(x) in nats, shape (n,), for rows of shape (n, *event)."""
-        self.check(params, x)
-        return self._map_rows(self._log_prob, params, x, "forward")
+        self.check(params, x, context=context)
+        return self._map_rows(self._log_prob, params, x, context, "forward")
 
-    def _log_prob(self, params, x):
-        z, log_det = self.layer.forward(params["layer"], x)
+    def _log_prob(self, params, x, context=None):
+        z, log_det = self.layer.forward(params["layer"], x, **given(self.layer, context))
         return self.prior.log_prob(params["prior"], z) + log_det
 
-    def _encode(self, params, x):
-        return self.layer.forward(params["layer"], x)[0]
+    def _encode(self, params, x, context=None):
+        return self.layer.forward(params["layer"], x, **given(self.layer, context))[0]
 
-    def _decode(self, params, z):
-        return self.layer.inverse(params["layer"], z)[0]
+    def _decode(self, params, z, context=None):
+        return self.layer.inverse(params["layer"], z, **given(self.layer, context))[0]
 
-    def nll(self, params, x):
+    def _sample_log_prob(self, params, z, context=None):
+        _, log_det = self.layer.inverse(params["layer"], z, **given(self.layer, context))
+        return self.prior.log_prob(params["prior"], z) - log_det
+
+    def nll(self, params, x, context=None):
         """The mean negative log-likelihood of a batch, in nats: the loss that `fit` minimizes.
 
         Unlike the other methods it checks nothing, so that it is nothing but its arithmetic.
         """
-        return -np.sum(self._log_prob(params, x)) / len(x)
+        return -np.sum(self._log_prob(params, x, context)) / len(x)
 
-    def sample(self, params, rng, n):
+    loss = nll
+
+    def row_losses(self, params, x, context=None):
+        """The negative log-likelihood of each row, in nats, shape (n,); unlike `log_prob` it checks nothing."""
+        return -self._log_prob(params, x, context)
+
+    def losses(self, params, x, context=None):
+        """The negative log-likelihood of each row, in nats, shape (n,)."""
+        return -self.log_prob(params, x, context)
+
+    def sample(self, params, rng, n, context=None):
         """`n` draws of x, shape (n, *event): z from the prior, through the layer's inverse.
 
         They are made where the parameters live. On a GPU the random numbers come from a generator of the
         GPU's, which a number drawn from `rng` starts: they repeat themselves, and are others than the host's.
+        A `context` has a row for each draw.
         """
+        z = self._draw(params, rng, n, context)
+        return self._map_rows(self._decode, params, z, context, "inverse")
+
+    def sample_and_log_prob(self, params, rng, n, context=None):
+        """`n` draws of x, shape (n, *event), and their log p(x), shape (n,), by way of the z that they were made of.
+
+        log p(x) = log prior(z) - log|det dx/dz|, so that no x goes back through `forward`: of an inverse
+        autoregressive flow that takes one pass a feature, its own samples' density none beside the sampling.
+        """
+        z = self._draw(params, rng, n, context)
+        x = self._map_rows(self._decode, params, z, context, "inverse")
+        return x, self._map_rows(self._sample_log_prob, params, z, context, "inverse")
+
+    def _draw(self, params, rng, n, context):
         check_count(n, "the number of samples")
         check_rng(rng)
         self.check(params)
         z = draw(self.prior, params["prior"], rng, n, dtype_of(params), device_of(params))
-        return self._map_rows(self._decode, params, z, "inverse")
+        self.check_context(context, z)
+        return z
 
-    def encode(self, params, x):
+    def encode(self, params, x, context=None):
         """z of x, both of shape (n, *event)."""
-        self.check(params, x)
-        return self._map_rows(self._encode, params, x, "forward")
+        self.check(params, x, context=context)
+        return self._map_rows(self._encode, params, x, context, "forward")
 
-    def decode(self, params, z):
+    def decode(self, params, z, context=None):
         """x of z, both of shape (n, *event)."""
-        self.check(params, z, "z")
-        return self._map_rows(self._decode, params, z, "inverse")
+        self.check(params, z, "z", context)
+        return self._map_rows(self._decode, params, z, context, "inverse")
 
-    def _map_rows(self, method, params, x, direction):
-        device_of({"params": params, "x" if direction == "forward" else "z": x})  # one, or its sentence
+    def _map_rows(self, method, params, x, context, direction):
+        arrays = {"x" if direction == "forward" else "z": x}
+        if context is not None:
+            arrays["context"] = context
+        device_of({"params": params, **arrays})  # one, or its sentence
         try:
-            return map_rows(method, params, x)
+            return map_rows(method, params, *arrays.values())
         except Exception as error:
-            named = host_bound(error, self, params, x, direction)
+            named = host_bound(error, self, params, x, direction, context)
             if named is None:
                 raise
             raise named from error
 
-    def check(self, params, x=None, name="x"):
-        """Raise `InputError` unless `params` are this flow's, and `x` a batch of their dtype."""
+    def host_bound(self, error, params, x, context=None):
+        """The error that names what cannot compute on a device, where an error came; None if it is another."""
+        return host_bound(error, self, params, x, context=context)
+
+    def explain(self, params, x, context=None):
+        """What is the first to be not finite where a loss is not, as the end of a sentence."""
+        culprit = first_non_finite(self.layer, params["layer"], x, context=context)
+        if culprit is None:
+            return "every layer's output is finite, the prior's is not"
+        return f"the first output not finite is that of {culprit}"
+
+    def check(self, params, x=None, name="x", context=None):
+        """Raise `InputError` unless `params` are this flow's, and `x` and `context` rows of their dtype."""
         if not isinstance(params, dict) or set(params) != {"layer", "prior"}:
             got = f"one of {list(params)}" if isinstance(params, dict) else f"a {type(params).__name__}"
             raise InputError(f"expected the parameters of a flow, a dict of 'layer' and 'prior', got {got}")
@@ -157,9 +213,26 @@ class Flow(Described):
             )
         if x is not None:
             check_rows(x, self.prior.event_shape, layout.dtype if layout.size else None, name)
+            self.check_context(context, x)
+
+    def check_context(self, context, x):
+        """Raise `InputError` unless there is a row of context for each row of `x`, where this flow takes one."""
+        if self.context_features == 0:
+            if context is not None:
+                raise InputError("expected no context for a flow with context_features=0, got one")
+            return
+        if context is None:
+            raise InputError(
+                f"expected a context of {self.context_features} features for each row of x, got none"
+            )
+        check_rows(context, (self.context_features,), getval(x).dtype, "context")
+        if len(context) != len(x):
+            raise InputError(f"expected a row of context for each of {len(x)} rows, got {len(context)}")
 
     def __repr__(self):
         lines = f"layer={self.layer!r},\nprior={self.prior!r},"
+        if self.context_features:
+            lines += f"\ncontext_features={self.context_features},"
         return f"Flow(\n{textwrap.indent(lines, '    ')}\n)"
 
 
@@ -177,10 +250,13 @@ def expected_layout(flow):
     rng = onp.random.default_rng(0)
     try:
         with onp.errstate(all="ignore"):
-            few, more = (
-                Layout(flow._init(rng, rng.standard_normal((rows, *flow.prior.event_shape))))
-                for rows in (4, 5)
-            )
+            few, more = (Layout(flow._init(rng, *_noise(flow, rng, rows))) for rows in (4, 5))
     except Exception:
         return None
     return few if few.difference(more) is None else None
+
+
+def _noise(flow, rng, rows):
+    """Rows of noise in the shape of a flow's x, and of its context where it takes one."""
+    shapes = [flow.prior.event_shape] + [(flow.context_features,)] * bool(flow.context_features)
+    return [rng.standard_normal((rows, *shape)) for shape in shapes]

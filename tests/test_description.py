@@ -25,10 +25,11 @@ from npflow.layers import (
 )
 from npflow.networks import MLP, Beside, Network
 from npflow.priors import GaussianMixture, Normal, Prior
+from npflow.verify.cases import CASES
 
 
 @dataclass(frozen=True)
-class Spline(Layer):
+class Bumps(Layer):
     """A layer of the reader's own, with a hyper-parameter of every kind that can be described."""
 
     bins: int = 8
@@ -40,7 +41,7 @@ class Spline(Layer):
     network: Network = MLP((4,))  # noqa: RUF009 (frozen)
 
 
-OWN = f"{__name__}.Spline"
+OWN = f"{__name__}.Bumps"
 COUPLING = AffineCoupling(Beside(MLP((8, 4), "tanh"), MLP(())), "first", 1.5)
 OBJECTS = [
     ActNorm(),
@@ -56,7 +57,8 @@ OBJECTS = [
     Normal((4, 4, 3), trained=True),
     GaussianMixture([[0, 1], [2, 3]], [0.1, 0.2], [1, 3], trained=True),
     Flow(Chain([ActNorm(), COUPLING]), GaussianMixture([[0, 1]], [0.1])),
-    Spline(4, 0.1, True, "cubic", 7, ((1, 2), ("a", None)), Beside(MLP(), MLP())),
+    Bumps(4, 0.1, True, "cubic", 7, ((1, 2), ("a", None)), Beside(MLP(), MLP())),
+    *(case.layer for case in CASES.values()),
 ]
 numbers = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
 nested = st.recursive(numbers, lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=6)
@@ -76,10 +78,10 @@ def test_an_object_comes_back_equal_through_json(value):
 
 
 def test_every_layer_network_and_prior_of_npflow_is_among_the_objects_tried():
-    bases = {"Layer", "Network", "Prior"}
+    bases = {"Coupling", "Layer", "Network", "Prior"}
     parts = ("npflow.layers", "npflow.networks", "npflow.priors", "npflow.flow")
     own = {name for name, kind in Described.known.items() if kind.__module__.startswith(parts)}
-    assert own - bases == {type(value).__name__ for value in OBJECTS if not isinstance(value, Spline)}
+    assert own - bases == {type(value).__name__ for value in OBJECTS if not isinstance(value, Bumps)}
 
 
 @settings(max_examples=40, deadline=None)
@@ -91,7 +93,7 @@ def test_plain_values_come_back_equal_through_json(value):
 @settings(max_examples=20, deadline=None)
 @given(grid=nested.filter(lambda value: isinstance(value, tuple)), bound=st.floats(allow_nan=False))
 def test_hyper_parameters_come_back_equal_through_json(grid, bound):
-    assert through_json(Spline(bound=bound, grid=grid)) == Spline(bound=bound, grid=grid)
+    assert through_json(Bumps(bound=bound, grid=grid)) == Bumps(bound=bound, grid=grid)
 
 
 def test_a_description_names_the_class_and_its_hyper_parameters():
@@ -112,15 +114,15 @@ def test_a_description_names_the_class_and_its_hyper_parameters():
     [(np.int64(3), 3), (np.float32(0.5), 0.5), (np.bool_(True), True), (np.str_("a"), "a")],
 )
 def test_numpys_numbers_are_described_as_pythons(value, expected):
-    description = describe(Spline(bins=value))["bins"]
+    description = describe(Bumps(bins=value))["bins"]
     assert description == expected
     assert type(description) is type(expected)
 
 
 def test_a_class_of_your_own_goes_by_module_and_name():
-    assert class_name(Spline) == OWN
-    assert describe(Spline())["class"] == OWN
-    assert Described.known[OWN] is Spline
+    assert class_name(Bumps) == OWN
+    assert describe(Bumps())["class"] == OWN
+    assert Described.known[OWN] is Bumps
     assert class_name(ActNorm) == "ActNorm"
 
 
@@ -131,7 +133,7 @@ def test_a_class_of_your_own_never_stands_in_for_npflows_of_the_same_name():
     assert type(rebuild({"class": "ActNorm"})) is layers.ActNorm
 
 
-@pytest.mark.parametrize("name", ["Spline", "nowhere.Spline", "os.system", None, 3, ["ActNorm"]])
+@pytest.mark.parametrize("name", ["Bumps", "nowhere.Bumps", "os.system", None, 3, ["ActNorm"]])
 def test_a_class_that_is_not_defined_is_refused(name):
     with pytest.raises(InputError) as caught:
         rebuild({"class": "Chain", "layers": [{"class": "ActNorm"}, {"class": name}]})
@@ -167,10 +169,10 @@ def test_hyper_parameters_that_a_class_cannot_use_get_the_sentence_of_the_class(
 )
 def test_a_hyper_parameter_that_is_no_plain_value_is_refused(value):
     with pytest.raises(InputError) as caught:
-        describe(Chain([ActNorm(), Spline(grid=(0, value))]))
+        describe(Chain([ActNorm(), Bumps(grid=(0, value))]))
     assert str(caught.value) == (
         "expected hyper-parameters that are numbers, strings, None, tuples or npflow objects, "
-        f"got a {type(value).__name__} as grid of Spline: {value!r}"
+        f"got a {type(value).__name__} as grid of Bumps: {value!r}"
     )
 
 

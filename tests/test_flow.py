@@ -338,9 +338,9 @@ def test_a_batch_of_another_dtype_than_the_parameters_is_refused(own, other):
     )
 
 
-def test_features_that_a_coupling_cannot_halve_are_refused_with_the_layer():
-    flow = Flow(Chain([ActNorm(), AffineCoupling(), Conv1x1()]), Normal(3))
-    words = "layer/1 (AffineCoupling): expected an even number of channels to take halves of, got 3"
+def test_a_feature_that_a_coupling_cannot_take_parts_of_is_refused_with_the_layer():
+    flow = Flow(Chain([ActNorm(), AffineCoupling(), Conv1x1()]), Normal(1))
+    words = "layer/1 (AffineCoupling): expected at least two channels to take parts of, got 1"
     assert refusal(flow.init, np.random.default_rng(0), rows(flow)) == words
 
 

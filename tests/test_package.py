@@ -22,7 +22,7 @@ LEVELS = [
     {"autodiff"},
     {"networks", "priors"},
     {"layers"},
-    {"culprit"},
+    {"culprit", "model"},
     {"flow"},
     {"models", "training", "plots", "verify", "datasets"},
     {"cli", "__main__", ""},

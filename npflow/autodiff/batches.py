@@ -27,7 +27,7 @@ class PlainGradient:
     Parameters
     ----------
     loss : callable
-        `loss(params, x) -> scalar`.
+        `loss(params, *batch) -> scalar`.
     params : tree of ndarray
         Where they are read at each call: views that an optimizer changes in place.
     """
@@ -36,9 +36,9 @@ class PlainGradient:
         self.loss_and_gradient, self.params = value_and_grad(loss), params
         self.layout = tree.Layout(params)
 
-    def __call__(self, x, out):
-        """The loss of the rows `x`; the gradient is written to the vector `out`."""
-        loss, gradient = self.loss_and_gradient(self.params, x)
+    def __call__(self, batch, out):
+        """The loss of a batch, an array or a tuple of them; the gradient is written to the vector `out`."""
+        loss, gradient = self.loss_and_gradient(self.params, *arrays_of(batch))
         self.layout.pack(gradient, out=out)
         return loss
 
@@ -56,7 +56,7 @@ class ProgramGradient:
     Parameters
     ----------
     loss : callable
-        `loss(params, x) -> scalar`, the mean of something over the rows of `x`.
+        `loss(params, *batch) -> scalar`, the mean of something over the rows of the batch's arrays.
     params : tree of ndarray
         Where they are read at each call: views that an optimizer changes in place.
     threads : int
@@ -68,18 +68,19 @@ class ProgramGradient:
         self.plans = {}  # for each shape and dtype of a batch: its slices, with the program of each
         self.pool = None
 
-    def __call__(self, x, out):
-        """The loss of the rows `x`; the gradient is written to the vector `out`."""
-        kind = (x.shape, x.dtype)
+    def __call__(self, batch, out):
+        """The loss of a batch, an array or a tuple of them; the gradient is written to the vector `out`."""
+        batch = arrays_of(batch)
+        kind = tuple((array.shape, array.dtype) for array in batch)
         if kind not in self.plans:
-            self.plans[kind] = self.plan(x)
+            self.plans[kind] = self.plan(batch)
         slices = self.plans[kind]
         if len(slices) == 1 or self.threads == 1:
-            losses = [piece.run(x) for piece in slices]
+            losses = [piece.run(batch) for piece in slices]
         else:
             # A copy of the context each: NumPy's error state is part of it, and a new thread has its own.
             self.pool = self.pool or ThreadPoolExecutor(self.threads)
-            jobs = [self.pool.submit(contextvars.copy_context().run, piece.run, x) for piece in slices]
+            jobs = [self.pool.submit(contextvars.copy_context().run, piece.run, batch) for piece in slices]
             wait(jobs)  # all of them, also where one fails: none may still write when this returns
             losses = [job.result() for job in jobs]
         if len(slices) == 1:
@@ -91,19 +92,22 @@ class ProgramGradient:
             out += piece.gradient
         return sum(piece.share * loss for piece, loss in zip(slices, losses))
 
-    def plan(self, x):
-        """The slices of a batch like `x`."""
+    def plan(self, batch):
+        """The slices of a batch like this one."""
+        batch = arrays_of(batch)
+        rows = len(batch[0])
         with one_blas_thread():
-            whole = record(self.loss, self.params, x)
-            count = min(slices_worth(whole), len(x))
+            whole = record(self.loss, self.params, *batch)
+            count = min(slices_worth(whole), rows)
             if count == 1:
-                return [Slice(whole, self.params, x, 0, len(x))]
-            bounds = [len(x) * number // count for number in range(count + 1)]
+                return [Slice(whole, self.params, batch, 0, rows)]
+            bounds = [rows * number // count for number in range(count + 1)]
             programs, slices = {}, []
             for start, stop in itertools.pairwise(bounds):
                 if stop - start not in programs:
-                    programs[stop - start] = record(self.loss, self.params, x[start:stop])
-                slices.append(Slice(programs[stop - start], self.params, x, start, stop))
+                    piece = tuple(array[start:stop] for array in batch)
+                    programs[stop - start] = record(self.loss, self.params, *piece)
+                slices.append(Slice(programs[stop - start], self.params, batch, start, stop))
             return slices
 
     def close(self):
@@ -116,15 +120,24 @@ class ProgramGradient:
 class Slice:
     """Some rows of a batch, and the program that computes their loss."""
 
-    def __init__(self, program, params, x, start, stop):
-        self.program, self.rows, self.share = program, slice(start, stop), (stop - start) / len(x)
-        self.parameters, _ = program.read(params, x[self.rows])
+    def __init__(self, program, params, batch, start, stop):
+        self.program, self.rows, self.share = program, slice(start, stop), (stop - start) / len(batch[0])
+        self.parameters, _ = program.read(params, *self.of(batch))
         self.workspace = program.take_workspace()
         self.gradient = self.workspace.gradient
 
-    def run(self, x):
-        """The loss of this slice of `x`; its gradient is left in `gradient`."""
-        return self.program.run(self.parameters, (x[self.rows],), self.workspace)
+    def of(self, batch):
+        """The rows of a batch that are in this slice."""
+        return tuple(array[self.rows] for array in batch)
+
+    def run(self, batch):
+        """The loss of this slice of a batch; its gradient is left in `gradient`."""
+        return self.program.run(self.parameters, self.of(batch), self.workspace)
+
+
+def arrays_of(batch):
+    """The arrays of a batch, as many rows in each."""
+    return batch if isinstance(batch, tuple) else (batch,)
 
 
 def slices_worth(program):

@@ -26,43 +26,49 @@ WORTH_RECORDING = 16  # chunks: a recording takes as long as some ten of them
 PROGRAMS, KEPT, LOCK = OrderedDict(), 16, Lock()
 
 
-def map_rows(fun, params, x):
-    """`fun(params, x)`, where each row of the result depends on the same row of `x` alone.
+def map_rows(fun, params, *arrays):
+    """`fun(params, *arrays)`, where each row of the result depends on the same row of each array alone.
 
-    Few rows are one call. Many are cut into chunks, whose size depends on the shapes of `x` and `params`
-    alone; where there are very many, or have been before, by a recorded program, on all cores. A program gives
+    Few rows are one call. Many are cut into chunks, whose size depends on the shapes of `arrays` and
+    `params` alone; where there are very many, or have been before, by a recorded program, on all cores. A program gives
     the plain function's bits, so the result does not depend on which of the two it was. On a device
     the chunks are larger, and no program is made for them.
 
     Parameters
     ----------
     fun : method
-        `fun(params, x) -> ndarray`, of shape (n, ...), of an object that weak references can point at.
+        `fun(params, *arrays) -> ndarray`, of shape (n, ...), of an object that weak references can point at.
     params : tree of ndarray
-    x : ndarray, shape (n, ...)
+    *arrays : ndarray, shape (n, ...)
+        As many rows in each.
     """
-    boxed = isbox(x) or any(isbox(leaf) for _, leaf in tree.items(params))
+    boxed = any(map(isbox, arrays)) or any(isbox(leaf) for _, leaf in tree.items(params))
+    x = arrays[0]
     host = device_of(x) is HOST
-    rows = rows_in_cache(params, x) * (1 if host else DEVICE_ROWS)
+    rows = min(rows_in_cache(params, array) for array in arrays) * (1 if host else DEVICE_ROWS)
     if boxed or len(x) <= rows:
-        return fun(params, x)
+        return fun(params, *arrays)
     with one_blas_thread():
-        first = fun(params, x[:rows])
+        first = fun(params, *_rows(arrays, 0, rows))
         result = np.empty_like(first, shape=(len(x), *first.shape[1:]), order="C")
         result[:rows] = first
         starts = range(rows, len(x) - rows + 1, rows)
         worth = len(starts) >= WORTH_RECORDING
-        program = program_for(fun, params, x[:rows], first, worth) if host else None
+        program = program_for(fun, params, _rows(arrays, 0, rows), first, worth) if host else None
         if program is None:
             for start in starts:
-                result[start : start + rows] = fun(params, x[start : start + rows])
+                result[start : start + rows] = fun(params, *_rows(arrays, start, start + rows))
         else:
-            _run(program, params, x, starts, rows, result)
+            _run(program, params, arrays, starts, rows, result)
             program.drop_workspaces()  # a program that is kept for later keeps no memory for it
         rest = len(x) % rows
         if rest:
-            result[-rest:] = fun(params, x[-rest:])
+            result[-rest:] = fun(params, *_rows(arrays, -rest, None))
     return result
+
+
+def _rows(arrays, start, stop):
+    return tuple(array[start:stop] for array in arrays)
 
 
 def rows_in_cache(params, x):
@@ -73,8 +79,8 @@ def rows_in_cache(params, x):
     return min(max(rows, FEWEST), MOST)
 
 
-def program_for(fun, params, x, first, worth):
-    """The program of a function for chunks like `x`, if there is one or it is worth a recording; or None.
+def program_for(fun, params, arrays, first, worth):
+    """The program of a function for chunks like `arrays`, if there is one or it is worth a recording; or None.
 
     A program that is kept is used again only where it gives `first`, the function's own result, to the bit.
     """
@@ -82,17 +88,18 @@ def program_for(fun, params, x, first, worth):
     constants = tuple(
         np.asarray(leaf).tobytes() for _, leaf in tree.items(params) if not tree.is_trained(leaf)
     )
-    key = (id(owner), fun.__func__, x.shape, x.dtype, constants)
+    kinds = tuple((array.shape, array.dtype) for array in arrays)
+    key = (id(owner), fun.__func__, kinds, constants)
     with LOCK:  # not while recording: what is recorded may hold a flow whose rows are mapped in their turn
         holder, program = PROGRAMS.get(key, (None, None))
     known = holder is not None and holder() is owner  # the number may be that of an object long gone
     if known and program is not None:
-        known = _gives(program, params, x, first)
+        known = _gives(program, params, arrays, first)
     if not known:
         if not worth:
             return None
         try:
-            program = record(fun, params, x, gradient=False)
+            program = record(fun, params, *arrays, gradient=False)
         except InputError:  # it cannot be recorded: it runs as it is, now and later
             program = None
     with LOCK:
@@ -105,24 +112,24 @@ def program_for(fun, params, x, first, worth):
     return program
 
 
-def _gives(program, params, x, expected):
+def _gives(program, params, arrays, expected):
     """Whether a program gives the result that is expected, to the bit."""
     try:
-        return np.array_equal(program(params, x), expected, equal_nan=True)
+        return np.array_equal(program(params, *arrays), expected, equal_nan=True)
     except InputError:  # it is for other shapes of parameters
         return False
 
 
-def _run(program, params, x, starts, rows, result):
+def _run(program, params, arrays, starts, rows, result):
     """Write the program's result of each chunk to its place, on all cores."""
-    parameters, _ = program.read(params, x[:rows])
+    parameters, _ = program.read(params, *_rows(arrays, 0, rows))
 
     def work(starts):
         workspace = program.take_workspace()
         with np.errstate(**errors):
             for start in starts:
-                chunk = slice(start, start + rows)
-                result[chunk] = program.run(parameters, (x[chunk],), workspace)
+                chunk = _rows(arrays, start, start + rows)
+                result[start : start + rows] = program.run(parameters, chunk, workspace)
 
     errors, threads = np.geterr(), min(available_cores(), len(starts))
     with ThreadPoolExecutor(threads) as pool:

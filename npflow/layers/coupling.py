@@ -1,34 +1,153 @@
-"""The affine coupling: one half of the channels is scaled and shifted by a function of the other."""
+"""Couplings: one part of the channels is transformed, by a map that a network of the other part chooses."""
 
 from dataclasses import dataclass
 
 import autograd.numpy as np
+import numpy as onp
 
-from npflow.autodiff.primitives import concatenate_last, split_last, sum_event, tanh
+from npflow.autodiff.devices import constant
+from npflow.autodiff.primitives import concatenate_last, permute, split_last, sum_event, tanh
 from npflow.errors import InputError
-from npflow.layers.layer import Layer
+from npflow.layers.layer import Layer, with_context, zeros_per_row
 from npflow.networks import MLP, Network
 from npflow.networks.network import check_network
-from npflow.validation import check_number
+from npflow.validation import check_number, check_sequence
+
+PARTS = ("first", "second", "even", "odd")
 
 
 @dataclass(frozen=True)
-class AffineCoupling(Layer):
-    r"""Scale and shift one half of the channels, by a network of the other half; starts as the identity.
+class Coupling(Layer):
+    r"""What couplings have in common: a part a that stays, and a part b, transformed by what a network says of a.
 
-    x = (a, b)      z = (a, b * exp(log_scale) + shift)             log|det J| = sum(log_scale)
-                    x = (a, (z_b - shift) * exp(-log_scale))        raw, shift = network(a)
+    x = (a, b)      z = (a, t(b; network(a)))           log|det J| = sum(log |dt/db|)
+                    x = (a, t^-1(z_b; network(a)))
 
-    The Jacobian is triangular, whatever the network is: z_a does not depend on b, and each z_b depends on
-    its own b alone, with slope exp(log_scale). log_scale = L tanh(raw / L) stays in (-L, L), so that no
-    input makes exp overflow.
+    The Jacobian is triangular, whatever the network is: z_a does not depend on b, and each z_b depends on its own b
+    alone. A kind of coupling says what t is: how many `numbers` of the network it takes for each b, `transform`
+    and its inverse `untransform`. With a context, the network sees (a, context).
 
     Parameters
     ----------
     network : Network
-        Computes raw and shift from the half that stays; `Beside` makes two networks one.
-    transformed : {"second", "first"}
-        Which half is transformed; a flow alternates, or mixes channels between couplings.
+        Computes the numbers from the part that stays.
+    transformed : {"second", "first", "odd", "even"} or tuple of bool
+        Which channels are transformed: the second or the first half (the first is the larger by one where their
+        number is odd), those at odd or even places, counted from 0, or those where a mask is true. A flow
+        alternates, or mixes channels between couplings.
+    """
+
+    network: Network = MLP()  # noqa: RUF009 (frozen)
+    transformed: str | tuple = "second"
+
+    def __post_init__(self):
+        name = type(self).__name__
+        check_network(self.network, f"{name}'s network")
+        if isinstance(self.transformed, str) and self.transformed in PARTS:
+            return
+        expected = f"expected {name}'s transformed to be 'first', 'second', 'odd', 'even' or a mask"
+        if isinstance(self.transformed, (str, type(None))):
+            raise InputError(f"{expected}, got {self.transformed!r}")
+        mask = check_sequence(self.transformed, f"{name}'s transformed")
+        if any(one not in (0, 1) for one in mask) or len(set(mask)) < 2:
+            raise InputError(f"{expected}, true for some channels and false for others, got {mask!r}")
+        object.__setattr__(self, "transformed", tuple(map(bool, mask)))
+
+    def init(self, rng, x, context=None):
+        kept, changed = self.parts(x)
+        return self.network.init(rng, with_context(kept, context), outputs=self.numbers * changed.shape[-1])
+
+    def forward(self, params, x, context=None):
+        kept, changed = self.parts(x)
+        raw = self.network.apply(params, with_context(kept, context))
+        changed, log_det = self.transform(raw, changed)
+        return self.join(kept, changed), log_det
+
+    def inverse(self, params, z, context=None):
+        kept, changed = self.parts(z)
+        raw = self.network.apply(params, with_context(kept, context))
+        changed, log_det = self.untransform(raw, changed)
+        return self.join(kept, changed), log_det
+
+    def transform(self, raw, x):
+        """t(x) and its log-det, shape (n,), by the network's output, which has `numbers` values for each of x."""
+        raise NotImplementedError
+
+    def untransform(self, raw, z):
+        """t^-1(z) and its log-det, shape (n,)."""
+        raise NotImplementedError
+
+    def parts(self, x):
+        """The channels that stay, and those that are transformed."""
+        order, kept = self.order(x.shape[-1])
+        if order is not None:
+            x = permute(x, constant(order, like=x))
+        elif self.transformed == "first":
+            second, first = split_last(x, kept)
+            return first, second
+        return split_last(x, kept)
+
+    def join(self, kept, changed):
+        """Both parts in their places again."""
+        if self.transformed == "first":
+            return concatenate_last(changed, kept)
+        x = concatenate_last(kept, changed)
+        order, _ = self.order(x.shape[-1])
+        return x if order is None else permute(x, constant(onp.argsort(order), like=x))
+
+    def order(self, channels):
+        """The places of the channels, those that stay first, or None if halves do; and where to cut."""
+        if channels < 2:
+            raise InputError(f"expected at least two channels to take parts of, got {channels}")
+        if self.transformed in ("first", "second"):
+            return None, channels - channels // 2
+        place = onp.arange(channels)
+        mask = (
+            onp.array(self.transformed)
+            if isinstance(self.transformed, tuple)
+            else place % 2 == (self.transformed == "odd")
+        )
+        if len(mask) != channels:
+            raise InputError(f"expected {len(mask)} channels, one for each place of the mask, got {channels}")
+        return onp.concatenate([place[~mask], place[mask]]), int(onp.sum(~mask))
+
+
+@dataclass(frozen=True)
+class AdditiveCoupling(Coupling):
+    r"""Shift one part of the channels by a network of the other: volume stays as it is.
+
+    x = (a, b)      z = (a, b + network(a))             log|det J| = 0
+                    x = (a, z_b - network(a))
+
+    The Jacobian is triangular with ones on its diagonal. Starts as the identity.
+
+    Source: Dinh et al. 2014, NICE, section 3.2.
+    """
+
+    numbers = 1
+
+    def transform(self, raw, x):
+        return x + raw, zeros_per_row(x)
+
+    def untransform(self, raw, z):
+        return z - raw, zeros_per_row(z)
+
+
+@dataclass(frozen=True)
+class AffineCoupling(Coupling):
+    r"""Scale and shift one part of the channels, by a network of the other; starts as the identity.
+
+    x = (a, b)      z = (a, b * exp(log_scale) + shift)             log|det J| = sum(log_scale)
+                    x = (a, (z_b - shift) * exp(-log_scale))        raw, shift = network(a)
+
+    log_scale = L tanh(raw / L) stays in (-L, L), so that no input makes exp overflow.
+
+    Parameters
+    ----------
+    network : Network
+        Computes raw and shift from the part that stays; `Beside` makes two networks one.
+    transformed : {"second", "first", "odd", "even"} or tuple of bool
+        Which channels are transformed; see `Coupling`.
     log_scale_limit : float
         L.
 
@@ -36,51 +155,24 @@ class AffineCoupling(Layer):
     is after its section 4.1.
     """
 
-    network: Network = MLP()  # noqa: RUF009 (frozen)
-    transformed: str = "second"
     log_scale_limit: float = 2.0
+    numbers = 2
 
     def __post_init__(self):
-        if self.transformed not in ("first", "second"):
-            raise InputError(
-                f"expected AffineCoupling's transformed to be 'first' or 'second', got {self.transformed!r}"
-            )
-        check_network(self.network, "AffineCoupling's network")
+        super().__post_init__()
         limit = check_number(self.log_scale_limit, "AffineCoupling's log_scale_limit", above=0)
         object.__setattr__(self, "log_scale_limit", limit)  # a NumPy float64 would promote float32
 
-    def init(self, rng, x):
-        kept, changed = self.halves(x)
-        return self.network.init(rng, kept, outputs=2 * changed.shape[-1])
+    def transform(self, raw, x):
+        log_scale, shift = self.scale_and_shift(raw)
+        return x * np.exp(log_scale) + shift, sum_event(log_scale)
 
-    def forward(self, params, x):
-        kept, changed = self.halves(x)
-        log_scale, shift = self.condition(params, kept)
-        changed = changed * np.exp(log_scale) + shift
-        log_det = sum_event(log_scale)
-        return self.join(kept, changed), log_det
+    def untransform(self, raw, z):
+        log_scale, shift = self.scale_and_shift(raw)
+        return (z - shift) * np.exp(-log_scale), -sum_event(log_scale)
 
-    def inverse(self, params, z):
-        kept, changed = self.halves(z)
-        log_scale, shift = self.condition(params, kept)
-        changed = (changed - shift) * np.exp(-log_scale)
-        log_det = -sum_event(log_scale)
-        return self.join(kept, changed), log_det
-
-    def condition(self, params, kept):
-        """log_scale and shift, from the half that stays."""
-        raw, shift = split_last(self.network.apply(params, kept), kept.shape[-1])
+    def scale_and_shift(self, raw):
+        """log_scale and shift, from the network's output."""
+        raw, shift = split_last(raw, raw.shape[-1] // 2)
         log_scale = self.log_scale_limit * tanh(raw / self.log_scale_limit)
         return log_scale, shift
-
-    def halves(self, x):
-        """The half that stays, and the half that is transformed."""
-        channels = x.shape[-1]
-        if channels % 2:
-            raise InputError(f"expected an even number of channels to take halves of, got {channels}")
-        first, second = split_last(x, channels // 2)
-        return (first, second) if self.transformed == "second" else (second, first)
-
-    def join(self, kept, changed):
-        """The two halves in their places again."""
-        return concatenate_last(*((kept, changed) if self.transformed == "second" else (changed, kept)))

@@ -1,15 +1,20 @@
-"""The contract of a layer, and the two layers made of layers: a chain, and an inverse."""
+"""The contract of a layer, and the layers made of layers: a chain, an inverse, a layer at one context."""
 
+import functools
+import inspect
 import math
 import textwrap
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import autograd.numpy as np
+import numpy as onp
 
+from npflow.autodiff.devices import constant
+from npflow.autodiff.primitives import concatenate_last, spread_over_rows
 from npflow.description import Described
 from npflow.errors import InputError
-from npflow.validation import check_sequence
+from npflow.validation import check_number, check_sequence
 
 
 class Layer(Described):
@@ -25,6 +30,10 @@ class Layer(Described):
     `npflow.autodiff.devices`.
 
     Arrays have shape (n, features), or (n, height, width, channels).
+
+    A layer that is conditioned by more than its input has one more argument, `context` of shape (n, context
+    features), in all its methods: ``forward(params, x, context=None)``. Other layers say nothing of it; `given`
+    hands it to those that have it.
     """
 
     def init(self, rng, x):
@@ -39,9 +48,20 @@ class Layer(Described):
         """The generating direction: z -> x, and log|det dx/dz| in nats, shape (n,)."""
         raise NotImplementedError
 
-    def log_det(self, params, x):
+    def log_det(self, params, x, **context):
         """log|det dz/dx| alone, in nats, shape (n,)."""
-        return self.forward(params, x)[1]
+        return self.forward(params, x, **context)[1]
+
+
+def given(layer, context):
+    """What to hand a layer beside its input: the context, where there is one and the layer has a use for it."""
+    return {} if context is None or not takes_context(type(layer)) else {"context": context}
+
+
+@functools.cache
+def takes_context(kind):
+    """Whether the layers of a class have a context among the arguments of `forward`."""
+    return "context" in inspect.signature(kind.forward).parameters
 
 
 def check_layer(layer, name="the layer"):
@@ -55,6 +75,14 @@ def check_layer(layer, name="the layer"):
 def zeros_per_row(x):
     """The log-det of a map that keeps volume: shape (n,), in the dtype of `x`."""
     return np.zeros_like(x, shape=(len(x),))
+
+
+def with_context(x, context):
+    """What a network is given: the channels of `x`, and after them, at each pixel, the context, if there is one."""
+    if context is None:
+        return x
+    context = np.reshape(context, (len(x), *[1] * (x.ndim - 2), -1))
+    return concatenate_last(x, context * np.ones_like(x, shape=(*x.shape[:-1], 1)))
 
 
 def pixels(x):
@@ -77,8 +105,8 @@ class Chain(Layer):
     z = f_K(... f_2(f_1(x)))                log|det J| = sum_k log|det J_k|
     x = f_1^-1(f_2^-1(... f_K^-1(z)))       log|det J^-1| = -log|det J|
 
-    Each layer is initialized on what the layers before it make of the batch. The parameters are a list,
-    one entry for each layer. (The loops keep a layer's `index` for programs, which name values by it.)
+    Each layer is initialized on what the layers before it make of the batch; a context is handed to those
+    that take one. The parameters are a list, one entry for each layer. (The loops keep a layer's `index` for programs, which name values by it.)
     """
 
     layers: tuple
@@ -91,43 +119,43 @@ class Chain(Layer):
             check_layer(layer, f"a Chain's entry {index}")
         object.__setattr__(self, "layers", layers)
 
-    def init(self, rng, x):
+    def init(self, rng, x, context=None):
         params = []
         for index, layer in enumerate(self.layers):
             try:
-                params.append(layer.init(rng, x))
+                params.append(layer.init(rng, x, **given(layer, context)))
             except InputError as error:
                 raise error.inside(index, layer) from error
-            x, _ = layer.forward(params[-1], x)
+            x, _ = layer.forward(params[-1], x, **given(layer, context))
         return params
 
-    def forward(self, params, x):
+    def forward(self, params, x, context=None):
         total = zeros_per_row(x)
         for index, (layer, p) in enumerate(zip(self.layers, params, strict=True)):  # noqa: B007
-            x, log_det = layer.forward(p, x)
+            x, log_det = layer.forward(p, x, **given(layer, context))
             total = total + log_det
         return x, total
 
-    def inverse(self, params, z):
+    def inverse(self, params, z, context=None):
         total = zeros_per_row(z)
         for index, (layer, p) in reversed(list(enumerate(zip(self.layers, params, strict=True)))):  # noqa: B007
-            z, log_det = layer.inverse(p, z)
+            z, log_det = layer.inverse(p, z, **given(layer, context))
             total = total + log_det
         return z, total
 
-    def trace(self, params, x):
+    def trace(self, params, x, context=None):
         """Every step from x to z: a list of `Step`, one for each layer, in the order of the layers."""
         steps = []
         for index, (layer, p) in enumerate(zip(self.layers, params, strict=True)):
-            x, log_det = layer.forward(p, x)
+            x, log_det = layer.forward(p, x, **given(layer, context))
             steps.append(Step(name_in_chain(index, layer), x, log_det))
         return steps
 
-    def trace_inverse(self, params, z):
+    def trace_inverse(self, params, z, context=None):
         """Every step from z to x: a list of `Step`, one for each layer, the last layer first."""
         steps = []
         for index, (layer, p) in reversed(list(enumerate(zip(self.layers, params, strict=True)))):
-            z, log_det = layer.inverse(p, z)
+            z, log_det = layer.inverse(p, z, **given(layer, context))
             steps.append(Step(name_in_chain(index, layer), z, log_det))
         return steps
 
@@ -154,11 +182,45 @@ class Inverse(Layer):
     def __post_init__(self):
         check_layer(self.layer, "the layer of Inverse")
 
+    def init(self, rng, x, context=None):
+        return self.layer.init(rng, x, **given(self.layer, context))
+
+    def forward(self, params, x, context=None):
+        return self.layer.inverse(params, x, **given(self.layer, context))
+
+    def inverse(self, params, z, context=None):
+        return self.layer.forward(params, z, **given(self.layer, context))
+
+
+@dataclass(frozen=True)
+class Given(Layer):
+    """A conditioned layer at one context, the same for every row: a layer like any other.
+
+    Parameters
+    ----------
+    layer : Layer
+    context : tuple of float
+    """
+
+    layer: Layer
+    context: tuple
+
+    def __post_init__(self):
+        check_layer(self.layer, "the layer of Given")
+        numbers = check_sequence(self.context, "the context of Given")
+        numbers = tuple(check_number(number, "each number in Given's context") for number in numbers)
+        object.__setattr__(self, "context", numbers)
+
     def init(self, rng, x):
-        return self.layer.init(rng, x)
+        return self.layer.init(rng, x, **given(self.layer, self.rows(x)))
 
     def forward(self, params, x):
-        return self.layer.inverse(params, x)
+        return self.layer.forward(params, x, **given(self.layer, self.rows(x)))
 
     def inverse(self, params, z):
-        return self.layer.forward(params, z)
+        return self.layer.inverse(params, z, **given(self.layer, self.rows(z)))
+
+    def rows(self, x):
+        """The context once for each row of `x`, in its dtype."""
+        context = constant(onp.array(self.context, x.dtype), like=x)
+        return spread_over_rows(context, (len(x), len(self.context)))

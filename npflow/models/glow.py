@@ -17,7 +17,7 @@ def glow(features, steps=10, network=None, prior=None):
     Parameters
     ----------
     features : int
-        The number of features, even, so that couplings have halves to take.
+        The number of features, at least two, so that couplings have parts to take.
     steps : int
         The number of steps.
     network : Network, optional
@@ -42,10 +42,6 @@ def glow(features, steps=10, network=None, prior=None):
     """
     check_count(steps, "the number of steps")
     check_count(features, "the number of features", least=2)
-    if features % 2:
-        raise InputError(
-            f"expected an even number of features, so that couplings have halves, got {features}"
-        )
     if prior is not None and prior.event_shape != (features,):
         raise InputError(f"expected a prior of {features} features, got one of shape {prior.event_shape}")
     network = MLP((64, 64, 64)) if network is None else network

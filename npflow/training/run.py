@@ -8,7 +8,7 @@ import numpy as np
 from npflow.autodiff import Layout, tree
 from npflow.autodiff.device import Device
 from npflow.autodiff.devices import as_array, device_of, fetch, to_device, to_host
-from npflow.culprit import first_non_finite
+from npflow.description import describe, rebuild
 from npflow.errors import InputError, NonFiniteError
 from npflow.training.adam import Adam
 from npflow.training.checkpoint import FORMATS, load, with_prefix, write
@@ -27,7 +27,7 @@ class Run:
     the random state it was drawn from, and `position` how many of its rows are used up.
     """
 
-    flow: object
+    model: object
     device: Device
     home: Device
     layout: Layout
@@ -47,15 +47,16 @@ class Run:
     step: int = 0
     best: np.ndarray | None = None
     best_loss: float = np.inf
+    noise_seed: int = 0
 
     @classmethod
-    def start(cls, flow, params, device, rows, rng, optimizer, decay, batch_size):
+    def start(cls, model, params, device, rows, rng, optimizer, decay, batch_size):
         """A run on a device that has not made a step; `rows` is how many rows its data has."""
         home, params = device_of(params), to_device(params, device.name)
         layout = Layout(params)
         vector = to_device(layout.pack(params), device.name)  # a tree without arrays says no device
         return cls(
-            flow=flow,
+            model=model,
             device=device,
             home=home,
             layout=layout,
@@ -71,6 +72,7 @@ class Run:
             order=np.arange(rows),
             batch_size=batch_size,
             history=History(),
+            noise_seed=int(rng.integers(2**63)) if model.noisy else 0,
         )
 
     def draw_order(self):
@@ -88,7 +90,14 @@ class Run:
         if self.epoch_is_over:
             self.draw_order()
         start, self.position = self.position, min(self.position + self.batch_size, len(self.order))
-        return Batch(self.order, slice(start, self.position))
+        return Batch(self.order, slice(start, self.position), self.step + 1)
+
+    def noise(self, rows, number):
+        """The noise of a batch: the same whenever the same step's (number 0: the validation's) is asked for."""
+        if not self.model.noisy:
+            return ()
+        rng = np.random.default_rng([self.noise_seed, number])
+        return self.model.noise(self.device.generator(rng), rows, self.layout.dtype)
 
     def update(self, gradient, sound=None):
         """Make a step: optimizer, then the moving average; the gradient is used up.
@@ -114,8 +123,8 @@ class Run:
         """Look at held-out data, and keep the parameters if they are the best so far."""
         current = self.vector if self.average is None else self.average
         params = self.layout.unpack(current, self.params)
-        log_probs = [fetch(self.flow.log_prob(params, x)) for x in data.pieces()]
-        loss = -float(np.mean(np.concatenate(log_probs)))
+        losses = [fetch(self.model.losses(params, *piece)) for piece in data.pieces()]
+        loss = float(np.mean(np.concatenate(losses)))
         if not np.isfinite(loss):
             raise self.failure(f"expected a finite validation loss, got {loss} after step {self.step}")
         self.history.validation_step.append(self.step)
@@ -144,10 +153,10 @@ class Run:
         """The longest gradient that the optimizer can take: Adam's v grows to some 1 / (1 - beta2) times its square."""
         return float(np.sqrt(np.finfo(self.layout.dtype).max * (1 - self.optimizer.beta2)))
 
-    def failure_of_step(self, x, loss, gradient, norm):
+    def failure_of_step(self, batch, loss, gradient, norm):
         """Why a step cannot be made with a loss and its gradient."""
         if not np.isfinite(loss):
-            return self.failure(self.explain(x, loss))
+            return self.failure(self.explain(batch, loss))
         if not np.isfinite(norm):
             path = self.layout.locate(int(np.argmin(np.isfinite(gradient))))
             return self.failure(
@@ -160,21 +169,18 @@ class Run:
 
     def check_parameters(self, data):
         """Raise if the last step has ruined the parameters: their loss on some rows is not finite."""
-        rows = data.take(Batch(self.order, slice(0, self.batch_size)))
-        loss = self.flow.nll(self.params, rows)
+        batch = data.take(Batch(self.order, slice(0, self.batch_size)))
+        loss = self.model.loss(self.params, *batch)
         if not np.isfinite(loss) or not np.isfinite(self.vector).all():
-            raise self.failure(self.explain(rows, loss))
+            raise self.failure(self.explain(batch, loss))
 
-    def explain(self, x, loss):
+    def explain(self, batch, loss):
         """Why a loss is not finite: which parameter, or else which layer's output, is the first."""
         expected = f"expected a finite loss, got {float(loss)} after step {self.step}"
         finite = np.isfinite(self.vector)
         if not finite.all():
             return f"{expected}: the parameter {self.layout.locate(int(np.argmin(finite)))} is not finite"
-        culprit = first_non_finite(self.flow.layer, self.params["layer"], x)
-        if culprit is None:
-            return f"{expected}: every layer's output is finite, the prior's is not"
-        return f"{expected}: the first output not finite is that of {culprit}"
+        return f"{expected}: {self.model.explain(self.params, *batch)}"
 
     def save(self, path, settings):
         """Write the whole state to a checkpoint."""
@@ -188,8 +194,9 @@ class Run:
             "position": self.position,
             "best_loss": self.best_loss if np.isfinite(self.best_loss) else None,
             "epoch_rng": to_plain(self.epoch_rng),
+            "noise_seed": self.noise_seed,
         }
-        write(path, self.flow, self.result(), state, to_host(arrays))
+        write(path, self.model, self.result(), state, to_host(arrays))
 
     def resume(self, path, settings, steps):
         """Go on where a checkpoint stopped, or raise, and change nothing, where it is another run's."""
@@ -200,10 +207,15 @@ class Run:
                 f"expected the checkpoint of a training run at {path}, got one without its state"
             )
         for name, value in settings.items():
-            if state["settings"].get(name) != value:
+            saved_value = state["settings"].get(name)
+            if isinstance(
+                saved_value, dict
+            ):  # a description, perhaps from before a hyper-parameter was there
+                saved_value = describe(rebuild(saved_value))
+            if saved_value != value:
                 raise InputError(
                     f"expected a checkpoint of this run at {path}, got one whose {name} is another "
-                    f"({_short(state['settings'].get(name))} there, {_short(value)} here); "
+                    f"({_short(saved_value)} there, {_short(value)} here); "
                     "pass the same, or another path"
                 )
         if state["step"] > steps:
@@ -223,7 +235,7 @@ class Run:
             self.moments["v"] /= 1 - self.optimizer.beta2
         self.average, self.best = arrays.get("average"), arrays.get("best")
         self.history = History.from_arrays(with_prefix(saved.arrays, "history:"))
-        self.step = state["step"]
+        self.step, self.noise_seed = state["step"], state.get("noise_seed", 0)
         self.best_loss = np.inf if state["best_loss"] is None else state["best_loss"]
         # The order of the epoch is drawn again, from the state that it was drawn from.
         self.rng.bit_generator.state = epoch_rng

@@ -6,7 +6,6 @@ import numpy as np
 
 from npflow.autodiff import value_and_grad
 from npflow.autodiff.batches import PlainGradient
-from npflow.culprit import host_bound
 from npflow.errors import InputError
 from npflow.training.clipping import clip, euclidean_norm
 from npflow.training.readings import Readings
@@ -19,7 +18,7 @@ class Stepper:
     ----------
     run : Run
         Which is moved on.
-    data : Data
+    data : Batches
     loss_of : ProgramGradient or PlainGradient
     clip_norm : float, optional
         The longest gradient; longer ones are scaled down.
@@ -57,33 +56,33 @@ class Stepper:
         """Raise unless a step can be made with a loss and the norm of its gradient."""
         if np.isfinite(loss) and np.isfinite(norm) and norm <= self.longest:
             return
-        x = self.data.take(batch)
-        self.loss_of(x, self.gradient)  # on a device it was another step's in the meantime
-        raise self.run.failure_of_step(x, loss, self.gradient, norm)
+        arrays = self.data.take(batch)
+        self.loss_of(arrays, self.gradient)  # on a device it was another step's in the meantime
+        raise self.run.failure_of_step(arrays, loss, self.gradient, norm)
 
-    def loss(self, x):
-        """The loss of the rows `x`, its gradient in `gradient`; where it cannot be had, the reason."""
+    def loss(self, arrays):
+        """The loss of a batch, its gradient in `gradient`; where it cannot be had, the reason."""
         try:
-            return self.loss_of(x, self.gradient)
+            return self.loss_of(arrays, self.gradient)
         except InputError as error:
             if isinstance(self.loss_of, PlainGradient):
                 raise
-            raise self.reason(error, x) from error
+            raise self.reason(error, arrays) from error
         except Exception as error:
-            named = host_bound(error, self.run.flow, self.run.params, x)
+            named = self.run.model.host_bound(error, self.run.params, *arrays)
             if named is None:
                 raise
             raise named from error
 
-    def reason(self, error, x):
+    def reason(self, error, arrays):
         """What to say where no program can be made."""
-        flow, params = self.run.flow, self.run.params
+        model, params = self.run.model, self.run.params
         try:
-            flow.nll(params, x)
-        except Exception as own:  # the flow's, with or without a program
-            return host_bound(own, flow, params, x) or own
+            model.loss(params, *arrays)
+        except Exception as own:  # the model's, with or without a program
+            return model.host_bound(own, params, *arrays) or own
         try:
-            value_and_grad(flow.nll)(params, x)
+            value_and_grad(model.loss)(params, *arrays)
         except Exception:
             return error  # without a program it would not run either
         return InputError(f"{error.sentence}; fit(..., record=False) runs it without a program", error.place)

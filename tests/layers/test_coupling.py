@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from npflow.autodiff import Layout
 from npflow.errors import InputError
-from npflow.layers import AffineCoupling
+from npflow.layers import AdditiveCoupling, AffineCoupling, Chain
 from npflow.networks import MLP, Beside
 
 NETWORK = MLP((6,), "tanh")
@@ -87,7 +87,7 @@ def test_the_jacobian_is_triangular_with_the_scales_on_its_diagonal(part):
     own = jacobian[changed, changed]
     np.testing.assert_allclose(own, np.diag(np.diag(own)), atol=1e-8)
     assert np.abs(jacobian[changed, kept]).min() > 1e-3
-    log_scale, _ = layer.condition(params, layer.halves(x)[0])
+    log_scale, _ = layer.scale_and_shift(layer.network.apply(params, layer.parts(x)[0]))
     np.testing.assert_allclose(np.diag(own), np.exp(log_scale[0]), rtol=1e-6)
 
 
@@ -116,7 +116,7 @@ def test_the_log_scale_stays_inside_its_limit_whatever_the_network_gives(limit, 
     layer = AffineCoupling(MLP(()), log_scale_limit=limit)
     x = rows(dtype=dtype)
     params = perturbed(layer, x, size=1e4)
-    log_scale, _ = layer.condition(params, layer.halves(x)[0])
+    log_scale, _ = layer.scale_and_shift(layer.network.apply(params, layer.parts(x)[0]))
     assert np.abs(log_scale).max() <= limit
     assert np.abs(log_scale).max() > 0.99 * limit
     for values in (*layer.forward(params, x), *layer.inverse(params, x)):
@@ -136,14 +136,73 @@ def test_a_coupling_keeps_the_dtype_whatever_the_type_of_its_limit(limit, shape,
 @every_part
 def test_join_puts_halves_back_in_their_places(part):
     x = rows((2, 3, 2, 4))
-    np.testing.assert_array_equal(LAYERS[part].join(*LAYERS[part].halves(x)), x)
+    np.testing.assert_array_equal(LAYERS[part].join(*LAYERS[part].parts(x)), x)
 
 
-@pytest.mark.parametrize("shape", [(5, 3), (2, 3, 2, 1)])
-def test_an_odd_number_of_channels_has_no_halves(shape):
+@pytest.mark.parametrize("shape", [(5, 1), (2, 3, 2, 1)])
+def test_one_channel_has_no_parts(shape):
     with pytest.raises(InputError) as caught:
         AffineCoupling().init(np.random.default_rng(0), rows(shape))
-    assert str(caught.value) == f"expected an even number of channels to take halves of, got {shape[-1]}"
+    assert str(caught.value) == "expected at least two channels to take parts of, got 1"
+
+
+MASKS = {
+    "first": [1, 1, 1, 0, 0],
+    "second": [0, 0, 0, 1, 1],
+    "even": [1, 0, 1, 0, 1],
+    "odd": [0, 1, 0, 1, 0],
+    (1, 0, 0, 1, 0): [1, 0, 0, 1, 0],
+}
+
+
+@pytest.mark.parametrize("kind", [AdditiveCoupling, AffineCoupling])
+@pytest.mark.parametrize("part", MASKS)
+@pytest.mark.parametrize("shape", [(7, 5), (2, 3, 2, 5)], ids=["rows", "images"])
+def test_what_is_transformed_is_where_the_mask_is_true_by_what_lies_where_it_is_false(kind, part, shape):
+    layer, x, mask = kind(NETWORK, part), rows(shape), np.array(MASKS[part], bool)
+    params = perturbed(layer, x)
+    z, _ = layer.forward(params, x)
+    np.testing.assert_array_equal((z != x).all(axis=tuple(range(x.ndim - 1))), mask)
+    np.testing.assert_array_equal(z[..., ~mask], x[..., ~mask])
+    moved, _ = layer.forward(params, np.where(mask, x + 1, x))  # the network does not see the difference
+    slope = moved[..., mask] - z[..., mask]
+    again, _ = layer.forward(params, np.where(mask, x + 2, x))
+    np.testing.assert_allclose(again[..., mask] - z[..., mask], 2 * slope, rtol=1e-9)
+
+
+def test_two_couplings_of_opposite_masks_leave_nothing_as_it_is():
+    x = rows((7, 5))
+    for one, other in (("first", "second"), ("even", "odd")):
+        chain = Chain([AffineCoupling(NETWORK, one), AffineCoupling(NETWORK, other)])
+        assert (chain.forward(perturbed(chain, x), x)[0] != x).all()
+
+
+def test_an_additive_coupling_keeps_volume_exactly():
+    layer, x = AdditiveCoupling(NETWORK), rows()
+    params = perturbed(layer, x)
+    for value, log_det in (layer.forward(params, x), layer.inverse(params, x)):
+        assert not np.allclose(value, x)
+        np.testing.assert_array_equal(log_det, np.zeros(len(x)))
+
+
+@pytest.mark.parametrize("kind", [AdditiveCoupling, AffineCoupling])
+@pytest.mark.parametrize("shape", [(5, 4), (5, 3, 2, 4)], ids=["rows", "images"])
+def test_with_a_context_each_row_is_transformed_by_its_own(kind, shape):
+    layer, x, rng = kind(NETWORK), rows(shape), np.random.default_rng(3)
+    context = rng.standard_normal((5, 3))
+    start = layer.init(rng, x, context=context)
+    layout = Layout(start)
+    params = layout.unpack(0.5 * rng.standard_normal(layout.size), start)
+    z, log_det = layer.forward(params, x, context=context)
+    for row in range(5):
+        alone, log_det_alone = layer.forward(params, x[row : row + 1], context=context[row : row + 1])
+        np.testing.assert_allclose(alone[0], z[row], rtol=1e-12)
+        np.testing.assert_allclose(log_det_alone[0], log_det[row], rtol=1e-12, atol=1e-15)
+    back, _ = layer.inverse(params, z, context=context)
+    np.testing.assert_allclose(back, x, rtol=1e-10, atol=1e-10)
+    other, _ = layer.forward(params, x, context=context[::-1].copy())
+    assert not np.allclose(other[0], z[0])
+    np.testing.assert_array_equal(layer.log_det(params, x, context=context), log_det)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +210,17 @@ def test_an_odd_number_of_channels_has_no_halves(shape):
     [
         (
             {"transformed": "third"},
-            "expected AffineCoupling's transformed to be 'first' or 'second', got 'third'",
+            "expected AffineCoupling's transformed to be 'first', 'second', 'odd', 'even' or a mask, got 'third'",
+        ),
+        (
+            {"transformed": (True, True)},
+            "expected AffineCoupling's transformed to be 'first', 'second', 'odd', 'even' or a mask, true for some "
+            "channels and false for others, got (True, True)",
+        ),
+        (
+            {"transformed": (0, 1, 2)},
+            "expected AffineCoupling's transformed to be 'first', 'second', 'odd', 'even' or a mask, true for some "
+            "channels and false for others, got (0, 1, 2)",
         ),
         (
             {"log_scale_limit": 0},
@@ -175,6 +244,11 @@ def test_hyper_parameters_that_cannot_be_used_are_refused(arguments, sentence):
     with pytest.raises(InputError) as caught:
         AffineCoupling(**arguments)
     assert str(caught.value) == sentence
+
+
+def test_a_mask_for_other_channels_is_refused():
+    with pytest.raises(InputError, match="expected 3 channels, one for each place of the mask, got 4"):
+        AdditiveCoupling(NETWORK, (0, 1, 1)).init(np.random.default_rng(0), rows())
 
 
 @pytest.mark.parametrize("network", ["tanh", MLP, None])

@@ -60,7 +60,7 @@ def test_a_new_glow_is_the_first_act_norm_followed_by_a_rotation():
     np.testing.assert_allclose(flow.layer.log_det(params["layer"], x), log_det, rtol=1e-10)
 
 
-@pytest.mark.parametrize("features", [2, 6])
+@pytest.mark.parametrize("features", [2, 5])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_it_encodes_decodes_and_samples_rows_of_its_features(features, dtype):
     flow, x = glow(features, 2, SMALL), rows(features, dtype)
@@ -99,10 +99,8 @@ def test_a_number_of_features_that_is_not_a_count_is_refused(features):
 
 
 def test_what_does_not_fit_together_is_refused():
-    with pytest.raises(
-        InputError, match="expected an even number of features, so that couplings have halves, got 3"
-    ):
-        glow(3)
+    with pytest.raises(InputError, match="expected the number of features to be at least 2, got 1"):
+        glow(1)
     with pytest.raises(InputError, match=r"expected a prior of 2 features, got one of shape \(4,\)"):
         glow(2, prior=Normal(4))
     with pytest.raises(InputError, match="expected the number of features to be an integer, got '2'"):
