@@ -23,7 +23,7 @@ from npflow.layers import (
     Permutation,
     Reverse,
 )
-from npflow.networks import MLP, Beside, Network
+from npflow.networks import MADE, MLP, Beside, Network
 from npflow.priors import GaussianMixture, Normal, Prior
 from npflow.verify.cases import CASES
 
@@ -53,6 +53,7 @@ OBJECTS = [
     Inverse(COUPLING),
     Chain([ActNorm(), Chain([COUPLING, Inverse(Chain([Reverse()]))])]),
     MLP((3, 2), "softplus"),
+    MADE((3,), order=(1, 0)),
     Beside(MLP(), Beside(MLP(), MLP())),
     Normal((4, 4, 3), trained=True),
     GaussianMixture([[0, 1], [2, 3]], [0.1, 0.2], [1, 3], trained=True),
@@ -78,7 +79,7 @@ def test_an_object_comes_back_equal_through_json(value):
 
 
 def test_every_layer_network_and_prior_of_npflow_is_among_the_objects_tried():
-    bases = {"Coupling", "Layer", "Network", "Prior"}
+    bases = {"Coupling", "Elementwise", "Layer", "Network", "Prior"}
     parts = ("npflow.layers", "npflow.networks", "npflow.priors", "npflow.flow")
     own = {name for name, kind in Described.known.items() if kind.__module__.startswith(parts)}
     assert own - bases == {type(value).__name__ for value in OBJECTS if not isinstance(value, Bumps)}

@@ -1,7 +1,9 @@
 """The invertible layers, one idea a file."""
 
 from npflow.layers.affine import ActNorm, Affine
+from npflow.layers.autoregressive import MaskedAutoregressive
 from npflow.layers.coupling import AdditiveCoupling, AffineCoupling
+from npflow.layers.elementwise import Elementwise, ScaleShift, Shift
 from npflow.layers.layer import Chain, Given, Inverse, Layer
 from npflow.layers.linear import Conv1x1, Permutation, Reverse
 
@@ -12,9 +14,13 @@ __all__ = [
     "AffineCoupling",
     "Chain",
     "Conv1x1",
+    "Elementwise",
     "Given",
     "Inverse",
     "Layer",
+    "MaskedAutoregressive",
     "Permutation",
     "Reverse",
+    "ScaleShift",
+    "Shift",
 ]

@@ -1,14 +1,15 @@
 """Couplings: one part of the channels is transformed, by a map that a network of the other part chooses."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
-import autograd.numpy as np
 import numpy as onp
 
 from npflow.autodiff.devices import constant
-from npflow.autodiff.primitives import concatenate_last, permute, split_last, sum_event, tanh
+from npflow.autodiff.primitives import concatenate_last, permute, split_last, sum_event
 from npflow.errors import InputError
-from npflow.layers.layer import Layer, with_context, zeros_per_row
+from npflow.layers.elementwise import ScaleShift, Shift
+from npflow.layers.layer import Layer, with_context
 from npflow.networks import MLP, Network
 from npflow.networks.network import check_network
 from npflow.validation import check_number, check_sequence
@@ -20,12 +21,11 @@ PARTS = ("first", "second", "even", "odd")
 class Coupling(Layer):
     r"""What couplings have in common: a part a that stays, and a part b, transformed by what a network says of a.
 
-    x = (a, b)      z = (a, t(b; network(a)))           log|det J| = sum(log |dt/db|)
+    x = (a, b)      z = (a, t(b; network(a)))           log|det J| = sum(log dt/db)
                     x = (a, t^-1(z_b; network(a)))
 
     The Jacobian is triangular, whatever the network is: z_a does not depend on b, and each z_b depends on its own b
-    alone. A kind of coupling says what t is: how many `numbers` of the network it takes for each b, `transform`
-    and its inverse `untransform`. With a context, the network sees (a, context).
+    alone. What t is, the `transformer`, an `Elementwise` map, says. With a context, the network sees (a, context).
 
     Parameters
     ----------
@@ -55,27 +55,21 @@ class Coupling(Layer):
 
     def init(self, rng, x, context=None):
         kept, changed = self.parts(x)
-        return self.network.init(rng, with_context(kept, context), outputs=self.numbers * changed.shape[-1])
+        return self.network.init(
+            rng, with_context(kept, context), outputs=self.transformer.numbers * changed.shape[-1]
+        )
 
     def forward(self, params, x, context=None):
         kept, changed = self.parts(x)
         raw = self.network.apply(params, with_context(kept, context))
-        changed, log_det = self.transform(raw, changed)
-        return self.join(kept, changed), log_det
+        changed, log_slope = self.transformer.transform(raw, changed)
+        return self.join(kept, changed), sum_event(log_slope)
 
     def inverse(self, params, z, context=None):
         kept, changed = self.parts(z)
         raw = self.network.apply(params, with_context(kept, context))
-        changed, log_det = self.untransform(raw, changed)
-        return self.join(kept, changed), log_det
-
-    def transform(self, raw, x):
-        """t(x) and its log-det, shape (n,), by the network's output, which has `numbers` values for each of x."""
-        raise NotImplementedError
-
-    def untransform(self, raw, z):
-        """t^-1(z) and its log-det, shape (n,)."""
-        raise NotImplementedError
+        changed, log_slope = self.transformer.untransform(raw, changed)
+        return self.join(kept, changed), sum_event(log_slope)
 
     def parts(self, x):
         """The channels that stay, and those that are transformed."""
@@ -124,13 +118,7 @@ class AdditiveCoupling(Coupling):
     Source: Dinh et al. 2014, NICE, section 3.2.
     """
 
-    numbers = 1
-
-    def transform(self, raw, x):
-        return x + raw, zeros_per_row(x)
-
-    def untransform(self, raw, z):
-        return z - raw, zeros_per_row(z)
+    transformer = Shift()
 
 
 @dataclass(frozen=True)
@@ -156,23 +144,13 @@ class AffineCoupling(Coupling):
     """
 
     log_scale_limit: float = 2.0
-    numbers = 2
 
     def __post_init__(self):
         super().__post_init__()
         limit = check_number(self.log_scale_limit, "AffineCoupling's log_scale_limit", above=0)
-        object.__setattr__(self, "log_scale_limit", limit)  # a NumPy float64 would promote float32
+        object.__setattr__(self, "log_scale_limit", limit)
 
-    def transform(self, raw, x):
-        log_scale, shift = self.scale_and_shift(raw)
-        return x * np.exp(log_scale) + shift, sum_event(log_scale)
-
-    def untransform(self, raw, z):
-        log_scale, shift = self.scale_and_shift(raw)
-        return (z - shift) * np.exp(-log_scale), -sum_event(log_scale)
-
-    def scale_and_shift(self, raw):
-        """log_scale and shift, from the network's output."""
-        raw, shift = split_last(raw, raw.shape[-1] // 2)
-        log_scale = self.log_scale_limit * tanh(raw / self.log_scale_limit)
-        return log_scale, shift
+    @cached_property
+    def transformer(self):
+        """The scale and shift of each channel."""
+        return ScaleShift(self.log_scale_limit)

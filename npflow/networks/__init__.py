@@ -1,6 +1,7 @@
 """What layers are conditioned by: functions with parameters that need no inverse."""
 
+from npflow.networks.made import MADE
 from npflow.networks.mlp import MLP
 from npflow.networks.network import Beside, Network
 
-__all__ = ["MLP", "Beside", "Network"]
+__all__ = ["MADE", "MLP", "Beside", "Network"]

@@ -14,6 +14,20 @@ from npflow.validation import check_count, check_sequence
 ACTIVATIONS = {"leaky_relu": leaky_relu, "relu": relu, "softplus": softplus, "tanh": tanh}
 
 
+def check_widths(hidden, name):
+    """Raise unless `hidden` are the widths of a network's hidden layers; return them as a tuple of int."""
+    hidden = check_sequence(hidden, f"the hidden widths of {name}")
+    return tuple(check_count(width, f"each hidden width of {name}") for width in hidden)
+
+
+def check_activation(activation, name):
+    """Raise unless `activation` is the name of one."""
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        raise InputError(
+            f"expected {name}'s activation to be one of {sorted(ACTIVATIONS)}, got {activation!r}"
+        )
+
+
 @dataclass(frozen=True)
 class MLP(Network):
     r"""Dense layers with an activation between them, on the last axis.
@@ -37,13 +51,8 @@ class MLP(Network):
     activation: str = "leaky_relu"
 
     def __post_init__(self):
-        hidden = check_sequence(self.hidden, "the hidden widths of MLP")
-        hidden = tuple(check_count(width, "each hidden width of MLP") for width in hidden)
-        object.__setattr__(self, "hidden", hidden)
-        if not isinstance(self.activation, str) or self.activation not in ACTIVATIONS:
-            raise InputError(
-                f"expected MLP's activation to be one of {sorted(ACTIVATIONS)}, got {self.activation!r}"
-            )
+        object.__setattr__(self, "hidden", check_widths(self.hidden, "MLP"))
+        check_activation(self.activation, "MLP")
 
     def init(self, rng, x, outputs):
         widths = [x.shape[-1], *self.hidden, outputs]

@@ -18,11 +18,14 @@ from npflow.layers import (
     Given,
     Inverse,
     Layer,
+    MaskedAutoregressive,
     Permutation,
     Reverse,
+    ScaleShift,
+    Shift,
 )
 from npflow.models import glow
-from npflow.networks import MLP, Beside
+from npflow.networks import MADE, MLP, Beside
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,15 @@ CASES = {
     "AffineCoupling/image": Case(AffineCoupling(small), (2, 2, 4)),
     "AffineCoupling/mask": Case(AffineCoupling(small, (True, False, False, True, False)), (5,)),
     "AffineCoupling/48": Case(AffineCoupling(MLP((64, 64), "tanh")), (48,)),
+    "MaskedAutoregressive": Case(MaskedAutoregressive(MADE((16, 16), "tanh")), (5,)),
+    "MaskedAutoregressive/order": Case(MaskedAutoregressive(MADE((9,), "tanh", (2, 0, 3, 1))), (4,)),
+    "MaskedAutoregressive/given": Case(
+        Given(MaskedAutoregressive(MADE((12,), "tanh", "reversed")), context=(0.5, -1.0)), (3,)
+    ),
+    "MaskedAutoregressive/one": Case(MaskedAutoregressive(MADE((4,), "tanh")), (1,)),
+    "Inverse/MaskedAutoregressive": Case(Inverse(MaskedAutoregressive(MADE((16, 16), "tanh"))), (4,)),
+    "Shift": Case(Shift(), (5,)),
+    "ScaleShift": Case(ScaleShift(), (2, 2, 3)),
     "Conv1x1": Case(Conv1x1(), (5,)),
     "Conv1x1/image": Case(Conv1x1(), (2, 2, 3)),
     "Permutation": Case(Permutation(), (5,)),

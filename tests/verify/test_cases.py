@@ -10,7 +10,7 @@ import pytest
 
 import npflow
 from npflow import InputError, models
-from npflow.layers import Layer
+from npflow.layers import Elementwise, Layer
 from npflow.layers.coupling import Coupling
 from npflow.verify import check
 from npflow.verify.cases import CASES, select
@@ -27,7 +27,7 @@ def test_layer_holds_its_formula(name):
             assert report[f"log-det {direction}, finite differences"].error <= 1e-8
 
 
-BASES = (Layer, Coupling)
+BASES = (Layer, Coupling, Elementwise)
 
 
 def layer_classes():

@@ -240,7 +240,7 @@ def _definition(array, alias):
 
 def _as_fraction(number):
     """A comment on numbers such as 0.00390625: that they are 1 / 256, a mean's factor."""
-    if not isinstance(number, float) or not 0 < abs(number) < 1:
+    if not isinstance(number, float) or not 1e-300 < abs(number) < 1:  # 1 / less overflows
         return ""
     below = round(1 / abs(number))
     close = abs(abs(number) * below - 1) < 1e-7

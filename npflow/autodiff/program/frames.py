@@ -104,7 +104,9 @@ def _owner(frames):
         owner = variables["self"]
         if owner is not parent:
             path += _label(parent, parent_locals, owner, variables)
-            if hasattr(owner, "inverse") or (hasattr(owner, "log_prob") and parent is not None):
+            if getattr(parent, "transformer", None) is owner:
+                pass  # a coupling's elementwise map is a part of it, not the next layer
+            elif hasattr(owner, "inverse") or (hasattr(owner, "log_prob") and parent is not None):
                 layer = (path.copy(), owner)
         parent, parent_locals = owner, variables
     # The chain's own lines, between two layers, belong to the layer before them.
@@ -126,7 +128,7 @@ def _label(parent, variables, child, child_variables=None):
         named = isinstance(params, dict) and mine is not None
         fields = [field for field in fields if named and params.get(field) is mine] or fields
     if fields:
-        words = {"network": [], "layer": [] if _sequence(child) else [_word(child)]}
+        words = {"network": [], "transformer": [], "layer": [] if _sequence(child) else [_word(child)]}
         return words.get(fields[0], [fields[0]])
     field, parts = _sequence(parent) or ("", ())
     for index in [variables.get("index"), *range(len(parts))]:

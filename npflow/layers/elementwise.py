@@ -1,0 +1,119 @@
+"""Monotone maps of each component on its own: a shift, a scale and a shift, and what all such maps share."""
+
+from dataclasses import dataclass
+
+import autograd.numpy as np
+
+from npflow.autodiff.primitives import split_last, sum_event, tanh
+from npflow.layers.layer import Layer
+from npflow.validation import check_number
+
+
+class Elementwise(Layer):
+    r"""A monotone map of each component, with a few numbers that say which one; zeros say the identity.
+
+    z_i = f(x_i; raw_i)             log|det J| = sum(log f'(x_i; raw_i))
+    x_i = f^-1(z_i; raw_i)
+
+    What a map needs is its two directions as functions of the numbers `raw`, so that a coupling can have
+    them computed by a network. As a layer of its own it trains them: one set for each feature or channel.
+
+    Attributes
+    ----------
+    numbers : int
+        How many numbers each component needs.
+    """
+
+    numbers = 0
+
+    def transform(self, raw, x):
+        """The normalizing direction: x -> z, and log(dz/dx) of each component, both like `x`.
+
+        Parameters
+        ----------
+        raw : ndarray, shape (..., numbers * c)
+            Any real numbers. Those of component i are entries i, i + c, i + 2c, ... of the last axis: the first
+            numbers of all components, then the second. The axes before it are those of `x`, or are broadcast to them.
+        x : ndarray, shape (..., c)
+        """
+        raise NotImplementedError
+
+    def untransform(self, raw, z):
+        """The generating direction: z -> x, and log(dx/dz) of each component."""
+        raise NotImplementedError
+
+    def init(self, rng, x):
+        return {"raw": np.zeros(self.numbers * x.shape[-1], x.dtype)}
+
+    def forward(self, params, x):
+        z, log_slope = self.transform(params["raw"], x)
+        return z, sum_event(log_slope)
+
+    def inverse(self, params, z):
+        x, log_slope = self.untransform(params["raw"], z)
+        return x, sum_event(log_slope)
+
+
+def spread_like(value, x):
+    """`value` in every place of `x` that it is broadcast to."""
+    return value if value.shape == x.shape else value * np.ones_like(x)
+
+
+@dataclass(frozen=True)
+class Shift(Elementwise):
+    r"""Add a number to each component; starts as the identity.
+
+    z = x + shift       log|det J| = 0
+    x = z - shift
+
+    Source: Dinh et al. 2014, NICE, section 3.2 (the additive coupling).
+    """
+
+    numbers = 1
+
+    def transform(self, raw, x):
+        return x + raw, np.zeros_like(x)
+
+    def untransform(self, raw, z):
+        return z - raw, np.zeros_like(z)
+
+
+@dataclass(frozen=True)
+class ScaleShift(Elementwise):
+    r"""Scale and shift each component; starts as the identity.
+
+    z = x * exp(log_scale) + shift              log|det J| = sum(log_scale)
+    x = (z - shift) * exp(-log_scale)           log_scale = L tanh(raw / L)
+
+    log_scale stays in (-L, L), so that no number that a network may give makes exp overflow.
+
+    Parameters
+    ----------
+    log_scale_limit : float
+        L.
+
+    Source: Dinh et al. 2017, Density estimation using Real NVP, section 3.2; the tanh
+    is after its section 4.1.
+    """
+
+    log_scale_limit: float = 2.0
+
+    numbers = 2
+
+    def __post_init__(self):
+        limit = check_number(self.log_scale_limit, "ScaleShift's log_scale_limit", above=0)
+        object.__setattr__(self, "log_scale_limit", limit)  # a NumPy float64 would promote float32
+
+    def transform(self, raw, x):
+        log_scale, shift = self.log_scale_and_shift(raw, x)
+        return x * np.exp(log_scale) + shift, spread_like(log_scale, x)
+
+    def untransform(self, raw, z):
+        log_scale, shift = self.log_scale_and_shift(raw, z)
+        return (z - shift) * np.exp(-log_scale), spread_like(-log_scale, z)
+
+    def log_scale_and_shift(self, raw, x):
+        """The two numbers of each component, from any two."""
+        raw, shift = split_last(raw, x.shape[-1])
+        log_scale = self.log_scale_limit * tanh(raw / self.log_scale_limit)
+        return log_scale, shift
