@@ -11,7 +11,7 @@ import autograd.numpy as np
 import numpy as onp
 
 from npflow.autodiff.devices import constant
-from npflow.autodiff.primitives import logsumexp_last, sum_event
+from npflow.autodiff.primitives import logsumexp_last, softplus, sum_event
 from npflow.description import Described
 from npflow.errors import InputError
 from npflow.validation import check_count, check_number, check_sequence
@@ -37,6 +37,15 @@ class Prior(Described):
         raise NotImplementedError
 
 
+def check_event_shape(event_shape, name):
+    """Raise unless `event_shape` is the shape of a row, or its number of features; return it as a tuple."""
+    shape = event_shape if isinstance(event_shape, (tuple, list)) else (event_shape,)
+    shape = tuple(check_count(size, f"each size of {name}'s event_shape") for size in shape)
+    if not shape:
+        raise InputError(f"expected {name}'s event_shape to have at least one axis, got ()")
+    return shape
+
+
 @dataclass(frozen=True)
 class Normal(Prior):
     r"""Independent normal components: a Gaussian with a diagonal covariance.
@@ -56,11 +65,7 @@ class Normal(Prior):
     trained: bool = False
 
     def __post_init__(self):
-        shape = self.event_shape if isinstance(self.event_shape, (tuple, list)) else (self.event_shape,)
-        shape = tuple(check_count(size, "each size of Normal's event_shape") for size in shape)
-        if not shape:
-            raise InputError("expected Normal's event_shape to have at least one axis, got ()")
-        object.__setattr__(self, "event_shape", shape)
+        object.__setattr__(self, "event_shape", check_event_shape(self.event_shape, "Normal"))
 
     def init(self, rng, z):
         if not self.trained:
@@ -77,6 +82,36 @@ class Normal(Prior):
     def sample(self, params, rng, n, dtype=onp.float64):
         z = rng.standard_normal((n, *self.event_shape), dtype)
         return z * onp.exp(params["log_std"]) + params["mean"] if self.trained else z
+
+
+@dataclass(frozen=True)
+class Logistic(Prior):
+    r"""Independent standard logistic components, whose tails are heavier than the normal's.
+
+    log p(z) = -sum_i [z_i + 2 log(1 + exp(-z_i))]
+
+    Each has variance pi^2 / 3, and a gradient of at most one, however far out z lies.
+
+    Parameters
+    ----------
+    event_shape : int or tuple of int
+        The shape of one row: the number of features, or (height, width, channels).
+
+    Source: Dinh et al. 2014, NICE, section 3.4.
+    """
+
+    event_shape: tuple
+
+    def __post_init__(self):
+        object.__setattr__(self, "event_shape", check_event_shape(self.event_shape, "Logistic"))
+
+    def log_prob(self, params, z):
+        return -sum_event(z + 2 * softplus(-z))
+
+    def sample(self, params, rng, n, dtype=onp.float64):
+        u = rng.random((n, *self.event_shape), dtype)
+        u = onp.maximum(u, onp.finfo(dtype).tiny)  # 0 would be minus infinity
+        return onp.log(u) - onp.log1p(-u)
 
 
 @dataclass(frozen=True)

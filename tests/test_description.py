@@ -24,7 +24,7 @@ from npflow.layers import (
     Reverse,
 )
 from npflow.networks import MADE, MLP, Beside, Network
-from npflow.priors import GaussianMixture, Normal, Prior
+from npflow.priors import GaussianMixture, Logistic, Normal, Prior
 from npflow.verify.cases import CASES
 
 
@@ -56,6 +56,7 @@ OBJECTS = [
     MADE((3,), order=(1, 0)),
     Beside(MLP(), Beside(MLP(), MLP())),
     Normal((4, 4, 3), trained=True),
+    Logistic(3),
     GaussianMixture([[0, 1], [2, 3]], [0.1, 0.2], [1, 3], trained=True),
     Flow(Chain([ActNorm(), COUPLING]), GaussianMixture([[0, 1]], [0.1])),
     Bumps(4, 0.1, True, "cubic", 7, ((1, 2), ("a", None)), Beside(MLP(), MLP())),

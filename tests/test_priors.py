@@ -12,17 +12,20 @@ from hypothesis import strategies as st
 from npflow import priors, to_device
 from npflow.autodiff import Layout, tree, value_and_grad
 from npflow.errors import InputError
-from npflow.priors import GaussianMixture, Normal, Prior
+from npflow.priors import GaussianMixture, Logistic, Normal, Prior
 
 MEANS, STDS, WEIGHTS = ((-2.0, 1.0), (0.5, 0.0), (3.0, -1.0)), (0.5, 1.0, 0.8), (1.0, 2.0, 3.0)
 PRIORS = {
     "normal": Normal(2),
     "trained normal": Normal(2, trained=True),
+    "logistic": Logistic(2),
     "mixture": GaussianMixture(MEANS, STDS, WEIGHTS),
     "trained mixture": GaussianMixture(MEANS, STDS, WEIGHTS, trained=True),
 }
 every_prior = pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS.keys())
-trained_priors = pytest.mark.parametrize("prior", [p for p in PRIORS.values() if p.trained], ids=repr)
+trained_priors = pytest.mark.parametrize(
+    "prior", [p for p in PRIORS.values() if getattr(p, "trained", False)], ids=repr
+)
 every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 few = settings(max_examples=20, deadline=None)
 
@@ -185,7 +188,7 @@ def test_the_dtype_is_kept_in_parameters_log_prob_gradient_and_samples(prior, dt
     assert (log_prob.shape, log_prob.dtype) == ((6,), dtype)
     assert (samples.shape, samples.dtype) == ((4, 2), dtype)
     assert gradient.dtype == dtype
-    if prior.trained:
+    if getattr(prior, "trained", False):
         assert Layout(params).dtype == dtype
 
 

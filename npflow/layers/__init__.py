@@ -1,6 +1,6 @@
 """The invertible layers, one idea a file."""
 
-from npflow.layers.affine import ActNorm, Affine
+from npflow.layers.affine import ActNorm, Affine, Scaling
 from npflow.layers.autoregressive import MaskedAutoregressive
 from npflow.layers.coupling import AdditiveCoupling, AffineCoupling
 from npflow.layers.elementwise import Elementwise, ScaleShift, Shift
@@ -22,5 +22,6 @@ __all__ = [
     "Permutation",
     "Reverse",
     "ScaleShift",
+    "Scaling",
     "Shift",
 ]

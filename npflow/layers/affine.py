@@ -62,3 +62,29 @@ class ActNorm(Layer):
 
     def log_det(self, params, x):
         return spread_rows(pixels(x) * np.sum(params["log_scale"]), len(x))
+
+
+@dataclass(frozen=True)
+class Scaling(Layer):
+    r"""A scale for each component; starts as the identity.
+
+    z = x * exp(log_scale)          log|det J| = sum(log_scale)
+    x = z * exp(-log_scale)
+
+    After layers that keep volume it is where a flow says which dimensions matter: exp(-log_scale) is the spread that
+    it gives the data along each.
+
+    Source: Dinh et al. 2014, NICE, section 3.3.
+    """
+
+    def init(self, rng, x):
+        return {"log_scale": np.zeros(x.shape[1:], x.dtype)}
+
+    def forward(self, params, x):
+        return x * np.exp(params["log_scale"]), self.log_det(params, x)
+
+    def inverse(self, params, z):
+        return z * np.exp(-params["log_scale"]), -self.log_det(params, z)
+
+    def log_det(self, params, x):
+        return spread_rows(np.sum(params["log_scale"]), len(x))

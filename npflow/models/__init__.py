@@ -1,5 +1,9 @@
 """Recipes: one paper a file, each reads as the paper's list of layers."""
 
 from npflow.models.glow import glow
+from npflow.models.iaf import iaf
+from npflow.models.maf import maf
+from npflow.models.nice import nice
+from npflow.models.real_nvp import real_nvp
 
-__all__ = ["glow"]
+__all__ = ["glow", "iaf", "maf", "nice", "real_nvp"]

@@ -1,18 +1,19 @@
 """Glow, for rows of features."""
 
-from npflow.errors import InputError
-from npflow.flow import Flow
-from npflow.layers import ActNorm, AffineCoupling, Chain, Conv1x1
+from npflow.layers import ActNorm, AffineCoupling, Conv1x1
+from npflow.models.recipe import check_features, flow_of
 from npflow.networks import MLP
-from npflow.priors import Normal
 from npflow.validation import check_count
 
 
-def glow(features, steps=10, network=None, prior=None):
+def glow(features, steps=10, network=None, prior=None, context_features=0):
     """Glow: steps of [ActNorm, AffineCoupling, Conv1x1], here on rows of features.
 
     The paper has the convolution before the coupling. In a chain of steps the two orders differ at the ends
     alone; this one leaves no convolution idle in front of the first coupling.
+
+    What keeps training finite, on heavy tails too: `ActNorm` starts every coupling on values of unit variance,
+    log-scales are bounded, a new coupling is the identity, and 1x1 convolutions start as rotations.
 
     Parameters
     ----------
@@ -24,6 +25,8 @@ def glow(features, steps=10, network=None, prior=None):
         What each coupling computes its scale and shift with; by default ``MLP((64, 64, 64))``.
     prior : Prior, optional
         By default the standard normal.
+    context_features : int
+        How many numbers a row of context has, which every coupling sees; by default there is none.
 
     Returns
     -------
@@ -40,10 +43,8 @@ def glow(features, steps=10, network=None, prior=None):
     >>> len(flow.layer.layers)
     30
     """
+    check_features(features)
     check_count(steps, "the number of steps")
-    check_count(features, "the number of features", least=2)
-    if prior is not None and prior.event_shape != (features,):
-        raise InputError(f"expected a prior of {features} features, got one of shape {prior.event_shape}")
     network = MLP((64, 64, 64)) if network is None else network
     step = [ActNorm(), AffineCoupling(network), Conv1x1()]
-    return Flow(Chain(step * steps), Normal(features) if prior is None else prior)
+    return flow_of(step * steps, features, prior, context_features)

@@ -22,9 +22,10 @@ from npflow.layers import (
     Permutation,
     Reverse,
     ScaleShift,
+    Scaling,
     Shift,
 )
-from npflow.models import glow
+from npflow.models import glow, iaf, maf, nice, real_nvp
 from npflow.networks import MADE, MLP, Beside
 
 
@@ -75,6 +76,7 @@ CASES = {
     ),
     "MaskedAutoregressive/one": Case(MaskedAutoregressive(MADE((4,), "tanh")), (1,)),
     "Inverse/MaskedAutoregressive": Case(Inverse(MaskedAutoregressive(MADE((16, 16), "tanh"))), (4,)),
+    "Scaling": Case(Scaling(), (2, 3, 2)),
     "Shift": Case(Shift(), (5,)),
     "ScaleShift": Case(ScaleShift(), (2, 2, 3)),
     "Conv1x1": Case(Conv1x1(), (5,)),
@@ -88,6 +90,13 @@ CASES = {
     "Given/image": Case(Given(AffineCoupling(small), context=(0.3, -1.2)), (2, 2, 2)),
     "Chain": Case(Chain([ActNorm(), AffineCoupling(small), Reverse(), Affine()]), (4,)),
     "Chain/image": Case(Chain([ActNorm(), Conv1x1(), AffineCoupling(small)]), (2, 2, 2)),
+    "nice": Case(nice(features=5, couplings=2, network=small).layer, (5,)),
+    "real_nvp": Case(real_nvp(features=5, couplings=3, network=small).layer, (5,)),
+    "real_nvp/masks": Case(
+        real_nvp(features=4, couplings=2, network=small, masks=("odd", "even")).layer, (4,)
+    ),
+    "maf": Case(maf(features=4, steps=2, network=MADE((12,), "tanh")).layer, (4,)),
+    "iaf": Case(iaf(features=3, steps=2, network=MADE((12,), "tanh")).layer, (3,)),
     "glow": Case(glow(features=4, steps=2, network=small).layer, (4,)),
     "glow/default": Case(glow(features=2).layer, (2,), smooth=False),
 }

@@ -10,12 +10,19 @@ from hypothesis import strategies as st
 from npflow import Flow, fit, models, to_device
 from npflow.autodiff import Layout, record, value_and_grad
 from npflow.autodiff.threads import one_blas_thread
-from npflow.networks import MLP
+from npflow.networks import MADE, MLP
 from npflow.priors import Normal
 from npflow.verify.cases import CASES
 
 # Each recipe as a small flow: a new one is tested by being listed.
-RECIPES = {"glow": models.glow(4, steps=2, network=MLP((8,), "tanh"))}
+SMALL, MASKED = MLP((8,), "tanh"), MADE((8,), "tanh")
+RECIPES = {
+    "glow": models.glow(4, steps=2, network=SMALL),
+    "iaf": models.iaf(3, steps=2, network=MASKED),
+    "maf": models.maf(4, steps=2, network=MASKED),
+    "nice": models.nice(5, couplings=2, network=SMALL),
+    "real_nvp": models.real_nvp(4, couplings=2, network=SMALL),
+}
 
 FLOWS = {
     f"layer {name}": Flow(case.layer, Normal(case.event_shape, trained=True)) for name, case in CASES.items()

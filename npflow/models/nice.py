@@ -1,0 +1,54 @@
+"""NICE: additive couplings, and one scaling at the end."""
+
+from npflow.layers import ActNorm, AdditiveCoupling, Scaling
+from npflow.models.recipe import check_features, flow_of
+from npflow.networks import MLP
+from npflow.priors import Logistic
+from npflow.validation import check_count
+
+
+def nice(features, couplings=4, network=None, prior=None, context_features=0):
+    """NICE: additive couplings that shift the odd and the even features in turn, and a scaling of each.
+
+    All but the scaling keeps volume. So the scaling alone says how much room the flow gives each of its
+    dimensions: exp(-log_scale) is the spread of the data along it, and sorted it is a spectrum, as principal
+    components have one: see `npflow.plots.spectrum`.
+
+    What keeps training finite: an `ActNorm` in front of the paper's layers takes the units out of the data, and
+    shifts let no value grow with another's size; the logistic prior's gradient is bounded by one, however far out
+    a value lies.
+
+    Parameters
+    ----------
+    features : int
+        The number of features, at least two.
+    couplings : int
+        The number of couplings.
+    network : Network, optional
+        What each coupling computes its shift with; by default ``MLP((64, 64, 64))``.
+    prior : Prior, optional
+        By default the logistic, as in most of the paper's experiments.
+    context_features : int
+        How many numbers a row of context has, which every coupling sees; by default there is none.
+
+    Returns
+    -------
+    Flow
+
+    References
+    ----------
+    Dinh, Krueger, Bengio: NICE: Non-linear independent components estimation, 2014, section 3.
+    https://arxiv.org/abs/1410.8516
+
+    Examples
+    --------
+    >>> flow = nice(features=4)
+    >>> [type(layer).__name__ for layer in flow.layer.layers[3:]]
+    ['AdditiveCoupling', 'AdditiveCoupling', 'Scaling']
+    """
+    check_features(features)
+    check_count(couplings, "the number of couplings")
+    network = MLP((64, 64, 64)) if network is None else network
+    parts = [("odd", "even")[number % 2] for number in range(couplings)]
+    layers = [ActNorm(), *(AdditiveCoupling(network, part) for part in parts), Scaling()]
+    return flow_of(layers, features, Logistic(features) if prior is None else prior, context_features)
