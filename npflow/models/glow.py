@@ -13,7 +13,8 @@ def glow(features, steps=10, network=None, prior=None, context_features=0):
     alone; this one leaves no convolution idle in front of the first coupling.
 
     What keeps training finite, on heavy tails too: `ActNorm` starts every coupling on values of unit variance,
-    log-scales are bounded, a new coupling is the identity, and 1x1 convolutions start as rotations.
+    log-scales are bounded, a new coupling is the identity, 1x1 convolutions start as rotations, and the networks
+    see arcsinh(x), so that what they say of an outlier is of the size of what they say of other rows.
 
     Parameters
     ----------
@@ -22,7 +23,7 @@ def glow(features, steps=10, network=None, prior=None, context_features=0):
     steps : int
         The number of steps.
     network : Network, optional
-        What each coupling computes its scale and shift with; by default ``MLP((64, 64, 64))``.
+        What each coupling computes its scale and shift with; by default ``MLP((64, 64, 64), squash_inputs=True)``.
     prior : Prior, optional
         By default the standard normal.
     context_features : int
@@ -45,6 +46,6 @@ def glow(features, steps=10, network=None, prior=None, context_features=0):
     """
     check_features(features)
     check_count(steps, "the number of steps")
-    network = MLP((64, 64, 64)) if network is None else network
+    network = MLP((64, 64, 64), squash_inputs=True) if network is None else network
     step = [ActNorm(), AffineCoupling(network), Conv1x1()]
     return flow_of(step * steps, features, prior, context_features)

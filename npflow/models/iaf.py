@@ -22,7 +22,7 @@ def iaf(features, steps=5, network=None, transformer=None, prior=None, context_f
     steps : int
         The number of steps.
     network : MADE, optional
-        By default ``MADE((64, 64))``.
+        By default ``MADE((64, 64), squash_inputs=True)``.
     transformer : Elementwise, optional
         How each component of z is transformed on the way to x; by default it is scaled and shifted, `ScaleShift`.
     prior : Prior, optional
@@ -46,7 +46,7 @@ def iaf(features, steps=5, network=None, transformer=None, prior=None, context_f
     """
     check_features(features, least=1)
     check_count(steps, "the number of steps")
-    network = MADE((64, 64)) if network is None else network
+    network = MADE((64, 64), squash_inputs=True) if network is None else network
     transformer = ScaleShift() if transformer is None else transformer
     step = [ActNorm(), Inverse(MaskedAutoregressive(network, transformer)), Reverse()]
     return flow_of((step * steps)[:-1], features, prior, context_features)

@@ -12,7 +12,8 @@ def maf(features, steps=5, network=None, transformer=None, prior=None, context_f
     The density of all features takes one pass of each network; sampling goes feature by feature.
 
     What keeps training finite, on heavy tails too: `ActNorm` starts each layer on values of unit variance, whatever
-    the data's units (it is where the paper has batch norm), log-scales are bounded, and a new layer is the identity.
+    the data's units (it is where the paper has batch norm); log-scales are bounded; a new layer is the identity; and
+    the networks see arcsinh(x), so that what they say of an outlier is of the size of what they say of other rows.
 
     Parameters
     ----------
@@ -21,7 +22,7 @@ def maf(features, steps=5, network=None, transformer=None, prior=None, context_f
     steps : int
         The number of steps.
     network : MADE, optional
-        By default ``MADE((64, 64))``.
+        By default ``MADE((64, 64), squash_inputs=True)``.
     transformer : Elementwise, optional
         How each component is transformed; by default it is scaled and shifted, `ScaleShift`. With a `Spline` this is
         an autoregressive neural spline flow.
@@ -46,7 +47,7 @@ def maf(features, steps=5, network=None, transformer=None, prior=None, context_f
     """
     check_features(features, least=1)
     check_count(steps, "the number of steps")
-    network = MADE((64, 64)) if network is None else network
+    network = MADE((64, 64), squash_inputs=True) if network is None else network
     transformer = ScaleShift() if transformer is None else transformer
     step = [ActNorm(), MaskedAutoregressive(network, transformer), Reverse()]
     return flow_of((step * steps)[:-1], features, prior, context_features)

@@ -14,9 +14,9 @@ def nice(features, couplings=4, network=None, prior=None, context_features=0):
     dimensions: exp(-log_scale) is the spread of the data along it, and sorted it is a spectrum, as principal
     components have one: see `npflow.plots.spectrum`.
 
-    What keeps training finite: an `ActNorm` in front of the paper's layers takes the units out of the data, and
-    shifts let no value grow with another's size; the logistic prior's gradient is bounded by one, however far out
-    a value lies.
+    What keeps training finite, on heavy tails too: an `ActNorm` in front of the paper's layers takes the units out of
+    the data; the networks see arcsinh(x), so that an outlier shifts others by no more than its logarithm; and the
+    logistic prior's gradient is at most one, however far out a value lies.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def nice(features, couplings=4, network=None, prior=None, context_features=0):
     couplings : int
         The number of couplings.
     network : Network, optional
-        What each coupling computes its shift with; by default ``MLP((64, 64, 64))``.
+        What each coupling computes its shift with; by default ``MLP((64, 64, 64), squash_inputs=True)``.
     prior : Prior, optional
         By default the logistic, as in most of the paper's experiments.
     context_features : int
@@ -48,7 +48,7 @@ def nice(features, couplings=4, network=None, prior=None, context_features=0):
     """
     check_features(features)
     check_count(couplings, "the number of couplings")
-    network = MLP((64, 64, 64)) if network is None else network
+    network = MLP((64, 64, 64), squash_inputs=True) if network is None else network
     parts = [("odd", "even")[number % 2] for number in range(couplings)]
     layers = [ActNorm(), *(AdditiveCoupling(network, part) for part in parts), Scaling()]
     return flow_of(layers, features, Logistic(features) if prior is None else prior, context_features)

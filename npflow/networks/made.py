@@ -39,6 +39,8 @@ class MADE(Network):
     activation : {"leaky_relu", "relu", "tanh", "softplus"}
     order : {"natural", "reversed"} or tuple of int
         The components in the order of their degrees.
+    squash_inputs : bool
+        Whether h_0 = arcsinh(x); see `MLP`.
 
     Source: Germain et al. 2015, MADE: Masked autoencoder for distribution estimation, section 3. The degrees are
     spread evenly here, where the paper draws them, so that hidden units lie in the order of their degrees.
@@ -47,6 +49,7 @@ class MADE(Network):
     hidden: tuple = (64, 64)
     activation: str = "leaky_relu"
     order: str | tuple = "natural"
+    squash_inputs: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "hidden", check_widths(self.hidden, "MADE"))
@@ -85,7 +88,7 @@ class MADE(Network):
     def apply(self, params, x, context=None):
         activation = ACTIVATIONS[self.activation]
         masks = self.masks(x.shape[-1], len(params[-1]["bias"]), context is not None, x.dtype)
-        h = x
+        h = self.squashed(x)
         for index, (layer, mask) in enumerate(zip(params, masks, strict=True)):
             h = activation(h) if index else h
             h = dense(h, layer["weight"] * constant(mask, like=x), layer["bias"])
@@ -130,12 +133,16 @@ class MADE(Network):
 
             for degree in range(start, stop):
                 if degree:  # of which the first component has 1
-                    recent[0] = concatenate_last(recent[0], component)
+                    recent[0] = concatenate_last(recent[0], self.squashed(component))
                 for layer in range(1, len(degrees)):
                     if below[layer][degree] < below[layer][degree + 1]:
                         recent[layer] = concatenate_last(recent[layer], activation(units_of(degree, layer)))
                 component = yield units_of(degree, len(degrees))
             known = [concatenate_last(old, new) for old, new in zip(known, recent)]
+
+    def squashed(self, x):
+        """The components as the first layer sees them."""
+        return np.arcsinh(x) if self.squash_inputs else x
 
     def in_order(self, params, features, context):
         """The weights and biases for components in the order of their degrees, and outputs component by component."""

@@ -4,7 +4,8 @@ import itertools
 import math
 from dataclasses import dataclass
 
-import numpy as np
+import autograd.numpy as np
+import numpy as onp
 
 from npflow.autodiff.primitives import dense, leaky_relu, relu, softplus, tanh
 from npflow.errors import InputError
@@ -43,12 +44,17 @@ class MLP(Network):
     hidden : tuple of int
         The number of units in each hidden layer.
     activation : {"leaky_relu", "relu", "tanh", "softplus"}
+    squash_inputs : bool
+        Whether h_0 = arcsinh(x): about x where it is small, and about its logarithm where it is large. What the
+        network says of an outlier is then of the size of what it says of other rows, and a flow of many layers
+        does not throw it further out at each.
 
     Source: He et al. 2015, Delving deep into rectifiers, section 2.2 (the starting variance).
     """
 
     hidden: tuple = (64, 64, 64)
     activation: str = "leaky_relu"
+    squash_inputs: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "hidden", check_widths(self.hidden, "MLP"))
@@ -59,7 +65,7 @@ class MLP(Network):
         params = [
             {
                 "weight": (rng.standard_normal((a, b)) * math.sqrt(2 / a)).astype(x.dtype),
-                "bias": np.zeros(b, x.dtype),
+                "bias": onp.zeros(b, x.dtype),
             }
             for a, b in itertools.pairwise(widths)
         ]
@@ -69,7 +75,7 @@ class MLP(Network):
     def apply(self, params, x):
         activation = ACTIVATIONS[self.activation]
         *hidden, last = params
-        h = x
+        h = np.arcsinh(x) if self.squash_inputs else x
         for layer in hidden:
             h = activation(dense(h, layer["weight"], layer["bias"]))
         return dense(h, last["weight"], last["bias"])

@@ -70,7 +70,9 @@ CASES = {
     "AffineCoupling/mask": Case(AffineCoupling(small, (True, False, False, True, False)), (5,)),
     "AffineCoupling/48": Case(AffineCoupling(MLP((64, 64), "tanh")), (48,)),
     "MaskedAutoregressive": Case(MaskedAutoregressive(MADE((16, 16), "tanh")), (5,)),
-    "MaskedAutoregressive/order": Case(MaskedAutoregressive(MADE((9,), "tanh", (2, 0, 3, 1))), (4,)),
+    "MaskedAutoregressive/order": Case(
+        MaskedAutoregressive(MADE((9,), "tanh", (2, 0, 3, 1), squash_inputs=True)), (4,)
+    ),
     "MaskedAutoregressive/given": Case(
         Given(MaskedAutoregressive(MADE((12,), "tanh", "reversed")), context=(0.5, -1.0)), (3,)
     ),

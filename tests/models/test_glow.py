@@ -34,7 +34,7 @@ def test_by_default_it_has_ten_steps_with_networks_of_three_hidden_layers_and_a_
     flow = glow(4)
     assert len(flow.layer.layers) == 30
     couplings = {layer for layer in flow.layer.layers if isinstance(layer, AffineCoupling)}
-    assert couplings == {AffineCoupling(MLP((64, 64, 64)))}
+    assert couplings == {AffineCoupling(MLP((64, 64, 64), squash_inputs=True))}
     assert flow.prior == Normal(4)
 
 

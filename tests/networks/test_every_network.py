@@ -12,6 +12,7 @@ from npflow.networks import MADE, MLP, Beside
 from npflow.networks.mlp import ACTIVATIONS
 
 NETWORKS = {f"MLP {activation}": MLP((5, 7), activation) for activation in ACTIVATIONS}
+NETWORKS["MLP squashed"] = MLP((5,), "tanh", squash_inputs=True)
 NETWORKS["MADE"] = MADE((8, 5), "tanh", "reversed")
 NETWORKS["Beside"] = Beside(log_scale=MLP((4,), "tanh"), shift=MLP((5, 3), "relu"))
 
