@@ -160,8 +160,8 @@ class Flow(Model):
     def _draw(self, params, rng, n, context):
         check_count(n, "the number of samples")
         check_rng(rng)
-        self.check(params)
-        z = draw(self.prior, params["prior"], rng, n, dtype_of(params), device_of(params))
+        dtype = self.check(params).dtype
+        z = draw(self.prior, params["prior"], rng, n, dtype, device_of(params))
         self.check_context(context, z)
         return z
 
@@ -200,7 +200,13 @@ class Flow(Model):
         return f"the first output not finite is that of {culprit}"
 
     def check(self, params, x=None, name="x", context=None):
-        """Raise `InputError` unless `params` are this flow's, and `x` and `context` rows of their dtype."""
+        """The layout of `params`.
+
+        Raises
+        ------
+        InputError
+            Unless they are this flow's, and `x` and `context` rows of their dtype.
+        """
         if not isinstance(params, dict) or set(params) != {"layer", "prior"}:
             got = f"one of {list(params)}" if isinstance(params, dict) else f"a {type(params).__name__}"
             raise InputError(f"expected the parameters of a flow, a dict of 'layer' and 'prior', got {got}")
@@ -214,6 +220,7 @@ class Flow(Model):
         if x is not None:
             check_rows(x, self.prior.event_shape, layout.dtype if layout.size else None, name)
             self.check_context(context, x)
+        return layout
 
     def check_context(self, context, x):
         """Raise `InputError` unless there is a row of context for each row of `x`, where this flow takes one."""

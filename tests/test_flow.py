@@ -241,7 +241,7 @@ def test_the_repr_of_a_flow_reads_as_its_architecture():
         "Flow(\n"
         "    layer=Chain([\n"
         "        ActNorm(),\n"
-        "        AffineCoupling(network=MLP(hidden=(8,), activation='leaky_relu'), "
+        "        AffineCoupling(network=MLP(hidden=(8,), activation='leaky_relu', squash_inputs=False), "
         "transformed='first', log_scale_limit=2.0),\n"
         "    ]),\n"
         "    prior=Normal(event_shape=(2,), trained=False),\n"

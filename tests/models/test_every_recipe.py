@@ -1,0 +1,93 @@
+"""What every recipe promises."""
+
+import numpy as np
+import pytest
+
+from npflow import fit, models
+from npflow.autodiff import tree
+from npflow.errors import InputError
+from npflow.flow import Flow
+from npflow.networks import MADE, MLP
+from npflow.priors import Normal
+from npflow.training import Adam
+
+PLAIN, MASKED = MLP((8,), squash_inputs=True), MADE((8,), squash_inputs=True)
+# Each recipe that takes a context and a prior, made small.
+RECIPES = {
+    "glow": lambda features, **more: models.glow(features, 2, PLAIN, **more),
+    "iaf": lambda features, **more: models.iaf(features, 2, MASKED, **more),
+    "maf": lambda features, **more: models.maf(features, 2, MASKED, **more),
+    "nice": lambda features, **more: models.nice(features, 3, PLAIN, **more),
+    "real_nvp": lambda features, **more: models.real_nvp(features, 3, PLAIN, **more),
+    "real_nvp masks": lambda features, **more: models.real_nvp(features, 3, PLAIN, ("odd", "even"), **more),
+}
+every_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
+
+
+@every_recipe
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_conditional_flow_learns_a_density_for_each_context(recipe, dtype):
+    rng = np.random.default_rng(0)
+    label = rng.integers(2, size=(600, 1))
+    x = (rng.standard_normal((600, 3)) + 3 * (2 * label - 1) * [1, -1, 0]).astype(dtype)
+    context, flow = label.astype(dtype), recipe(3, context_features=1)
+    params = flow.init(rng, x, context)
+    params, _ = fit(flow, params, x, context, rng=rng, steps=150, optimizer=Adam(1e-2), progress=False)
+    for value, mean in ((0, -3), (1, 3)):
+        asked = np.full((500, 1), value, dtype)
+        samples = flow.sample(params, rng, 500, asked)
+        assert samples.dtype == dtype
+        assert np.sign(samples[:, 0].mean()) == np.sign(mean)
+        rows = x[label[:, 0] == value]
+        right, wrong = (
+            flow.log_prob(params, rows, np.full((len(rows), 1), c, dtype)) for c in (value, 1 - value)
+        )
+        assert right.dtype == dtype
+        assert right.mean() > wrong.mean() + 1
+
+
+@every_recipe
+def test_the_density_of_samples_is_the_flows_density(recipe):
+    rng = np.random.default_rng(0)
+    flow, x, context = (
+        recipe(3, context_features=2),
+        rng.standard_normal((50, 3)),
+        rng.standard_normal((50, 2)),
+    )
+    params = tree.build(
+        lambda _, leaf: leaf + 0.1 * rng.standard_normal(leaf.shape) if tree.is_trained(leaf) else leaf,
+        flow.init(rng, x, context),
+    )
+    samples, log_prob = flow.sample_and_log_prob(params, np.random.default_rng(5), 50, context)
+    np.testing.assert_array_equal(samples, flow.sample(params, np.random.default_rng(5), 50, context))
+    np.testing.assert_allclose(log_prob, flow.log_prob(params, samples, context), rtol=1e-9, atol=1e-9)
+
+
+@every_recipe
+def test_heavy_tails_in_any_units_leave_training_finite(recipe):
+    rng = np.random.default_rng(0)
+    x = (rng.standard_t(2, (2000, 5)) * 10.0 ** np.linspace(-3, 3, 5)).astype(np.float32)
+    flow = recipe(5)
+    params = flow.init(rng, x)
+    before = flow.nll(params, x)
+    params, history = fit(flow, params, x, rng=rng, steps=200, progress=False)
+    assert np.isfinite(history.loss).all()
+    assert flow.nll(params, x) < before
+    assert np.isfinite(flow.sample(params, rng, 100)).all()
+
+
+@every_recipe
+def test_what_does_not_fit_together_is_refused(recipe):
+    with pytest.raises(InputError, match=r"expected a prior of 4 features, got one of shape \(3,\)"):
+        recipe(4, prior=Normal(3))
+    with pytest.raises(InputError, match="expected the number of features to be an integer, got '2'"):
+        recipe("2")
+    assert recipe(4, prior=Normal(4, trained=True)).prior.trained
+    assert isinstance(recipe(4), Flow)
+
+
+def test_every_recipe_that_takes_a_context_is_listed():
+    taking = {
+        name for name in models.__all__ if "context_features" in getattr(models, name).__code__.co_varnames
+    }
+    assert taking == {name.split()[0] for name in RECIPES}
