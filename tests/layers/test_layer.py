@@ -15,6 +15,7 @@ from npflow.layers import (
     AffineCoupling,
     Chain,
     Conv1x1,
+    Given,
     Inverse,
     Layer,
     Permutation,
@@ -265,3 +266,35 @@ def test_a_chain_of_one_layer_without_brackets_is_refused():
         InputError, match=r"expected the layers of a Chain as a list or tuple, got ActNorm\(\)"
     ):
         Chain(ActNorm())
+
+
+# ---------------------------------------------------------------- a context
+
+
+def test_a_context_reaches_the_layers_that_take_one_and_no_others():
+    rng = np.random.default_rng(0)
+    x, context = rng.standard_normal((6, 4)), rng.standard_normal((6, 2))
+    chain = Chain([ActNorm(), Inverse(Chain([AffineCoupling(), Reverse()]))])
+    start = chain.init(rng, x, context)
+    layout = Layout(start)
+    params = layout.unpack(layout.pack(start) + 0.1 * rng.standard_normal(layout.size), start)
+    z, log_det = chain.forward(params, x, context)
+    back, _ = chain.inverse(params, z, context)
+    np.testing.assert_allclose(back, x, rtol=1e-10, atol=1e-10)
+    np.testing.assert_array_equal(chain.log_det(params, x, context=context), log_det)
+    assert np.all(np.any(chain.forward(params, x, -context)[0] != z, axis=1))
+    np.testing.assert_array_equal(chain.trace(params, x, context)[-1].output, z)
+    np.testing.assert_allclose(chain.trace_inverse(params, z, context)[-1].output, x, rtol=1e-10, atol=1e-10)
+
+
+def test_a_layer_given_a_context_is_the_conditioned_one_at_it():
+    rng = np.random.default_rng(0)
+    x, context = rng.standard_normal((6, 4)), np.tile([[0.5, -1.0]], (6, 1))
+    inner, layer = AffineCoupling(), Given(AffineCoupling(), (0.5, -1.0))
+    params = layer.init(np.random.default_rng(1), x)
+    for method in ("forward", "inverse"):
+        expected = getattr(inner, method)(params, x, context=context)
+        for got, wanted in zip(getattr(layer, method)(params, x), expected, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+    with pytest.raises(InputError, match="expected each number in Given's context to be a number, got 'a'"):
+        Given(inner, ("a",))

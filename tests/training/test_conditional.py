@@ -1,0 +1,108 @@
+"""Training a conditional flow: its context goes with the rows."""
+
+import numpy as np
+import pytest
+from agreement import assert_agrees
+
+from npflow import fit, load, models, to_device
+from npflow.autodiff import tree
+from npflow.errors import InputError
+from npflow.networks import MLP
+
+FLOW = models.real_nvp(2, 2, MLP((8,), "tanh"), context_features=3)
+RNG = np.random.default_rng(0)
+X, C = RNG.standard_normal((70, 2)), RNG.standard_normal((70, 3))
+PARAMS = FLOW.init(np.random.default_rng(1), X, C)
+OPTIONS = {"steps": 12, "batch_size": 16, "progress": False}
+
+
+def trained(x=X, context=C, params=PARAMS, **options):
+    return fit(FLOW, params, x, context, rng=np.random.default_rng(2), **OPTIONS | options)
+
+
+def assert_same(one, other):
+    for (path, a), (_, b) in zip(tree.items(one), tree.items(other), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=path)
+
+
+def test_the_context_of_a_row_goes_with_it():
+    params, history = trained(steps=1, batch_size=70)
+    assert history.loss[0] == pytest.approx(FLOW.nll(PARAMS, X, C), rel=1e-12)
+    order = np.random.default_rng(3).permutation(70)
+    assert FLOW.nll(params, X[order], C[order]) == pytest.approx(FLOW.nll(params, X, C), rel=1e-12)
+    assert FLOW.nll(params, X, C[order]) != pytest.approx(FLOW.nll(params, X, C), rel=1e-6)
+
+
+def test_with_and_without_a_program_and_with_any_number_of_threads_the_bits_are_the_same():
+    one, history = trained()
+    for options in ({"record": False}, {"threads": 2}):
+        other, again = trained(**options)
+        assert_same(one, other)
+        assert history.loss == again.loss
+
+
+def test_the_best_parameters_on_held_out_rows_with_their_context_are_returned():
+    params, history = trained(validation=X[:20], validation_context=C[:20])
+    assert -FLOW.log_prob(params, X[:20], C[:20]).mean() == pytest.approx(
+        min(history.validation_loss), rel=1e-12
+    )
+
+
+def test_a_run_goes_on_from_its_checkpoint_to_the_bits_of_one_left_alone(tmp_path):
+    held_out = {"validation": X[:20], "validation_context": C[:20], "average": 0.9}
+    whole, _ = trained(checkpoint=tmp_path / "whole.npz", **held_out)
+    trained(steps=7, checkpoint=tmp_path / "run.npz", **held_out)
+    resumed, _ = trained(checkpoint=tmp_path / "run.npz", **held_out)
+    assert_same(whole, resumed)
+    assert load(tmp_path / "run.npz").flow == FLOW
+    with pytest.raises(InputError, match="one whose context is another"):
+        trained(context=C[::-1].copy(), checkpoint=tmp_path / "run.npz", **held_out)
+
+
+def test_on_a_device_it_is_trained_to_what_it_is_on_the_host(device):
+    there = to_device((PARAMS, X, C), device.name)
+    learned, _ = fit(FLOW, *there, rng=np.random.default_rng(2), **OPTIONS)
+    assert_agrees(device, learned, trained()[0])
+
+
+def test_many_rows_are_worked_off_in_chunks_with_their_context():
+    rng = np.random.default_rng(4)
+    x, context = rng.standard_normal((40_000, 2)), rng.standard_normal((40_000, 3))
+    params, _ = trained()
+    some = rng.integers(40_000, size=50)
+    np.testing.assert_allclose(
+        FLOW.log_prob(params, x, context)[some], FLOW.log_prob(params, x[some], context[some]), rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: FLOW.log_prob(PARAMS, X), "expected a context of 3 features for each row of x, got none"),
+        (lambda: FLOW.log_prob(PARAMS, X, C[:5]), "expected a row of context for each of 70 rows, got 5"),
+        (
+            lambda: FLOW.log_prob(PARAMS, X, C[:, :2]),
+            "expected context with rows of 3 features, got rows of 2",
+        ),
+        (
+            lambda: FLOW.log_prob(PARAMS, X, C.astype(np.float32)),
+            "expected context in float64, the dtype of the parameters, got float32",
+        ),
+        (lambda: FLOW.sample(PARAMS, RNG, 4, C[:3]), "expected a row of context for each of 4 rows, got 3"),
+        (lambda: trained(context=None), "expected a context of 3 features for each row of x, got none"),
+        (lambda: trained(validation=X), "expected a context of 3 features for each row of x, got none"),
+        (lambda: trained(validation_context=C), "expected validation beside validation_context, got none"),
+        (
+            lambda: models.glow(2).init(RNG, X, C),
+            "expected no context for a flow with context_features=0, got one",
+        ),
+        (
+            lambda: models.glow(2, context_features=-1),
+            "expected a Flow's context_features to be at least 0, got -1",
+        ),
+    ],
+)
+def test_a_context_that_is_missing_or_another_is_refused(call, sentence):
+    with pytest.raises(InputError) as caught:
+        call()
+    assert str(caught.value).startswith(sentence)
