@@ -258,6 +258,27 @@ def test_place_adds_up_what_stands_in_one_place():
 
 
 @pytest.mark.parametrize(
+    "index",
+    [
+        2,
+        -1,
+        slice(None, None, 2),
+        (slice(1, 3), 0),
+        (Ellipsis, 1),
+        (None, 3),
+        (1, [0, 0, 1]),
+        [True, False, True, True],
+    ],
+    ids=str,
+)
+def test_place_is_the_same_whether_elements_can_be_read_twice_or_not(index):
+    g = draw(X[index].shape)
+    expected = np.zeros_like(X)
+    np.add.at(expected, index, g)
+    np.testing.assert_array_equal(scatter(g, index, X.shape), expected)
+
+
+@pytest.mark.parametrize(
     ("index", "shape"), [(slice(1, 3), (4, 3)), (np.array([0, 0, 2]), (4, 3)), ((Ellipsis, 1), (4, 3))]
 )
 def test_place_has_derivatives(index, shape):

@@ -71,6 +71,16 @@ def padded(x, start, width):
     return anp.concatenate([zeros[0], x, zeros[1]], axis=-1)
 
 
+def as_planes(x):
+    """Shape (n, k, c) as (k, n * c)."""
+    return anp.reshape(anp.swapaxes(x, 0, 1), (x.shape[1], -1))
+
+
+def sums_case(name, call, entries, shapes):
+    """A sum over some of the numbers of a component, as a product with the matrix `entries`."""
+    return Case(name, call, lambda x: anp.einsum("ji,...im->...jm", entries, x), shapes)
+
+
 def spread_case(shape_of):
     return Case(
         "spread_event",
@@ -146,6 +156,37 @@ CASES = [
         lambda x: x[::-1],
         variant="first",
     ),
+    Case(
+        "planes",
+        lambda x: P.planes(x, 1, 3),
+        lambda x: as_planes(x[:, 1:3]),
+        lambda shape: [(3, 4, shape[-1])],
+    ),
+    Case(
+        "unplanes",
+        lambda x: P.unplanes(x, 1, (2, 5, 2)),
+        lambda x: anp.stack(
+            [np.zeros((2, 2)), *[x[i].reshape(2, 2) for i in (0, 1)], np.zeros((2, 2)), np.zeros((2, 2))],
+            axis=1,
+        ),
+        lambda shape: [(2, 4)],
+    ),
+    Case("softmax_planes", P.softmax_planes, lambda x: anp.exp(x) / anp.sum(anp.exp(x), -2, keepdims=True)),
+    Case(
+        "softmax_planes",
+        lambda x: P.softmax_planes(x, 2.5),
+        lambda x: 2.5 * anp.exp(x) / anp.sum(anp.exp(x), -2, keepdims=True),
+        variant="total",
+    ),
+    sums_case("sums_before", P.sums_before, np.tri(4, 3, -1), lambda shape: [(*shape[:-2], 3, shape[-1])]),
+    Case(
+        "sums_before",
+        lambda x: P.sums_before(x, start=-2.0),
+        lambda x: anp.einsum("ji,...im->...jm", np.tri(4, 3, -1), x) - 2.0,
+        lambda shape: [(*shape[:-2], 3, shape[-1])],
+        variant="start",
+    ),
+    sums_case("sums_after", P.sums_after, np.tri(4, 3, -1).T, lambda shape: [(*shape[:-2], 4, shape[-1])]),
     Case("sum_rows", P.sum_rows, lambda x: anp.sum(x, axis=tuple(range(x.ndim - 1)))),
     Case(
         "spread_over_rows",
@@ -342,6 +383,19 @@ def test_small_values_of_sigmoid_keep_their_precision():
     np.testing.assert_allclose(P.sigmoid(np.array([-40.0, -700.0])), np.exp([-40.0, -700.0]), rtol=1e-12)
     single = P.sigmoid(np.float32([-18.0]))
     np.testing.assert_allclose(single, np.exp(-18.0), rtol=1e-6)
+
+
+def test_softplus_is_exact_far_out():
+    x = np.array([-700.0, -40.0, 40.0, 700.0, 1e30])
+    np.testing.assert_allclose(P.softplus(x), [np.exp(-700.0), np.exp(-40.0), 40, 700, 1e30], rtol=1e-12)
+    slopes = autograd.grad(lambda x: anp.sum(P.softplus(x)))(x)
+    np.testing.assert_allclose(slopes, [np.exp(-700.0), np.exp(-40.0), 1, 1, 1], rtol=1e-12)
+    np.testing.assert_array_equal(P.softplus(np.float32([-1e30, 1e30])), np.float32([0, 1e30]), strict=True)
+
+
+def test_softmax_of_numbers_of_any_size_adds_up_to_the_total():
+    x = 1e30 * np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)
+    np.testing.assert_allclose(P.softmax_planes(x, 3.0).sum(-2), np.full((2, 3), 3.0), rtol=1e-6)
 
 
 def test_products_do_not_warn_of_what_blas_finds_behind_the_last_number():

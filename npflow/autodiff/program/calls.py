@@ -9,6 +9,7 @@ from autograd.numpy import numpy_boxes, numpy_wrapper
 from npflow.autodiff import cupy
 from npflow.autodiff.derivatives import scatter
 from npflow.autodiff.devices import HOST, as_array, device_of, fetch, is_array
+from npflow.autodiff.primitives import FRESH
 from npflow.autodiff.program.naming import identifier, unique
 from npflow.autodiff.program.tape import Value
 
@@ -20,6 +21,7 @@ ARRAY = {numpy_wrapper.array_from_args.fun, cupy.array_from_args.fun}
 
 INDEXED = {GETITEM, np.take, scatter.fun}  # their second argument is an index
 WITH_OUT = {np.dot, np.sum, np.prod, np.max, np.min, np.mean, np.take, np.cumsum, np.clip, *CONCATENATE}
+WITH_OUT |= FRESH
 # As methods they take half the time: numpy.sum first looks for a reason not to be one.
 METHODS = {np.sum: "sum", np.prod: "prod", np.max: "max", np.min: "min", np.mean: "mean", np.take: "take"}
 MODULES = {"np": np, "np.linalg": np.linalg, "np.fft": np.fft}

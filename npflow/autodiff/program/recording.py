@@ -13,7 +13,7 @@ from autograd.tracer import Box, Node, isbox, new_box, notrace_primitives, regis
 from npflow.autodiff import tree
 from npflow.autodiff.devices import as_array, device_of, is_array
 from npflow.autodiff.gradient import Differentiated, differentiate
-from npflow.autodiff.primitives import TRANSPARENT
+from npflow.autodiff.primitives import FRESH, TRANSPARENT
 from npflow.autodiff.program import frames
 from npflow.autodiff.program.calls import is_numpys, key_of
 from npflow.autodiff.program.refusals import READING, holds_box, refusal
@@ -259,9 +259,11 @@ class Recording:
 def may_share_memory(function, result, argument):
     """Whether a result of the function may lie in the memory of an argument, this time or another.
 
-    With NumPy's functions that depends on shapes and strides alone, and can be seen. Any other may give its
-    argument back where it has nothing to do; and what is not an array may hold one.
+    With NumPy's functions that depends on shapes and strides alone, and can be seen; with fresh primitives it
+    never does. Any other may give its argument back where it has nothing to do; and what is not an array may hold one.
     """
+    if function in FRESH:
+        return False
     if any(isinstance(one, np.generic | bool | int | float | complex) for one in (result, argument)):
         return False
     if not (is_array(result) and is_array(argument)) or not is_numpys(function):
