@@ -6,6 +6,7 @@ from npflow.layers.coupling import AdditiveCoupling, AffineCoupling
 from npflow.layers.elementwise import Elementwise, ScaleShift, Shift
 from npflow.layers.layer import Chain, Given, Inverse, Layer
 from npflow.layers.linear import Conv1x1, Permutation, Reverse
+from npflow.layers.spline import Spline
 
 __all__ = [
     "ActNorm",
@@ -24,4 +25,5 @@ __all__ = [
     "ScaleShift",
     "Scaling",
     "Shift",
+    "Spline",
 ]

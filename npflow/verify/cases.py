@@ -24,6 +24,7 @@ from npflow.layers import (
     ScaleShift,
     Scaling,
     Shift,
+    Spline,
 )
 from npflow.models import glow, iaf, maf, nice, real_nvp
 from npflow.networks import MADE, MLP, Beside
@@ -39,8 +40,8 @@ class Case:
     event_shape : tuple of int
         The shape of a row of its data.
     smooth : bool
-        Whether it has derivatives everywhere (a leaky ReLU has not), so that finite differences converge
-        as fast as their order says.
+        Whether it has derivatives of all orders everywhere (a leaky ReLU and a spline have not), so that
+        finite differences converge as fast as their order says.
     """
 
     layer: Layer
@@ -79,14 +80,19 @@ CASES = {
     "MaskedAutoregressive/one": Case(MaskedAutoregressive(MADE((4,), "tanh")), (1,)),
     "Inverse/MaskedAutoregressive": Case(Inverse(MaskedAutoregressive(MADE((16, 16), "tanh"))), (4,)),
     "Scaling": Case(Scaling(), (2, 3, 2)),
-    "Shift": Case(Shift(), (5,)),
-    "ScaleShift": Case(ScaleShift(), (2, 2, 3)),
     "Conv1x1": Case(Conv1x1(), (5,)),
     "Conv1x1/image": Case(Conv1x1(), (2, 2, 3)),
     "Permutation": Case(Permutation(), (5,)),
     "Permutation/image": Case(Permutation(), (2, 2, 3)),
     "Reverse": Case(Reverse(), (5,)),
     "Reverse/image": Case(Reverse(), (2, 2, 3)),
+    "Shift": Case(Shift(), (5,)),
+    "Shift/image": Case(Shift(), (2, 2, 3)),
+    "ScaleShift": Case(ScaleShift(), (5,)),
+    "ScaleShift/image": Case(ScaleShift(), (2, 2, 3)),
+    "Spline": Case(Spline(), (5,), smooth=False),
+    "Spline/5": Case(Spline(bins=5, bound=2.0), (4,), smooth=False),
+    "Spline/image": Case(Spline(), (2, 2, 3), smooth=False),
     "Inverse": Case(Inverse(AffineCoupling(small)), (4,)),
     "Given": Case(Given(AffineCoupling(small), context=(0.3, -1.2)), (4,)),
     "Given/image": Case(Given(AffineCoupling(small), context=(0.3, -1.2)), (2, 2, 2)),
