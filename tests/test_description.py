@@ -103,8 +103,8 @@ def test_a_description_names_the_class_and_its_hyper_parameters():
         "class": "AffineCoupling",
         "network": {
             "class": "Beside",
-            "log_scale": {"class": "MLP", "hidden": [8, 4], "activation": "tanh"},
-            "shift": {"class": "MLP", "hidden": [], "activation": "leaky_relu"},
+            "log_scale": {"class": "MLP", "hidden": [8, 4], "activation": "tanh", "squash_inputs": False},
+            "shift": {"class": "MLP", "hidden": [], "activation": "leaky_relu", "squash_inputs": False},
         },
         "transformed": "first",
         "log_scale_limit": 1.5,

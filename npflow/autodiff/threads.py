@@ -20,6 +20,7 @@ def one_blas_thread():
     back what the first found.
     """
     global inside, limit
+    import scipy.linalg  # noqa: F401 (it has a BLAS of its own, which can be held once it is there)
     from threadpoolctl import threadpool_limits
 
     with LOCK:

@@ -2,7 +2,7 @@
 
 from npflow.layers.affine import ActNorm, Affine, Scaling
 from npflow.layers.autoregressive import MaskedAutoregressive
-from npflow.layers.coupling import AdditiveCoupling, AffineCoupling
+from npflow.layers.coupling import AdditiveCoupling, AffineCoupling, SplineCoupling
 from npflow.layers.elementwise import Elementwise, ScaleShift, Shift
 from npflow.layers.layer import Chain, Given, Inverse, Layer
 from npflow.layers.linear import Conv1x1, Permutation, Reverse
@@ -26,4 +26,5 @@ __all__ = [
     "Scaling",
     "Shift",
     "Spline",
+    "SplineCoupling",
 ]

@@ -10,6 +10,7 @@ from npflow.autodiff.primitives import concatenate_last, permute, split_last, su
 from npflow.errors import InputError
 from npflow.layers.elementwise import ScaleShift, Shift
 from npflow.layers.layer import Layer, with_context
+from npflow.layers.spline import Spline
 from npflow.networks import MLP, Network
 from npflow.networks.network import check_network
 from npflow.validation import check_number, check_sequence
@@ -154,3 +155,31 @@ class AffineCoupling(Coupling):
     def transformer(self):
         """The scale and shift of each channel."""
         return ScaleShift(self.log_scale_limit)
+
+
+@dataclass(frozen=True)
+class SplineCoupling(Coupling):
+    r"""Transform one part of the channels by splines, which a network of the other chooses; starts as the identity.
+
+    x = (a, b)      z = (a, spline(b; network(a)))              log|det J| = sum(log spline'(b))
+                    x = (a, spline^-1(z_b; network(a)))
+
+    Parameters
+    ----------
+    network : Network
+        Computes the splines' widths, heights and slopes from the part that stays.
+    transformed : {"second", "first", "odd", "even"} or tuple of bool
+        Which channels are transformed; see `Coupling`.
+    transformer : Spline
+
+    Source: Durkan et al. 2019, Neural spline flows, section 3.
+    """
+
+    transformer: Spline = Spline()  # noqa: RUF009 (frozen)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.transformer, Spline):
+            raise InputError(
+                f"expected SplineCoupling's transformer to be a Spline, got {self.transformer!r}"
+            )

@@ -3,7 +3,8 @@
 from npflow.models.glow import glow
 from npflow.models.iaf import iaf
 from npflow.models.maf import maf
+from npflow.models.neural_spline import neural_spline
 from npflow.models.nice import nice
 from npflow.models.real_nvp import real_nvp
 
-__all__ = ["glow", "iaf", "maf", "nice", "real_nvp"]
+__all__ = ["glow", "iaf", "maf", "neural_spline", "nice", "real_nvp"]

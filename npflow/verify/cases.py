@@ -25,8 +25,9 @@ from npflow.layers import (
     Scaling,
     Shift,
     Spline,
+    SplineCoupling,
 )
-from npflow.models import glow, iaf, maf, nice, real_nvp
+from npflow.models import glow, iaf, maf, neural_spline, nice, real_nvp
 from npflow.networks import MADE, MLP, Beside
 
 
@@ -98,6 +99,13 @@ CASES = {
     "Given/image": Case(Given(AffineCoupling(small), context=(0.3, -1.2)), (2, 2, 2)),
     "Chain": Case(Chain([ActNorm(), AffineCoupling(small), Reverse(), Affine()]), (4,)),
     "Chain/image": Case(Chain([ActNorm(), Conv1x1(), AffineCoupling(small)]), (2, 2, 2)),
+    "SplineCoupling": Case(SplineCoupling(small, "even", Spline(bins=5)), (4,), smooth=False),
+    "MaskedAutoregressive/spline": Case(
+        MaskedAutoregressive(MADE((12,), "tanh"), Spline(bins=4)), (3,), smooth=False
+    ),
+    "neural_spline": Case(
+        neural_spline(features=3, steps=1, network=small, spline=Spline(bins=3)).layer, (3,), smooth=False
+    ),
     "nice": Case(nice(features=5, couplings=2, network=small).layer, (5,)),
     "real_nvp": Case(real_nvp(features=5, couplings=3, network=small).layer, (5,)),
     "real_nvp/masks": Case(

@@ -20,6 +20,7 @@ RECIPES = {
     "glow": models.glow(4, steps=2, network=SMALL),
     "iaf": models.iaf(3, steps=2, network=MASKED),
     "maf": models.maf(4, steps=2, network=MASKED),
+    "neural_spline": models.neural_spline(4, steps=2, network=SMALL),
     "nice": models.nice(5, couplings=2, network=SMALL),
     "real_nvp": models.real_nvp(4, couplings=2, network=SMALL),
 }

@@ -1,7 +1,12 @@
 """BLAS threads."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+import scipy.linalg  # noqa: F401 (which has a BLAS of its own)
 import threadpoolctl
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -21,6 +26,19 @@ def test_blas_keeps_to_one_thread_inside_and_gets_its_threads_back():
     with one_blas_thread():
         assert set(blas_threads()) == {1}
     assert blas_threads() == before
+
+
+def test_scipys_blas_is_held_too_where_it_is_first_needed_inside():
+    code = (
+        "from threadpoolctl import threadpool_info\n"
+        "from npflow.autodiff.threads import one_blas_thread\n"
+        "with one_blas_thread():\n"
+        "    import scipy.linalg\n"
+        "    print({one['num_threads'] for one in threadpool_info() if one['user_api'] == 'blas'})\n"
+    )
+    env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert run.stdout == "{1}\n"
 
 
 def test_training_and_verification_keep_to_one_thread():

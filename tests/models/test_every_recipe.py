@@ -17,6 +17,10 @@ RECIPES = {
     "glow": lambda features, **more: models.glow(features, 2, PLAIN, **more),
     "iaf": lambda features, **more: models.iaf(features, 2, MASKED, **more),
     "maf": lambda features, **more: models.maf(features, 2, MASKED, **more),
+    "neural_spline": lambda features, **more: models.neural_spline(features, 2, network=PLAIN, **more),
+    "neural_spline autoregressive": lambda features, **more: models.neural_spline(
+        features, 2, "autoregressive", MASKED, **more
+    ),
     "nice": lambda features, **more: models.nice(features, 3, PLAIN, **more),
     "real_nvp": lambda features, **more: models.real_nvp(features, 3, PLAIN, **more),
     "real_nvp masks": lambda features, **more: models.real_nvp(features, 3, PLAIN, ("odd", "even"), **more),
