@@ -1,5 +1,18 @@
-"""Data to fit: two-dimensional toy densities, drawn from an explicit `rng`."""
+"""Data to fit, from an explicit `rng`: two-dimensional toy densities, and small tables of real data."""
 
+from npflow.datasets.tabular import TABULAR, digits, split, tabular
 from npflow.datasets.toy import TOY, checkerboard, circles, eight_gaussians, moons, pinwheel, spirals
 
-__all__ = ["TOY", "checkerboard", "circles", "eight_gaussians", "moons", "pinwheel", "spirals"]
+__all__ = [
+    "TABULAR",
+    "TOY",
+    "checkerboard",
+    "circles",
+    "digits",
+    "eight_gaussians",
+    "moons",
+    "pinwheel",
+    "spirals",
+    "split",
+    "tabular",
+]

@@ -1,0 +1,128 @@
+r"""Small real data sets as density-estimation tasks: scikit-learn's digits, breast cancer and wine.
+
+They come with scikit-learn, so nothing is downloaded. What they have in common with larger tables is what makes
+tables hard: features that nearly determine each other, long tails, clusters; and few rows, so that a model which
+says too much about those it has seen is found out on the others.
+
+Examples
+--------
+>>> import numpy as np
+>>> train, validation, test = tabular("wine", rng=np.random.default_rng(0))
+>>> train.shape, validation.shape, test.shape
+((124, 13), (18, 13), (36, 13))
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from npflow.errors import InputError
+from npflow.validation import check_rng, check_rows
+
+TABULAR = ("digits", "breast_cancer", "wine")
+
+
+class Parts(NamedTuple):
+    """The rows of a data set to learn from, to choose by, and to report on."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def digits(*, rng):
+    r"""Handwritten digits of 8 x 8 pixels, dequantized, with their labels.
+
+    x = (k + u) / 17        k = 0 ... 16 the grey level of a pixel, u uniform in [0, 1)
+
+    Grey levels are whole numbers, on which a density could be as high as it likes. With the noise, the mean
+    of log p(x) + 64 log(1/17) is at most the mean log-probability of the levels themselves. Some pixels at
+    the border are 0 in every picture: they are pure noise here.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Draws u, ``rng.random((1797, 64))``, and nothing else.
+
+    Returns
+    -------
+    x : ndarray, shape (1797, 64)
+        Float64 in [0, 1), in scikit-learn's order; ``x.reshape(-1, 8, 8, 1)`` are the pictures, white on black.
+    labels : ndarray, shape (1797,)
+        Which digit, 0 to 9.
+
+    References
+    ----------
+    Alpaydin, Kaynak: Optical recognition of handwritten digits, 1998. https://doi.org/10.24432/C50P49
+
+    Theis, van den Oord, Bethge: A note on the evaluation of generative models, 2016, section 3.1 (the noise).
+    https://arxiv.org/abs/1511.01844
+    """
+    from sklearn.datasets import load_digits
+
+    check_rng(rng)
+    levels, labels = load_digits(return_X_y=True)
+    return (levels + rng.random(levels.shape)) / 17, labels
+
+
+def split(x, *, rng):
+    """The rows of `x` in random order, cut into three parts: 70 % to train, 10 % to validate, 20 % to test.
+
+    Parameters
+    ----------
+    x : ndarray, shape (n, *event)
+        At least 10 rows. The parts begin at rows 0, ``7 * n // 10`` and ``8 * n // 10`` of the new order.
+    rng : numpy.random.Generator
+        Draws the order, ``rng.permutation(n)``, and nothing else.
+
+    Returns
+    -------
+    Parts
+        ``train``, ``validation`` and ``test``.
+    """
+    check_rng(rng)
+    n = len(check_rows(x))
+    if n < 10:
+        raise InputError(f"expected at least 10 rows to split 70/10/20, got {n}")
+    return Parts(*np.split(x[rng.permutation(n)], [7 * n // 10, 8 * n // 10]))
+
+
+def tabular(name, *, rng):
+    r"""A data set in three parts, standardized: a task for density estimators.
+
+    x_i <- (x_i - mean_i) / std_i       mean and std of feature i in the training part
+
+    The density of the features as they were recorded is that of the standardized ones divided by the product of
+    all std_i. A mean negative log-likelihood on such a task is in nats a row; independent normal features
+    have 1.42 nats each.
+
+    Parameters
+    ----------
+    name : {"digits", "breast_cancer", "wine"}
+        ``"digits"``: 1797 rows of 64 features, see `digits`. ``"breast_cancer"``: 569 rows of 30, measures of cell
+        nuclei, many of which nearly follow from others. ``"wine"``: 178 rows of 13, chemical analyses of
+        wines from three vineyards. Labels are left out.
+    rng : numpy.random.Generator
+        Draws the noise of `digits` first, where it is digits, and then the order of the rows, see `split`.
+        ``np.random.default_rng(0)`` is what figures of npflow are measured with.
+
+    Returns
+    -------
+    Parts
+        ``train``, ``validation`` and ``test``, float64, with 70, 10 and 20 % of the rows.
+
+    References
+    ----------
+    Street, Wolberg, Mangasarian: Breast cancer Wisconsin (diagnostic), 1993. https://doi.org/10.24432/C5DW2B
+
+    Aeberhard, Forina: Wine, 1991. https://doi.org/10.24432/C5PC7J
+    """
+    from sklearn import datasets
+
+    check_rng(rng)
+    if name not in TABULAR:
+        raise InputError(f"expected the name of a data set, one of {', '.join(TABULAR)}, got {name!r}")
+    x = digits(rng=rng)[0] if name == "digits" else getattr(datasets, f"load_{name}")().data
+    train, validation, test = split(x, rng=rng)
+    mean, std = np.mean(train, axis=0), np.std(train, axis=0)
+    return Parts(*((part - mean) / std for part in (train, validation, test)))
