@@ -1,0 +1,144 @@
+"""Three small tables: npflow beside zuko's masked autoregressive and neural spline flows, test NLL in nats.
+
+The same split and the same rule for all: fitted to the training rows, every choice made on the validation rows,
+reported on the test rows. Of zuko each setting below is trained once, with early stopping; the one with the best
+validation loss is trained from more seeds, and reported by the mean over them and their spread. npflow's figures, and
+those of scikit-learn's kernel density and mixture, are what demos/tabular.py writes, which runs first.
+
+    pip install -e '.[benchmarks]'
+    python benchmarks/tabular.py
+
+zuko and PyTorch are optional: without them npflow's figures stand alone.
+"""
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from npflow.datasets import TABULAR, tabular
+
+DEMO = Path(__file__).parent.parent / "demos" / "tabular.py"
+
+# What is tried: `noise` is added to the training rows anew at each step, `decay` is AdamW's.
+COMMON = {"transforms": 3, "hidden": (64, 64), "noise": 0.0, "decay": 0.0, "dropout": 0.0}
+SETTINGS = [
+    {},
+    {"noise": 0.05},
+    {"noise": 0.2},
+    {"decay": 1.0},
+    {"dropout": 0.2},
+    {"transforms": 1, "hidden": (128, 128)},
+    {"hidden": (128, 128)},
+]
+RATE, BATCH, EPOCHS, PATIENCE, CLIP = 1e-3, 64, 400, 20, 10.0
+
+
+def fit_zuko(kind, table, setting, seed):
+    """A flow of zuko's, at the epoch that was best on the validation rows: mean NLL of each part, and seconds."""
+    import torch
+    import zuko
+
+    clock = time.perf_counter()
+    setting = COMMON | setting
+    torch.manual_seed(seed)
+    train, validation, test = (torch.tensor(part, dtype=torch.float32) for part in table)
+    flow = getattr(zuko.flows, kind)(
+        train.shape[1],
+        transforms=setting["transforms"],
+        hidden_features=setting["hidden"],
+        activation=lambda: torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Dropout(setting["dropout"])),
+    )
+    nll = lambda x: -flow().log_prob(x).mean()
+    optimizer = torch.optim.AdamW(flow.parameters(), RATE, weight_decay=setting["decay"])
+
+    best, best_epoch, state = np.inf, 0, None
+    for epoch in range(EPOCHS):
+        flow.train()
+        for rows in torch.randperm(len(train)).split(BATCH):
+            x = train[rows]
+            optimizer.zero_grad()
+            nll(x + setting["noise"] * torch.randn_like(x)).backward()
+            torch.nn.utils.clip_grad_norm_(flow.parameters(), CLIP)
+            optimizer.step()
+        flow.eval()
+        with torch.no_grad():
+            loss = nll(validation).item()
+        if loss < best:
+            best, best_epoch = loss, epoch
+            state = {name: tensor.clone() for name, tensor in flow.state_dict().items()}
+        if epoch - best_epoch >= PATIENCE:
+            break
+    flow.load_state_dict(state)
+    with torch.no_grad():
+        parts = {name: nll(x).item() for name, x in zip(table._fields, (train, validation, test))}
+    return parts, time.perf_counter() - clock
+
+
+def best_of_zuko(kind, name, seeds):
+    """The setting that the validation rows choose, and its losses from several seeds."""
+    table = tabular(name, rng=np.random.default_rng(0))
+    clock = time.perf_counter()
+    tried = [fit_zuko(kind, table, setting, seed=0) for setting in SETTINGS]
+    chosen = int(np.argmin([losses["validation"] for losses, _ in tried]))
+    runs = [tried[chosen], *(fit_zuko(kind, table, SETTINGS[chosen], seed) for seed in range(1, seeds))]
+    losses = {part: np.array([losses[part] for losses, _ in runs]) for part in table._fields}
+    return {
+        "chosen": ", ".join(f"{option} {value}" for option, value in (COMMON | SETTINGS[chosen]).items()),
+        "tried": [{**setting, **losses} for setting, (losses, _) in zip(SETTINGS, tried)],
+        "validation_nll": float(np.mean(losses["validation"])),
+        "test_nll": float(np.mean(losses["test"])),
+        "spread": float(np.std(losses["test"])),
+        "seconds": float(np.mean([seconds for _, seconds in runs])),
+        "seconds_of_all": time.perf_counter() - clock,
+    }
+
+
+def npflow_figures():
+    """What demos/tabular.py finds."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, str(DEMO), "--out", folder], check=True, stdout=subprocess.DEVNULL)
+        return json.loads((Path(folder) / "summary.json").read_text())
+
+
+def print_row(table, estimator, row):
+    """A line of the table."""
+    spread = f"+- {row['spread']:.2f}" if "spread" in row else ""
+    figures = f"{row['validation_nll']:12.2f}{row['test_nll']:9.2f} {spread:9}{row['seconds']:9.1f}"
+    print(f"{table:15}{estimator:24}{figures}   {row['chosen']}", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--tables", nargs="+", choices=TABULAR, default=TABULAR)
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="from how many seeds the chosen setting is trained"
+    )
+    parser.add_argument("--out", type=Path, default=Path("out/benchmarks/tabular.json"))
+    options = parser.parse_args()
+
+    peers = all(importlib.util.find_spec(name) for name in ("torch", "zuko"))
+    if not peers:
+        print("left out: zuko, as it or PyTorch is not installed (pip install -e '.[benchmarks]')")
+
+    results = npflow_figures()
+    print(f"{'':15}{'':24}{'validation':>12}{'test':>9} {'':9}{'seconds':>9}   chosen")
+    for name in options.tables:
+        for estimator, row in results[name].items():
+            print_row(name, estimator, row)
+        for kind in ("MAF", "NSF") if peers else ():
+            row = results[name][f"zuko {kind}"] = best_of_zuko(kind, name, options.seeds)
+            print_row(name, f"zuko {kind}", row)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps({name: results[name] for name in options.tables}, indent=2))
+    print(f"\nwritten to {options.out}")
+
+
+if __name__ == "__main__":
+    main()
