@@ -1,7 +1,10 @@
 r"""Two-dimensional toy densities that density estimators are compared on, as samplers.
 
 Each takes a number of rows and an `rng`, and returns a float64 array of shape (n, 2) whose rows are in
-random order. The selection, and where not said otherwise the constants, are those of FFJORD's toy data.
+random order. The first six, and where not said otherwise their constants, are of FFJORD's toy data. The funnel
+and the banana are test densities of samplers: each a Gaussian that one layer of a flow makes, with a scale that
+varies a thousandfold and with none that varies at all. What is known of the densities themselves, log p(x) and
+the entropy, is in `npflow.datasets.densities`.
 
 In the formulas e is standard normal in two dimensions, e_1 and e_2 its coordinates, and u is uniform in
 [0, 1), drawn anew for every row.
@@ -168,6 +171,55 @@ def pinwheel(n, *, rng):
     return 2 * np.stack([r * np.cos(a) + s * np.sin(a), s * np.cos(a) - r * np.sin(a)], axis=1)
 
 
+def funnel(n, *, rng):
+    r"""Neal's funnel, in the plane: the first coordinate is twice the logarithm of the second one's scale.
+
+    x = (v, exp(v / 2) e_2)     v = 3 e_1
+
+    Two in three rows have a scale exp(v / 2) from 0.2 to 4.5, one in a thousand one below 0.007 or above 140.
+    One affine layer whose scale of x_2 depends on x_1 makes it out of a standard normal; a map of constant
+    Jacobian, such as an additive coupling's, does not.
+
+    Source: Neal 2003, Slice sampling, Annals of Statistics 31(3), section 8,
+    https://doi.org/10.1214/aos/1056562461; there with nine coordinates of that scale instead of one.
+
+    Parameters
+    ----------
+    n : int
+        How many rows.
+    rng : numpy.random.Generator
+        Where all randomness comes from.
+    """
+    n = check_count(n, "the number of rows")
+    check_rng(rng)
+    e = rng.standard_normal((n, 2))
+    return np.stack([3 * e[:, 0], np.exp(1.5 * e[:, 0]) * e[:, 1]], axis=1)
+
+
+def banana(n, *, rng):
+    r"""A long Gaussian that is bent to a parabola.
+
+    x = (10 e_1, e_2 - 3 (e_1^2 - 1))
+
+    that is, e_2 = x_2 + 0.03 (x_1^2 - 100). Bending keeps areas, so one additive coupling, between two
+    scalings, makes it out of a standard normal.
+
+    Source: Haario, Saksman, Tamminen 1999, Adaptive proposal distribution for random walk Metropolis
+    algorithm, Computational Statistics 14(3), with its b = 0.03, https://doi.org/10.1007/s001800050022
+
+    Parameters
+    ----------
+    n : int
+        How many rows.
+    rng : numpy.random.Generator
+        Where all randomness comes from.
+    """
+    n = check_count(n, "the number of rows")
+    check_rng(rng)
+    e = rng.standard_normal((n, 2))
+    return np.stack([10 * e[:, 0], e[:, 1] - 3 * (e[:, 0] ** 2 - 1)], axis=1)
+
+
 TOY = {
     "moons": moons,
     "circles": circles,
@@ -175,6 +227,8 @@ TOY = {
     "checkerboard": checkerboard,
     "eight_gaussians": eight_gaussians,
     "pinwheel": pinwheel,
+    "funnel": funnel,
+    "banana": banana,
 }
 
 

@@ -6,7 +6,17 @@ import sys
 import numpy as np
 import pytest
 
-from npflow.datasets import TOY, checkerboard, circles, eight_gaussians, moons, pinwheel, spirals
+from npflow.datasets import (
+    TOY,
+    banana,
+    checkerboard,
+    circles,
+    eight_gaussians,
+    funnel,
+    moons,
+    pinwheel,
+    spirals,
+)
 from npflow.errors import InputError
 
 N = 20_000
@@ -69,9 +79,11 @@ def test_moments(draw):
         checkerboard: ([0, 0], [[16 / 3, 1], [1, 16 / 3]]),
         eight_gaussians: ([0, 0], (8 / 2 + 1 / 8) * np.eye(2)),
         pinwheel: ([0, 0], 2 * (1 + 0.3**2 + 0.1**2) * np.eye(2)),
+        funnel: ([0, 0], None),
+        banana: ([0, 0], None),
     }[draw]
     x = draw(N, rng=rng())
-    np.testing.assert_allclose(x.mean(axis=0), mean, atol=0.06)
+    np.testing.assert_allclose(x.mean(axis=0), mean, atol=4 * x.std() / np.sqrt(N))
     if covariance is not None:
         np.testing.assert_allclose(np.cov(x.T), covariance, atol=0.08)
 
@@ -144,6 +156,20 @@ def test_pinwheel_has_five_arms():
     assert (abs(turns - np.round(turns)) < 0.25).mean() > 0.97
     arms = np.bincount(np.round(turns).astype(int) % 5) / N
     np.testing.assert_allclose(arms, 1 / 5, atol=0.015)
+
+
+def test_the_funnel_has_the_scale_that_its_first_coordinate_says():
+    v, second = funnel(N, rng=rng()).T
+    np.testing.assert_allclose(v.std(), 3, rtol=0.02)
+    for part in (v < -3, abs(v) < 1, v > 3):
+        np.testing.assert_allclose((second * np.exp(-v / 2))[part].std(), 1, rtol=0.05)
+
+
+def test_the_banana_straightened_is_a_gaussian():
+    first, second = banana(N, rng=rng()).T
+    straight = np.stack([first / 10, second + 0.03 * (first**2 - 100)])
+    np.testing.assert_allclose(np.cov(straight), np.eye(2), atol=0.03)
+    assert abs(np.mean(straight[0] ** 2 * straight[1])) < 0.05  # nothing of the bend is left
 
 
 @pytest.mark.parametrize(
