@@ -70,6 +70,22 @@ def test_moons_computes_the_entropy_and_measures_both_priors(run):
         assert row["steps"] > 0
 
 
+def test_families_scores_each_on_densities_with_their_entropies_and_one_on_two_moons_beside_classics(run):
+    _, summary, printed = run("families")
+    assert summary["densities"]["moons"]["entropy"] == pytest.approx(0.2892, abs=1e-4)
+    for density in summary["densities"].values():
+        assert {"affine", "glow"} <= set(density["families"])
+        for row in density["families"].values():
+            assert row["above_true"] > 5 * row["standard_error"] > 0
+            assert row["test_nll"] == pytest.approx(density["true_nll"] + row["above_true"], abs=1e-5)
+            assert row["seconds"] > 0
+    moons = summary["moons"]
+    assert moons["family"] in summary["densities"]["moons"]["families"]
+    assert len(moons["models"]) == 3
+    assert all(row["above_true"] > 0 for row in moons["models"].values())
+    assert "20 Gaussians" in printed
+
+
 def test_verify_jacobians_passes_every_layer_and_fails_the_wrong_formula(run):
     _, summary, printed = run("verify_jacobians")
     assert summary["passed"] is True
