@@ -247,29 +247,35 @@ for line, numbers in lines.items():
 MANY, MANY_TEST, LONG = (1000, 500, 3) if options.quick else (50_000, 100_000, 6000)
 moons = Data(DENSITIES["moons"], MANY, MANY_TEST, seed=100)
 best = min(FAMILIES, key=lambda family: rows["moons", family]["test_nll"])
-flow = FAMILIES[best](2)
 
-begun = time.perf_counter()
-params = train(flow, moons, LONG, rate=5e-3)
-models = {f"{best}, {LONG} steps": lambda x: moons.log_prob(flow, params, x)}
-seconds = [time.perf_counter() - begun]
 
-begun = time.perf_counter()
-mixture = GaussianMixture(20, random_state=0).fit(moons.x)
-models["20 Gaussians"] = mixture.score_samples
-seconds.append(time.perf_counter() - begun)
+def long_flow():
+    flow = FAMILIES[best](2)
+    params = train(flow, moons, LONG, rate=5e-3)
+    return f"{best}, {LONG} steps", lambda x: moons.log_prob(flow, params, x)
 
-begun = time.perf_counter()
-held_out = moons.density.sample(5000, rng=np.random.default_rng(101))
-kernels = [KernelDensity(bandwidth=h, rtol=1e-3).fit(moons.x) for h in (0.015, 0.02, 0.025, 0.03)]
-kernel = max(kernels, key=lambda kernel: kernel.score(held_out))
-models[f"kernels of {kernel.bandwidth}"] = kernel.score_samples
-seconds.append(time.perf_counter() - begun)
 
-scores = {
-    name: moons.score(log_prob(moons.test)) | {"seconds": value}
-    for (name, log_prob), value in zip(models.items(), seconds)
-}
+def gaussians():
+    return "20 Gaussians", GaussianMixture(20, random_state=0).fit(moons.x).score_samples
+
+
+def kernels():
+    held_out = moons.density.sample(5000, rng=np.random.default_rng(101))
+    fits = [KernelDensity(bandwidth=h, rtol=1e-3).fit(moons.x) for h in (0.015, 0.02, 0.025, 0.03)]
+    kernel = max(fits, key=lambda kernel: kernel.score(held_out))
+    return f"kernels of {kernel.bandwidth}", kernel.score_samples
+
+
+def compare(make):
+    """Make a model; its name, its row for the table and its picture."""
+    begun = time.perf_counter()
+    name, log_prob = make()
+    seconds = time.perf_counter() - begun
+    row = moons.score(log_prob(moons.test)) | {"seconds": seconds}
+    return name, row, picture(log_prob, moons.density.limits, 2 * PIXELS)
+
+
+models = Parallel(processes)(delayed(compare)(make) for make in (long_flow, gaussians, kernels))
 
 # %% [markdown]
 # Their densities, with the colours of the pictures above: where a mixture shows its pieces, and kernels the chance of the
@@ -281,15 +287,15 @@ true = picture(moons.density.log_prob, limits, 2 * PIXELS)
 figure, axes = plt.subplots(1, 4, figsize=(15, 3), layout="constrained")
 show(axes[0], true, limits, true.max())
 axes[0].set_title(f"the true density: {moons.true_nll:.4f} nats")
-for ax, (name, log_prob) in zip(axes[1:], models.items()):
-    show(ax, picture(log_prob, limits, 2 * PIXELS), limits, true.max())
-    ax.set_title(f"{name}: {scores[name]['test_nll']:.4f} nats")
+for ax, (name, row, image) in zip(axes[1:], models):
+    show(ax, image, limits, true.max())
+    ax.set_title(f"{name}: {row['test_nll']:.4f} nats")
 figure.savefig(options.out / "moons.png", dpi=100)
 
 # %%
 print(f"\n{'two moons':24}{'test nll':>10}{'above true':>12}{'std. error':>12}{'seconds':>10}")
 print(f"{'the true density':24}{moons.true_nll:10.4f}  (entropy {moons.density.entropy():.4f})")
-for name, row in scores.items():
+for name, row, _ in models:
     print(
         f"{name:24}{row['test_nll']:10.4f}{row['above_true']:12.4f}{row['standard_error']:12.4f}{row['seconds']:10.1f}"
     )
@@ -307,7 +313,7 @@ summary = {
         "test_rows": MANY_TEST,
         "true_nll": moons.true_nll,
         "standard_error": float(np.std(moons.true_log_prob) / np.sqrt(MANY_TEST)),
-        "models": scores,
+        "models": {name: row for name, row, _ in models},
     },
     "seconds": time.perf_counter() - clock,
 }
