@@ -75,7 +75,7 @@ def scatter(g, index, shape, out=None):
 
 
 def _reads_once(index):
-    """Whether an index is of numbers and slices, which take no element twice: adding takes fifty times as long."""
+    """Whether an index is of numbers and slices, and takes no element twice; adding takes 50 times as long."""
     parts = index if isinstance(index, tuple) else (index,)
     return {type(part) for part in parts} <= {int, slice, type(None), type(Ellipsis)}
 

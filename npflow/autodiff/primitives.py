@@ -30,7 +30,7 @@ def transparent(body):
 
 
 def fresh(body):
-    """A primitive whose result never lies in the memory of an argument, and is written to `out` where that is given."""
+    """A primitive that makes a new array, or writes to one that is given as `out`, never to an argument's."""
     FRESH.add(body)
     return primitive(body)
 
@@ -264,7 +264,7 @@ defvjp(
 
 # ---------------------------------------------------------------- planes
 # Where each of m components has k numbers, planes are arrays of shape (..., k, m): the first numbers of all
-# components lie side by side in memory, then the second. Whatever goes over the k numbers goes over long rows then.
+# components lie side by side in memory, then the second. What adds up k numbers adds long rows then.
 
 
 @fresh
@@ -304,32 +304,33 @@ defvjp(
 
 
 @fresh
-def sums_before(x, start=0.0, out=None):
-    """y_j = start + sum_{i<j} x_i, for j = 0 ... k: shape (..., k, m) gives (..., k + 1, m).
+def steps(x, start=0.0, end=0.0, out=None):
+    """start, start + x_0, start + x_0 + x_1, ..., end: shape (..., k, m) gives (..., k + 1, m).
 
-    `numpy.cumsum` goes through the numbers of one component after the other, which takes ten times as long.
+    The last step, to the end, is not read. `numpy.cumsum` would go through the numbers of one component after
+    the other, which takes ten times as long.
     """
     k, m = x.shape[-2:]
     y = onp.empty_like(x, shape=(*x.shape[:-2], k + 1, m), order="C") if out is None else out
-    y[..., 0, :] = start
-    for i in range(k):
+    y[..., 0, :], y[..., k, :] = start, end
+    for i in range(k - 1):
         onp.add(y[..., i, :], x[..., i, :], out=y[..., i + 1, :])
     return y
 
 
 @fresh
-def sums_after(y, out=None):
-    """x_i = sum_{j>i} y_j, for i = 0 ... k - 1: shape (..., k + 1, m) gives (..., k, m)."""
-    k, m = y.shape[-2] - 1, y.shape[-1]
-    x = onp.empty_like(y, shape=(*y.shape[:-2], k, m), order="C") if out is None else out
-    x[..., k - 1, :] = y[..., k, :]
+def steps_vjp(g, out=None):
+    """The gradient in the steps: sum_{i<j<k} g_j, where (..., k + 1, m) is the shape of g."""
+    k, m = g.shape[-2] - 1, g.shape[-1]
+    x = onp.empty_like(g, shape=(*g.shape[:-2], k, m), order="C") if out is None else out
+    x[..., k - 1, :] = 0
     for i in range(k - 1, 0, -1):
-        onp.add(x[..., i, :], y[..., i, :], out=x[..., i - 1, :])
+        onp.add(x[..., i, :], g[..., i, :], out=x[..., i - 1, :])
     return x
 
 
-defvjp(sums_before, lambda y, x, start=0.0: lambda g: sums_after(g))
-defvjp(sums_after, lambda x, y: lambda g: sums_before(g))
+defvjp(steps, lambda y, x, start=0.0, end=0.0: lambda g: steps_vjp(g))
+defvjp(steps_vjp, lambda x, g: lambda h: steps(h))
 
 # ---------------------------------------------------------------- sums, and back
 # As products with ones: BLAS adds up short rows and long columns many times faster than numpy.sum.

@@ -32,8 +32,9 @@ class Elementwise(Layer):
         Parameters
         ----------
         raw : ndarray, shape (..., numbers * c)
-            Any real numbers. Those of component i are entries i, i + c, i + 2c, ... of the last axis: the first
-            numbers of all components, then the second. The axes before it are those of `x`, or are broadcast to them.
+            Any real numbers. Those of component i are entries i, i + c, i + 2c, ... of the last axis: first
+            the first numbers of all components, then the second. The axes before it are those of `x`, or
+            are broadcast to them.
         x : ndarray, shape (..., c)
         """
         raise NotImplementedError

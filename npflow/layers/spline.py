@@ -6,7 +6,7 @@ import autograd.numpy as np
 import numpy as onp
 
 from npflow.autodiff.devices import constant
-from npflow.autodiff.primitives import planes, softmax_planes, softplus, sums_before, tanh, where
+from npflow.autodiff.primitives import planes, softmax_planes, softplus, steps, tanh, where
 from npflow.layers.elementwise import Elementwise
 from npflow.validation import check_count, check_number
 
@@ -19,8 +19,8 @@ ONE = float(onp.log(onp.expm1(1 - LEAST)))  # where LEAST + softplus is 1
 class Spline(Elementwise):
     r"""A monotone rational-quadratic spline of each component; starts as the identity.
 
-    Inside [-bound, bound], in a bin of width w and height h that begins at the knot (x0, y0), with slopes d0 and d1
-    at its two knots and s = h / w between them:
+    Inside [-bound, bound], in a bin of width w and height h that begins at the knot (x0, y0), with slopes d0 and
+    d1 at its two knots and s = h / w between them:
 
     z = y0 + h q        q = (s t^2 + d0 t u) / D        t = (x - x0) / w        u = 1 - t
                         D = s t^2 + (d0 + d1) t u + s u^2
@@ -31,14 +31,14 @@ class Spline(Elementwise):
 
     Outside, z = x. The slopes at the outermost knots are 1, so value and slope are continuous everywhere.
 
-    Nothing in it can fail. All terms are positive but a, so none cancel: D is the paper's
-    s + (d0 + d1 - 2 s) t u, and r^2 its discriminant b^2 - 4 a c, which rounding can turn negative, while a sum of
-    squares it cannot. Where a < 0, t = (r - a) / (2 s p + r - a) is the same number.
+    Nothing in it can fail: D is the paper's s + (d0 + d1 - 2 s) t u and r^2 its discriminant b^2 - 4 a c (over
+    h^2), which rounding can turn negative, both as sums of what is not negative. Where a < 0,
+    t = (r - a) / (r - a + 2 s p) is the same number, and cancels nothing.
 
-    A bin's width and height are 2 bound (l + (1 - bins l) softmax(raw)), with l = 0.001; the slope at a knot is
-    l + softplus(S tanh(raw / S) + c), with c such that raw = 0 gives 1 (without c it is that of the paper's code)
-    and S = 10,000, which changes raw = 5 by less than 1e-6, and keeps any number that a network may give
-    from a slope whose square overflows.
+    A bin's width and height are 2 bound (l + (1 - bins l) softmax(raw)), with l = 0.001. The slope at a knot
+    is l + softplus(S tanh(raw / S) + c): c is such that raw = 0 gives 1 (the paper's code has none), and
+    S = 10,000 changes raw = 5 by less than 1e-6, but keeps the largest number that a network may give from
+    a slope that float32 cannot compute with.
 
     Parameters
     ----------
@@ -46,8 +46,8 @@ class Spline(Elementwise):
     bound : float
         The spline is that of [-bound, bound].
 
-    Source: Durkan et al. 2019, Neural spline flows, section 3.1; Gregory & Delbourgo 1982, Piecewise rational
-    quadratic interpolation to monotonic data.
+    Source: Durkan et al. 2019, Neural spline flows, section 3.1, after Gregory & Delbourgo 1982, Piecewise
+    rational quadratic interpolation to monotonic data.
     """
 
     bins: int = 8
@@ -80,29 +80,27 @@ class Spline(Elementwise):
         return where(outside, z, x0 + w * t), where(outside, 0, -log_slope)
 
     def bin_of(self, raw, x, axis):
-        """Which components lie outside; all, with -bound in the place of those; their bins' knots and slopes.
-
-        `axis` is 0 where `x` lies between the knots' x, and 1 where it lies between their y.
+        """Which components lie outside; all, with -bound for those; the knots x0, x1, y0, y1 of their bins; and
+        the slopes d0, d1 there. Along `axis` 0 bins are found by the knots' x, along 1 by their y.
         """
         knots, slopes = self.knots_and_slopes(raw, x)
         ends, m = knots[axis], knots.shape[-1]
         rows = np.reshape(x, (-1, m))
-        # The last knot is the bound up to rounding: what lies between the two is outside.
-        outside = np.logical_or(np.abs(rows) > self.bound, rows > ends[-1])
+        outside = np.abs(rows) > self.bound
         x_in = where(outside, -self.bound, rows)
         passed = np.less_equal(np.reshape(ends[1:-1], (-1, 1, m)), x_in)
         bins = np.sum(passed, axis=0, dtype=onp.int16).astype(onp.int64)
 
         place = bins * m + constant(onp.arange(m), like=x)  # of the bin's first knot, in (bins + 1, m)
-        both_knots = onp.array([0, m])[:, None, None]
-        both_axes = onp.concatenate((both_knots, both_knots + (self.bins + 1) * m))
-        knots = look_up(knots, place + constant(both_axes, like=x))
-        slopes = slope(look_up(slopes, place + constant(both_knots, like=x)))
-        like_x = lambda parts: tuple(np.reshape(parts[i], x.shape) for i in range(len(parts)))
-        return (*like_x((outside, x_in)), like_x(knots), like_x(slopes))
+        of_both = onp.array([0, m])[:, None, None]
+        of_both_axes = onp.concatenate((of_both, of_both + (self.bins + 1) * m))
+        knots = look_up(knots, place + constant(of_both_axes, like=x))
+        slopes = slope(look_up(slopes, place + constant(of_both, like=x)))
+        like_x = lambda y: np.reshape(y, (*y.shape[:-2], *x.shape))
+        return like_x(outside), like_x(x_in), like_x(knots), like_x(slopes)
 
     def knots_and_slopes(self, raw, x):
-        """The x and y of all knots, shape (2, bins + 1, m), and the numbers for the slopes there, (bins + 1, m).
+        """The x and y of all knots, shape (2, bins + 1, m), and numbers for the slopes there, (bins + 1, m).
 
         m is the number of components that have numbers of their own: all of `x`, or those of one row.
         """
@@ -112,7 +110,7 @@ class Spline(Elementwise):
         whole, bins = 2 * self.bound, self.bins
         widths_and_heights = np.reshape(planes(raw, 0, 2 * bins), (2, bins, -1))
         shares = softmax_planes(widths_and_heights, total=whole * (1 - bins * LEAST))
-        knots = sums_before(shares + whole * LEAST, start=-self.bound)
+        knots = steps(shares + whole * LEAST, start=-self.bound, end=self.bound)
         inner = planes(raw, 2 * bins, self.numbers)
         outermost = np.zeros_like(inner, shape=(1, inner.shape[-1]))
         return knots, np.concatenate((outermost, inner, outermost), axis=0)
@@ -144,6 +142,6 @@ def inverse_rational_quadratic(q, s, d0, d1):
 
 
 def look_up(table, places):
-    """The numbers at `places` of a table, counted through all of it; shaped like `places`."""
+    """The numbers at `places` of a table, which are counted through all of it; shaped like `places`."""
     # One axis of places: NumPy adds a gradient up at several six times as slowly.
     return np.reshape(np.reshape(table, (-1,))[np.reshape(places, (-1,))], places.shape)

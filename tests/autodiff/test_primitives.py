@@ -21,6 +21,7 @@ from npflow.autodiff.devices import constant, to_device
 
 ROWS, IMAGES = (4, 4), (2, 3, 2, 4)
 PERMUTATION = np.array([2, 0, 3, 1])
+STEPS = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,6 @@ def padded(x, start, width):
 def as_planes(x):
     """Shape (n, k, c) as (k, n * c)."""
     return anp.reshape(anp.swapaxes(x, 0, 1), (x.shape[1], -1))
-
-
-def sums_case(name, call, entries, shapes):
-    """A sum over some of the numbers of a component, as a product with the matrix `entries`."""
-    return Case(name, call, lambda x: anp.einsum("ji,...im->...jm", entries, x), shapes)
 
 
 def spread_case(shape_of):
@@ -178,15 +174,18 @@ CASES = [
         lambda x: 2.5 * anp.exp(x) / anp.sum(anp.exp(x), -2, keepdims=True),
         variant="total",
     ),
-    sums_case("sums_before", P.sums_before, np.tri(4, 3, -1), lambda shape: [(*shape[:-2], 3, shape[-1])]),
     Case(
-        "sums_before",
-        lambda x: P.sums_before(x, start=-2.0),
-        lambda x: anp.einsum("ji,...im->...jm", np.tri(4, 3, -1), x) - 2.0,
+        "steps",
+        lambda x: P.steps(x, start=-2.0, end=5.0),
+        lambda x: np.array([[-2.0], [-2.0], [-2.0], [5.0]]) + anp.einsum("ji,...im->...jm", STEPS, x),
         lambda shape: [(*shape[:-2], 3, shape[-1])],
-        variant="start",
     ),
-    sums_case("sums_after", P.sums_after, np.tri(4, 3, -1).T, lambda shape: [(*shape[:-2], 4, shape[-1])]),
+    Case(
+        "steps_vjp",
+        P.steps_vjp,
+        lambda g: anp.einsum("ji,...jm->...im", STEPS, g),
+        lambda shape: [(*shape[:-2], 4, shape[-1])],
+    ),
     Case("sum_rows", P.sum_rows, lambda x: anp.sum(x, axis=tuple(range(x.ndim - 1)))),
     Case(
         "spread_over_rows",

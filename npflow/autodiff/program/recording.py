@@ -259,8 +259,9 @@ class Recording:
 def may_share_memory(function, result, argument):
     """Whether a result of the function may lie in the memory of an argument, this time or another.
 
-    With NumPy's functions that depends on shapes and strides alone, and can be seen; with fresh primitives it
-    never does. Any other may give its argument back where it has nothing to do; and what is not an array may hold one.
+    With NumPy's functions that depends on shapes and strides alone, and can be seen; that of a fresh primitive
+    never does. Any other may give its argument back where it has nothing to do; and what is not an array may
+    hold one.
     """
     if function in FRESH:
         return False
