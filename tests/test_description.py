@@ -22,6 +22,9 @@ from npflow.layers import (
     Layer,
     Permutation,
     Reverse,
+    ScaleShift,
+    Shift,
+    Spline,
 )
 from npflow.networks import MADE, MLP, Beside, Network
 from npflow.priors import GaussianMixture, Logistic, Normal, Prior
@@ -50,6 +53,9 @@ OBJECTS = [
     Conv1x1(),
     Permutation(),
     Reverse(),
+    Shift(),
+    ScaleShift(1.5),
+    Spline(5, 2.0),
     Inverse(COUPLING),
     Chain([ActNorm(), Chain([COUPLING, Inverse(Chain([Reverse()]))])]),
     MLP((3, 2), "softplus"),
