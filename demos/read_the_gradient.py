@@ -72,25 +72,25 @@ print(program.source)
 
 # %%
 FORWARD = {
-    "coupling_first": r"$a$, the half that stays",
-    "coupling_second": r"$b$, the half that is transformed",
+    "coupling_kept": r"$a$, the half that stays",
+    "coupling_changed": r"$b$, the half that is transformed",
     "coupling_h": r"$h = \tanh(a W_0 + b_0)$",
     "coupling_apply": r"$u = (r, t) = h W_1 + b_1$",
     "coupling_log_scale": r"$s = 2 \tanh(r / 2)$",
-    "coupling_changed": r"$z_b = b \, e^s + t$",
+    "coupling_z": r"$z_b = b \, e^s + t$",
     "coupling_log_det": r"$\log|\det J| = s$, summed over the features",
-    "coupling_join": r"$z = (a, z_b)$",
+    "coupling_joined": r"$z = (a, z_b)$",
     "prior_log_prob": r"$\log p(z) = -\frac{1}{2}|z|^2 - \log 2\pi$",
     "log_prob": r"$\log p(x) = \log p(z) + \log|\det J|$",
     "nll": r"$L = -\frac{1}{n}\,\sum \log p(x)$",
 }
 BACKWARD = {
     "vjp_prior_log_prob_multiply_multiply": r"of $z \cdot z$, its half: $\frac{1}{2n} z$",
-    "grad_coupling_join": r"$\bar z = \frac{1}{n} z$, once for each factor",
-    "grad_coupling_changed": r"$\bar z_b$; what $a$ gets ends here: it is data",
+    "grad_coupling_joined": r"$\bar z = \frac{1}{n} z$, once for each factor",
+    "grad_coupling_z": r"$\bar z_b$; what $a$ gets ends here: it is data",
     "vjp_coupling_shift_concatenate": r"$\bar t = \bar z_b$, in its place of $u$",
-    "grad_coupling_changed_exp": r"of $e^s$: $\bar z_b \cdot b$",
-    "vjp_coupling_changed_exp_multiply": r"of $s$ through $e^s$: $e^s$ times that",
+    "grad_coupling_z_exp": r"of $e^s$: $\bar z_b \cdot b$",
+    "vjp_coupling_z_exp_multiply": r"of $s$ through $e^s$: $e^s$ times that",
     "grad_coupling_log_scale": r"$\bar s = \bar z_b \, b \, e^s - \frac{1}{n}$, the last from $\log|\det J|$",
     "grad_coupling_log_scale_tanh": r"of $\tanh(r/2)$: $2 \bar s$",
     "vjp_coupling_log_scale_tanh_multiply": r"$\tanh^2(r/2)$",
@@ -175,7 +175,7 @@ commands = [
     "tbreak readable.backward",
     "continue",
     *["next"] * 6,
-    "p grad_coupling_changed.shape",
+    "p grad_coupling_z.shape",
     "where",
     "continue",
 ]

@@ -74,8 +74,8 @@ class WrongHalf(AffineCoupling):
 
     def forward(self, params, x):
         z, _ = super().forward(params, x)
-        _, changed = self.halves(x)
-        log_scale, _ = self.condition(params, changed)
+        kept, changed = self.parts(x)
+        _, log_scale = self.transformer.transform(self.network.apply(params, changed), kept)
         return z, sum_event(log_scale)
 
 

@@ -74,7 +74,7 @@ def test_families_scores_each_on_densities_with_their_entropies_and_one_on_two_m
     _, summary, printed = run("families")
     assert summary["densities"]["moons"]["entropy"] == pytest.approx(0.2892, abs=1e-4)
     for density in summary["densities"].values():
-        assert {"affine", "glow"} <= set(density["families"])
+        assert {"affine", "Glow"} <= set(density["families"])
         for row in density["families"].values():
             assert row["above_true"] > 5 * row["standard_error"] > 0
             assert row["test_nll"] == pytest.approx(density["true_nll"] + row["above_true"], abs=1e-5)

@@ -64,31 +64,34 @@ class Coupling(Layer):
         kept, changed = self.parts(x)
         raw = self.network.apply(params, with_context(kept, context))
         changed, log_slope = self.transformer.transform(raw, changed)
-        return self.join(kept, changed), sum_event(log_slope)
+        log_det = sum_event(log_slope)
+        return self.join(kept, changed), log_det
 
     def inverse(self, params, z, context=None):
         kept, changed = self.parts(z)
         raw = self.network.apply(params, with_context(kept, context))
         changed, log_slope = self.transformer.untransform(raw, changed)
-        return self.join(kept, changed), sum_event(log_slope)
+        log_det = sum_event(log_slope)
+        return self.join(kept, changed), log_det
 
     def parts(self, x):
         """The channels that stay, and those that are transformed."""
-        order, kept = self.order(x.shape[-1])
+        order, at = self.order(x.shape[-1])
         if order is not None:
             x = permute(x, constant(order, like=x))
         elif self.transformed == "first":
-            second, first = split_last(x, kept)
-            return first, second
-        return split_last(x, kept)
+            changed, kept = split_last(x, at)
+            return kept, changed
+        kept, changed = split_last(x, at)
+        return kept, changed
 
     def join(self, kept, changed):
         """Both parts in their places again."""
         if self.transformed == "first":
             return concatenate_last(changed, kept)
-        x = concatenate_last(kept, changed)
-        order, _ = self.order(x.shape[-1])
-        return x if order is None else permute(x, constant(onp.argsort(order), like=x))
+        joined = concatenate_last(kept, changed)
+        order, _ = self.order(joined.shape[-1])
+        return joined if order is None else permute(joined, constant(onp.argsort(order), like=joined))
 
     def order(self, channels):
         """The places of the channels, those that stay first, or None if halves do; and where to cut."""

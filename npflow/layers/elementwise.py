@@ -107,11 +107,13 @@ class ScaleShift(Elementwise):
 
     def transform(self, raw, x):
         log_scale, shift = self.log_scale_and_shift(raw, x)
-        return x * np.exp(log_scale) + shift, spread_like(log_scale, x)
+        z = x * np.exp(log_scale) + shift
+        return z, spread_like(log_scale, x)
 
     def untransform(self, raw, z):
         log_scale, shift = self.log_scale_and_shift(raw, z)
-        return (z - shift) * np.exp(-log_scale), spread_like(-log_scale, z)
+        x = (z - shift) * np.exp(-log_scale)
+        return x, spread_like(-log_scale, z)
 
     def log_scale_and_shift(self, raw, x):
         """The two numbers of each component, from any two."""

@@ -129,8 +129,8 @@ class LogDetOfTheUntransformedHalf(AffineCoupling):
 
     def forward(self, params, x):
         z, _ = super().forward(params, x)
-        _, changed = self.halves(x)
-        return z, sum_event(self.condition(params, changed)[0])
+        kept, changed = self.parts(x)
+        return z, sum_event(self.transformer.transform(self.network.apply(params, changed), kept)[1])
 
 
 @wrong("rows independent", "rows influence each other")
@@ -153,7 +153,7 @@ class InterleavedOneWayJoinedTheOther(AffineCoupling):
 
     network: MLP = small
 
-    def halves(self, x):
+    def parts(self, x):
         return x[..., 0::2], x[..., 1::2]
 
     def join(self, kept, changed):
@@ -294,8 +294,15 @@ class Singular(Right):
 class Overflowing(AffineCoupling):
     network: MLP = MLP((8,), "softplus")
 
-    def condition(self, params, kept):
-        return split_last(self.network.apply(params, kept), kept.shape[-1])
+    def forward(self, params, x):
+        kept, changed = self.parts(x)
+        log_scale, shift = split_last(self.network.apply(params, kept), kept.shape[-1])
+        return self.join(kept, changed * np.exp(log_scale) + shift), sum_event(log_scale)
+
+    def inverse(self, params, z):
+        kept, changed = self.parts(z)
+        log_scale, shift = split_last(self.network.apply(params, kept), kept.shape[-1])
+        return self.join(kept, (changed - shift) * np.exp(-log_scale)), -sum_event(log_scale)
 
 
 @wrong("log_det alone", "the method log_det gave another number")
@@ -341,12 +348,12 @@ class ClippedInTheMapAlone(AffineCoupling):
     network: MLP = small
 
     def forward(self, params, x):
-        kept, changed = self.halves(x)
+        kept, changed = self.parts(x)
         raw, shift = split_last(self.network.apply(params, kept), kept.shape[-1])
         return self.join(kept, changed * np.exp(np.clip(raw, -3, 3)) + shift), sum_event(raw)
 
     def inverse(self, params, z):
-        kept, changed = self.halves(z)
+        kept, changed = self.parts(z)
         raw, shift = split_last(self.network.apply(params, kept), kept.shape[-1])
         return self.join(kept, (changed - shift) * np.exp(-np.clip(raw, -3, 3))), -sum_event(raw)
 
