@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npflow.errors import InputError
-from npflow.validation import check_rng, check_rows
+from npflow.validation import check_count, check_rng, check_rows
 
 TABULAR = ("digits", "breast_cancer", "wine")
 
@@ -87,7 +87,7 @@ def split(x, *, rng):
     return Parts(*np.split(x[rng.permutation(n)], [7 * n // 10, 8 * n // 10]))
 
 
-def tabular(name, *, rng):
+def tabular(name, *, rng, copies=1):
     r"""A data set in three parts, standardized: a task for density estimators.
 
     x_i <- (x_i - mean_i) / std_i       mean and std of feature i in the training part
@@ -103,13 +103,17 @@ def tabular(name, *, rng):
         nuclei, many of which nearly follow from others. ``"wine"``: 178 rows of 13, chemical analyses of
         wines from three vineyards. Labels are left out.
     rng : numpy.random.Generator
-        Draws the noise of `digits` first, where it is digits, and then the order of the rows, see `split`.
-        ``np.random.default_rng(0)`` is what figures of npflow are measured with.
+        Draws the noise of `digits` first, where it is digits, then the order of the rows, see `split`, and then
+        the noise of further copies. ``np.random.default_rng(0)`` is what figures of npflow are measured with.
+    copies : int
+        How many times the training part has each row of digits, with noise drawn anew: the noise is known
+        exactly, so that nobody has to learn it from one draw. Of the others it has each row once, as they have none.
 
     Returns
     -------
     Parts
-        ``train``, ``validation`` and ``test``, float64, with 70, 10 and 20 % of the rows.
+        ``train``, ``validation`` and ``test``, float64, with 70, 10 and 20 % of the rows. Validation and test
+        rows, mean and std are the same for any number of copies.
 
     References
     ----------
@@ -122,7 +126,13 @@ def tabular(name, *, rng):
     check_rng(rng)
     if name not in TABULAR:
         raise InputError(f"expected the name of a data set, one of {', '.join(TABULAR)}, got {name!r}")
+    copies = check_count(copies, "the number of copies")
     x = digits(rng=rng)[0] if name == "digits" else getattr(datasets, f"load_{name}")().data
     train, validation, test = split(x, rng=rng)
     mean, std = np.mean(train, axis=0), np.std(train, axis=0)
+    if name == "digits":
+        levels = np.floor(17 * train)
+        train = np.concatenate(
+            [train, *((levels + rng.random(levels.shape)) / 17 for _ in range(copies - 1))]
+        )
     return Parts(*((part - mean) / std for part in (train, validation, test)))

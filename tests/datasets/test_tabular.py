@@ -83,6 +83,27 @@ def test_the_order_of_the_rows_is_all_that_is_drawn_for_the_others():
     assert generator.bit_generator.state == expected.bit_generator.state
 
 
+def test_copies_of_digits_differ_in_their_noise_alone():
+    once, thrice = tabular("digits", rng=rng()), tabular("digits", rng=rng(), copies=3)
+    np.testing.assert_array_equal(once.validation, thrice.validation)
+    np.testing.assert_array_equal(once.test, thrice.test)
+    assert thrice.train.shape == (3 * 1257, 64)
+    first, second, third = np.split(thrice.train, 3)
+    np.testing.assert_array_equal(first, once.train)
+    assert not np.array_equal(second, third)
+    generator = rng()
+    pixels = split(digits(rng=generator)[0], rng=generator).train
+    for copy in (second, third):
+        levels = 17 * (copy * pixels.std(axis=0) + pixels.mean(axis=0))
+        np.testing.assert_array_equal(np.floor(levels + 1e-9), np.floor(17 * pixels))
+
+
+def test_what_has_no_noise_has_no_copies():
+    np.testing.assert_array_equal(
+        tabular("wine", rng=rng(), copies=3).train, tabular("wine", rng=rng()).train
+    )
+
+
 def test_same_rng_same_parts(name):
     first, again, other = (np.concatenate(tabular(name, rng=rng(seed))) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
@@ -101,6 +122,8 @@ def test_bad_input():
         tabular("power", rng=rng())
     with pytest.raises(InputError, match=r"one of digits, breast_cancer, wine, got \['wine'\]"):
         tabular(["wine"], rng=rng())
+    with pytest.raises(InputError, match="expected the number of copies to be at least 1, got 0"):
+        tabular("wine", rng=rng(), copies=0)
     with pytest.raises(InputError, match="expected at least 10 rows to split 70/10/20, got 9"):
         split(np.zeros((9, 2)), rng=rng())
     for draw in (
