@@ -45,10 +45,10 @@ def first_layer(is_wrong, layer, params, x, name="layer", direction="forward", c
     return None
 
 
-def first_non_finite(layer, params, x, name="layer", context=None):
+def first_non_finite(layer, params, x, name="layer", direction="forward", context=None):
     """The name of the first layer, inside `layer`, whose output or log-det is not finite; None if all are."""
     is_wrong = lambda call: not all(bool(np.isfinite(array).all()) for array in call())
-    return first_layer(is_wrong, layer, params, x, name, context=context)
+    return first_layer(is_wrong, layer, params, x, name, direction, context)
 
 
 def host_bound(error, flow, params, x, direction="forward", context=None):

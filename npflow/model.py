@@ -3,7 +3,7 @@
 import autograd.numpy as np
 
 from npflow.autodiff.chunks import map_rows
-from npflow.description import Described
+from npflow.description import Described, describe
 
 
 class Model(Described):
@@ -47,3 +47,12 @@ class Model(Described):
     def host_bound(self, error, params, *batch):
         """The error that names what cannot compute on a device, where an error came; None if it is another."""
         return None
+
+    def settings(self):
+        """What a run has to share with a checkpoint to go on from it, as plain data, by name."""
+        return {"flow": describe(self)}
+
+    @property
+    def learned(self):
+        """Whose the parameters are, which a checkpoint therefore holds: this model, or a part of it."""
+        return self

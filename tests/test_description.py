@@ -26,6 +26,7 @@ from npflow.layers import (
     Shift,
     Spline,
 )
+from npflow.models import VAE
 from npflow.networks import MADE, MLP, Beside, Network
 from npflow.priors import GaussianMixture, Logistic, Normal, Prior
 from npflow.verify.cases import CASES
@@ -65,6 +66,7 @@ OBJECTS = [
     Logistic(3),
     GaussianMixture([[0, 1], [2, 3]], [0.1, 0.2], [1, 3], trained=True),
     Flow(Chain([ActNorm(), COUPLING]), GaussianMixture([[0, 1]], [0.1])),
+    VAE(5, 3, MLP((8,), "tanh"), MLP(()), 2.5),
     Bumps(4, 0.1, True, "cubic", 7, ((1, 2), ("a", None)), Beside(MLP(), MLP())),
     *(case.layer for case in CASES.values()),
 ]
@@ -87,7 +89,7 @@ def test_an_object_comes_back_equal_through_json(value):
 
 def test_every_layer_network_and_prior_of_npflow_is_among_the_objects_tried():
     bases = {"Coupling", "Elementwise", "Layer", "Network", "Prior"}
-    parts = ("npflow.layers", "npflow.networks", "npflow.priors", "npflow.flow")
+    parts = ("npflow.layers", "npflow.networks", "npflow.priors", "npflow.flow", "npflow.models")
     own = {name for name, kind in Described.known.items() if kind.__module__.startswith(parts)}
     assert own - bases == {type(value).__name__ for value in OBJECTS if not isinstance(value, Bumps)}
 

@@ -1,4 +1,4 @@
-"""Recipes: one paper a file, each reads as the paper's list of layers."""
+"""Recipes: one paper a file, each reads as the paper's list of layers; and a VAE, to hold them against."""
 
 from npflow.models.glow import glow
 from npflow.models.iaf import iaf
@@ -6,5 +6,6 @@ from npflow.models.maf import maf
 from npflow.models.neural_spline import neural_spline
 from npflow.models.nice import nice
 from npflow.models.real_nvp import real_nvp
+from npflow.models.vae import VAE
 
-__all__ = ["glow", "iaf", "maf", "neural_spline", "nice", "real_nvp"]
+__all__ = ["VAE", "glow", "iaf", "maf", "neural_spline", "nice", "real_nvp"]

@@ -1,9 +1,20 @@
-"""Training: Adam by hand, schedules, the loop, its history, and checkpoints that survive a kill."""
+"""Training: Adam by hand, schedules, the loop, its history, distillation, and checkpoints that survive a kill."""
 
 from npflow.training.adam import Adam
 from npflow.training.checkpoint import load, save
+from npflow.training.distill import distill, kl_divergence
 from npflow.training.fit import fit
 from npflow.training.history import History
 from npflow.training.schedules import Constant, WarmupCosine
 
-__all__ = ["Adam", "Constant", "History", "WarmupCosine", "fit", "load", "save"]
+__all__ = [
+    "Adam",
+    "Constant",
+    "History",
+    "WarmupCosine",
+    "distill",
+    "fit",
+    "kl_divergence",
+    "load",
+    "save",
+]

@@ -19,7 +19,7 @@ from npflow.autodiff import Layout, tree
 from npflow.autodiff.devices import to_host
 from npflow.description import describe, rebuild
 from npflow.errors import InputError
-from npflow.flow import Flow
+from npflow.model import Model
 
 FORMATS = ("npflow checkpoint 1", "npflow checkpoint 2")  # in 1, Adam's m and v had the factors 1 - beta
 FORMAT = FORMATS[-1]
@@ -31,7 +31,7 @@ class Checkpoint:
 
     Attributes
     ----------
-    flow : Flow
+    flow : Flow or Model
         The architecture, rebuilt from its description.
     params : tree of ndarray
         The parameters to use: after training, the ones that `fit` returns.
@@ -43,7 +43,7 @@ class Checkpoint:
         The format that the file has; an older one is read, the newest is written.
     """
 
-    flow: Flow
+    flow: Model
     params: dict
     run: dict = field(default_factory=dict)
     arrays: dict = field(default_factory=dict)
@@ -55,15 +55,15 @@ class Checkpoint:
 
 
 def save(path, flow, params):
-    """Write a flow and its parameters to `path`, which ends in ``.npz``.
+    """Write a flow, or another model, and its parameters to `path`, which ends in ``.npz``.
 
     Parameters
     ----------
     path : str or path
         Where to; a file that is there is replaced once the new one is complete.
-    flow : Flow
+    flow : Flow or Model
     params : tree of ndarray
-        The flow's parameters.
+        Its parameters.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def save(path, flow, params):
         plain data, or if the path does not end in ``.npz``.
     """
     path = check_path(path)
-    if not isinstance(flow, Flow):
+    if not isinstance(flow, Model):
         raise InputError(
             f"expected a path, a Flow and its parameters, in this order, got a {type(flow).__name__}"
         )

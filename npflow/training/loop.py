@@ -113,19 +113,19 @@ def train(
 
 def settings_of(model, optimizer, batch_size, clip_norm, average, arrays, validation):
     """What a run has to share with a checkpoint to go on from it, as plain data."""
-    x, *context = map(fingerprint, arrays)
+    data = list(map(fingerprint, arrays))
     held_out = [] if validation is None else list(map(fingerprint, validation))
     settings = {
-        "flow": describe(model),
+        **model.settings(),
         "optimizer": describe(optimizer),
         "batch_size": batch_size,
         "clip_norm": clip_norm,
         "average": average,
-        "data": x,
+        "data": data[0] if data else None,  # a model may be trained on noise alone
         "validation": held_out[0] if held_out else None,
     }
-    if context:
-        settings |= {"context": context, "validation_context": held_out[1:]}
+    if len(data) > 1:
+        settings |= {"context": data[1:], "validation_context": held_out[1:]}
     return settings
 
 

@@ -196,7 +196,7 @@ class Run:
             "epoch_rng": to_plain(self.epoch_rng),
             "noise_seed": self.noise_seed,
         }
-        write(path, self.model, self.result(), state, to_host(arrays))
+        write(path, self.model.learned, self.result(), state, to_host(arrays))
 
     def resume(self, path, settings, steps):
         """Go on where a checkpoint stopped, or raise, and change nothing, where it is another run's."""

@@ -1,5 +1,7 @@
 """The programs of every layer of the registry and of every model recipe repeat the plain path bit for bit."""
 
+import inspect
+
 import numpy as np
 import pytest
 import stand_in
@@ -56,7 +58,8 @@ def assert_same_bits(got, expected, dtype):
 
 
 def test_every_recipe_is_listed():
-    assert set(RECIPES) == set(models.__all__)
+    recipes = {name for name in models.__all__ if inspect.isfunction(getattr(models, name))}
+    assert set(RECIPES) == recipes
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

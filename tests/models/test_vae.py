@@ -1,0 +1,393 @@
+"""The variational autoencoder: its bound, the likelihood that importance weighting comes to, training, refusals."""
+
+import numpy as np
+import pytest
+from agreement import assert_agrees
+from scipy.stats import multivariate_normal
+
+import npflow
+from npflow import InputError, NonFiniteError, fit, load, to_device
+from npflow.autodiff import Layout, record, value_and_grad
+from npflow.models import VAE, maf, vae
+from npflow.networks import MADE, MLP
+from npflow.training import Adam, WarmupCosine
+
+SMALL = VAE(3, 2, MLP((8,), "tanh"), MLP((8,), "tanh"))
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def x(rng):
+    return rng.normal(5, 3, (60, 3))
+
+
+def vector(params):
+    return Layout(params).pack(params)
+
+
+def moved(model, rng, x, by=0.2):
+    """Parameters away from their start, and so that no two of them are alike."""
+    params = model.init(rng, x)
+    layout = Layout(params)
+    noise = by * rng.standard_normal(layout.size).astype(layout.dtype)
+    return layout.unpack(layout.pack(params) + noise, params)
+
+
+def run(x, *, seed=0, **options):
+    params = SMALL.init(np.random.default_rng(1), x)
+    options = {"steps": 20, "batch_size": 16, "progress": False} | options
+    return fit(SMALL, params, x, rng=np.random.default_rng(seed), **options)
+
+
+# ---------------------------------------------------------------- the bound and the likelihood
+
+
+def linear_gaussian(rng):
+    """A VAE that is a factor analyser, the mean and covariance of its x, and rows of it."""
+    model = VAE(3, 2, MLP((8,), "tanh"), MLP(()))
+    params = moved(model, rng, rng.normal(5, 3, (60, 3)))
+    (decoder,) = params["decoder"]
+    decoder["weight"][:, 3:] = 0  # log std is then the bias alone, whatever z is
+    std_of_x = np.exp(-params["norm"]["log_scale"])
+    loading = decoder["weight"][:, :3] * std_of_x
+    std = np.exp(5 * np.tanh(decoder["bias"][3:] / 5)) * std_of_x
+    mean = decoder["bias"][:3] * std_of_x - params["norm"]["bias"]
+    return model, params, mean, loading.T @ loading + np.diag(std**2)
+
+
+def test_a_linear_gaussians_importance_weighted_estimate_approaches_its_exact_likelihood(rng):
+    model, params, mean, covariance = linear_gaussian(rng)
+    x = model.sample(params, rng, 200)
+    exact = multivariate_normal(mean, covariance).logpdf(x)
+    means = [model.log_prob(params, rng, x, samples=samples).mean() for samples in (1, 10, 100, 1000)]
+    assert np.all(np.diff([*means, exact.mean()]) > -1e-3)  # in this order, and below the exact
+    off = np.abs(model.log_prob(params, rng, x, samples=4000) - exact)
+    assert np.all(np.quantile(off, [0.5, 0.9]) < [0.03, 0.15])
+    assert means[-1] == pytest.approx(exact.mean(), abs=0.05)
+    assert model.elbo(params, rng, x, samples=200).mean() < means[1]
+
+
+def test_the_bound_of_the_exact_posterior_is_the_likelihood(rng):
+    model, params, mean, covariance = linear_gaussian(rng)
+    # One component of z, so that the exact posterior, N(gain (x - mean), variance), is of the encoder's kind.
+    model = VAE(3, 1, MLP(()), MLP(()))
+    decoder = {"weight": params["decoder"][0]["weight"][:1], "bias": params["decoder"][0]["bias"]}
+    loading, noise = decoder["weight"][0, :3], np.exp(-2 * 5 * np.tanh(decoder["bias"][3:] / 5))
+    variance = 1 / (1 + loading @ (noise * loading))
+    gain = variance * loading * noise
+    raw = 5 * np.arctanh(0.5 * np.log(variance) / 5)
+    encoder = {
+        "weight": np.stack([gain, np.zeros(3)], axis=1),
+        "bias": np.array([-gain @ decoder["bias"][:3], raw]),
+    }
+    params = {"decoder": [decoder], "encoder": [encoder], "norm": params["norm"]}
+    x = model.sample(params, rng, 100)
+    std_of_x = np.exp(-params["norm"]["log_scale"])
+    covariance = np.outer(loading, loading) + np.diag(1 / noise)
+    exact = multivariate_normal(mean, covariance * np.outer(std_of_x, std_of_x)).logpdf(x)
+    np.testing.assert_allclose(model.log_prob(params, rng, x, samples=1), exact, rtol=1e-10)
+    np.testing.assert_allclose(model.elbo(params, rng, x, samples=4000).mean(), exact.mean(), atol=0.02)
+
+
+def test_the_bound_is_below_the_estimate_and_the_estimate_rises_with_its_samples(rng, x):
+    params = moved(SMALL, rng, x)
+    elbo = SMALL.elbo(params, rng, x, samples=500)
+    one = SMALL.log_prob(params, rng, x, samples=1)
+    many = SMALL.log_prob(params, rng, x, samples=500)
+    assert np.all(elbo < many)
+    assert one.mean() == pytest.approx(elbo.mean(), abs=4 * np.std(one - elbo) / np.sqrt(len(x)))
+
+
+def test_the_loss_of_a_row_is_the_negative_bound_of_its_draw(rng, x):
+    params = moved(SMALL, rng, x)
+    epsilon = rng.standard_normal((len(x), 2))
+    mean, log_std = SMALL.encode(params, x)
+    z = mean + np.exp(log_std) * epsilon
+    at, spread = SMALL.decode(params, z)
+    reconstruction = -0.5 * np.sum(((x - at) / np.exp(spread)) ** 2 + 2 * spread + np.log(2 * np.pi), axis=1)
+    divergence = 0.5 * np.sum(mean**2 + np.exp(2 * log_std) - 2 * log_std - 1, axis=1)
+    np.testing.assert_allclose(SMALL.row_losses(params, x, epsilon), divergence - reconstruction, rtol=1e-10)
+
+
+def test_its_density_integrates_to_one(rng):
+    model = VAE(1, 1, MLP((8,), "tanh"), MLP((8,), "tanh"))
+    params = moved(model, rng, rng.normal(-4, 2, (50, 1)))
+    at = np.linspace(-30, 20, 500)[:, None]
+    p = np.exp(model.log_prob(params, rng, at, samples=5000))  # whose mean is the density itself
+    assert np.sum(p) * (at[1, 0] - at[0, 0]) == pytest.approx(1, abs=0.02)
+
+
+def test_units_of_the_data_change_the_likelihood_by_their_logarithm_alone(rng, x):
+    units, shift = np.array([1e-3, 1.0, 1e3]), np.array([5.0, 0.0, -1e4])
+    other = x * units + shift
+    elbos = [
+        SMALL.elbo(SMALL.init(np.random.default_rng(1), data), np.random.default_rng(2), data)
+        for data in (x, other)
+    ]
+    np.testing.assert_allclose(elbos[1], elbos[0] - np.sum(np.log(units)), rtol=1e-6)
+
+
+def test_many_samples_are_worked_off_in_parts_of_a_bounded_size(rng, x, monkeypatch):
+    params = moved(SMALL, rng, x)
+    whole = SMALL.log_prob(params, np.random.default_rng(3), x, samples=50)
+    rows, map_rows = [], vae.map_rows
+
+    def watched(fun, params, *arrays):
+        rows.append(len(arrays[0]))
+        return map_rows(fun, params, *arrays)
+
+    monkeypatch.setattr(vae, "map_rows", watched)
+    monkeypatch.setattr(vae, "AT_ONCE", 7 * len(x))
+    parts = SMALL.log_prob(params, np.random.default_rng(4), x, samples=50)
+    assert rows == [7 * len(x)] * 7 + [len(x)]
+    assert parts.mean() == pytest.approx(whole.mean(), abs=0.3)  # the same, by other draws
+    monkeypatch.setattr(vae, "AT_ONCE", 1)
+    rows.clear()
+    SMALL.log_prob(params, rng, x, samples=3)
+    assert rows == [len(x)] * 3
+
+
+# ---------------------------------------------------------------- samples, codes, dtypes
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_everything_is_in_the_dtype_of_the_data(dtype, rng, x):
+    x = x.astype(dtype)
+    params = SMALL.init(rng, x)
+    assert {leaf.dtype for leaf in Layout(params).leaves} == {str(np.dtype(dtype))}
+    results = [
+        SMALL.sample(params, rng, 7),
+        *SMALL.encode(params, x),
+        *SMALL.decode(params, np.zeros((4, 2), dtype)),
+        SMALL.elbo(params, rng, x, samples=3),
+        SMALL.log_prob(params, rng, x, samples=3),
+        SMALL.losses(params, x, *SMALL.noise(rng, len(x), dtype)),
+    ]
+    assert {result.dtype for result in results} == {np.dtype(dtype)}
+    assert [result.shape for result in results] == [(7, 3), (60, 2), (60, 2), (4, 3), (4, 3), *[(60,)] * 3]
+
+
+def test_samples_have_the_mean_and_covariance_of_the_model(rng):
+    model, params, mean, covariance = linear_gaussian(rng)
+    x = model.sample(params, rng, 50_000)
+    scale = np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose(x.mean(axis=0) / scale, mean / scale, atol=0.03)
+    np.testing.assert_allclose(
+        np.cov(x.T) / np.outer(scale, scale), covariance / np.outer(scale, scale), atol=0.03
+    )
+
+
+def test_a_new_one_has_a_gradient_that_leads_away_from_its_start(rng, x):
+    params = SMALL.init(rng, x)
+    _, gradient = value_and_grad(SMALL.loss)(params, x, *SMALL.noise(rng, len(x), np.float64))
+    assert np.abs(gradient["decoder"][-1]["weight"]).max() > 0.05
+    mean, log_std = SMALL.encode(params, x)
+    assert 0.1 < mean.std() < 10
+    assert np.all(log_std == 0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_its_program_has_the_bits_of_the_plain_path(dtype, rng, x):
+    x = x.astype(dtype)
+    params = moved(SMALL, rng, x)
+    batch = x, *SMALL.noise(rng, len(x), dtype)
+    loss, gradient = record(SMALL.loss, params, *batch)(params, *batch)
+    expected, slopes = value_and_grad(SMALL.loss)(params, *batch)
+    assert loss.tobytes() == expected.tobytes()
+    assert gradient.dtype == dtype
+    assert gradient.tobytes() == Layout(params).pack(slopes).tobytes()
+
+
+def test_its_gradient_is_that_of_finite_differences(rng, x):
+    params = moved(SMALL, rng, x)
+    batch = x[:5], *SMALL.noise(rng, 5, np.float64)
+    layout = Layout(params)
+    start = layout.pack(params)
+    gradient = layout.pack(value_and_grad(SMALL.loss)(params, *batch)[1])
+    for place in range(0, layout.size, 3):
+        step = np.zeros(layout.size)
+        step[place] = 1e-5
+        ahead, behind = (SMALL.loss(layout.unpack(start + h * step, params), *batch) for h in (1, -1))
+        assert gradient[place] == pytest.approx((ahead - behind) / 2e-5, rel=1e-5, abs=1e-7)
+
+
+# ---------------------------------------------------------------- training, by the very same fit
+
+
+def test_it_learns_what_the_data_has(rng):
+    z = rng.standard_normal((2000, 1))
+    x = np.concatenate([z, np.tanh(2 * z), z**3 / 3], axis=1) + 0.1 * rng.standard_normal((2000, 3))
+    model = VAE(3, 1, MLP((32, 32), "tanh"), MLP((32, 32), "tanh"))
+    params = model.init(np.random.default_rng(1), x)
+    learned, history = fit(
+        model, params, x, rng=rng, steps=400, optimizer=Adam(WarmupCosine(1e-2, 400)), progress=False
+    )
+    assert model.elbo(learned, rng, x, 5).mean() > model.elbo(params, rng, x, 5).mean() + 2
+    assert np.mean(history.loss[-20:]) == pytest.approx(-model.elbo(learned, rng, x, 5).mean(), abs=0.1)
+    mean, _ = model.encode(learned, x)
+    assert abs(np.corrcoef(mean[:, 0], z[:, 0])[0, 1]) > 0.95
+
+
+def test_the_best_parameters_by_validation_are_returned_and_each_look_is_at_the_same_noise(rng, x):
+    held_out = rng.normal(5, 3, (30, 3))
+    params, history = run(x, steps=60, validation=held_out, optimizer=Adam(0.05), average=0.5)
+    assert history.validation_step[:2] == [4, 8]
+    again, _ = run(x, steps=60, validation=held_out, optimizer=Adam(0.05), average=0.5)
+    assert np.array_equal(vector(params), vector(again))
+    assert min(history.validation_loss) < history.validation_loss[0]
+
+
+def test_a_run_by_programs_has_the_bits_of_one_through_the_layers(x):
+    (a, first), (b, second) = run(x), run(x, record=False)
+    assert np.array_equal(vector(a), vector(b))
+    assert first.loss == second.loss
+
+
+def test_the_noise_of_each_step_is_another(x):
+    _, history = run(x, batch_size=60, optimizer=Adam(1e-12))
+    assert len(set(history.loss)) == 20
+
+
+def test_a_resumed_run_ends_with_the_bits_of_one_left_alone_noise_included(x, tmp_path):
+    options = {
+        "average": 0.9,
+        "clip_norm": 1.0,
+        "validation": x[:7] + 0.1,
+        "optimizer": Adam(WarmupCosine(1e-2, 25)),
+    }
+    alone, whole = run(x, steps=25, checkpoint=tmp_path / "alone.npz", **options)
+    for stop in (1, 4, 13, 24):
+        path = tmp_path / f"{stop}.npz"
+        run(x, steps=stop, checkpoint=path, **options)
+        resumed, history = run(x, steps=25, seed=99, checkpoint=path, **options)
+        assert history.loss == whole.loss
+        assert np.array_equal(load(path).arrays["vector"], load(tmp_path / "alone.npz").arrays["vector"])
+        if stop % 4 == 0:  # otherwise the end of the shorter run looked at the validation data once more
+            assert np.array_equal(vector(resumed), vector(alone))
+            assert history.validation_loss == whole.validation_loss
+
+
+def test_it_is_saved_and_loaded(rng, x, tmp_path):
+    params, path = moved(SMALL, rng, x), tmp_path / "vae.npz"
+    npflow.save(path, SMALL, params)
+    saved = npflow.load(path)
+    assert saved.flow == SMALL
+    assert np.array_equal(vector(saved.params), vector(params))
+    assert "VAE" in repr(saved)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("activation", ["leaky_relu", "tanh"])
+def test_heavy_tails_in_any_units_train_without_a_value_that_is_not_finite(dtype, activation, rng):
+    x = (rng.standard_t(2, (3000, 4)) * np.array([1e-3, 1, 30, 1e3])).astype(dtype)
+    model = VAE(4, 2, MLP((32, 32), activation), MLP((32, 32), activation))
+    start = model.init(rng, x)
+    params, history = fit(model, start, x, rng=rng, steps=800, batch_size=64, progress=False)
+    assert np.isfinite(history.loss).all()
+    assert np.isfinite(history.gradient_norm).all()
+    assert np.isfinite(vector(params)).all()
+    assert np.isfinite(model.log_prob(params, rng, x, samples=5)).all()
+    assert np.median(model.elbo(params, rng, x)) > np.median(model.elbo(start, rng, x)) + 0.3
+
+
+def test_it_learns_on_a_device_what_it_learns_on_the_host(device, x):
+    x, options = x.astype(np.float32), {"steps": 8, "average": 0.9, "clip_norm": 1.0}
+    learned, history = run(x, **options)
+    params = SMALL.init(np.random.default_rng(1), x)
+    params_there, x_there = to_device((params, x), device.name)
+    there, history_there = fit(
+        SMALL,
+        params_there,
+        x_there,
+        rng=np.random.default_rng(0),
+        batch_size=16,
+        progress=False,
+        **options,
+    )
+    if device.exact:  # a GPU draws numbers of its own
+        assert_agrees(device, there, learned)
+        assert history_there.loss == history.loss
+    rng = np.random.default_rng(0)
+    for got, host in (
+        (SMALL.log_prob(there, rng, x_there, samples=5), SMALL.log_prob(learned, rng, x, samples=5)),
+        (SMALL.elbo(there, rng, x_there), SMALL.elbo(learned, rng, x)),
+        (SMALL.sample(there, rng, 5), SMALL.sample(learned, rng, 5)),
+        (SMALL.encode(there, x_there)[0], SMALL.encode(learned, x)[0]),
+    ):
+        assert npflow.autodiff.devices.device_of(got) is device
+        assert (got.shape, got.dtype) == (host.shape, host.dtype)
+
+
+# ---------------------------------------------------------------- failures and refusals
+
+
+def test_a_value_that_is_not_finite_is_said_to_be_the_networks_that_it_comes_from(rng, x):
+    for name, bad in (("norm", "log_scale"), ("encoder", "weight"), ("decoder", "weight")):
+        params = SMALL.init(rng, x)
+        leaf = params["norm"][bad] if name == "norm" else params[name][-1][bad]
+        leaf[...] = 1e308 if name != "norm" else 800
+        with np.errstate(all="ignore"):
+            sentence = SMALL.explain(params, x, *SMALL.noise(rng, len(x), np.float64))
+            assert sentence == f"the first output not finite is that of the {name}", name
+            with pytest.raises(NonFiniteError, match=sentence):
+                fit(SMALL, params, x, rng=rng, steps=3, progress=False)
+
+
+def test_a_bound_that_alone_is_not_finite_is_said_to_be_it(rng, x):
+    params = SMALL.init(rng, x)
+    params["decoder"][-1]["bias"][:3] = 1e200
+    with np.errstate(all="ignore"):
+        sentence = SMALL.explain(params, x, *SMALL.noise(rng, len(x), np.float64))
+    assert sentence == "the networks' outputs are finite, the ELBO is not"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"features": 0}, "expected a VAE's features to be at least 1, got 0"),
+        ({"latent": 1.5}, "expected a VAE's latent to be an integer, got 1.5"),
+        ({"encoder": MADE()}, r"expected a VAE's encoder to be an MLP, got MADE\("),
+        ({"decoder": None}, "expected a VAE's decoder to be an MLP, got None"),
+        ({"log_std_limit": 0}, "expected a VAE's log_std_limit to be a finite number above 0, got 0"),
+    ],
+)
+def test_hyper_parameters_that_cannot_be_used_get_a_sentence(arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
+        VAE(**{"features": 3} | arguments)
+
+
+def test_bad_input_gets_a_sentence(rng, x):
+    params = SMALL.init(rng, x)
+    for call, sentence in (
+        (lambda: SMALL.init(rng, x[:, :2]), "expected x with rows of 3 features, got rows of 2 features"),
+        (lambda: SMALL.init(0, x), "expected rng to be a numpy.random.Generator, got a int"),
+        (
+            lambda: SMALL.elbo(params, rng, x.astype(np.float32)),
+            "expected x in float64, the dtype of the para",
+        ),
+        (lambda: SMALL.elbo(params, rng, x, samples=0), "expected samples to be at least 1, got 0"),
+        (lambda: SMALL.log_prob(params, rng, x, samples=2.5), "expected samples to be an integer, got 2.5"),
+        (lambda: SMALL.log_prob(params, 0, x), "expected rng to be a numpy.random.Generator"),
+        (lambda: SMALL.sample(params, rng, 0), "expected the number of samples to be at least 1, got 0"),
+        (lambda: SMALL.encode(params, np.full_like(x, np.nan)), "expected x to be finite, got nan in row 0"),
+        (lambda: SMALL.decode(params, x), "expected z with rows of 2 features, got rows of 3 features"),
+        (
+            lambda: fit(SMALL, params, x, x, rng=rng, progress=False),
+            "expected no context for a VAE, got one",
+        ),
+        (
+            lambda: SMALL.encode(VAE(3).init(rng, x), x),
+            "expected the parameters of this VAE, got another architecture's: expected",
+        ),
+        (lambda: SMALL.encode({}, x), "expected the parameters of this VAE"),
+        (
+            lambda: SMALL.check(maf(3, 1).init(rng, x)),
+            "expected the parameters of this VAE, got another architecture's: expected an array",
+        ),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            call()
