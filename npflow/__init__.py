@@ -11,7 +11,7 @@
 (5, 2)
 """
 
-from npflow import autodiff, datasets, layers, models, networks, plots, priors, training, verify
+from npflow import autodiff, datasets, latent, layers, models, networks, plots, priors, training, verify
 from npflow.autodiff.devices import to_device, to_host
 from npflow.errors import InputError, NonFiniteError, VerificationError
 from npflow.flow import Flow
@@ -25,6 +25,7 @@ __all__ = [
     "autodiff",
     "datasets",
     "fit",
+    "latent",
     "layers",
     "load",
     "models",

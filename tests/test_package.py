@@ -24,7 +24,7 @@ LEVELS = [
     {"layers"},
     {"culprit", "model"},
     {"flow"},
-    {"models", "training", "plots", "verify", "datasets"},
+    {"models", "training", "latent", "plots", "verify", "datasets"},
     {"cli", "__main__", ""},
 ]
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}

@@ -50,6 +50,7 @@ DRAWINGS = {
     "grid": lambda ax: plots.grid(lambda x: x, ax, resolution=5),
     "jacobian": lambda ax: plots.jacobian(np.eye(3), ax),
     "history": lambda ax: plots.history(a_run(), ax),
+    "spectrum": lambda ax: plots.spectrum(np.linspace(-1, 2, 9), ax),
 }
 
 
@@ -399,6 +400,41 @@ class TestHistory:
         assert not ax.lines
 
 
+class TestSpectrum:
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_draws_the_spreads_in_descending_order(self, ax, dtype):
+        plots.spectrum(np.array([0.5, -1.0, 2.0, 0.0], dtype), ax, title="NICE")
+        (line,) = ax.lines
+        np.testing.assert_allclose(line.get_ydata(), np.exp([1.0, 0.0, -0.5, -2.0]), rtol=1e-6)
+        assert line.get_xdata().tolist() == [1, 2, 3, 4]
+        assert ax.get_yscale() == "log"
+        assert ax.get_title() == "NICE"
+
+    def test_the_scales_of_an_image_are_one_spectrum(self, ax):
+        plots.spectrum(np.zeros((2, 2, 3)), ax)
+        assert len(ax.lines[0].get_xdata()) == 12
+
+    @pytest.mark.parametrize("option", [{"color": "red"}, {"c": "red"}])
+    def test_takes_plot_options_and_draws_several(self, ax, option):
+        plots.spectrum(np.zeros(3), ax)
+        plots.spectrum(np.ones(3), ax, label="other", **option)
+        assert [line.get_color() for line in ax.lines] == ["#0072B2", "red"]
+        assert ax.lines[1].get_label() == "other"
+
+    def test_bad_input(self, ax):
+        with pytest.raises(
+            InputError, match=r"expected log_scale as an array of floats, .*, got \(0,\) of float64"
+        ):
+            plots.spectrum(np.zeros(0), ax)
+        with pytest.raises(
+            InputError, match="expected log_scale as an array of floats, at least one, got .* of int"
+        ):
+            plots.spectrum(np.arange(3), ax)
+        with pytest.raises(InputError, match="expected log_scale to be finite, got inf"):
+            plots.spectrum(np.array([0.0, np.inf]), ax)
+        assert not ax.lines
+
+
 def test_the_jacobians_of_a_report_are_drawn_side_by_side_with_their_log_dets(figures):
     layer = AffineCoupling(MLP((4,), "tanh"))
     report = check(layer, np.random.default_rng(0).standard_normal((4, 4)))
@@ -430,6 +466,7 @@ def test_arrays_of_a_device_are_drawn_as_those_of_the_host_are(figures, device):
     np.testing.assert_array_equal(drawn, x)
     panel = np.ravel(plots.steps([x_there, device.send(2 * x)]))[0]
     np.testing.assert_array_equal(panel.collections[0].get_offsets(), x)
+    np.testing.assert_array_equal(plots.spectrum(device.send(np.zeros(3))).lines[0].get_ydata(), np.ones(3))
 
     def images(send):
         density = plots.density(lambda points: send(-np.sum(points**2, axis=1)), resolution=20)
