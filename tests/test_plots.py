@@ -427,7 +427,7 @@ class TestSpectrum:
         ):
             plots.spectrum(np.zeros(0), ax)
         with pytest.raises(
-            InputError, match="expected log_scale as an array of floats, at least one, got .* of int"
+            InputError, match=r"expected log_scale as an array of floats, at least one, got .* of int"
         ):
             plots.spectrum(np.arange(3), ax)
         with pytest.raises(InputError, match="expected log_scale to be finite, got inf"):

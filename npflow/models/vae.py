@@ -19,6 +19,7 @@ from npflow.priors import LOG_2PI
 from npflow.validation import check_count, check_number, check_rng, check_rows
 
 AT_ONCE = 2**14  # draws of z that a likelihood is estimated by at a time
+START = -2.0  # of the decoder's log std
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,9 @@ class VAE(Model):
         # the gradient is zero in the mean. So z starts as a random function of x, of about unit variance.
         weight = encoder[-1]["weight"]
         weight[:, : self.latent] = rng.standard_normal((len(weight), self.latent)) / math.sqrt(len(weight))
+        # And p(x | z) starts much narrower than the data: a wide one takes x for noise before z says anything of it,
+        # the divergence then draws components of z to the prior, and there they stay.
+        decoder[-1]["bias"][self.features :] = START
         return {"decoder": decoder, "encoder": encoder, "norm": norm}
 
     def check(self, params, x=None, context=None):
