@@ -133,7 +133,7 @@ def series(rng, n, features):
     return np.stack(x, axis=1).astype(np.float32), log_p
 
 
-ROUNDS = 3 if options.quick else 15
+SAMPLES, ROUNDS = (100, 3) if options.quick else (1000, 15)
 
 
 def times(teacher, teacher_params, student, params, n):
@@ -157,7 +157,7 @@ def estimate(values):
 rows, histories, flows = {}, {}, {}
 for features, width, steps in ((8, 64, 2000), (64, 128, 2000), (256, 256, 1200)):
     x, _ = series(np.random.default_rng(0), 20_000, features)
-    test, log_p = series(np.random.default_rng(5), 1000, features)
+    test, log_p = series(np.random.default_rng(5), SAMPLES, features)
     network = MADE((width,), "tanh")
     teacher, student = (recipe(features=features, steps=2, network=network) for recipe in (maf, iaf))
     start = teacher.init(np.random.default_rng(1), x[:1000])
@@ -171,8 +171,8 @@ for features, width, steps in ((8, 64, 2000), (64, 128, 2000), (256, 256, 1200))
     rng = np.random.default_rng(3)
     rows[features] = {
         "data_teacher": estimate(log_p - teacher.log_prob(teacher_params, test)),
-        "student_teacher": kl_divergence(student, params, teacher, teacher_params, rng, 1000),
-        "teacher_student": kl_divergence(teacher, teacher_params, student, params, rng, 1000),
+        "student_teacher": kl_divergence(student, params, teacher, teacher_params, rng, SAMPLES),
+        "teacher_student": kl_divergence(teacher, teacher_params, student, params, rng, SAMPLES),
         "data_student": estimate(log_p - student.log_prob(params, test)),
         "seconds": {n: times(teacher, teacher_params, student, params, n) for n in (1, 256)},
     }

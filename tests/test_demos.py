@@ -116,3 +116,42 @@ def test_tabular_measures_every_estimator_on_every_table(run):
     assert summary["breast_cancer"]["mixture"]["test_nll"] < 30 * 1.42
     assert "bandwidth" in printed
     assert (out / "digits.png").exists()
+
+
+def test_vae_or_flow_has_a_bound_and_an_estimate_for_one_and_the_number_itself_for_the_other(run):
+    out, summary, printed = run("vae_or_flow")
+    assert set(summary["models"]) == {"moons VAE", "moons flow", "digits VAE", "digits flow"}
+    for name, row in summary["models"].items():
+        assert ("exact" in row) == name.endswith("flow")
+        assert row["standard_error"] > 0
+        if name.endswith("VAE"):
+            assert row["elbo"] < row["estimate"]
+            estimates = summary["estimates"][name.split()[0]]
+            assert estimates == sorted(estimates)
+    assert summary["models"]["moons flow"]["exact"] < -summary["entropy_of_moons"]
+    assert f"{summary['samples']} samples" in printed
+    assert {path.stem for path in out.glob("*.png")} == {"moons", "digits", "history"}
+
+
+def test_latent_arithmetic_adds_mixes_and_carries_over(run):
+    out, summary, printed = run("latent_arithmetic")
+    assert summary["judge_accuracy"] > 0.95
+    for shares in summary["attributes"].values():
+        assert shares["0.0"] < 0.1 < 0.5 < shares["1.0"]  # so far the flow is little more than a linear map
+    assert summary["moons_to_circles"]["there_and_back"] < 1e-2
+    assert summary["log_volumes"]["principal components"] < summary["log_volumes"]["pixels"]
+    assert "3s called 8" in printed
+    assert len(list(out.glob("*.png"))) == 5
+
+
+def test_distillation_measures_both_divergences_and_how_much_faster_the_student_is(run):
+    _, summary, printed = run("distillation")
+    assert set(summary["moons"]) == {"distilled", "fitted to samples"}
+    assert set(summary["features"]) == {"8", "64", "256"}
+    for row in summary["features"].values():
+        for name in ("student_teacher", "teacher_student", "data_teacher", "data_student"):
+            mean, error = row[name]
+            assert mean > -4 * error
+            assert error > 0
+    assert summary["features"]["256"]["times_faster"]["1"] > 3
+    assert "KL(student||teacher)" in printed

@@ -14,7 +14,7 @@ class History:
     Attributes
     ----------
     loss : list of float
-        The mean negative log-likelihood of each step's mini-batch, nats, before the step.
+        The mean loss of each step's mini-batch, nats, before the step: of a flow, its negative log-likelihood.
     learning_rate : list of float
         Each step's learning rate.
     gradient_norm : list of float
@@ -25,7 +25,7 @@ class History:
     validation_step : list of int
         After which steps the validation data was looked at.
     validation_loss : list of float
-        Its mean negative log-likelihood then, nats.
+        Its mean loss then, nats.
     interrupted : bool
         Whether Ctrl-C ended the run before its last step.
     """
