@@ -110,7 +110,8 @@ def best_of(estimators, table):
 # bandwidth h, and by heart a flow can learn no more than that. How much is best was chosen on the validation rows, too.
 #
 # And the networks start small and smooth, with tanh. With weights of the usual size a network is a wiggly function from the
-# start, and soon has a wiggle for every row; one that starts nearly linear bends where many rows agree. Try `SMALL = 1`.
+# start, and soon has a wiggle for every row; one that starts nearly linear bends where many rows agree. On breast cancer
+# that alone is worth four to nine nats, on digits three to six; try `SMALL = 1`.
 
 # %%
 NETWORK, MASKED = MLP((64, 64), "tanh", squash_inputs=True), MADE((64, 64), "tanh", squash_inputs=True)
