@@ -26,7 +26,7 @@ from npflow.verify.cases import CASES
 
 parser = argparse.ArgumentParser(description="Holds every layer against its numerical Jacobian.")
 parser.add_argument("--out", type=Path, default=Path("out/verify"), help="where figures and summary.json go")
-parser.add_argument("--quick", action="store_true", help="one case of each layer")
+parser.add_argument("--quick", action="store_true", help="a few of the layers")
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 
@@ -37,7 +37,8 @@ options.out.mkdir(parents=True, exist_ok=True)
 # twenty-five checks; the first one is printed whole.
 
 # %%
-cases = {name: case for name, case in CASES.items() if not options.quick or "/" not in name}
+QUICK = ("ActNorm", "AffineCoupling", "Conv1x1/image", "MaskedAutoregressive", "Permutation", "Spline")
+cases = {name: case for name, case in CASES.items() if name in QUICK or not options.quick}
 reports = {}
 clock = time.perf_counter()
 for name, case in cases.items():

@@ -11,55 +11,23 @@ import pytest
 DEMOS = Path(__file__).parent.parent / "demos"
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    done = {}
-
-    def once(name):
-        if name not in done:
-            out = tmp_path_factory.mktemp(name)
-            result = subprocess.run(
-                [sys.executable, str(DEMOS / f"{name}.py"), "--quick", "--out", str(out)],
-                capture_output=True,
-                text=True,
-                cwd=out,
-            )
-            assert result.returncode == 0, result.stderr
-            done[name] = out, json.loads((out / "summary.json").read_text()), result.stdout
-        return done[name]
-
-    return once
+CHECKS = {}  # for each demo, what it has to show beside a picture, a summary and a table
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in DEMOS.glob("*.py")))
-def test_a_demo_writes_pictures_and_a_summary_and_prints_a_table(name, run):
-    from matplotlib.image import imread
-
-    out, summary, printed = run(name)
-    pictures = list(out.glob("*.png"))
-    assert pictures
-    assert all(np.ptp(imread(picture)) > 0.5 for picture in pictures)
-    assert summary
-    assert len(printed.splitlines()) >= 4
+def shows(name):
+    """Enter a check of a demo: a function of its folder, its summary and what it printed."""
+    return lambda check: CHECKS.setdefault(name, check)
 
 
-@pytest.mark.parametrize("path", sorted(DEMOS.glob("*.py")), ids=lambda path: path.stem)
-def test_a_demo_is_made_of_cells_with_prose_between(path):
-    lines = path.read_text().splitlines()
-    assert lines[0] == "# %% [markdown]"
-    assert sum(line == "# %% [markdown]" for line in lines) >= 3
-    assert sum(line == "# %%" for line in lines) >= 3
-
-
-def test_affine_learns_the_maximum_likelihood_values(run):
-    _, summary, _ = run("affine")
+@shows("affine")
+def affine_learns_the_maximum_likelihood_values(out, summary, printed):
     assert summary["error"]["mu"] < 1e-3
     assert summary["error"]["sigma"] < 1e-3
     assert summary["error"]["mu"] > 0  # learned, not copied
 
 
-def test_moons_computes_the_entropy_and_measures_both_priors(run):
-    _, summary, _ = run("moons")
+@shows("moons")
+def moons_computes_the_entropy_and_measures_both_priors(out, summary, printed):
     assert summary["entropy"] == pytest.approx(0.2892, abs=1e-4)
     assert summary["true_nll"] == pytest.approx(summary["entropy"], abs=4 * 0.0073)  # a mean of 10,000 points
     assert set(summary["priors"]) == {"normal", "mixture"}
@@ -70,8 +38,10 @@ def test_moons_computes_the_entropy_and_measures_both_priors(run):
         assert row["steps"] > 0
 
 
-def test_families_scores_each_on_densities_with_their_entropies_and_one_on_two_moons_beside_classics(run):
-    _, summary, printed = run("families")
+@shows("families")
+def families_scores_each_on_densities_with_their_entropies_and_one_on_two_moons_beside_classics(
+    out, summary, printed
+):
     assert summary["densities"]["moons"]["entropy"] == pytest.approx(0.2892, abs=1e-4)
     for density in summary["densities"].values():
         assert {"affine", "Glow"} <= set(density["families"])
@@ -86,16 +56,16 @@ def test_families_scores_each_on_densities_with_their_entropies_and_one_on_two_m
     assert "20 Gaussians" in printed
 
 
-def test_verify_jacobians_passes_every_layer_and_fails_the_wrong_formula(run):
-    _, summary, printed = run("verify_jacobians")
+@shows("verify_jacobians")
+def verify_jacobians_passes_every_layer_and_fails_the_wrong_formula(out, summary, printed):
     assert summary["passed"] is True
     assert summary["wrong_formula"]["passed"] is False
     assert all(errors["autograd"] < 1e-9 for errors in summary["layers"].values())
     assert "it is taken from the wrong values" in printed
 
 
-def test_read_the_gradient_shows_a_formula_for_each_derivative_and_steps_through_them(run):
-    _, summary, printed = run("read_the_gradient")
+@shows("read_the_gradient")
+def read_the_gradient_shows_a_formula_for_each_derivative_and_steps_through_them(out, summary, printed):
     assert summary["same_bits_as_autograd"] is True
     assert summary["along_a_direction"]["difference"] < 1e-9
     assert summary["workspace_bytes"] < summary["without_reuse_bytes"] / 2
@@ -103,8 +73,8 @@ def test_read_the_gradient_shows_a_formula_for_each_derivative_and_steps_through
     assert "(Pdb) (256, 1)" in printed  # a shape that was asked for while backward stood still
 
 
-def test_tabular_measures_every_estimator_on_every_table(run):
-    out, summary, printed = run("tabular")
+@shows("tabular")
+def tabular_measures_every_estimator_on_every_table(out, summary, printed):
     assert set(summary) == {"digits", "breast_cancer", "wine"}
     for rows in summary.values():
         assert set(rows) >= {"kernel density", "mixture", "NICE", "RealNVP", "Glow", "MAF", "spline coupling"}
@@ -118,8 +88,10 @@ def test_tabular_measures_every_estimator_on_every_table(run):
     assert (out / "digits.png").exists()
 
 
-def test_vae_or_flow_has_a_bound_and_an_estimate_for_one_and_the_number_itself_for_the_other(run):
-    out, summary, printed = run("vae_or_flow")
+@shows("vae_or_flow")
+def vae_or_flow_has_a_bound_and_an_estimate_for_one_and_the_number_itself_for_the_other(
+    out, summary, printed
+):
     assert set(summary["models"]) == {"moons VAE", "moons flow", "digits VAE", "digits flow"}
     for name, row in summary["models"].items():
         assert ("exact" in row) == name.endswith("flow")
@@ -133,8 +105,8 @@ def test_vae_or_flow_has_a_bound_and_an_estimate_for_one_and_the_number_itself_f
     assert {path.stem for path in out.glob("*.png")} == {"moons", "digits", "history"}
 
 
-def test_latent_arithmetic_adds_mixes_and_carries_over(run):
-    out, summary, printed = run("latent_arithmetic")
+@shows("latent_arithmetic")
+def latent_arithmetic_adds_mixes_and_carries_over(out, summary, printed):
     assert summary["judge_accuracy"] > 0.95
     for shares in summary["attributes"].values():
         assert shares["0.0"] < 0.1 < 0.5 < shares["1.0"]  # so far the flow is little more than a linear map
@@ -144,8 +116,8 @@ def test_latent_arithmetic_adds_mixes_and_carries_over(run):
     assert len(list(out.glob("*.png"))) == 5
 
 
-def test_distillation_measures_both_divergences_and_how_much_faster_the_student_is(run):
-    _, summary, printed = run("distillation")
+@shows("distillation")
+def distillation_measures_both_divergences_and_how_much_faster_the_student_is(out, summary, printed):
     assert set(summary["moons"]) == {"distilled", "fitted to samples"}
     assert set(summary["features"]) == {"8", "64", "256"}
     for row in summary["features"].values():
@@ -155,3 +127,27 @@ def test_distillation_measures_both_divergences_and_how_much_faster_the_student_
             assert error > 0
     assert summary["features"]["256"]["times_faster"]["1"] > 3
     assert "KL(student||teacher)" in printed
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in DEMOS.glob("*.py")))
+def test_a_demo_writes_pictures_and_a_summary_prints_a_table_and_shows_what_it_says(name, tmp_path):
+    from matplotlib.image import imread
+
+    command = [sys.executable, str(DEMOS / f"{name}.py"), "--quick", "--out", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    pictures = list(tmp_path.glob("*.png"))
+    assert pictures
+    assert all(np.ptp(imread(picture)) > 0.5 for picture in pictures)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary
+    assert len(result.stdout.splitlines()) >= 4
+    CHECKS[name](tmp_path, summary, result.stdout)
+
+
+@pytest.mark.parametrize("path", sorted(DEMOS.glob("*.py")), ids=lambda path: path.stem)
+def test_a_demo_is_made_of_cells_with_prose_between(path):
+    lines = path.read_text().splitlines()
+    assert lines[0] == "# %% [markdown]"
+    assert sum(line == "# %% [markdown]" for line in lines) >= 3
+    assert sum(line == "# %%" for line in lines) >= 3
