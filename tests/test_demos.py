@@ -110,6 +110,8 @@ def latent_arithmetic_adds_mixes_and_carries_over(out, summary, printed):
     assert summary["judge_accuracy"] > 0.95
     for shares in summary["attributes"].values():
         assert shares["0.0"] < 0.1 < 0.5 < shares["1.0"]  # so far the flow is little more than a linear map
+    for row in summary["log_likelihoods_as_target"].values():
+        assert np.isfinite(list(row.values())).all()
     assert summary["moons_to_circles"]["there_and_back"] < 1e-2
     assert summary["log_volumes"]["principal components"] < summary["log_volumes"]["pixels"]
     assert "3s called 8" in printed
