@@ -189,6 +189,15 @@ defvjp(sigmoid, lambda y, x: lambda g: y * (1 - y) * g)
 
 
 @transparent
+def log_sigmoid(x):
+    """log(sigmoid(x)), without overflow; exact for large negative x."""
+    return np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)))
+
+
+defvjp(log_sigmoid, lambda y, x: lambda g: np.exp(y - x) * g)  # 1 - sigmoid(x) is sigmoid(-x)
+
+
+@transparent
 def softplus(x):
     """log(1 + exp(x)), without overflow; `numpy.logaddexp` takes ten times as long."""
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
@@ -382,10 +391,12 @@ defvjp(spread_rows, lambda y, value, rows: lambda g: np.sum(g))
 @primitive
 def logsumexp_last(x):
     """log(sum(exp(x))) over the last axis, without overflow: shape (..., k) gives (...)."""
-    largest = onp.max(x, axis=-1, keepdims=True)
-    largest = onp.maximum(largest, onp.finfo(x.dtype).min)  # -inf - -inf would be nan
+    # The terms side by side: NumPy takes ten times as long for the largest of each short row.
+    terms = onp.reshape(x, (-1, x.shape[-1])).T.copy()
+    largest = onp.maximum(onp.max(terms, axis=0), onp.finfo(x.dtype).min)  # -inf - -inf would be nan
     with onp.errstate(divide="ignore"):
-        return onp.log(onp.sum(onp.exp(x - largest), axis=-1)) + largest[..., 0]
+        y = onp.log(onp.sum(onp.exp(terms - largest), axis=0)) + largest
+    return onp.reshape(y, x.shape[:-1])
 
 
 defvjp(logsumexp_last, lambda y, x: lambda g: g[..., None] * np.exp(x - y[..., None]))

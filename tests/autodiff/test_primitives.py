@@ -13,9 +13,12 @@ import pytest
 import stand_in
 from agreement import assert_agrees
 from autograd.core import primitive_vjps
+from autograd.scipy.special import erfinv, expit
+from autograd.scipy.stats import norm
 from autograd.test_util import check_grads
 
 from npflow.autodiff import primitives as P
+from npflow.autodiff import quantiles as Q
 from npflow.autodiff import value_and_grad
 from npflow.autodiff.devices import constant, to_device
 
@@ -131,6 +134,7 @@ CASES = [
     ),
     Case("tanh", P.tanh, anp.tanh),
     Case("sigmoid", P.sigmoid, lambda x: 1 / (1 + anp.exp(-x))),
+    Case("log_sigmoid", P.log_sigmoid, lambda x: -anp.log(1 + anp.exp(-x))),
     Case("softplus", P.softplus, lambda x: anp.log(1 + anp.exp(x))),
     Case("slice_last", lambda x: P.slice_last(x, 1, 3), lambda x: x[..., 1:3]),
     Case("pad_last", lambda x: P.pad_last(x, 2, 7), lambda x: padded(x, 2, 7)),
@@ -198,6 +202,8 @@ CASES = [
     spread_case(lambda x: (len(x), 3, 2, 4)),
     Case("spread_rows", lambda x: P.spread_rows(x, 5), lambda x: x * np.ones(5), lambda shape: [()]),
     Case("logsumexp_last", P.logsumexp_last, lambda x: anp.log(anp.sum(anp.exp(x), axis=-1))),
+    Case("normal_of_logit", Q.normal_of_logit, lambda x: np.sqrt(2) * erfinv(2 * expit(x) - 1)),
+    Case("logit_of_normal", Q.logit_of_normal, lambda z: norm.logcdf(z) - norm.logcdf(-z)),
 ]
 
 every_case = pytest.mark.parametrize(
@@ -237,7 +243,7 @@ def squared_gradient_norm(fun):
 def test_every_public_primitive_is_in_the_table():
     public = {
         name
-        for name, value in vars(P).items()
+        for name, value in (vars(P) | vars(Q)).items()
         if not name.startswith("_") and callable(value) and value in primitive_vjps
     }
     assert public == {case.name for case in CASES}
@@ -327,6 +333,7 @@ def test_the_arguments_are_left_as_they_were(case, shape):
         (P.tanh, [-1, 1]),
         (P.sigmoid, [0, 1]),
         (P.softplus, [0, 1e4]),
+        (P.log_sigmoid, [-1e4, 0]),
         (P.relu, [0, 1e4]),
         (P.leaky_relu, [-100, 1e4]),
     ],

@@ -1,0 +1,139 @@
+"""Quantiles: of the normal distribution, and of a mixture of logistics; exact to the last digits in both tails.
+
+A probability p goes by its logit, log p - log(1 - p), which says in either tail what p itself rounds away: the
+logit of 1e-300 is -690.8, that of 1 - 1e-300 is 690.8. Phi is the distribution function of the standard
+normal, phi its density.
+
+What is made of NumPy's functions and `npflow.autodiff.primitives` alone needs no derivative here.
+"""
+
+import math
+
+import autograd.numpy as np
+import numpy as onp
+from autograd.core import VJPNode
+from autograd.extend import defvjp, primitive
+from autograd.tracer import register_notrace
+
+from npflow.autodiff.devices import HOST, device_of, scipy_function
+from npflow.autodiff.primitives import log_sigmoid, logsumexp_last
+
+LOG_2PI = math.log(2 * math.pi)
+
+# ---------------------------------------------------------------- the normal distribution
+
+
+@primitive
+def normal_of_logit(logit):
+    """The z of Phi(z) = sigmoid(logit): a normal quantile, any number of standard deviations out."""
+    # z is odd, and as far from 0 as the quantile of p, the smaller of the two tails.
+    log_p = -onp.abs(logit) - onp.log1p(onp.exp(-onp.abs(logit)))
+    least = math.log(onp.finfo(logit.dtype).tiny)  # below, p itself is no number any more
+    near = -scipy_function("special.ndtri", like=logit)(onp.exp(onp.maximum(log_p, least)))
+    # There p = phi(z) / z (1 - 1/z^2 + 3/z^4 - ...) for z > 13; solved for z^2 again and again, the error shrinks
+    # by a factor of z^2 each time.
+    twice = -2 * onp.minimum(log_p, least)
+    square = twice
+    for _ in range(5):
+        u = 1 / square
+        series = u * (2 - u * (5 - u * (74 / 3 - u * 353 / 2)))  # -2 log(1 - u + 3 u^2 - 15 u^3 + ...)
+        square = twice - onp.log(2 * math.pi * square) - series
+    return onp.copysign(onp.where(log_p > least, near, onp.sqrt(square)), logit)
+
+
+@primitive
+def logit_of_normal(z):
+    """The logit of Phi(z), for z any number of standard deviations out."""
+    log_ndtr = scipy_function("special.log_ndtr", like=z)
+    return log_ndtr(z) - log_ndtr(-z)
+
+
+def _log_both(logit):
+    """log p + log(1 - p)."""
+    return log_sigmoid(logit) + log_sigmoid(-logit)
+
+
+def _slope(z, logit):
+    """d z / d logit = Phi(z) Phi(-z) / phi(z), as a difference of logs: neither tail becomes 0 / 0."""
+    return np.exp(_log_both(logit) + 0.5 * (z * z + LOG_2PI))
+
+
+defvjp(normal_of_logit, lambda z, logit: lambda g: g * _slope(z, logit))
+defvjp(logit_of_normal, lambda logit, z: lambda g: g / _slope(z, logit))
+
+# ---------------------------------------------------------------- mixtures of logistics
+
+
+def logistic_mixture(x, means, log_scales, log_weights):
+    """The logit of F(x) and log f(x), for F = sum_k w_k sigmoid((x - mean_k) / scale_k) and its density f.
+
+    Parameters
+    ----------
+    x : ndarray, shape (...)
+    means, log_scales, log_weights : ndarray, shape (..., k)
+        The components of each mixture. The weights are divided by their sum.
+    """
+    a = (x[..., None] - means) * np.exp(-log_scales)
+    below = log_sigmoid(a)
+    above = below - a  # log(1 - sigmoid(a))
+    logit = logsumexp_last(log_weights + below) - logsumexp_last(log_weights + above)
+    log_density = logsumexp_last(log_weights - log_scales + below + above) - logsumexp_last(log_weights)
+    return logit, log_density
+
+
+def mixture_quantile(logit, means, log_scales, log_weights):
+    """The x at which the F of `logistic_mixture` has a given logit, to rounding.
+
+    Its derivative is that of the implicit function: where F(x; parameters) keeps its logit,
+    dx = (d logit - d F's logit at a fixed x) / slope.
+    """
+    x = _solve(logit, means, log_scales, log_weights)
+    found, log_density = logistic_mixture(x, means, log_scales, log_weights)
+    return _implicit(x, found - logit, _held(log_density - _log_both(found)))
+
+
+@primitive
+def _implicit(x, residual, log_slope):
+    """x itself, for which a residual is 0: all that it depends on, it depends on through the residual."""
+    return x
+
+
+@primitive
+def _held(x):
+    """x, as a constant."""
+    return x
+
+
+STEPS = 100  # more than any mixture takes: each halves the bracket or the step
+
+
+@primitive
+def _solve(logit, means, log_scales, log_weights):
+    """`mixture_quantile`, by Newton's method kept inside a bracket; to autograd a constant.
+
+    F has any logit between the first and the last of the places where its components have it. A step is
+    Newton's where it stays inside and is half as long as the one before at most, otherwise to the middle.
+    """
+    quantiles = means + onp.exp(log_scales) * logit[..., None]
+    low, high = onp.min(quantiles, axis=-1), onp.max(quantiles, axis=-1)
+    x, step, eps = 0.5 * (low + high), high - low, float(onp.finfo(logit.dtype).eps)
+    found = onp.zeros_like(x, dtype=bool)
+    for _ in range(STEPS):
+        at, log_density = logistic_mixture(x, means, log_scales, log_weights)
+        low, high = onp.where(at < logit, x, low), onp.where(at < logit, high, x)
+        with onp.errstate(over="ignore", invalid="ignore"):  # F may be level there
+            newton = x + (logit - at) * onp.exp(_log_both(at) - log_density)
+        good = (low <= newton) & (newton <= high) & (onp.abs(newton - x) <= 0.5 * step)
+        new = onp.where(good, newton, 0.5 * (low + high))
+        step = onp.abs(new - x)
+        found = found | (step <= 2 * eps * onp.abs(x))
+        found = found | (onp.abs(logit - at) <= 4 * eps * (1 + onp.abs(logit)))
+        x = onp.where(found, x, new)
+        if device_of(x) is HOST and found.all():  # a GPU would have to be waited for
+            break
+    return x
+
+
+defvjp(_implicit, lambda y, x, residual, log_slope: lambda g: -g * np.exp(-log_slope), argnums=(1,))
+register_notrace(VJPNode, _held)
+register_notrace(VJPNode, _solve)

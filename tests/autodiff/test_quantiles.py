@@ -1,0 +1,163 @@
+"""Quantiles in both tails: of the normal distribution, and of mixtures of logistics."""
+
+import autograd.numpy as anp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import erfcx, log_ndtr, ndtr, ndtri_exp
+
+from npflow.autodiff import quantiles, value_and_grad
+from npflow.autodiff.quantiles import (
+    logistic_mixture,
+    logit_of_normal,
+    mixture_quantile,
+    normal_of_logit,
+)
+
+every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+few = settings(max_examples=20, deadline=None)
+seeds = st.integers(0, 2**32)
+FAR_OUT = np.array([0.3, 1, 7, 36, 37.5, 80, 87, 88, 300, 708, 709, 720, 800, 1e4, 1e8])
+FAR_OUT = np.concatenate([-FAR_OUT, [0.0], FAR_OUT])
+
+
+def slope(fun, x):
+    return value_and_grad(lambda x: anp.sum(fun(x)))(x)[1]
+
+
+def draw(seed, shape=(3,), components=4, spread=1.0):
+    """A mixture whose scales differ by a factor of exp(4 spread) or so."""
+    rng = np.random.default_rng(seed)
+    return [factor * rng.standard_normal((*shape, components)) for factor in (2, spread, 1)]
+
+
+# ---------------------------------------------------------------- the normal distribution
+
+
+@every_dtype
+def test_the_normal_quantile_has_its_probability_in_its_tail_however_small(dtype):
+    logit = FAR_OUT.astype(dtype)
+    z = normal_of_logit(logit)
+    assert z.dtype == dtype
+    np.testing.assert_array_equal(np.sign(z), np.sign(logit))
+    log_p = -np.logaddexp(np.abs(logit.astype(float)), 0)
+    np.testing.assert_allclose(log_ndtr(-np.abs(z.astype(float))), log_p, rtol=5 * np.finfo(dtype).eps)
+
+
+def test_the_normal_quantile_is_scipys():
+    logit = FAR_OUT[FAR_OUT > 0]
+    expected = -ndtri_exp(-np.logaddexp(logit, 0))  # by a fit, of 14 digits
+    np.testing.assert_allclose(normal_of_logit(logit), expected, rtol=1e-13)
+
+
+@every_dtype
+def test_the_logit_of_a_normal_quantile_is_its_inverse_beyond_forty_standard_deviations(dtype):
+    z = np.concatenate([np.linspace(-60, 60, 241), [-1e4, 1e4]]).astype(dtype)
+    logit = logit_of_normal(z)
+    assert logit.dtype == dtype
+    np.testing.assert_allclose(normal_of_logit(logit), z, rtol=20 * np.finfo(dtype).eps, atol=1e-15)
+    np.testing.assert_array_equal(logit_of_normal(-z), -logit)
+
+
+@every_dtype
+def test_their_slopes_are_exact_beyond_forty_standard_deviations(dtype):
+    z = np.linspace(-60, 60, 241).astype(dtype)
+    # phi(z) / (Phi(z) Phi(-z)), without a difference of logs
+    expected = np.sqrt(2 / np.pi) / erfcx(np.abs(z) / np.sqrt(2)) / ndtr(np.abs(z))
+    tolerance = 3000 * np.finfo(dtype).eps  # the logs are 1800 there
+    np.testing.assert_allclose(slope(logit_of_normal, z), expected, rtol=tolerance)
+    np.testing.assert_allclose(slope(normal_of_logit, logit_of_normal(z)), 1 / expected, rtol=tolerance)
+
+
+# ---------------------------------------------------------------- mixtures of logistics
+
+
+@few
+@given(seeds, st.integers(1, 5))
+def test_a_mixture_has_the_distribution_function_and_the_density_of_its_components(seed, components):
+    means, log_scales, log_weights = mixture = draw(seed, components=components)
+    x = np.random.default_rng(seed).standard_normal((7, 3))
+    weights = np.exp(log_weights) / np.sum(np.exp(log_weights), axis=-1, keepdims=True)
+    offsets = (x[..., None] - means) / np.exp(log_scales)
+    below, above = 1 / (1 + np.exp(-offsets)), 1 / (1 + np.exp(offsets))
+    odds = np.sum(weights * below, axis=-1) / np.sum(weights * above, axis=-1)
+    density = np.sum(weights * below * above / np.exp(log_scales), axis=-1)
+    logit, log_density = logistic_mixture(x, *mixture)
+    np.testing.assert_allclose(logit, np.log(odds), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(log_density, np.log(density), rtol=1e-9, atol=1e-9)
+
+
+@every_dtype
+def test_the_logit_of_one_logistic_is_a_straight_line_however_far_out(dtype):
+    x = np.linspace(-1e4, 1e4, 10).astype(dtype)[:, None]  # not 0, where it bends
+    logit, log_density = logistic_mixture(x, *np.array([[[1.0]], [[np.log(2)]], [[5.0]]], dtype))
+    np.testing.assert_allclose(logit, (x - 1) / 2, rtol=1e-6)
+    np.testing.assert_allclose(log_density, -np.abs(x - 1) / 2 - np.log(2), rtol=1e-6)
+    assert logit.dtype == log_density.dtype == dtype
+
+
+@few
+@given(seeds, st.integers(1, 6), st.floats(0, 3))
+def test_a_quantile_has_its_logit(seed, components, spread):
+    mixture = draw(seed, components=components, spread=spread)
+    logit = 30 * np.random.default_rng(seed).standard_t(2, (50, 3))
+    x = mixture_quantile(logit, *mixture)
+    found, log_density = logistic_mixture(x, *mixture)
+    # As near as the numbers next to x let it be.
+    log_slope = log_density - np.log(1 / (1 + np.exp(-np.abs(found)))) + np.logaddexp(0, np.abs(found))
+    resolution = np.finfo(float).eps * (1 + np.abs(logit) + np.abs(x) * np.exp(log_slope))
+    assert np.max(np.abs(found - logit) / resolution) < 100
+
+
+def test_it_is_found_long_before_the_steps_are_used_up(monkeypatch):
+    steps = []
+    plain = quantiles.logistic_mixture
+
+    def counting(*args):
+        steps[-1] += 1
+        return plain(*args)
+
+    monkeypatch.setattr(quantiles, "logistic_mixture", counting)
+    for seed in range(30):
+        mixture = draw(seed, components=2 + seed % 7, spread=seed / 8)
+        steps.append(0)
+        quantiles._solve(logit_of_normal(np.linspace(-40, 40, 123).reshape(41, 3)), *mixture)
+    assert max(steps) < 0.8 * quantiles.STEPS
+    assert np.median(steps[:8]) < 12  # with scales that do not differ that much
+
+
+@every_dtype
+def test_the_gradient_of_a_quantile_is_that_of_the_implicit_function(dtype):
+    names, mixture = ("logit", "means", "log_scales", "log_weights"), draw(0)
+    params = dict(zip(names, (np.random.default_rng(1).standard_normal((5, 3)), *mixture)))
+    weights = np.random.default_rng(2).standard_normal((5, 3))
+    total = lambda params: anp.sum(weights.astype(params["logit"].dtype) * mixture_quantile(**params))
+    _, gradient = value_and_grad(total)({name: value.astype(dtype) for name, value in params.items()})
+    for name, value in params.items():
+        way = np.random.default_rng(3).standard_normal(value.shape)
+        high, low = (total(params | {name: value + step * way}) for step in (1e-5, -1e-5))
+        assert gradient[name].dtype == dtype
+        tolerance = 1e-7 if dtype == np.float64 else 1e-4
+        np.testing.assert_allclose(
+            np.sum(gradient[name] * way), (high - low) / 2e-5, rtol=tolerance, atol=tolerance
+        )
+
+
+def test_a_quantile_does_not_depend_on_the_others_that_are_looked_for():
+    mixture = draw(3, spread=2.0)
+    logit = 20 * np.random.default_rng(0).standard_normal((9, 3))
+    together = mixture_quantile(logit, *mixture)
+    for row, alone in zip(logit, together):
+        np.testing.assert_array_equal(mixture_quantile(row[None], *mixture)[0], alone)
+
+
+@every_dtype
+def test_between_two_clusters_that_are_far_apart_every_number_is_finite(dtype):
+    """There F is 1/2 over a long way, and its density 0: x cannot be told from F."""
+    mixture = [np.array([values], dtype) for values in ([-500.0, 500.0], [0.0, 0.0], [0.0, 0.0])]
+    x = mixture_quantile(np.zeros((1, 1), dtype), *mixture)
+    assert np.abs(x) < 500
+    logit, log_density = logistic_mixture(x, *mixture)
+    assert np.abs(logit) < 1e-6
+    assert -501 < log_density < -200
