@@ -6,6 +6,7 @@ from npflow.layers.coupling import AdditiveCoupling, AffineCoupling, SplineCoupl
 from npflow.layers.elementwise import Elementwise, ScaleShift, Shift
 from npflow.layers.layer import Chain, Given, Inverse, Layer
 from npflow.layers.linear import Conv1x1, Permutation, Reverse
+from npflow.layers.rotation import Rotation
 from npflow.layers.spline import Spline
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "MaskedAutoregressive",
     "Permutation",
     "Reverse",
+    "Rotation",
     "ScaleShift",
     "Scaling",
     "Shift",

@@ -1,0 +1,93 @@
+"""A rotation of the channels: an orthogonal matrix, learned as a product of reflections."""
+
+from dataclasses import dataclass
+
+import autograd.numpy as np
+import numpy as onp
+
+from npflow.autodiff.devices import constant
+from npflow.autodiff.primitives import linear, solve_triangular, sum_rows
+from npflow.errors import InputError
+from npflow.layers.layer import Layer, zeros_per_row
+from npflow.validation import check_count
+
+
+@dataclass(frozen=True)
+class Rotation(Layer):
+    r"""An orthogonal map of the channels of each pixel: a product of m learned reflections.
+
+    z = x Q         Q = H_1 H_2 ... H_m         log|det J| = 0
+    x = z Q^T       H_i = I - 2 v_i v_i^T / |v_i|^2
+
+    H_i is the mirror on the plane that v_i is normal to, so Q is orthogonal whatever is learned. A channel's
+    sign comes as it comes: the determinant of Q is (-1)^m.
+
+    The mirrors are not applied one by one. With the v_i / |v_i| as the columns of U their product is
+    Q = I - U T U^T, where T^-1 is upper triangular: 1/2 on the diagonal, U^T U above it.
+
+    Parameters
+    ----------
+    reflections : int, optional
+        m, at most the number of channels. By default one less, which makes any orthogonal matrix there is,
+        up to signs; a single channel has one, and changes its sign.
+    start : {"random", "pca"}
+        Q starts as a random orthogonal matrix, all equally likely, or with the principal components of the
+        first batch as its columns, that of the largest variance first: z is then uncorrelated. With fewer
+        reflections this holds for the first m columns.
+
+    References
+    ----------
+    Bischof, Van Loan: The WY representation for products of Householder matrices, 1987; in the compact form
+    with a triangle of Puglisi: Modification of the Householder method based on the compact WY representation, 1992.
+
+    Tomczak, Welling: Improving variational auto-encoders using Householder flow, 2016.
+    https://arxiv.org/abs/1611.09630
+    """
+
+    reflections: int | None = None
+    start: str = "random"
+
+    def __post_init__(self):
+        if self.reflections is not None:
+            check_count(self.reflections, "Rotation's reflections")
+        if self.start not in ("random", "pca"):
+            raise InputError(f"expected Rotation's start to be 'random' or 'pca', got {self.start!r}")
+
+    def init(self, rng, x):
+        from scipy.linalg import qr
+
+        channels = x.shape[-1]
+        count = max(channels - 1, 1) if self.reflections is None else self.reflections
+        check_count(count, "Rotation's reflections", most=channels, because=f", the {channels} channels of x")
+        if self.start == "random":
+            columns = rng.standard_normal((channels, channels))
+        else:
+            columns = principal_components(x)
+        # LAPACK's QR leaves Q as its reflections: v_i has a one at i, zeros above, and the rest below.
+        (below, _), _ = qr(columns, mode="raw")
+        return {"vectors": (onp.tril(below, -1) + onp.eye(channels))[:, :count].astype(x.dtype, order="C")}
+
+    def forward(self, params, x):
+        return linear(x, self.matrix(params)), zeros_per_row(x)
+
+    def inverse(self, params, z):
+        return linear(z, self.matrix(params).T), zeros_per_row(z)
+
+    def matrix(self, params):
+        """Q, shape (channels, channels)."""
+        vectors = params["vectors"]
+        (channels, count), dtype = vectors.shape, vectors.dtype
+        squares = sum_rows(vectors * vectors)
+        unit = vectors / np.sqrt(squares + float(onp.finfo(dtype).tiny))  # a vector of zeros reflects nothing
+        above = constant(onp.tri(count, k=-1, dtype=dtype).T, like=vectors)
+        half = constant(onp.eye(count, dtype=dtype) / 2, like=vectors)
+        inverse_of_t = linear(unit.T, unit) * above + half
+        identity = constant(onp.eye(channels, dtype=dtype), like=vectors)
+        return identity - linear(solve_triangular(unit, inverse_of_t, lower=False), unit.T)
+
+
+def principal_components(x):
+    """The eigenvectors of the channels' covariance, over rows and pixels, as columns: the largest variance first."""
+    channels = x.reshape(-1, x.shape[-1]).astype(onp.float64)
+    centred = channels - onp.mean(channels, axis=0)
+    return onp.linalg.eigh(centred.T @ centred)[1][:, ::-1]
