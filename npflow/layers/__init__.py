@@ -4,6 +4,7 @@ from npflow.layers.affine import ActNorm, Affine, Scaling
 from npflow.layers.autoregressive import MaskedAutoregressive
 from npflow.layers.coupling import AdditiveCoupling, AffineCoupling, SplineCoupling
 from npflow.layers.elementwise import Elementwise, ScaleShift, Shift
+from npflow.layers.gaussianization import Gaussianize
 from npflow.layers.layer import Chain, Given, Inverse, Layer
 from npflow.layers.linear import Conv1x1, Permutation, Reverse
 from npflow.layers.rotation import Rotation
@@ -17,6 +18,7 @@ __all__ = [
     "Chain",
     "Conv1x1",
     "Elementwise",
+    "Gaussianize",
     "Given",
     "Inverse",
     "Layer",

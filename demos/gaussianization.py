@@ -1,0 +1,196 @@
+# %% [markdown]
+# # Gaussianization: a flow without a gradient, and what gradients add
+#
+# A number x that is distributed with the distribution function F becomes uniform as F(x), and standard normal as
+# Phi^-1(F(x)), where Phi is the normal distribution function. So one column of a table is made normal at once. Two
+# columns that are each normal are not normal together. But turn the axes, and the new columns, mixtures of the old
+# ones, show it: make those normal, turn again, and so on. Each step takes the data closer to a normal
+# distribution; all steps together, with their log-dets, are a density. Nothing was trained.
+#
+# Every step is invertible and differentiable, so the very same chain can then be trained by maximum likelihood: a
+# normalizing flow that starts as a good density instead of none. This demo does the one and then the other.
+
+# %%
+import argparse
+import json
+import time
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy import stats
+
+from npflow import datasets, fit, plots
+from npflow.layers import Gaussianize
+from npflow.models import gaussianization
+from npflow.plots.canvas import BLACK, BLUE, VERMILLION
+from npflow.training import Adam, WarmupCosine
+
+parser = argparse.ArgumentParser(
+    description="Iterative Gaussianization of two moons, and the flow trained from it."
+)
+parser.add_argument(
+    "--out", type=Path, default=Path("out/gaussianization"), help="where figures and summary.json go"
+)
+parser.add_argument(
+    "--quick", action="store_true", help="a few steps only: shows that it runs, not that it learns"
+)
+options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
+options.out.mkdir(parents=True, exist_ok=True)
+
+# %% [markdown]
+# ## Data
+#
+# Two moons, whose density is known, and so the entropy that no model's test loss is below in the mean. A mean over
+# 10,000 points is uncertain by 0.007 nats; so the density's own loss on the very same points is computed too.
+
+# %%
+rng = np.random.default_rng(0)
+moons = datasets.Moons(noise=0.05)
+x = moons.sample(5_000 if options.quick else 50_000, rng=rng).astype(np.float32)
+test = moons.sample(10_000, rng=rng).astype(np.float32)
+entropy, true_nll = moons.entropy(), float(-np.mean(moons.log_prob(test)))
+print(f"entropy of the data: {entropy:.4f} nats; the true density on the test points: {true_nll:.4f}")
+
+# %% [markdown]
+# ## One column
+#
+# `Gaussianize` takes for F a mixture of eight logistics, fitted to the column. Its density follows the column's
+# histogram (left), its distribution function and the normal quantiles make the map (middle), and what comes out is
+# normal (right).
+
+# %%
+layer, columns = Gaussianize(components=8), x[:, :1]
+params = layer.init(np.random.default_rng(0), columns)
+at = np.linspace(-1.4, 2.4, 400, dtype=np.float32)[:, None]
+z_at, log_slope = layer.forward(params, at)
+density = np.exp(log_slope) * stats.norm.pdf(z_at[:, 0])  # F' = z' phi(z)
+means, log_scales, log_weights = (params[name][0] for name in ("means", "log_scales", "log_weights"))
+logistics = np.exp(log_weights) * stats.logistic.pdf(at, means, np.exp(log_scales))
+
+figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+axes[0].hist(columns[:, 0], bins=120, density=True, color="0.8", label="the column")
+axes[0].plot(at, logistics, color=BLUE, linewidth=0.8, label=["its eight logistics", *[None] * 7])
+axes[0].plot(at, density, color=BLACK, linewidth=1.6, label="their mixture, F'")
+axes[0].set(xlabel="x", ylabel="density", ylim=(0, 0.75), title="before")
+axes[1].plot(at, z_at, color=BLACK, linewidth=1.6)
+axes[1].set(xlabel="x", ylabel="z", title="the map, z = Phi^-1(F(x))")
+axes[2].hist(layer.forward(params, columns)[0][:, 0], bins=120, density=True, color="0.8", label="the column")
+normal = np.linspace(-4.5, 4.5, 200)
+axes[2].plot(normal, stats.norm.pdf(normal), color=VERMILLION, linewidth=1.6, label="standard normal")
+axes[2].set(xlabel="z", ylabel="density", ylim=(0, 0.55), title="after")
+for ax in (axes[0], axes[2]):
+    ax.legend(loc="upper left", fontsize=8)
+figure.savefig(options.out / "one_column.png", dpi=80)
+
+# %% [markdown]
+# ## Two columns, step by step
+#
+# Iterative Gaussianization of five steps is one call: `flow.init(rng, x)`, which fits each layer to what the layers
+# before it make of the data. The pictures follow the same points through the layers (the first one, which does no more
+# than choose units, is left out). Each Gaussianize makes both margins normal; each rotation brings the structure that
+# is left to light. What was two moons becomes a single round cloud.
+
+# %%
+flow = gaussianization(features=2, steps=5)
+params = flow.init(np.random.default_rng(1), x)
+_, *steps = flow.layer.trace(params["layer"], x[:3000])
+names = [f"{step.name.split('(')[1].rstrip(')')} {1 + number // 2}" for number, step in enumerate(steps)]
+axes = plots.steps([x[:3000], *[step.output for step in steps]], names=["x", *names])
+axes.flat[0].figure.savefig(options.out / "iterative.png", dpi=80)
+
+# %% [markdown]
+# ## How good a density is it?
+#
+# Test losses, with more and more steps. They fall, and then no further: every step is fitted to the data anew, its
+# errors stay, and axes that were chosen without regard to what comes after are not the ones to choose.
+
+
+# %%
+def score(flow, params):
+    """The mean test loss, and its excess over the true density's on the same points with its standard error."""
+    excess = moons.log_prob(test) - flow.log_prob(params, test)
+    return {
+        "test_nll": float(-np.mean(flow.log_prob(params, test))),
+        "above_true": float(np.mean(excess)),
+        "standard_error": float(np.std(excess) / np.sqrt(len(excess))),
+    }
+
+
+iterative = {}
+for count in (1, 5) if options.quick else (1, 2, 5, 10, 20, 40):
+    clock = time.perf_counter()
+    flow = gaussianization(features=2, steps=count)
+    params = flow.init(np.random.default_rng(1), x)
+    iterative[count] = score(flow, params) | {"seconds": time.perf_counter() - clock}
+
+# %% [markdown]
+# ## The same chain, trained
+#
+# Fifteen steps, from where `init` leaves them, by maximum likelihood: now each layer is moved for the good of all.
+
+# %%
+STEPS = 20 if options.quick else 4000
+flow = gaussianization(features=2, steps=3 if options.quick else 15)
+start = flow.init(np.random.default_rng(1), x)
+clock = time.perf_counter()
+params, history = fit(
+    flow,
+    start,
+    x,
+    rng=np.random.default_rng(2),
+    steps=STEPS,
+    batch_size=512,
+    optimizer=Adam(WarmupCosine(2e-2, steps=STEPS, warmup=STEPS // 20)),
+    clip_norm=30.0,
+    average=0.995,
+)
+if history.interrupted:
+    raise SystemExit(f"stopped at step {history.steps} of {STEPS}: nothing was written")
+trained = score(flow, params) | {"seconds": time.perf_counter() - clock, "steps": history.steps}
+
+# %% [markdown]
+# Left the density as `init` leaves it, in the middle trained, right the true one: contours hold the same shares of the
+# mass. The thin bridge between the moons is the price of a continuous map from one round cloud.
+
+# %%
+LIMITS = ((-1.4, 2.4), (-1.0, 1.5))
+figure, axes = plt.subplots(1, 3, figsize=(15, 3.6), layout="constrained")
+for ax, title, log_prob in (
+    (axes[0], "as init leaves it", lambda at: flow.log_prob(start, at.astype(np.float32))),
+    (axes[1], "trained", lambda at: flow.log_prob(params, at.astype(np.float32))),
+    (axes[2], "the true density", moons.log_prob),
+):
+    plots.density(log_prob, ax, limits=LIMITS)
+    nats = true_nll if title.startswith("the") else -np.mean(log_prob(test))
+    ax.set_title(f"{title}: {nats:.3f} nats on test data")
+figure.savefig(options.out / "densities.png", dpi=80)
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
+counts, losses = list(iterative), [row["test_nll"] for row in iterative.values()]
+axes[0].plot(counts, losses, "o-", color=BLUE, label="iterative Gaussianization")
+axes[0].plot(
+    len(flow.layer.layers) // 2 - 1, trained["test_nll"], "s", color=VERMILLION, label="the flow, trained"
+)
+axes[0].axhline(entropy, color=BLACK, linestyle="--", linewidth=1, label="entropy of the data")
+axes[0].set(xscale="log", xticks=counts, xticklabels=counts, xlabel="number of steps [Gaussianize, Rotation]")
+axes[0].set(ylabel="test loss [nats]", ylim=(0.2, None))
+axes[0].minorticks_off()
+axes[0].legend()
+history.plot(axes[1], limit=entropy)
+axes[1].set_title("training, from the iterative model on")
+figure.savefig(options.out / "losses.png", dpi=80)
+
+# %%
+summary = {"entropy": entropy, "true_nll": true_nll, "iterative": iterative, "trained": trained}
+(options.out / "summary.json").write_text(json.dumps(summary, indent=2))
+rows = {f"iterative, {count} step{'s' * (count > 1)}": row for count, row in iterative.items()}
+rows["trained"] = trained
+print(f"\n{'':22}{'test nll':>10}{'above the true density':>24}{'std. error':>12}{'seconds':>10}")
+for name, row in rows.items():
+    figures = f"{row['test_nll']:10.4f}{row['above_true']:24.4f}{row['standard_error']:12.4f}"
+    print(f"{name:22}{figures}{row['seconds']:10.1f}")
+print(f"{'the true density':22}{true_nll:10.4f}")
+print(f"{'entropy':22}{entropy:10.4f}")
+print(f"figures and summary.json in {options.out}")
