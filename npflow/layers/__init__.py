@@ -9,6 +9,7 @@ from npflow.layers.layer import Chain, Given, Inverse, Layer
 from npflow.layers.linear import Conv1x1, Permutation, Reverse
 from npflow.layers.rotation import Rotation
 from npflow.layers.spline import Spline
+from npflow.layers.units import Units
 
 __all__ = [
     "ActNorm",
@@ -31,4 +32,5 @@ __all__ = [
     "Shift",
     "Spline",
     "SplineCoupling",
+    "Units",
 ]

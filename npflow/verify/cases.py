@@ -28,6 +28,7 @@ from npflow.layers import (
     Shift,
     Spline,
     SplineCoupling,
+    Units,
 )
 from npflow.models import glow, iaf, maf, neural_spline, nice, real_nvp
 from npflow.networks import MADE, MLP, Beside
@@ -83,6 +84,8 @@ CASES = {
     "MaskedAutoregressive/one": Case(MaskedAutoregressive(MADE((4,), "tanh")), (1,)),
     "Inverse/MaskedAutoregressive": Case(Inverse(MaskedAutoregressive(MADE((16, 16), "tanh"))), (4,)),
     "Scaling": Case(Scaling(), (2, 3, 2)),
+    "Units": Case(Units(), (5,)),
+    "Units/image": Case(Units(), (2, 2, 3)),
     "Conv1x1": Case(Conv1x1(), (5,)),
     "Conv1x1/image": Case(Conv1x1(), (2, 2, 3)),
     "Rotation": Case(Rotation(), (5,)),

@@ -1,0 +1,83 @@
+"""The data in units of its own."""
+
+import numpy as np
+import pytest
+
+from npflow import Flow, fit
+from npflow.autodiff import Layout
+from npflow.layers import Chain, Gaussianize, Units
+from npflow.priors import Normal
+
+every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def rows(n=400, dtype=np.float64):
+    """Columns from millionths to millions, one with heavy tails."""
+    rng = np.random.default_rng(0)
+    x = np.stack([rng.normal(5, 1, n), rng.exponential(1, n), rng.standard_t(1, n)], axis=1)
+    return (x * [1e-6, 1e6, 1]).astype(dtype)
+
+
+def new(x):
+    return Units().init(np.random.default_rng(0), x)
+
+
+@every_dtype
+def test_the_first_batch_leaves_with_spreads_of_the_order_of_one(dtype):
+    x = rows(dtype=dtype)
+    z, _ = Units().forward(new(x), x)
+    low, high = np.quantile(z, [0.1, 0.9], axis=0)
+    assert ((high - low > 2.56 / 1.5) & (high - low < 2.56 * 1.5)).all()
+    assert z.dtype == dtype
+
+
+@every_dtype
+@pytest.mark.parametrize("shape", [(400, 3), (20, 5, 4, 3)], ids=["rows", "images"])
+def test_it_multiplies_each_channel_by_a_power_of_two_and_back_without_losing_a_bit(shape, dtype):
+    x = rows(dtype=dtype).reshape(shape)
+    params = new(x)
+    z, log_det = Units().forward(params, x)
+    factors, exponents = np.frexp(z[x != 0] / x[x != 0])
+    assert set(factors.tolist()) == {0.5}
+    assert len(set(exponents.tolist())) == 3
+    expected = -np.prod(shape[1:-1]) * np.log(2) * params["exponent"].astype(float).sum()
+    np.testing.assert_allclose(log_det, np.full(len(x), expected), rtol=1e-6)
+    back, inverse_log_det = Units().inverse(params, z)
+    np.testing.assert_array_equal(back, x, strict=True)
+    np.testing.assert_array_equal(inverse_log_det, -log_det)
+
+
+def test_the_exponents_are_constants():
+    params = new(rows())
+    assert params["exponent"].dtype == np.int16
+    assert Layout(params).size == 0
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 3e7])
+def test_a_column_that_is_constant_keeps_its_unit(value):
+    assert new(np.full((30, 1), value))["exponent"].tolist() == [0]
+
+
+def test_a_column_that_is_mostly_one_value_goes_by_its_standard_deviation():
+    x = np.zeros((100, 1))
+    x[:5] = 640
+    assert new(x)["exponent"].tolist() == [7]
+
+
+@pytest.mark.parametrize("size", [1e-38, 1e38])
+def test_numbers_at_the_ends_of_float32_have_finite_scales(size):
+    x = (size * np.random.default_rng(0).standard_normal((50, 2))).astype(np.float32)
+    z, log_det = Units().forward(new(x), x)
+    assert np.isfinite(z).all()
+    assert np.isfinite(log_det).all()
+
+
+def test_what_is_learned_behind_it_does_not_depend_on_the_units():
+    x, unit = rows(dtype=np.float32), np.array([2.0**9, 2.0**-14, 1], np.float32)
+    flow = Flow(Chain([Units(), Gaussianize(3)]), Normal(3))
+    learned = []
+    for data in (x, x * unit):
+        start = flow.init(np.random.default_rng(0), data)
+        params, _ = fit(flow, start, data, rng=np.random.default_rng(1), steps=20, progress=False)
+        learned.append(Layout(params).pack(params))
+    np.testing.assert_array_equal(*learned)
