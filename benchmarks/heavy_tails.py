@@ -25,6 +25,7 @@ RECIPES = {
     "iaf": lambda: models.iaf(FEATURES),
     "neural_spline": lambda: models.neural_spline(FEATURES),
     "neural_spline autoregressive": lambda: models.neural_spline(FEATURES, kind="autoregressive"),
+    "gaussianization": lambda: models.gaussianization(FEATURES),
 }
 
 

@@ -1,5 +1,6 @@
 """Recipes: one paper a file, each reads as the paper's list of layers; and a VAE, to hold them against."""
 
+from npflow.models.gaussianization import gaussianization
 from npflow.models.glow import glow
 from npflow.models.iaf import iaf
 from npflow.models.maf import maf
@@ -8,4 +9,4 @@ from npflow.models.nice import nice
 from npflow.models.real_nvp import real_nvp
 from npflow.models.vae import VAE
 
-__all__ = ["VAE", "glow", "iaf", "maf", "neural_spline", "nice", "real_nvp"]
+__all__ = ["VAE", "gaussianization", "glow", "iaf", "maf", "neural_spline", "nice", "real_nvp"]

@@ -30,7 +30,7 @@ from npflow.layers import (
     SplineCoupling,
     Units,
 )
-from npflow.models import glow, iaf, maf, neural_spline, nice, real_nvp
+from npflow.models import gaussianization, glow, iaf, maf, neural_spline, nice, real_nvp
 from npflow.networks import MADE, MLP, Beside
 
 
@@ -123,6 +123,7 @@ CASES = {
     ),
     "maf": Case(maf(features=4, steps=2, network=MADE((12,), "tanh")).layer, (4,)),
     "iaf": Case(iaf(features=3, steps=2, network=MADE((12,), "tanh")).layer, (3,)),
+    "gaussianization": Case(gaussianization(features=2, steps=1, components=3).layer, (2,)),
     "glow": Case(glow(features=4, steps=2, network=small).layer, (4,)),
     "glow/default": Case(glow(features=2).layer, (2,), smooth=False),
 }

@@ -19,6 +19,7 @@ from npflow.verify.cases import CASES
 # Each recipe as a small flow: a new one is tested by being listed.
 SMALL, MASKED = MLP((8,), "tanh"), MADE((8,), "tanh")
 RECIPES = {
+    "gaussianization": models.gaussianization(2, steps=1, components=3),
     "glow": models.glow(4, steps=2, network=SMALL),
     "iaf": models.iaf(3, steps=2, network=MASKED),
     "maf": models.maf(4, steps=2, network=MASKED),

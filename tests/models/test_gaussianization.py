@@ -1,0 +1,88 @@
+"""Gaussianization, iterative and trained."""
+
+import numpy as np
+import pytest
+
+from npflow import datasets, fit
+from npflow.errors import InputError
+from npflow.layers import Chain, Gaussianize, Rotation, Units
+from npflow.models import gaussianization
+from npflow.priors import Normal
+from npflow.training import Adam
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_each_step_is_a_gaussianize_and_a_rotation_and_a_gaussianize_is_the_end(steps):
+    flow = gaussianization(2, steps, components=3, rotation="random")
+    step = [Gaussianize(3), Rotation(start="random")]
+    assert flow.layer == Chain([Units(), *step * steps, Gaussianize(3)])
+    assert flow.prior == Normal(2)
+
+
+def test_by_default_it_has_five_steps_of_eight_components_that_start_with_principal_components():
+    assert gaussianization(4) == gaussianization(4, steps=5, components=8, rotation="pca", prior=Normal(4))
+
+
+def test_init_alone_is_a_better_density_of_new_data_with_more_steps_and_a_short_fit_a_better_one_still():
+    rng = np.random.default_rng(0)
+    x, new = (datasets.moons(4000, rng=rng) for _ in range(2))
+    flows = {steps: gaussianization(2, steps) for steps in (1, 3, 10)}
+    starts = {steps: flow.init(np.random.default_rng(1), x) for steps, flow in flows.items()}
+    losses = [flow.nll(starts[steps], new) for steps, flow in flows.items()]
+    one_gaussian = 0.5 * np.linalg.slogdet(2 * np.pi * np.e * np.cov(x.T))[1]
+    for worse, better in zip([one_gaussian, *losses], losses):
+        assert better < worse - 0.1
+    flow, start = flows[3], starts[3]
+    options = {"steps": 150, "optimizer": Adam(2e-2), "progress": False}
+    params, _ = fit(flow, start, x, rng=np.random.default_rng(2), **options)
+    assert flow.nll(params, new) < losses[-1]
+
+
+def test_on_correlated_columns_one_step_with_principal_components_does_more_than_several_at_random():
+    rng = np.random.default_rng(0)
+    mix = rng.standard_normal((6, 6)) * 2.0 ** -np.arange(6)
+    x, new = (rng.standard_exponential((1000, 6)) @ mix.T for _ in range(2))
+    losses = {}
+    for rotation, steps in (("pca", 1), ("random", 4)):
+        flow = gaussianization(6, steps, components=4, rotation=rotation)
+        losses[rotation] = flow.nll(flow.init(np.random.default_rng(0), x), new)
+    assert losses["pca"] < losses["random"] - 1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("features", [1, 3])
+def test_it_encodes_decodes_and_samples_rows_of_its_features(features, dtype):
+    x = np.random.default_rng(1).exponential(3, (300, features)).astype(dtype)
+    flow = gaussianization(features, steps=2, components=4)
+    params = flow.init(np.random.default_rng(0), x)
+    np.testing.assert_allclose(flow.decode(params, flow.encode(params, x)), x, rtol=1e-3, atol=1e-3)
+    samples = flow.sample(params, np.random.default_rng(0), 1000)
+    assert (samples.shape, samples.dtype) == ((1000, features), dtype)
+    np.testing.assert_allclose(samples.mean(axis=0), 3, atol=0.6)
+
+
+def test_heavy_tails_in_any_units_leave_training_finite():
+    rng = np.random.default_rng(0)
+    x = (rng.standard_t(2, (2000, 5)) * 10.0 ** np.linspace(-3, 3, 5)).astype(np.float32)
+    flow = gaussianization(5)
+    start = flow.init(rng, x)
+    params, history = fit(flow, start, x, rng=rng, steps=100, progress=False)
+    assert np.isfinite(history.loss).all()
+    assert flow.nll(params, x) < flow.nll(start, x)
+    assert np.isfinite(flow.sample(params, rng, 1000)).all()
+    assert np.isfinite(flow.log_prob(params, 1e6 * x)).all()
+
+
+def test_what_does_not_fit_together_is_refused():
+    with pytest.raises(InputError, match=r"expected a prior of 2 features, got one of shape \(4,\)"):
+        gaussianization(2, prior=Normal(4))
+    for arguments, sentence in (
+        (("2",), "expected the number of features to be an integer, got '2'"),
+        ((0,), "expected the number of features to be at least 1, got 0"),
+        ((2, 0), "expected the number of steps to be at least 1, got 0"),
+        ((2, 1, 0), "expected Gaussianize's components to be at least 1, got 0"),
+        ((2, 1, 1, "ica"), "expected Rotation's start to be 'random' or 'pca', got 'ica'"),
+    ):
+        with pytest.raises(InputError) as caught:
+            gaussianization(*arguments)
+        assert str(caught.value) == sentence
