@@ -131,6 +131,6 @@ def _run(program, params, arrays, starts, rows, result):
                 chunk = _rows(arrays, start, start + rows)
                 result[start : start + rows] = program.run(parameters, chunk, workspace)
 
-    errors, threads = np.geterr(), min(available_cores(), len(starts))
+    errors, threads = np.geterr(), min(available_cores(), len(starts)) or 1
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, [starts[number::threads] for number in range(threads)]))

@@ -237,6 +237,12 @@ def test_a_function_is_recorded_where_chunks_are_many_and_its_program_serves_few
     assert recordings == [("squares", ROWS)]
 
 
+def test_rows_of_one_chunk_and_a_part_of_another_are_mapped_while_there_is_a_program():
+    watched, params = Watched(), {"a": np.array([1.0, 2.0])}
+    map_rows(watched.squares, params, np.ones((3 * ROWS, 2)))
+    assert_same_bits(map_rows(watched.squares, params, np.ones((ROWS + 1, 2))), np.full(ROWS + 1, 3.0))
+
+
 def test_each_flow_method_and_dtype_has_a_program_of_its_own(recordings):
     for flow in 2 * [glow(2, steps=1, network=SMALL)]:
         for dtype in (np.float32, np.float64):
