@@ -26,7 +26,7 @@ from npflow import Flow, fit, plots
 from npflow.autodiff.threads import available_cores
 from npflow.datasets import DENSITIES
 from npflow.layers import ActNorm, Chain, Conv1x1
-from npflow.models import glow, iaf, maf, neural_spline, nice, real_nvp
+from npflow.models import gaussianization, glow, iaf, maf, neural_spline, nice, real_nvp
 from npflow.networks import MADE, MLP
 from npflow.priors import Normal
 from npflow.training import Adam, WarmupCosine
@@ -59,6 +59,7 @@ FAMILIES = {
     "Glow": lambda size: glow(features=2, steps=8 * size, network=NETWORK),
     "MAF": lambda size: maf(features=2, steps=6 * size, network=MASKED),
     "IAF": lambda size: iaf(features=2, steps=6 * size, network=MASKED),
+    "Gaussianization": lambda size: gaussianization(features=2, steps=6 * size, rotation="random"),
     "spline coupling": lambda size: neural_spline(features=2, steps=3 * size, network=NETWORK),
     "autoregressive spline": lambda size: neural_spline(2, 2 * size, "autoregressive", MASKED),
 }
