@@ -1,5 +1,6 @@
 """The demos run, and write what they promise: pictures and a summary. `--quick`, so not how well they learn."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -54,6 +55,18 @@ def families_scores_each_on_densities_with_their_entropies_and_one_on_two_moons_
     assert len(moons["models"]) == 3
     assert all(row["above_true"] > 0 for row in moons["models"].values())
     assert "20 Gaussians" in printed
+
+
+@shows("gaussianization")
+def gaussianization_gains_by_steps_and_by_training(out, summary, printed):
+    assert summary["entropy"] == pytest.approx(0.2892, abs=1e-4)
+    rows = [*summary["iterative"].values(), summary["trained"]]
+    for worse, better in itertools.pairwise(rows):
+        assert better["above_true"] < worse["above_true"] - 10 * worse["standard_error"]
+    for row in rows:
+        assert row["test_nll"] == pytest.approx(summary["true_nll"] + row["above_true"], abs=1e-5)
+        assert row["above_true"] > 5 * row["standard_error"] > 0
+        assert row["seconds"] > 0
 
 
 @shows("verify_jacobians")

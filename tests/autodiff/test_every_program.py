@@ -35,8 +35,8 @@ FLOWS |= {f"recipe {name}": flow for name, flow in RECIPES.items()}
 
 
 def examples(name):
-    """How many examples a flow gets: recording one of thirty layers takes as long as a hundred of one."""
-    return 3 if name == "layer glow/default" else 8
+    """How many examples a flow gets: recording one of many lines takes as long as a hundred others."""
+    return 3 if name in ("layer glow/default", "layer gaussianization", "recipe gaussianization") else 8
 
 
 def moved(flow, rng, dtype):
