@@ -5,7 +5,7 @@ import numpy as onp
 
 from npflow.autodiff.devices import HOST, device_of, to_host
 from npflow.errors import InputError
-from npflow.layers import Chain, Inverse
+from npflow.layers import Chain, Given, Inverse
 from npflow.layers.layer import given
 
 # What CuPy raises for arrays of NumPy's and functions that it has not; memory that runs out is nobody's mistake.
@@ -30,6 +30,8 @@ def first_layer(is_wrong, layer, params, x, name="layer", direction="forward", c
     direction : {"forward", "inverse"}
     context : ndarray, shape (n, context features), optional
     """
+    if isinstance(layer, Given):
+        return first_layer(is_wrong, layer.layer, params, x, name, direction, layer.rows(x))
     if isinstance(layer, Inverse):
         opposite = "inverse" if direction == "forward" else "forward"
         return first_layer(is_wrong, layer.layer, params, x, name, opposite, context)

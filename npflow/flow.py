@@ -11,10 +11,11 @@ from autograd.tracer import getval
 from npflow.autodiff import Layout, tree
 from npflow.autodiff.chunks import map_rows
 from npflow.autodiff.devices import device_of, to_device, to_host
+from npflow.autodiff.primitives import concatenate_last
 from npflow.culprit import draw, first_non_finite, host_bound
 from npflow.errors import InputError
 from npflow.layers import Layer
-from npflow.layers.layer import check_layer, given
+from npflow.layers.layer import check_layer, given, uses_context
 from npflow.model import Model
 from npflow.priors import Prior
 from npflow.validation import check_count, check_rng, check_rows
@@ -58,7 +59,12 @@ class Flow(Model):
 
     def __post_init__(self):
         check_layer(self.layer, "the layer of a Flow")
-        check_count(self.context_features, "a Flow's context_features", least=0)
+        count = check_count(self.context_features, "a Flow's context_features", least=0)
+        object.__setattr__(self, "context_features", count)
+        if count and not uses_context(self.layer):
+            raise InputError(
+                f"expected a layer that takes a context, as context_features is {count}, got none in {self.layer!r}"
+            )
         if not isinstance(self.prior, Prior):
             raise InputError(f"expected a prior from npflow.priors, got {self.prior!r}")
         try:
@@ -75,7 +81,7 @@ class Flow(Model):
         """
         check_rng(rng)
         check_rows(x, self.prior.event_shape)
-        self.check_context(context, x)
+        self.check_context(context, len(x), x.dtype)
         host = to_host(x if context is None else (x, context))
         params = self._init(rng, host) if context is None else self._init(rng, *host)
         return to_device(params, device_of(x).name)
@@ -117,8 +123,9 @@ class Flow(Model):
         return self.layer.inverse(params["layer"], z, **given(self.layer, context))[0]
 
     def _sample_log_prob(self, params, z, context=None):
-        _, log_det = self.layer.inverse(params["layer"], z, **given(self.layer, context))
-        return self.prior.log_prob(params["prior"], z) - log_det
+        x, log_det = self.layer.inverse(params["layer"], z, **given(self.layer, context))
+        log_prob = self.prior.log_prob(params["prior"], z) - log_det
+        return concatenate_last(np.reshape(x, (len(x), -1)), np.reshape(log_prob, (-1, 1)))
 
     def nll(self, params, x, context=None):
         """The mean negative log-likelihood of a batch, in nats: the loss that `fit` minimizes.
@@ -154,16 +161,15 @@ class Flow(Model):
         autoregressive flow that takes one pass a feature, its own samples' density none beside the sampling.
         """
         z = self._draw(params, rng, n, context)
-        x = self._map_rows(self._decode, params, z, context, "inverse")
-        return x, self._map_rows(self._sample_log_prob, params, z, context, "inverse")
+        both = self._map_rows(self._sample_log_prob, params, z, context, "inverse")
+        return np.reshape(both[:, :-1], z.shape), both[:, -1]
 
     def _draw(self, params, rng, n, context):
         check_count(n, "the number of samples")
         check_rng(rng)
         dtype = self.check(params).dtype
-        z = draw(self.prior, params["prior"], rng, n, dtype, device_of(params))
-        self.check_context(context, z)
-        return z
+        self.check_context(context, n, dtype)
+        return draw(self.prior, params["prior"], rng, n, dtype, device_of(params))
 
     def encode(self, params, x, context=None):
         """z of x, both of shape (n, *event)."""
@@ -219,11 +225,11 @@ class Flow(Model):
             )
         if x is not None:
             check_rows(x, self.prior.event_shape, layout.dtype if layout.size else None, name)
-            self.check_context(context, x)
+            self.check_context(context, len(x), getval(x).dtype)
         return layout
 
-    def check_context(self, context, x):
-        """Raise `InputError` unless there is a row of context for each row of `x`, where this flow takes one."""
+    def check_context(self, context, rows, dtype):
+        """Raise `InputError` unless there is a row of context for each of so many rows, where this flow takes one."""
         if self.context_features == 0:
             if context is not None:
                 raise InputError("expected no context for a flow with context_features=0, got one")
@@ -232,9 +238,9 @@ class Flow(Model):
             raise InputError(
                 f"expected a context of {self.context_features} features for each row of x, got none"
             )
-        check_rows(context, (self.context_features,), getval(x).dtype, "context")
-        if len(context) != len(x):
-            raise InputError(f"expected a row of context for each of {len(x)} rows, got {len(context)}")
+        check_rows(context, (self.context_features,), dtype, "context")
+        if len(context) != rows:
+            raise InputError(f"expected a row of context for each of {rows} rows, got {len(context)}")
 
     def __repr__(self):
         lines = f"layer={self.layer!r},\nprior={self.prior!r},"

@@ -87,10 +87,9 @@ def add_attribute(flow, params, x, vector, strength=1.0, *, context=None):
         If the samples, the vector or the context are not the flow's, or the strength is not a finite number.
     """
     z = encode(flow, params, x, context)
-    if np.shape(vector) != z.shape[1:]:
-        raise InputError(
-            f"expected vector of shape {z.shape[1:]}, that of a row of z, got {np.shape(vector)}"
-        )
+    if not hasattr(vector, "__array_function__") or vector.shape != z.shape[1:]:
+        got = f"shape {vector.shape}" if hasattr(vector, "shape") else f"a {type(vector).__name__}"
+        raise InputError(f"expected vector as an array of shape {z.shape[1:]}, that of a row of z, got {got}")
     check_rows(vector[None], z.shape[1:], z.dtype, "vector")
     moved = z + check_number(strength, "strength") * vector
     return flow.decode(params, moved, context_rows(context, len(x)))
@@ -207,8 +206,8 @@ def encode(flow, params, x, context, name="x"):
     """z of `x`, which the caller calls `name`."""
     if not isinstance(flow, Flow):
         raise InputError(f"expected a Flow, got {flow!r}")
-    flow.check(params)
-    check_rows(x, flow.prior.event_shape, name=name)
+    layout = flow.check(params)
+    check_rows(x, flow.prior.event_shape, layout.dtype if layout.size else None, name)
     return flow.encode(params, x, context_rows(context, len(x)))
 
 

@@ -110,7 +110,7 @@ class Logistic(Prior):
 
     def sample(self, params, rng, n, dtype=onp.float64):
         u = rng.random((n, *self.event_shape), dtype)
-        u = onp.maximum(u, onp.finfo(dtype).tiny)  # 0 would be minus infinity
+        u = onp.maximum(u, onp.finfo(dtype).epsneg / 2)  # 0 would be minus infinity
         return onp.log(u) - onp.log1p(-u)
 
 

@@ -201,7 +201,7 @@ def test_bad_input_gets_a_sentence(rng):
         ),
         (
             lambda: latent.add_attribute(flow, params, x, np.ones(2)),
-            r"expected vector of shape \(3,\), that of a row of z, got \(2,\)",
+            r"expected vector as an array of shape \(3,\), that of a row of z, got shape \(2,\)",
         ),
         (
             lambda: latent.add_attribute(flow, params, x, ones * np.inf),

@@ -14,10 +14,7 @@ from npflow.autodiff.threads import one_blas_thread
 # during a call, so two threads pass it back and forth at every line: some 5 microseconds each time. On slices
 # whose lines take three times that, two threads are well ahead of one; on smaller ones, they are behind.
 SECONDS_A_LINE = 16e-6
-FLOPS_A_SECOND, BYTES_A_SECOND = (
-    80e9,
-    40e9,
-)  # a core's, roughly: they need to be the same everywhere, not exact
+FLOPS_A_SECOND, BYTES_A_SECOND = 80e9, 40e9  # a core's, roughly: the same everywhere, not exact
 MOST_SLICES = 16
 
 

@@ -16,9 +16,7 @@ from npflow.errors import InputError
 
 CACHE_BYTES = 2**21  # a core's share of the caches, roughly; chunks are the same on every machine
 FEWEST, MOST = 16, 2**14  # rows of a chunk
-DEVICE_ROWS = (
-    64  # times as many on a device: its memory is as fast as a cache, and each call takes long to tell
-)
+DEVICE_ROWS = 64  # times as many on a device, whose memory is as fast as a cache, and calls are slow to tell
 WORTH_RECORDING = 16  # chunks: a recording takes as long as some ten of them
 
 # The programs used last, or None where a function cannot be recorded, each with a reference to the function's

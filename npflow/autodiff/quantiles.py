@@ -16,7 +16,7 @@ from autograd.extend import defvjp, primitive
 from autograd.tracer import register_notrace
 
 from npflow.autodiff.devices import HOST, device_of, scipy_function
-from npflow.autodiff.primitives import log_sigmoid, logsumexp_last
+from npflow.autodiff.primitives import log_sigmoid, logsumexp_last, relu, where
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -48,24 +48,31 @@ def logit_of_normal(z):
     return log_ndtr(z) - log_ndtr(-z)
 
 
-def _log_both(logit):
-    """log p + log(1 - p)."""
-    return log_sigmoid(logit) + log_sigmoid(-logit)
+def log_normal_slope(z, logit):
+    """log(dz / d logit) = log(Phi(z) Phi(-z) / phi(z)), for the z of a logit.
+
+    Far out it is the log of Mills' ratio by its series, 1/z (1 - u (1 - 3 u (1 - 5 u (1 - ...)))) with u = 1/z^2: the
+    logs of which it is the difference are both of the size of z^2 / 2, which uses up their digits.
+    """
+    near = log_sigmoid(logit) + log_sigmoid(-logit) + 0.5 * (z * z + LOG_2PI)
+    square = 169 + relu(z * z - 169)
+    u, series = 1 / square, 1.0
+    for odd in range(17, 0, -2):
+        series = 1 - odd * u * series
+    return where(z * z > 169, np.log(series) - 0.5 * np.log(square), near)
 
 
-def _slope(z, logit):
-    """d z / d logit = Phi(z) Phi(-z) / phi(z), as a difference of logs: neither tail becomes 0 / 0."""
-    return np.exp(_log_both(logit) + 0.5 * (z * z + LOG_2PI))
-
-
-defvjp(normal_of_logit, lambda z, logit: lambda g: g * _slope(z, logit))
-defvjp(logit_of_normal, lambda logit, z: lambda g: g / _slope(z, logit))
+defvjp(normal_of_logit, lambda z, logit: lambda g: g * np.exp(log_normal_slope(z, logit)))
+defvjp(logit_of_normal, lambda logit, z: lambda g: g * np.exp(-log_normal_slope(z, logit)))
 
 # ---------------------------------------------------------------- mixtures of logistics
 
 
 def logistic_mixture(x, means, log_scales, log_weights):
-    """The logit of F(x) and log f(x), for F = sum_k w_k sigmoid((x - mean_k) / scale_k) and its density f.
+    """The logit of F(x), and the log of its slope in x, for F = sum_k w_k sigmoid((x - mean_k) / scale_k).
+
+    The slope of log F - log(1 - F) is f / F + f / (1 - F): each is a mean of the components' slopes, with
+    weights that are their shares in F and in 1 - F, so that nothing cancels in either tail.
 
     Parameters
     ----------
@@ -76,9 +83,10 @@ def logistic_mixture(x, means, log_scales, log_weights):
     a = (x[..., None] - means) * np.exp(-log_scales)
     below = log_sigmoid(a)
     above = below - a  # log(1 - sigmoid(a))
-    logit = logsumexp_last(log_weights + below) - logsumexp_last(log_weights + above)
-    log_density = logsumexp_last(log_weights - log_scales + below + above) - logsumexp_last(log_weights)
-    return logit, log_density
+    log_f, log_rest = logsumexp_last(log_weights + below), logsumexp_last(log_weights + above)
+    rise = logsumexp_last(log_weights + below - log_f[..., None] + above - log_scales)
+    fall = logsumexp_last(log_weights + above - log_rest[..., None] + below - log_scales)
+    return log_f - log_rest, np.logaddexp(rise, fall)
 
 
 def mixture_quantile(logit, means, log_scales, log_weights):
@@ -88,8 +96,8 @@ def mixture_quantile(logit, means, log_scales, log_weights):
     dx = (d logit - d F's logit at a fixed x) / slope.
     """
     x = _solve(logit, means, log_scales, log_weights)
-    found, log_density = logistic_mixture(x, means, log_scales, log_weights)
-    return _implicit(x, found - logit, _held(log_density - _log_both(found)))
+    found, log_slope = logistic_mixture(x, means, log_scales, log_weights)
+    return _implicit(x, found - logit, _held(log_slope))
 
 
 @primitive
@@ -119,10 +127,10 @@ def _solve(logit, means, log_scales, log_weights):
     x, step, eps = 0.5 * (low + high), high - low, float(onp.finfo(logit.dtype).eps)
     found = onp.zeros_like(x, dtype=bool)
     for _ in range(STEPS):
-        at, log_density = logistic_mixture(x, means, log_scales, log_weights)
+        at, log_slope = logistic_mixture(x, means, log_scales, log_weights)
         low, high = onp.where(at < logit, x, low), onp.where(at < logit, high, x)
         with onp.errstate(over="ignore", invalid="ignore"):  # F may be level there
-            newton = x + (logit - at) * onp.exp(_log_both(at) - log_density)
+            newton = x + (logit - at) * onp.exp(-log_slope)
         good = (low <= newton) & (newton <= high) & (onp.abs(newton - x) <= 0.5 * step)
         new = onp.where(good, newton, 0.5 * (low + high))
         step = onp.abs(new - x)

@@ -42,7 +42,7 @@ class MaskedAutoregressive(Layer):
     def __post_init__(self):
         if not isinstance(self.network, MADE):
             raise InputError(f"expected MaskedAutoregressive's network to be a MADE, got {self.network!r}")
-        if not isinstance(self.transformer, Elementwise):
+        if not isinstance(self.transformer, Elementwise) or not self.transformer.numbers:
             raise InputError(
                 "expected MaskedAutoregressive's transformer to be an elementwise map such as ScaleShift(), "
                 f"got {self.transformer!r}"

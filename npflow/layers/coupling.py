@@ -11,7 +11,7 @@ from npflow.errors import InputError
 from npflow.layers.elementwise import ScaleShift, Shift
 from npflow.layers.layer import Layer, with_context
 from npflow.layers.spline import Spline
-from npflow.networks import MLP, Network
+from npflow.networks import MADE, MLP, Network
 from npflow.networks.network import check_network
 from npflow.validation import check_number, check_sequence
 
@@ -44,13 +44,17 @@ class Coupling(Layer):
     def __post_init__(self):
         name = type(self).__name__
         check_network(self.network, f"{name}'s network")
+        if isinstance(self.network, MADE):
+            raise InputError(
+                f"expected {name}'s network to see all of its input for each output, got {self.network!r}"
+            )
         if isinstance(self.transformed, str) and self.transformed in PARTS:
             return
         expected = f"expected {name}'s transformed to be 'first', 'second', 'odd', 'even' or a mask"
         if isinstance(self.transformed, (str, type(None))):
             raise InputError(f"{expected}, got {self.transformed!r}")
         mask = check_sequence(self.transformed, f"{name}'s transformed")
-        if any(one not in (0, 1) for one in mask) or len(set(mask)) < 2:
+        if any(onp.ndim(one) or one not in (0, 1) for one in mask) or len(set(mask)) < 2:
             raise InputError(f"{expected}, true for some channels and false for others, got {mask!r}")
         object.__setattr__(self, "transformed", tuple(map(bool, mask)))
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from npflow.autodiff.primitives import sum_event
 from npflow.autodiff.quantiles import (
-    LOG_2PI,
+    log_normal_slope,
     logistic_mixture,
     logit_of_normal,
     mixture_quantile,
@@ -67,6 +67,6 @@ class Gaussianize(Layer):
 
     def slope(self, params, x):
         """z, and log dz/dx, of each component."""
-        logit, log_density = logistic_mixture(x, **params)
+        logit, log_slope = logistic_mixture(x, **params)
         z = normal_of_logit(logit)
-        return z, log_density + 0.5 * (z * z + LOG_2PI)
+        return z, log_slope + log_normal_slope(z, logit)

@@ -48,9 +48,9 @@ class Layer(Described):
         """The generating direction: z -> x, and log|det dx/dz| in nats, shape (n,)."""
         raise NotImplementedError
 
-    def log_det(self, params, x, **context):
+    def log_det(self, params, x, context=None):
         """log|det dz/dx| alone, in nats, shape (n,)."""
-        return self.forward(params, x, **context)[1]
+        return self.forward(params, x, **given(self, context))[1]
 
 
 def given(layer, context):
@@ -62,6 +62,14 @@ def given(layer, context):
 def takes_context(kind):
     """Whether the layers of a class have a context among the arguments of `forward`."""
     return "context" in inspect.signature(kind.forward).parameters
+
+
+def uses_context(layer):
+    """Whether a context makes a difference to a layer: to one of a chain's, to the one that is turned round."""
+    inner = getattr(layer, "layers", None) or [getattr(layer, "layer", None)]
+    if inner == [None]:
+        return takes_context(type(layer))
+    return takes_context(type(layer)) and any(map(uses_context, inner))
 
 
 def check_layer(layer, name="the layer"):
@@ -106,7 +114,8 @@ class Chain(Layer):
     x = f_1^-1(f_2^-1(... f_K^-1(z)))       log|det J^-1| = -log|det J|
 
     Each layer is initialized on what the layers before it make of the batch; a context is handed to those
-    that take one. The parameters are a list, one entry for each layer. (The loops keep a layer's `index` for programs, which name values by it.)
+    that take one. The parameters are a list, one entry for each layer. (The loops keep a layer's `index` for
+    programs, which name values by it.)
     """
 
     layers: tuple
@@ -209,6 +218,11 @@ class Given(Layer):
         check_layer(self.layer, "the layer of Given")
         numbers = check_sequence(self.context, "the context of Given")
         numbers = tuple(check_number(number, "each number in Given's context") for number in numbers)
+        if not numbers or not uses_context(self.layer):
+            raise InputError(
+                f"expected a layer that takes a context, and at least one number of it, for Given, got {self.layer!r} "
+                f"and {numbers!r}"
+            )
         object.__setattr__(self, "context", numbers)
 
     def init(self, rng, x):

@@ -11,7 +11,7 @@ def fit_logistics(column, components):
 
     In each round, every point is shared out among the components, in proportion to the densities that they have
     there; and then each component is moved to where its shares are more likely. A logistic's log density,
-    -2 log cosh(a / 2) at a scales from its mean, lies above a parabola that touches it there, of curvature
+    -2 log cosh(a / 2) at a scales from its mean, lies above a parabola that touches it there, in a^2 with the factor
     tanh(a / 2) / 2a; where those of all shares have their highest point together is a weighted mean and variance.
 
     The components start at quantiles of the column, side by side. Each is given one number of its own there,
@@ -36,9 +36,8 @@ def fit_logistics(column, components):
     points = np.quantile(column, midpoints(min(len(column), POINTS)), method="hazen")[:, None]
     start = means = np.quantile(column, midpoints(components), method="hazen")
     low, high = np.quantile(column, [0.1, 0.9])
-    spread = (high - low) / 2.56 or np.std(
-        column
-    )  # a normal column's standard deviation: outliers must not count
+    # The standard deviation, if it is normal: outliers must not count.
+    spread = (high - low) / 2.56 or np.std(column)
     if spread <= 10 * np.finfo(column.dtype).eps * np.max(np.abs(column)):
         return means, np.zeros(components), np.zeros(components)
 

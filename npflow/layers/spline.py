@@ -44,7 +44,7 @@ class Spline(Elementwise):
     ----------
     bins : int
     bound : float
-        The spline is that of [-bound, bound].
+        The spline is that of [-bound, bound]; below a million, since knots are rounded by their size.
 
     Source: Durkan et al. 2019, Neural spline flows, section 3.1, after Gregory & Delbourgo 1982, Piecewise
     rational quadratic interpolation to monotonic data.
@@ -57,7 +57,7 @@ class Spline(Elementwise):
         because = f", as each has at least {LEAST} of the width"
         bins = check_count(self.bins, "Spline's bins", least=2, most=500, because=because)
         object.__setattr__(self, "bins", bins)
-        object.__setattr__(self, "bound", check_number(self.bound, "Spline's bound", above=0))
+        object.__setattr__(self, "bound", check_number(self.bound, "Spline's bound", above=0, below=1e6))
 
     @property
     def numbers(self):

@@ -24,9 +24,8 @@ class Units(Layer):
     def init(self, rng, x):
         channels = x.reshape(-1, x.shape[-1]).astype(onp.float64)
         low, high = onp.quantile(channels, [0.1, 0.9], axis=0)
-        spread = onp.where(
-            high > low, (high - low) / 2.56, onp.std(channels, axis=0)
-        )  # outliers must not count
+        # The standard deviation, if they are normal: outliers must not count.
+        spread = onp.where(high > low, (high - low) / 2.56, onp.std(channels, axis=0))
         constant = spread <= 10 * onp.finfo(onp.float64).eps * onp.max(onp.abs(channels), axis=0)
         exponent = onp.round(onp.log2(onp.where(constant, 1, spread)))
         return {"exponent": onp.clip(exponent, -100, 100).astype(onp.int16)}  # float32 ends at 127

@@ -6,7 +6,7 @@ from npflow.validation import check_count
 
 
 def gaussianization(features, steps=5, components=8, rotation="pca", prior=None):
-    """Gaussianization: steps of [Gaussianize, Rotation], and a Gaussianize at the end.
+    """Gaussianization: steps of [Gaussianize, Rotation] behind Units, and a Gaussianize at the end.
 
     Two models in one. ``flow.init(rng, x)`` on all of the data is iterative Gaussianization: layer by layer, each on
     what the layers before it make of the data, it makes every component normal and turns the axes. Nothing is
@@ -14,23 +14,24 @@ def gaussianization(features, steps=5, components=8, rotation="pca", prior=None)
     (The papers rotate first, which comes to the same in a chain of steps: here components lose their units before
     anything mixes them.)
 
-    What keeps training finite, on heavy tails too: `Gaussianize` is fitted to the middle of the data whatever its
-    outliers are, and sends one that is d scales out to a z of sqrt(2 d), in each layer again. For the same
-    reason the other direction squares what is far out: draws from the prior land among the data, but a z of 10,
-    which the prior never gives, goes to where numbers end after a few steps.
+    What keeps training finite, on heavy tails too: `Units` takes the units out of the data; `Gaussianize` is fitted
+    to the middle of it whatever its outliers are, and sends one that is d scales out to a z of sqrt(2 d), in each
+    layer again. For the same reason the other direction squares what is far out, layer by layer: draws from the prior
+    land among the data, but a z of 10, which it never gives, lands where numbers end.
 
     Parameters
     ----------
     features : int
         The number of features.
     steps : int
-        The number of steps. On 20,000 two moons `init` gains by each of the first 20 or so; on tables
-        of a few hundred rows two are enough, of four components: each numbers its columns anew.
+        The number of steps. On 20,000 rows of two moons `init` gains by some 20; on a table of a few hundred rows
+        two of four components are enough, and more of either overfit.
     components : int
         How many logistics the distribution of each feature is a mixture of, in each `Gaussianize`.
     rotation : {"pca", "random"}
-        How rotations start: with the principal components of what they are given, which removes all
-        correlation in one step, or at random.
+        How rotations start: with the principal components of what they are given, which takes all correlation out of
+        a table in one step; or at random, which is better in the plane, where two columns without correlation have
+        no principal components.
     prior : Prior, optional
         By default the standard normal.
 

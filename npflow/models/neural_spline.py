@@ -10,7 +10,9 @@ from npflow.validation import check_count
 def neural_spline(
     features, steps=5, kind="coupling", network=None, spline=None, prior=None, context_features=0
 ):
-    """A neural spline flow: steps of [ActNorm, SplineCoupling, Conv1x1], or of [ActNorm, MaskedAutoregressive, Reverse].
+    """A neural spline flow, of couplings or autoregressive.
+
+    Steps of [ActNorm, SplineCoupling, Conv1x1], or of [ActNorm, MaskedAutoregressive, Reverse].
 
     What keeps training finite, on heavy tails too: a spline is the identity outside its bound, so an outlier passes
     it as it is, and its slopes are bounded; `ActNorm` takes the units out of the data; and the networks see arcsinh(x).

@@ -1,5 +1,6 @@
 """RealNVP, for rows of features."""
 
+from npflow.errors import InputError
 from npflow.layers import ActNorm, AffineCoupling, Permutation
 from npflow.models.recipe import check_features, flow_of
 from npflow.networks import MLP
@@ -24,7 +25,8 @@ def real_nvp(features, couplings=8, network=None, masks=None, prior=None, contex
         What each coupling computes its scale and shift with; by default ``MLP((64, 64, 64), squash_inputs=True)``.
     masks : sequence, optional
         What is transformed, for `AffineCoupling`: the couplings take the masks in turn, ``("second", "first")`` or
-        ``("odd", "even")``, or any. By default each transforms the second half, and a random permutation is between them.
+        ``("odd", "even")``, or any. By default each transforms the second half, and random permutations are
+        between them.
     prior : Prior, optional
         By default the standard normal.
     context_features : int
@@ -51,6 +53,8 @@ def real_nvp(features, couplings=8, network=None, masks=None, prior=None, contex
         step = [ActNorm(), AffineCoupling(network), Permutation()]
         return flow_of((step * couplings)[:-1], features, prior, context_features)
     masks = check_sequence(masks, "the masks")
+    if not masks:
+        raise InputError("expected at least one mask, got none")
     layers = []
     for number in range(couplings):
         layers += [ActNorm(), AffineCoupling(network, masks[number % len(masks)])]

@@ -37,8 +37,8 @@ class VAE(Model):
 
     What keeps training finite, on heavy tails too: an `ActNorm` in front takes the units out of the data, its log-det
     counted in every likelihood; and log std = L tanh(raw / L) stays in (-L, L), so that neither a far value nor an
-    unlucky step makes exp overflow, nor lets a std fall to zero, where a likelihood has no bound. The tanh goes there
-    smoothly: no gradient is cut off.
+    unlucky step makes exp overflow, nor takes a std of y, which is x behind the norm, far below one. The tanh goes
+    there smoothly: no gradient is cut off.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class VAE(Model):
         The number of components of z.
     encoder, decoder : MLP
     log_std_limit : float
-        L: no std is below exp(-L) times that of the data, nor above exp(L) times it.
+        L: no std of y, which is x behind the norm, is below exp(-L) or above exp(L).
 
     References
     ----------
@@ -157,7 +157,7 @@ class VAE(Model):
 
     def elbo(self, params, rng, x, samples=1):
         """ELBO(x) in nats, shape (n,), by `samples` draws of z for each row."""
-        total = 0.0
+        samples, total = check_count(samples, "samples"), 0.0
         for rows, epsilon, _ in self._draws(params, rng, x, samples):
             losses = self.losses(params, rows, epsilon)
             total = total - np.sum(np.reshape(losses, (len(x), -1)), axis=1)
@@ -171,7 +171,7 @@ class VAE(Model):
         In the mean it lies between the ELBO, where K is 1, and log p(x), the closer to it the more `samples` there
         are. Memory does not grow with K.
         """
-        total = None
+        samples, total = check_count(samples, "samples"), None
         for rows, epsilon, count in self._draws(params, rng, x, samples):
             log_weights = map_rows(self._log_weights, params, rows, epsilon)
             part = logsumexp_last(np.reshape(log_weights, (len(x), count)))
@@ -180,7 +180,6 @@ class VAE(Model):
 
     def _draws(self, params, rng, x, samples):
         """Each row of `x` repeated, with an epsilon for each: in parts, until a row has had `samples`."""
-        check_count(samples, "samples")
         check_rng(rng)
         self.check(params, x)
         there, at_once = device_of(params).generator(rng), max(1, AT_ONCE // len(x))

@@ -86,13 +86,14 @@ class MADE(Network):
         return params
 
     def apply(self, params, x, context=None):
+        self.check_context(params, context)
         activation = ACTIVATIONS[self.activation]
         masks = self.masks(x.shape[-1], len(params[-1]["bias"]), context is not None, x.dtype)
         h = self.squashed(x)
         for index, (layer, mask) in enumerate(zip(params, masks, strict=True)):
             h = activation(h) if index else h
             h = dense(h, layer["weight"] * constant(mask, like=x), layer["bias"])
-            h = h + linear(context, layer["context"]) if "context" in layer else h
+            h = h + linear(self.squashed(context), layer["context"]) if "context" in layer else h
         return h
 
     def one_by_one(self, params, like, context=None):
@@ -104,6 +105,7 @@ class MADE(Network):
         more arithmetic than one pass. (They are taken in by blocks, between which large products do most of
         the work, as in a blocked triangular solve.)
         """
+        self.check_context(params, context)
         activation, features = ACTIVATIONS[self.activation], like.shape[-1]
         weights, biases = self.in_order(params, features, context)
         # below[k][d]: how many units of layer k, the components being layer 0, have degrees below d
@@ -140,15 +142,22 @@ class MADE(Network):
                 component = yield units_of(degree, len(degrees))
             known = [concatenate_last(old, new) for old, new in zip(known, recent)]
 
+    def check_context(self, params, context):
+        """Raise unless there is a context where the parameters were made for one."""
+        if ("context" in params[0]) != (context is not None):
+            made, got = ("with", "none") if context is None else ("without", "one")
+            raise InputError(f"expected parameters and rows with or without a context, got parameters made {made} "
+                             f"a context and {got}")  # fmt: skip
+
     def squashed(self, x):
-        """The components as the first layer sees them."""
+        """What the first layer sees of components, and of a context."""
         return np.arcsinh(x) if self.squash_inputs else x
 
     def in_order(self, params, features, context):
         """The weights and biases for components in the order of their degrees, and outputs component by component."""
         weights, biases = [layer["weight"] for layer in params], [layer["bias"] for layer in params]
         if context is not None:
-            biases[0] = biases[0] + linear(context, params[0]["context"])
+            biases[0] = biases[0] + linear(self.squashed(context), params[0]["context"])
         places = self.places(features)
         outputs = onp.arange(biases[-1].shape[-1]).reshape(-1, features)[:, places].T.ravel()
         weights[0] = permute(weights[0], constant(places, like=weights[0]), axis=0)
@@ -171,7 +180,7 @@ class MADE(Network):
         hidden = [lowest + onp.arange(width) * (features - lowest) // width for width in self.hidden]
         return [onp.arange(1, features + 1), *hidden]
 
-    @functools.lru_cache(maxsize=64)  # noqa: B019 (a network is small, and equal ones share an entry)
+    @functools.lru_cache(maxsize=16)  # noqa: B019 (a network is small, and equal ones share an entry)
     def masks(self, features, outputs, conditioned, dtype):
         """The mask of each layer's weights, of zeros and ones, shape (inputs, outputs)."""
         first, *hidden = self.degrees(features, conditioned)
@@ -180,4 +189,7 @@ class MADE(Network):
         layers = [components, *hidden]
         masks = [inputs[:, None] <= units for inputs, units in itertools.pairwise(layers)]
         masks.append(layers[-1][:, None] < onp.tile(components, outputs // features))
-        return [mask.astype(dtype) for mask in masks]
+        masks = tuple(mask.astype(dtype) for mask in masks)
+        for mask in masks:
+            mask.setflags(write=False)  # it is kept for the next call
+        return masks

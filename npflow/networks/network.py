@@ -8,7 +8,7 @@ from npflow.errors import InputError
 
 
 class Network(Described):
-    """A function of an array with parameters: what a coupling computes its scale and shift with.
+    """A function of an array with parameters: what layers compute with that are conditioned by it.
 
     A network is a frozen dataclass of hyper-parameters; its arrays live in `params`. A new network gives
     zeros, so that a layer conditioned by it starts as the identity.

@@ -82,6 +82,7 @@ class Batches:
     def pieces(self):
         """All rows in order: in one piece where they are there, else in pieces that fit."""
         rows = min(data.rows_at_once() for data in self.data)
+        noise = self.run.noise(len(self.data[0]), 0)
         for start in range(0, len(self.data[0]), rows):
             stop = min(start + rows, len(self.data[0]))
-            yield (*(data.piece(start, stop) for data in self.data), *self.run.noise(stop - start, 0))
+            yield (*(data.piece(start, stop) for data in self.data), *(array[start:stop] for array in noise))

@@ -1,6 +1,6 @@
 """Probability density distillation: a flow that samples fast learns the density of one that is evaluated fast."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Distillation(Model):
 
     student: Flow
     teacher: Flow
-    teacher_params: dict
+    teacher_params: dict = field(repr=False)
 
     noisy = True
 
@@ -55,7 +55,11 @@ class Distillation(Model):
 
     def check(self, params, x=None, context=None):
         """Raise `InputError` unless `params` are the student's, and `x` and `context` rows for it."""
-        self.student.check(params, x, context=context)
+        if x is not None:
+            raise InputError(
+                "expected no rows to distill from, as a student learns from its own samples, got some"
+            )
+        self.student.check(params)
         if any(tree.items(params["prior"])):
             raise InputError(
                 f"expected a student whose prior is fixed, as z is drawn before the gradient is taken, got "

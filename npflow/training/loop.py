@@ -57,7 +57,7 @@ def train(
     """
     steps = check_count(steps, "steps")
     rows = len(arrays[0]) if arrays else None
-    batch_size = check_count(batch_size, "batch_size", most=rows, because=f", the {rows} rows of x")
+    batch_size = check_count(batch_size, "batch_size", most=rows, because=f", the {rows} rows of data")
     checkpoint_every = check_count(checkpoint_every, "checkpoint_every")
     clip_norm = None if clip_norm is None else check_number(clip_norm, "clip_norm", above=0)
     average = None if average is None else check_number(average, "average", least=0, below=1)

@@ -186,3 +186,16 @@ def test_trained_it_comes_nearer_to_the_data_than_it_was_fitted():
     start = flow.init(np.random.default_rng(0), x)
     params, _ = fit(flow, start, x, rng=np.random.default_rng(1), steps=60, progress=False)
     assert flow.nll(params, x) < flow.nll(start, x)
+
+
+def test_log_det_and_gradients_of_an_outlier_are_those_of_double_precision_in_single():
+    # log dz/dx is a difference of numbers of the size of z^2 / 2 if it is taken for one.
+    data = np.random.default_rng(1).standard_normal((200, 1))
+    for far in (1e1, 1e3, 1e5, -1e5):
+        found = []
+        for dtype in (np.float32, np.float64):
+            layer, x = Gaussianize(), np.full((1, 1), far, dtype)
+            params = layer.init(np.random.default_rng(0), data.astype(dtype))
+            value, gradient = value_and_grad(lambda p, x=x, layer=layer: layer.forward(p, x)[1][0])(params)
+            found.append([value, gradient["log_scales"].sum(), gradient["means"].sum() * far])
+        np.testing.assert_allclose(*found, rtol=0.03)  # a logit of 1e5 has seven digits

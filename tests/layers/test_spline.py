@@ -343,9 +343,9 @@ def test_float32_is_kept_whatever_the_type_of_the_bound(bound, direction):
             "expected Spline's bins to be at most 500, as each has at least 0.001 of the width, got 501",
         ),
         ({"bins": 8.0}, "expected Spline's bins to be an integer, got 8.0"),
-        ({"bound": 0}, "expected Spline's bound to be a finite number above 0, got 0.0"),
-        ({"bound": np.inf}, "expected Spline's bound to be a finite number above 0, got inf"),
-        ({"bound": "5"}, "expected Spline's bound to be a number above 0, got '5'"),
+        ({"bound": 0}, "expected Spline's bound to be a finite number above 0 below 1000000.0, got 0.0"),
+        ({"bound": np.inf}, "expected Spline's bound to be a finite number above 0 below 1000000.0, got inf"),
+        ({"bound": "5"}, "expected Spline's bound to be a number above 0 below 1000000.0, got '5'"),
     ],
 )
 def test_hyper_parameters_that_cannot_be_used_are_refused(arguments, sentence):

@@ -621,7 +621,7 @@ def test_a_gradient_too_large_to_square_in_float32_is_clipped_not_refused(x):
     [
         ({"steps": 0}, "expected steps to be at least 1, got 0"),
         ({"steps": 2.5}, "expected steps to be an integer, got 2.5"),
-        ({"batch_size": 51}, "expected batch_size to be at most 50, the 50 rows of x, got 51"),
+        ({"batch_size": 51}, "expected batch_size to be at most 50, the 50 rows of data, got 51"),
         ({"batch_size": 0}, "expected batch_size to be at least 1, got 0"),
         ({"threads": 0}, "expected threads to be at least 1, got 0"),
         ({"threads": "2"}, "expected threads to be an integer, got '2'"),
