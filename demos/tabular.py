@@ -290,7 +290,7 @@ pixels, _ = datasets.digits(rng=rng)
 train_pixels = datasets.split(pixels, rng=rng).train
 mean, std = np.mean(train_pixels, axis=0), np.std(train_pixels, axis=0)
 
-COLUMNS = 16
+COLUMNS = 4 if options.quick else 16
 drawn = {"test rows": tables["digits"].test[:COLUMNS]}
 for kind, model in models["digits"].items():
     drawn[kind] = model.sample(20 * COLUMNS)[::20]  # a mixture draws component by component

@@ -125,7 +125,7 @@ CASES = {
     "iaf": Case(iaf(features=3, steps=2, network=MADE((12,), "tanh")).layer, (3,)),
     "gaussianization": Case(gaussianization(features=2, steps=1, components=3).layer, (2,)),
     "glow": Case(glow(features=4, steps=2, network=small).layer, (4,)),
-    "glow/default": Case(glow(features=2).layer, (2,), smooth=False),
+    "glow/kinks": Case(glow(features=2, steps=4).layer, (2,), smooth=False),
 }
 
 

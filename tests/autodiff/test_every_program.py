@@ -36,7 +36,7 @@ FLOWS |= {f"recipe {name}": flow for name, flow in RECIPES.items()}
 
 def examples(name):
     """How many examples a flow gets: recording one of many lines takes as long as a hundred others."""
-    return 3 if name in ("layer glow/default", "layer gaussianization", "recipe gaussianization") else 8
+    return 3 if name in ("layer glow/kinks", "layer gaussianization", "recipe gaussianization") else 8
 
 
 def moved(flow, rng, dtype):
