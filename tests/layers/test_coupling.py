@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from npflow.autodiff import Layout
 from npflow.errors import InputError
 from npflow.layers import AdditiveCoupling, AffineCoupling, Chain
-from npflow.networks import MLP, Beside
+from npflow.networks import MADE, MLP, Beside
 
 NETWORK = MLP((6,), "tanh")
 LAYERS = {part: AffineCoupling(NETWORK, part) for part in ("first", "second")}
@@ -246,6 +246,13 @@ def test_hyper_parameters_that_cannot_be_used_are_refused(arguments, sentence):
     with pytest.raises(InputError) as caught:
         AffineCoupling(**arguments)
     assert str(caught.value) == sentence
+
+
+def test_a_masked_network_is_refused():
+    with pytest.raises(
+        InputError, match="expected AffineCoupling's network to see all of its input for each output"
+    ):
+        AffineCoupling(MADE())
 
 
 def test_a_mask_for_other_channels_is_refused():

@@ -298,3 +298,15 @@ def test_a_layer_given_a_context_is_the_conditioned_one_at_it():
             np.testing.assert_array_equal(got, wanted)
     with pytest.raises(InputError, match="expected each number in Given's context to be a number, got 'a'"):
         Given(inner, ("a",))
+
+
+def test_what_takes_no_context_is_not_given_one_in_silence():
+    sentence = "expected a layer that takes a context, and at least one number of it, for Given"
+    for layer, context in (
+        (ActNorm(), (1.0,)),
+        (Chain([ActNorm(), Inverse(Reverse())]), (1.0,)),
+        (AffineCoupling(), ()),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            Given(layer, context)
+    Given(Chain([ActNorm(), Inverse(AffineCoupling())]), (1.0,))

@@ -7,6 +7,7 @@ from npflow import fit, models
 from npflow.autodiff import tree
 from npflow.errors import InputError
 from npflow.flow import Flow
+from npflow.layers import ActNorm, Affine
 from npflow.networks import MADE, MLP
 from npflow.priors import Normal
 from npflow.training import Adam
@@ -88,6 +89,31 @@ def test_what_does_not_fit_together_is_refused(recipe):
         recipe("2")
     assert recipe(4, prior=Normal(4, trained=True)).prior.trained
     assert isinstance(recipe(4), Flow)
+
+
+def test_no_masks_are_refused():
+    with pytest.raises(InputError, match="expected at least one mask, got none"):
+        models.real_nvp(4, masks=())
+
+
+def test_a_context_is_refused_where_no_layer_takes_one():
+    with pytest.raises(
+        InputError, match="expected a layer that takes a context, as context_features is 2, got none"
+    ):
+        Flow(ActNorm(), Normal(4), context_features=2)
+
+
+def test_samples_and_their_density_take_one_pass_of_each_layer():
+    calls = []
+
+    class Counting(Affine):
+        def inverse(self, params, z):
+            calls.append(len(z))
+            return super().inverse(params, z)
+
+    flow, x = Flow(Counting(), Normal(2)), np.random.default_rng(0).standard_normal((9, 2))
+    flow.sample_and_log_prob(flow.init(np.random.default_rng(0), x), np.random.default_rng(0), 5)
+    assert calls == [5]
 
 
 def test_every_recipe_that_takes_a_context_is_listed():

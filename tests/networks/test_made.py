@@ -136,3 +136,20 @@ def test_input_that_cannot_be_used_is_refused():
         MADE().init(rng, np.zeros((2, 3, 3, 1)), 3)
     with pytest.raises(InputError, match="expected 2 features, as many as in MADE's order, got 3"):
         MADE(order=(1, 0)).init(rng, np.zeros((2, 3)), 3)
+
+
+def test_a_context_that_the_parameters_were_not_made_for_is_refused():
+    network, rng = MADE((4,)), np.random.default_rng(0)
+    x, context = rng.standard_normal((2, 3)), rng.standard_normal((2, 2))
+    for made, passed in ((context, None), (None, context)):
+        params = network.init(rng, x, 3, made)
+        for call in (lambda p, c: network.apply(p, x, c), lambda p, c: next(network.one_by_one(p, x, c))):
+            with pytest.raises(InputError, match="expected parameters and rows with or without a context"):
+                call(params, passed)
+
+
+def test_masks_are_kept_and_cannot_be_written_to():
+    first, again = (MADE((4,)).masks(3, 6, False, np.dtype(np.float32)) for _ in range(2))
+    assert first is again
+    with pytest.raises(ValueError, match="read-only"):
+        first[0][0, 0] = 5
