@@ -28,11 +28,11 @@ import numpy as np
 from scipy.special import entr, i0e, log_ndtr
 
 from npflow.autodiff.devices import to_host
+from npflow.autodiff.quantiles import LOG_2PI
 from npflow.datasets import toy
 from npflow.datasets.numerics import bisect, gauss, log_sum, normal_plane, plane
 from npflow.validation import check_number, check_rows
 
-LOG_2PI = math.log(2 * math.pi)
 LOG_2PI_E = LOG_2PI + 1  # the entropy of the standard normal in two dimensions
 ROWS = 512  # worked off at a time, so that a few hundred numbers for each stay in the cache
 
