@@ -15,10 +15,9 @@ def gaussianization(features, steps=5, components=8, rotation="pca", prior=None)
     anything mixes them.)
 
     What keeps training finite, on heavy tails too: `Units` takes the units out of the data; `Gaussianize` is fitted
-    to the middle of it whatever its outliers are, and sends one that is d scales out to a z of sqrt(2 d), in each
-    layer again. For the same reason the other direction squares what is far out, layer by layer: at the default
-    depth draws from the prior land among the data; of 15 steps that were not trained some in a thousand land far
-    outside or are not finite, and more of deeper ones. `fit` mends what it sees.
+    to the middle of it whatever its outliers are, and moves those in proportion to how far out they are. In the other
+    direction draws from the prior land among the data, of 15 steps that were not trained too; of 40, one in a hundred
+    lands outside. `fit` mends what it sees.
 
     Parameters
     ----------
