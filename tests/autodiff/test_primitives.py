@@ -17,6 +17,7 @@ from autograd.scipy.special import erfinv, expit
 from autograd.scipy.stats import norm
 from autograd.test_util import check_grads
 
+from npflow.autodiff import convolution as C
 from npflow.autodiff import primitives as P
 from npflow.autodiff import quantiles as Q
 from npflow.autodiff import value_and_grad
@@ -89,6 +90,45 @@ def spread_case(shape_of):
         "rows" if len(shape_of(np.ones(1))) == 2 else "images",
     )
 
+
+def seen(x, height, width):
+    """For each place of a kernel the pixels that it sees, zeros beyond the edge: shape (height, width, n, h, w, c)."""
+    (_, h, w, _), (top, left) = x.shape, (height // 2, width // 2)
+    x = anp.pad(x, ((0, 0), (top, top), (left, left), (0, 0)), "constant")
+    return anp.array([[x[:, i : i + h, j : j + w] for j in range(width)] for i in range(height)])
+
+
+def conv2d_case(height, width, inputs, outputs):
+    return Case(
+        "conv2d",
+        C.conv2d,
+        lambda x, weight: anp.einsum("ijnhwa,ijab->nhwb", seen(x, *weight.shape[:2]), weight),
+        lambda shape: [(2, 4, 3, inputs), (height, width, inputs, outputs)],
+        f"{height}x{width}-{inputs}-{outputs}",
+    )
+
+
+def conv2d_vjp_weight_case(height, width, inputs, outputs):
+    return Case(
+        "conv2d_vjp_weight",
+        lambda x, g: C.conv2d_vjp_weight(x, g, height, width),
+        lambda x, g: anp.einsum("ijnhwa,nhwb->ijab", seen(x, height, width), g),
+        lambda shape: [(2, 4, 3, inputs), (2, 4, 3, outputs)],
+        f"{height}x{width}-{inputs}-{outputs}",
+    )
+
+
+def below(x):
+    """Images a pixel further down, zeros at the top."""
+    return anp.concatenate([0 * x[:, :1], x[:, :-1]], axis=1)
+
+
+def above(x):
+    """Images a pixel further up, zeros at the bottom."""
+    return anp.concatenate([x[:, 1:], 0 * x[:, :1]], axis=1)
+
+
+KERNELS = [(3, 3, 2, 3), (3, 3, 3, 2), (1, 1, 2, 2), (3, 5, 2, 2), (7, 1, 2, 1)]
 
 CASES = [
     Case("linear", P.linear, anp.matmul, lambda shape: [shape, (shape[-1], 3)]),
@@ -202,6 +242,26 @@ CASES = [
     spread_case(lambda x: (len(x), 3, 2, 4)),
     Case("spread_rows", lambda x: P.spread_rows(x, 5), lambda x: x * np.ones(5), lambda shape: [()]),
     Case("logsumexp_last", P.logsumexp_last, lambda x: anp.log(anp.sum(anp.exp(x), axis=-1))),
+    *[conv2d_case(*kernel) for kernel in KERNELS],
+    *[conv2d_vjp_weight_case(*kernel) for kernel in KERNELS],
+    Case(
+        "mirrored",
+        C.mirrored,
+        lambda weight: anp.transpose(weight[::-1, ::-1], (0, 1, 3, 2)),
+        lambda shape: [(3, 5, 2, 4)],
+    ),
+    Case(
+        "unfold",
+        lambda x: C.unfold(x, 3, 5),
+        lambda x: anp.reshape(anp.transpose(seen(x, 3, 5), (2, 3, 4, 0, 1, 5)), (2, 4, 3, -1)),
+        lambda shape: [(2, 4, 3, 2)],
+    ),
+    Case(
+        "fold",
+        lambda y: C.fold(y, 3, 1),
+        lambda y: y[..., 2:4] + above(y[..., :2]) + below(y[..., 4:]),
+        lambda shape: [(2, 4, 3, 6)],
+    ),
     Case("normal_of_logit", Q.normal_of_logit, lambda x: np.sqrt(2) * erfinv(2 * expit(x) - 1)),
     Case("logit_of_normal", Q.logit_of_normal, lambda z: norm.logcdf(z) - norm.logcdf(-z)),
 ]
@@ -243,7 +303,7 @@ def squared_gradient_norm(fun):
 def test_every_public_primitive_is_in_the_table():
     public = {
         name
-        for name, value in (vars(P) | vars(Q)).items()
+        for name, value in (vars(P) | vars(Q) | vars(C)).items()
         if not name.startswith("_") and callable(value) and value in primitive_vjps
     }
     assert public == {case.name for case in CASES}
