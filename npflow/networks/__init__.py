@@ -1,7 +1,8 @@
 """What layers are conditioned by: functions with parameters that need no inverse."""
 
+from npflow.networks.convnet import ConvNet, ResNet
 from npflow.networks.made import MADE
 from npflow.networks.mlp import MLP
 from npflow.networks.network import Beside, Network
 
-__all__ = ["MADE", "MLP", "Beside", "Network"]
+__all__ = ["MADE", "MLP", "Beside", "ConvNet", "Network", "ResNet"]

@@ -1,0 +1,102 @@
+"""Networks of convolutions."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.signal import correlate
+
+from npflow.autodiff import Layout
+from npflow.errors import InputError
+from npflow.networks import ConvNet, ResNet
+
+few = settings(max_examples=10, deadline=None)
+
+
+def images(shape=(2, 4, 3, 2), dtype=np.float64):
+    return np.random.default_rng(1).standard_normal(shape).astype(dtype)
+
+
+def moved(network, x, outputs):
+    """Parameters whose zeros are none any more."""
+    rng = np.random.default_rng(0)
+    params = network.init(rng, x, outputs)
+    layout = Layout(params)
+    return layout.unpack(layout.pack(params) + 0.3 * rng.standard_normal(layout.size, layout.dtype), params)
+
+
+def conv(x, layer):
+    """SciPy's correlation, image by image and channel by channel, and the bias."""
+    weight = layer["weight"]
+    planes = [
+        sum(correlate(image[..., a], weight[:, :, a, b], "same", "direct") for a in range(x.shape[-1]))
+        for image in x
+        for b in range(weight.shape[-1])
+    ]
+    return np.moveaxis(np.reshape(planes, (len(x), -1, *x.shape[1:3])), 1, -1) + layer["bias"]
+
+
+@few
+@given(st.lists(st.tuples(st.integers(1, 4), st.sampled_from([1, 3])), max_size=3), st.integers(1, 4))
+def test_a_conv_net_is_convolutions_with_a_relu_between_them_and_a_scale_at_the_end(hidden, outputs):
+    x = images()
+    network = ConvNet(tuple(width for width, _ in hidden), (*(size for _, size in hidden), 3))
+    *inner, last = params = moved(network, x, outputs)
+    h = x
+    for layer in inner:
+        h = np.maximum(conv(h, layer), 0)
+    expected = conv(h, last) * np.exp(3 * last["log_scale"])
+    np.testing.assert_allclose(network.apply(params, x), expected, rtol=1e-10, atol=1e-12)
+
+
+@few
+@given(st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 3]))
+def test_a_residual_network_adds_each_block_to_what_goes_around_it(channels, blocks, kernel):
+    x = images()
+    network = ResNet(channels, blocks, kernel)
+    params = moved(network, x, 5)
+    h = conv(x, params["first"])
+    for first, second in params["blocks"]:
+        h = h + conv(np.maximum(conv(np.maximum(h, 0), first), 0), second)
+    expected = conv(np.maximum(h, 0), params["last"]) * np.exp(3 * params["last"]["log_scale"])
+    np.testing.assert_allclose(network.apply(params, x), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("network", [ConvNet((6, 5)), ConvNet((), (1,)), ResNet(6)])
+def test_a_new_network_gives_zeros_in_the_dtype_of_its_input(network, dtype):
+    x = images(dtype=dtype)
+    params = network.init(np.random.default_rng(0), x, 4)
+    assert Layout(params).dtype == dtype
+    np.testing.assert_array_equal(network.apply(params, x), np.zeros((2, 4, 3, 4), dtype), strict=True)
+
+
+def test_hidden_weights_start_with_variance_two_over_inputs():
+    params = ConvNet((90, 70), (3, 1, 3)).init(np.random.default_rng(0), images((1, 2, 2, 10)), 2)
+    for layer, inputs in zip(params, (90, 90)):
+        assert np.std(layer["weight"]) == pytest.approx(np.sqrt(2 / inputs), rel=0.05)
+        assert not layer["bias"].any()
+
+
+def test_a_deep_residual_network_starts_as_its_first_layer():
+    x = images()
+    few, many = (ResNet(5, blocks).init(np.random.default_rng(0), x, 2) for blocks in (1, 9))
+    for params in (few, many):
+        params["last"]["weight"][...] = 1
+    np.testing.assert_array_equal(ResNet(5, 1).apply(few, x), ResNet(5, 9).apply(many, x))
+
+
+def test_what_cannot_be_a_network_is_refused():
+    for make, sentence in (
+        (lambda: ConvNet((5,), (3, 3, 3)), "expected 2 kernels, one more than hidden layers, for ConvNet"),
+        (lambda: ConvNet((5,), (3, 2)), "expected each of ConvNet's kernels to be an odd number, got 2"),
+        (lambda: ConvNet((0,), (3, 3)), "expected each hidden width of ConvNet to be at least 1, got 0"),
+        (lambda: ResNet(0), "expected ResNet's channels to be at least 1, got 0"),
+        (lambda: ResNet(kernel=4), "expected ResNet's kernel to be an odd number, got 4"),
+        (
+            lambda: ConvNet().init(np.random.default_rng(0), np.zeros((3, 4)), 2),
+            r"expected images of shape \(n, height, width, channels\) for ConvNet, got shape \(3, 4\)",
+        ),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            make()
