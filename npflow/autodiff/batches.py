@@ -2,11 +2,15 @@
 
 import contextvars
 import itertools
+import math
 from concurrent.futures import ThreadPoolExecutor, wait
+
+import numpy as np
 
 from npflow.autodiff import tree
 from npflow.autodiff.devices import HOST
 from npflow.autodiff.gradient import value_and_grad
+from npflow.autodiff.pieces import in_pieces
 from npflow.autodiff.program import record
 from npflow.autodiff.threads import one_blas_thread
 
@@ -15,6 +19,9 @@ from npflow.autodiff.threads import one_blas_thread
 # whose lines take three times that, two threads are well ahead of one; on smaller ones, they are behind.
 SECONDS_A_LINE = 16e-6
 FLOPS_A_SECOND, BYTES_A_SECOND = 80e9, 40e9  # a core's, roughly: the same everywhere, not exact
+# And it has to be worth a gradient of its own: all parameters are read, and a number for each is written and added up.
+# That takes some 6 nanoseconds a parameter; a slice is to take four times as long.
+SECONDS_A_PARAMETER = 25e-9
 MOST_SLICES = 16
 
 
@@ -83,11 +90,11 @@ class ProgramGradient:
         if len(slices) == 1:
             out[...] = slices[0].gradient
             return losses[0]
-        out[...] = 0
-        for piece in slices:
-            piece.gradient *= piece.share
-            out += piece.gradient
-        return sum(piece.share * loss for piece, loss in zip(slices, losses))
+        shares = [piece.share for piece in slices]
+        in_pieces(
+            lambda total, *parts: add_up(total, parts, shares), out, *(piece.gradient for piece in slices)
+        )
+        return sum(share * loss for share, loss in zip(shares, losses))
 
     def plan(self, batch):
         """The slices of a batch like this one."""
@@ -132,6 +139,15 @@ class Slice:
         return self.program.run(self.parameters, self.of(batch), self.workspace)
 
 
+def add_up(total, gradients, shares):
+    """Write the sum of gradients, each times its share of the rows, to `total`; they are used up."""
+    first, *others = gradients
+    np.multiply(first, shares[0], out=total)
+    for gradient, share in zip(others, shares[1:]):
+        gradient *= share
+        total += gradient
+
+
 def arrays_of(batch):
     """The arrays of a batch, as many rows in each."""
     return batch if isinstance(batch, tuple) else (batch,)
@@ -143,4 +159,8 @@ def slices_worth(program):
         return 1
     cost = program.total_cost
     seconds = cost.flops / FLOPS_A_SECOND + cost.bytes / BYTES_A_SECOND
-    return int(min(max(seconds / program.lines / SECONDS_A_LINE, 1), MOST_SLICES))
+    parameters = sum(map(math.prod, program.shapes))
+    worth = min(
+        seconds / (program.lines * SECONDS_A_LINE), seconds / (max(parameters, 1) * SECONDS_A_PARAMETER)
+    )
+    return int(min(max(worth, 1), MOST_SLICES))

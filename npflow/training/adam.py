@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from npflow.autodiff.pieces import in_pieces
 from npflow.description import Described
 from npflow.training.schedules import Constant
 from npflow.validation import check_number
@@ -68,25 +69,27 @@ class Adam(Described):
         step : int
             1 at the first step.
         """
-        m, v = state["m"], state["v"]
         rate = self.learning_rate(step)
         of_m = (1 - self.beta1) / (1 - self.beta1**step)
         of_root = math.sqrt((1 - self.beta2) / (1 - self.beta2**step))
 
-        # m <- beta1 m + g
-        m *= self.beta1
-        m += gradient
+        def move(m, v, p, g):
+            # m <- beta1 m + g
+            m *= self.beta1
+            m += g
 
-        # v <- beta2 v + g^2
-        np.multiply(gradient, gradient, out=gradient)
-        v *= self.beta2
-        v += gradient
+            # v <- beta2 v + g^2
+            np.multiply(g, g, out=g)
+            v *= self.beta2
+            v += g
 
-        # p <- p - rate * m_hat / (sqrt(v_hat) + epsilon), with the factors of both taken out of the vectors:
-        # sqrt(v_hat) + epsilon = of_root * (sqrt(v) + epsilon / of_root)
-        np.sqrt(v, out=gradient)
-        gradient += self.epsilon / of_root
-        np.divide(m, gradient, out=gradient)
-        gradient *= rate * of_m / of_root
-        vector -= gradient
+            # p <- p - rate * m_hat / (sqrt(v_hat) + epsilon), with the factors of both taken out of the vectors:
+            # sqrt(v_hat) + epsilon = of_root * (sqrt(v) + epsilon / of_root)
+            np.sqrt(v, out=g)
+            g += self.epsilon / of_root
+            np.divide(m, g, out=g)
+            g *= rate * of_m / of_root
+            p -= g
+
+        in_pieces(move, state["m"], state["v"], vector, gradient)
         return rate

@@ -33,6 +33,7 @@ def cut(monkeypatch):
 
     def cut(count):
         monkeypatch.setattr(batches, "SECONDS_A_LINE", 1e-15)
+        monkeypatch.setattr(batches, "SECONDS_A_PARAMETER", 1e-15)
         monkeypatch.setattr(batches, "MOST_SLICES", count)
 
     return cut
@@ -169,15 +170,19 @@ def test_how_a_batch_is_cut_depends_on_neither_threads_nor_cores_nor_values(monk
 
 @given(
     lines=st.integers(1, 10**4),
+    size=st.integers(0, 10**7),
     per_row=st.integers(0, 10**9),
     n=st.integers(1, 10**6),
     more=st.integers(0, 10**6),
 )
-def test_more_rows_are_never_cut_into_fewer_slices(lines, per_row, n, more):
+def test_more_rows_are_never_cut_into_fewer_slices(lines, size, per_row, n, more):
     few, many = (
         slices_worth(
             SimpleNamespace(
-                device=HOST, lines=lines, total_cost=Cost(lines, per_row * rows, 8 * per_row * rows)
+                device=HOST,
+                lines=lines,
+                shapes=[(2, size)],
+                total_cost=Cost(lines, per_row * rows, 8 * per_row * rows),
             )
         )
         for rows in (n, n + more)
@@ -195,6 +200,17 @@ def test_a_usual_batch_stays_whole_and_a_large_one_is_cut():
         counts.append(slices_worth(batches.record(flow.nll, params, x)))
     assert counts[:2] == [1, 1]  # so that the default of `fit` has the bits of the plain path
     assert counts[2] > 1
+
+
+def test_a_model_of_many_parameters_is_cut_less():
+    """Each slice has a gradient of its own: 20 million numbers are written for it, and added up."""
+    counts = [
+        slices_worth(
+            SimpleNamespace(device=HOST, lines=5000, shapes=[(size,)], total_cost=Cost(5000, 10**11, 10**9))
+        )
+        for size in (10**4, 2 * 10**7)
+    ]
+    assert counts == [15, 2]
 
 
 # ---------------------------------------------------------------- which programs there are

@@ -217,6 +217,7 @@ def test_the_clock_of_the_history_goes_forward(x):
 def cut(monkeypatch):
     """Every batch is cut into five slices, or into its rows, where there are fewer."""
     monkeypatch.setattr(batches, "SECONDS_A_LINE", 1e-15)
+    monkeypatch.setattr(batches, "SECONDS_A_PARAMETER", 1e-15)
     monkeypatch.setattr(batches, "MOST_SLICES", 5)
 
 

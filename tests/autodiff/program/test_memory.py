@@ -47,6 +47,7 @@ def growth_in_a_thousand_steps(slices):
     """How many bytes the peak of this process grows by between step 10 and step 1,000."""
     if slices > 1:
         batches.SECONDS_A_LINE, batches.MOST_SLICES = 1e-15, slices
+        batches.SECONDS_A_PARAMETER = 1e-15
     step, peaks = training_step(threads=2), {}
     with one_blas_thread():
         losses = []
@@ -71,6 +72,7 @@ def test_the_peak_after_a_thousand_steps_is_that_after_ten(slices):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_what_python_and_numpy_hold_does_not_grow_with_the_calls(threads, monkeypatch):
     monkeypatch.setattr(batches, "SECONDS_A_LINE", 1e-15)
+    monkeypatch.setattr(batches, "SECONDS_A_PARAMETER", 1e-15)
     monkeypatch.setattr(batches, "MOST_SLICES", 2)
     step, held = training_step(threads), {}
     for number in range(1, 21):  # recordings, workspaces and threads are made
