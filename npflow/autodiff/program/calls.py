@@ -19,6 +19,8 @@ ASTYPE = numpy_wrapper._astype.fun
 CONCATENATE = {numpy_wrapper.concatenate_args.fun, cupy.concatenate_args.fun}
 ARRAY = {numpy_wrapper.array_from_args.fun, cupy.array_from_args.fun}
 
+# They look at no more than the shape and dtype of their first argument.
+SHAPE_ONLY = {np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.shape, np.ndim, np.size}
 INDEXED = {GETITEM, np.take, scatter.fun}  # their second argument is an index
 WITH_OUT = {np.dot, np.sum, np.prod, np.max, np.min, np.mean, np.take, np.cumsum, np.clip, *CONCATENATE}
 WITH_OUT |= FRESH

@@ -9,12 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from npflow.autodiff.devices import is_array
-from npflow.autodiff.program.calls import ASTYPE, is_uniform, key_of, takes_out
+from npflow.autodiff.program.calls import ASTYPE, SHAPE_ONLY, is_uniform, key_of, takes_out
 from npflow.autodiff.program.naming import unique
 from npflow.autodiff.program.tape import Value, example_of
-
-# They look at no more than the shape and dtype of their first argument.
-SHAPE_ONLY = {np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.shape, np.ndim, np.size}
 
 
 def dead_code(tape):

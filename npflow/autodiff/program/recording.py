@@ -1,6 +1,7 @@
 """Record what a function and its gradient do, call by call, under one more trace of autograd's."""
 
 import functools
+import mmap
 import threading
 import traceback
 from contextlib import contextmanager
@@ -15,11 +16,12 @@ from npflow.autodiff.devices import as_array, device_of, is_array
 from npflow.autodiff.gradient import Differentiated, differentiate
 from npflow.autodiff.primitives import FRESH, TRANSPARENT
 from npflow.autodiff.program import frames
-from npflow.autodiff.program.calls import is_numpys, key_of
+from npflow.autodiff.program.calls import SHAPE_ONLY, is_numpys, key_of
 from npflow.autodiff.program.refusals import READING, holds_box, refusal
 from npflow.autodiff.program.tape import Place, Tape, Value
 from npflow.errors import InputError
 
+LARGE = 2**14  # bytes: less is not worth a likeness
 LOCK = threading.RLock()  # autograd's stack of traces is one for the whole process
 
 
@@ -124,6 +126,8 @@ class Recording:
         self.visits = {}  # where each running frame was last
         self.spots = {}  # for each statement: its file and the number of its line
         self.gradient_of = {}  # for the value of a gradient: what it is the gradient of
+        self.fixed = set()  # the values that depend on shapes alone, which a program has as constants
+        self.blank = mmap.mmap(-1, mmap.PAGESIZE)  # see `likeness`
 
     def add(self, example, fun, args, arguments, options):
         """Append the calls of a primitive: its body's, if it is transparent, or its own."""
@@ -139,8 +143,25 @@ class Recording:
             if isinstance(argument, Value) and may_share_memory(function, example, plain)
         )
         value = Value(example, function, arguments, dict(options), views, self.place())
+        if depends_on_shapes_alone(function, arguments, self.fixed):
+            self.fixed.add(value)
+        else:
+            value.example = self.likeness(example)
         self.calls.append(value)
         return value
+
+    def likeness(self, example):
+        """An array of the same shape, dtype and strides, whose numbers nobody has written.
+
+        All that is asked of what depends on parameters and data is how it lies in memory. Were every array of a
+        large model kept until the recording ends, a recording would take several times the memory of a step. All
+        likenesses share one stretch of memory, which takes none until it is written to.
+        """
+        if type(example) is not np.ndarray or not example.flags.forc or not example.nbytes >= LARGE:
+            return example
+        if len(self.blank) < example.nbytes:
+            self.blank = mmap.mmap(-1, example.nbytes)
+        return np.ndarray(example.shape, example.dtype, self.blank, strides=example.strides)
 
     def look_into(self, fun, args, arguments, options):
         """Record the body of a primitive, in the place of the call."""
@@ -254,6 +275,12 @@ class Recording:
             pairs = zip(tree.items(gradients), tree.items(boxed))
             leaves = tuple(value_of(leaf) for (_, leaf), (_, mine) in pairs if isbox(mine))
         return Tape(tuple(parameters), tuple(data), tuple(self.calls), value_of(value), leaves)
+
+
+def depends_on_shapes_alone(function, arguments, fixed):
+    """Whether no number of a call's arguments makes a difference to it, but of those that are fixed themselves."""
+    looked_at = arguments[1:] if function in SHAPE_ONLY else arguments
+    return all(argument in fixed for argument in looked_at if isinstance(argument, Value))
 
 
 def may_share_memory(function, result, argument):
