@@ -5,7 +5,7 @@ y[p] = sum_d x[p + d] W[d]          p a pixel, d from the middle of the kernel t
 A kernel of k x k places is k^2 products of a pixel's channels with a matrix. They are one product in either of two
 ways. Where the inputs are few, `unfold` first gathers for each pixel what the kernel sees of them, and one product
 sums over places and inputs at once. Where the outputs are few, one product gives what each pixel contributes to
-each place, and `fold` adds it up there. Both derivatives are convolutions again, so that there is no third way.
+each place, and `fold` adds it up there. Derivatives are the same two ways, backwards.
 
 At the edge the image goes on with zeros, and the result is of its size ("same padding").
 """
@@ -18,23 +18,23 @@ from npflow.autodiff.primitives import fresh, linear, transparent
 
 
 @fresh
-def unfold(x, height, width, out=None):
-    """What a kernel sees from each pixel: shape (n, h, w, c) gives (n, h, w, height * width * c)."""
+def unfold(x, height, width, turned=False, out=None):
+    """What a kernel sees from each pixel p: shape (n, h, w, c) gives (n, h, w, height * width * c).
+
+    It is x[p + d] at each place d of the kernel, or x[p - d], where the kernel is turned round.
+    """
     n, h, w, c = x.shape
     y = onp.empty_like(x, shape=(n, h, w, height * width * c), order="C") if out is None else out
     places = onp.reshape(y, (n, h, w, height, width, c))
     places[...] = 0
-    for i in range(height):
-        here, there = shifted(h, i - height // 2)
-        for j in range(width):
-            here_too, there_too = shifted(w, j - width // 2)
-            places[:, here, here_too, i, j] = x[:, there, there_too]
+    for i, j, (here, there), (here_too, there_too) in shifts(x.shape, height, width, turned):
+        places[:, here, here_too, i, j] = x[:, there, there_too]
     return y
 
 
 @fresh
-def fold(y, height, width, out=None):
-    """The sum of what was gathered, at its own pixel again: (n, h, w, height * width * c) gives (n, h, w, c).
+def fold(y, height, width, turned=False, out=None):
+    """The sum of what was seen, at its own pixel again: (n, h, w, height * width * c) gives (n, h, w, c).
 
     It is the transpose of `unfold`.
     """
@@ -42,13 +42,22 @@ def fold(y, height, width, out=None):
     places = onp.reshape(y, (n, h, w, height, width, -1))
     x = onp.empty_like(y, shape=(n, h, w, columns // (height * width)), order="C") if out is None else out
     x[...] = places[:, :, :, height // 2, width // 2]
-    for i in range(height):
-        here, there = shifted(h, i - height // 2)
-        for j in range(width):
-            here_too, there_too = shifted(w, j - width // 2)
-            if (i, j) != (height // 2, width // 2):
-                x[:, there, there_too] += places[:, here, here_too, i, j]
+    for i, j, (here, there), (here_too, there_too) in shifts(x.shape, height, width, turned):
+        if (i, j) != (height // 2, width // 2):
+            x[:, there, there_too] += places[:, here, here_too, i, j]
     return x
+
+
+def shifts(shape, height, width, turned):
+    """For each place of a kernel: its row and column, and for either a pair of slices.
+
+    They are the pixels p of a line from which the place is on it too, and the places p + d, or p - d where it is turned.
+    """
+    _, h, w, _ = shape
+    sign = -1 if turned else 1
+    for i in range(height):
+        for j in range(width):
+            yield i, j, shifted(h, sign * (i - height // 2)), shifted(w, sign * (j - width // 2))
 
 
 def shifted(size, by):
@@ -58,22 +67,13 @@ def shifted(size, by):
     )
 
 
-defvjp(unfold, lambda y, x, height, width: lambda g: fold(g, height, width))
-defvjp(fold, lambda x, y, height, width: lambda g: unfold(g, height, width))
-
-
-@transparent
-def mirrored(weight):
-    """The kernel that takes a gradient back: turned by half a circle, outputs for inputs."""
-    return np.transpose(weight[::-1, ::-1], (0, 1, 3, 2))
-
-
-defvjp(mirrored, lambda y, weight: lambda g: mirrored(g))
+defvjp(unfold, lambda y, x, height, width, turned=False: lambda g: fold(g, height, width, turned))
+defvjp(fold, lambda x, y, height, width, turned=False: lambda g: unfold(g, height, width, turned))
 
 
 @transparent
 def conv2d(x, weight):
-    """The convolution (no kernel is turned round) of images of shape (n, h, w, inputs): (n, h, w, outputs).
+    """The convolution of images of shape (n, h, w, inputs) with a kernel: shape (n, h, w, outputs).
 
     Parameters
     ----------
@@ -83,36 +83,59 @@ def conv2d(x, weight):
     """
     height, width, inputs, outputs = weight.shape
     if height == width == 1:
-        return linear(x, np.reshape(weight, (inputs, outputs)))
+        return linear(x, unfold_matrix(weight))
     if inputs <= outputs:
-        return linear(unfold(x, height, width), np.reshape(weight, (-1, outputs)))
-    # What x[p + d] contributes to p: seen from p + d, place -d.
-    columns = np.reshape(np.transpose(weight[::-1, ::-1], (2, 0, 1, 3)), (inputs, -1))
-    return fold(linear(x, columns), height, width)
+        return linear(unfold(x, height, width), unfold_matrix(weight))
+    return fold(linear(x, fold_matrix(weight)), height, width, turned=True)
 
 
 @transparent
-def conv2d_vjp_weight(x, g, height, width):
+def conv2d_vjp_x(g, weight):
+    """The gradient of sum(g * conv2d(x, weight)) in x: sum_d W[d] g[p - d] at each pixel p."""
+    height, width, inputs, outputs = weight.shape
+    if height == width == 1:
+        return linear(g, unfold_matrix(weight).T)
+    if inputs <= outputs:
+        return fold(linear(g, unfold_matrix(weight).T), height, width)
+    return linear(unfold(g, height, width, turned=True), fold_matrix(weight).T)
+
+
+@transparent
+def conv2d_vjp_weight(g, x, height, width):
     """The gradient of sum(g * conv2d(x, weight)) in the weight: sum_p x[p + d]^T g[p] at each place d."""
     inputs, outputs = x.shape[-1], g.shape[-1]
     rows = lambda y: np.reshape(y, (-1, y.shape[-1]))
-    if height == width == 1:
-        return np.reshape(linear(rows(x).T, rows(g)), (1, 1, inputs, outputs))
-    if inputs <= outputs:
-        weight = linear(rows(unfold(x, height, width)).T, rows(g))
-        return np.reshape(weight, (height, width, inputs, outputs))
-    weight = linear(rows(x).T, rows(unfold(g, height, width)))
-    return np.transpose(np.reshape(weight, (inputs, height, width, outputs)), (1, 2, 0, 3))[::-1, ::-1]
+    if height == width == 1 or inputs <= outputs:
+        seen = x if height == width == 1 else unfold(x, height, width)
+        matrix = linear(rows(seen).T, rows(g))
+        return np.reshape(matrix, (height, width, inputs, outputs))
+    matrix = linear(rows(x).T, rows(unfold(g, height, width, turned=True)))
+    return np.transpose(np.reshape(matrix, (inputs, height, width, outputs)), (1, 2, 0, 3))
 
 
-# Each of the three is linear in x, in the weight and in g, which stand for one another.
+def unfold_matrix(weight):
+    """A kernel as the matrix of all that it sees: shape (height * width * inputs, outputs)."""
+    return np.reshape(weight, (-1, weight.shape[-1]))
+
+
+def fold_matrix(weight):
+    """A kernel as the matrix of all that a pixel gives: shape (inputs, height * width * outputs)."""
+    return np.reshape(np.transpose(weight, (2, 0, 1, 3)), (weight.shape[2], -1))
+
+
+# Each is linear in both of its arguments, so that the three are each other's derivatives.
 defvjp(
     conv2d,
-    lambda y, x, weight: lambda g: conv2d(g, mirrored(weight)),
-    lambda y, x, weight: lambda g: conv2d_vjp_weight(x, g, *weight.shape[:2]),
+    lambda y, x, weight: lambda g: conv2d_vjp_x(g, weight),
+    lambda y, x, weight: lambda g: conv2d_vjp_weight(g, x, *weight.shape[:2]),
+)
+defvjp(
+    conv2d_vjp_x,
+    lambda _, g, weight: lambda h: conv2d(h, weight),
+    lambda _, g, weight: lambda h: conv2d_vjp_weight(g, h, *weight.shape[:2]),
 )
 defvjp(
     conv2d_vjp_weight,
-    lambda weight, x, g, height, width: lambda h: conv2d(g, mirrored(h)),
-    lambda weight, x, g, height, width: lambda h: conv2d(x, h),
+    lambda _, g, x, height, width: lambda h: conv2d(x, h),
+    lambda _, g, x, height, width: lambda h: conv2d_vjp_x(g, h),
 )

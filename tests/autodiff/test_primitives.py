@@ -98,24 +98,32 @@ def seen(x, height, width):
     return anp.array([[x[:, i : i + h, j : j + w] for j in range(width)] for i in range(height)])
 
 
-def conv2d_case(height, width, inputs, outputs):
-    return Case(
-        "conv2d",
-        C.conv2d,
-        lambda x, weight: anp.einsum("ijnhwa,ijab->nhwb", seen(x, *weight.shape[:2]), weight),
-        lambda shape: [(2, 4, 3, inputs), (height, width, inputs, outputs)],
-        f"{height}x{width}-{inputs}-{outputs}",
-    )
-
-
-def conv2d_vjp_weight_case(height, width, inputs, outputs):
-    return Case(
-        "conv2d_vjp_weight",
-        lambda x, g: C.conv2d_vjp_weight(x, g, height, width),
-        lambda x, g: anp.einsum("ijnhwa,nhwb->ijab", seen(x, height, width), g),
-        lambda shape: [(2, 4, 3, inputs), (2, 4, 3, outputs)],
-        f"{height}x{width}-{inputs}-{outputs}",
-    )
+def conv2d_cases(height, width, inputs, outputs):
+    x, weight, g = (2, 4, 3, inputs), (height, width, inputs, outputs), (2, 4, 3, outputs)
+    variant = f"{height}x{width}-{inputs}-{outputs}"
+    return [
+        Case(
+            "conv2d",
+            C.conv2d,
+            lambda x, weight: anp.einsum("ijnhwa,ijab->nhwb", seen(x, height, width), weight),
+            lambda shape: [x, weight],
+            variant,
+        ),
+        Case(
+            "conv2d_vjp_x",
+            C.conv2d_vjp_x,
+            lambda g, weight: anp.einsum("ijnhwb,ijab->nhwa", seen(g, height, width), weight[::-1, ::-1]),
+            lambda shape: [g, weight],
+            variant,
+        ),
+        Case(
+            "conv2d_vjp_weight",
+            lambda g, x: C.conv2d_vjp_weight(g, x, height, width),
+            lambda g, x: anp.einsum("ijnhwa,nhwb->ijab", seen(x, height, width), g),
+            lambda shape: [g, x],
+            variant,
+        ),
+    ]
 
 
 def below(x):
@@ -242,14 +250,7 @@ CASES = [
     spread_case(lambda x: (len(x), 3, 2, 4)),
     Case("spread_rows", lambda x: P.spread_rows(x, 5), lambda x: x * np.ones(5), lambda shape: [()]),
     Case("logsumexp_last", P.logsumexp_last, lambda x: anp.log(anp.sum(anp.exp(x), axis=-1))),
-    *[conv2d_case(*kernel) for kernel in KERNELS],
-    *[conv2d_vjp_weight_case(*kernel) for kernel in KERNELS],
-    Case(
-        "mirrored",
-        C.mirrored,
-        lambda weight: anp.transpose(weight[::-1, ::-1], (0, 1, 3, 2)),
-        lambda shape: [(3, 5, 2, 4)],
-    ),
+    *[case for kernel in KERNELS for case in conv2d_cases(*kernel)],
     Case(
         "unfold",
         lambda x: C.unfold(x, 3, 5),
@@ -257,10 +258,24 @@ CASES = [
         lambda shape: [(2, 4, 3, 2)],
     ),
     Case(
+        "unfold",
+        lambda x: C.unfold(x, 3, 1, turned=True),
+        lambda x: anp.concatenate([above(x), x, below(x)], axis=-1),
+        lambda shape: [(2, 4, 3, 2)],
+        "turned",
+    ),
+    Case(
         "fold",
         lambda y: C.fold(y, 3, 1),
         lambda y: y[..., 2:4] + above(y[..., :2]) + below(y[..., 4:]),
         lambda shape: [(2, 4, 3, 6)],
+    ),
+    Case(
+        "fold",
+        lambda y: C.fold(y, 3, 1, turned=True),
+        lambda y: y[..., 2:4] + below(y[..., :2]) + above(y[..., 4:]),
+        lambda shape: [(2, 4, 3, 6)],
+        "turned",
     ),
     Case("normal_of_logit", Q.normal_of_logit, lambda x: np.sqrt(2) * erfinv(2 * expit(x) - 1)),
     Case("logit_of_normal", Q.logit_of_normal, lambda z: norm.logcdf(z) - norm.logcdf(-z)),
