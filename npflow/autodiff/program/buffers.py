@@ -150,20 +150,28 @@ def _slot(call, offset, leaf=None):
 
 
 def _donor(call, roots, last, position, places):
-    """The argument that an elementwise call can write over, if there is one."""
+    """The value whose place an elementwise call can write over, if there is one: an argument, or what it is all of."""
     if not is_elementwise(call):
         return None
-    for donor in call.parents:
+    for argument in call.parents:
+        donor, *others = roots[argument]
         if (
-            donor in places
+            not others
+            and donor in places
             and last[donor] <= position
-            and donor.is_array
-            and (donor.example.shape, donor.example.dtype) == (call.example.shape, call.example.dtype)
-            and donor.example.strides == call.example.strides
-            and all(parent is donor or donor not in roots[parent] for parent in call.parents)
+            and argument.is_array
+            and (argument.example.shape, argument.example.dtype) == (call.example.shape, call.example.dtype)
+            and argument.example.strides == call.example.strides
+            and (argument is donor or _is_all_of(argument.example, donor.example))
+            and all(parent is argument or donor not in roots[parent] for parent in call.parents)
         ):
             return donor
     return None
+
+
+def _is_all_of(view, array):
+    """Whether a view of an array is all of it, number by number in the same order: the array in another shape."""
+    return view.nbytes == array.nbytes and view.flags.c_contiguous and array.flags.c_contiguous
 
 
 def _rounded(size):

@@ -12,7 +12,7 @@ from tapes import bits, call, entry, examples, functions, inputs, interpret, lin
 
 from npflow.autodiff.program import passes
 from npflow.autodiff.program.buffers import ALIGNMENT, Arena, Slot, find_roots, gradient_slots, plan
-from npflow.autodiff.program.calls import is_elementwise
+from npflow.autodiff.program.calls import GETITEM, is_elementwise
 from npflow.autodiff.program.tape import Place, Tape, Value
 
 ROWS = np.linspace(-1, 2, 60).reshape(20, 3)  # 480 bytes: 512 of a workspace
@@ -157,6 +157,26 @@ def test_an_argument_that_is_also_read_as_a_view_is_not_written_over(read_first)
     turned = view(np.transpose, one)
     end = call(np.add, *((turned, one) if read_first else (one, turned)))
     buffers = plan(line([x], one, turned, end))
+    assert buffers.slots[one].offset != buffers.slots[end].offset
+
+
+def test_an_argument_is_written_over_in_another_shape_too():
+    x = entry(ROWS)
+    one = call(np.exp, x)
+    again = view(np.reshape, one, (5, 4, 3))
+    end = call(np.negative, again)
+    buffers = plan(line([x], one, again, end))
+    assert offsets(buffers, one, end) == [0, 0]
+    assert buffers.slots[end].shape == (5, 4, 3)
+
+
+@pytest.mark.parametrize("part", [slice(0, 10), slice(None, None, -1)])
+def test_an_argument_that_is_a_part_or_lies_in_another_order_is_not_written_over(part):
+    x = entry(ROWS)
+    one = call(np.exp, x)
+    seen = view(GETITEM, one, part)
+    end = call(np.negative, seen)
+    buffers = plan(line([x], one, seen, end))
     assert buffers.slots[one].offset != buffers.slots[end].offset
 
 
