@@ -105,6 +105,13 @@ def check_number(value, name, *, above=None, least=None, below=None):
     return number
 
 
+def check_choice(value, choices, name):
+    """Raise unless `value` is one of the choices; return it."""
+    if value not in tuple(choices):
+        raise InputError(f"expected {name}, one of {', '.join(choices)}, got {value!r}")
+    return value
+
+
 def check_rng(rng):
     """Raise unless `rng` is a `numpy.random.Generator`; return it."""
     if not isinstance(rng, np.random.Generator):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from npflow.errors import InputError
 from npflow.layers import Chain, Reverse
-from npflow.validation import check_count, check_number, check_rng, check_rows, check_sequence
+from npflow.validation import check_choice, check_count, check_number, check_rng, check_rows, check_sequence
 
 few = settings(max_examples=30, deadline=None)
 
@@ -213,6 +213,15 @@ def test_sequences_come_back_as_tuples():
 @pytest.mark.parametrize("value", [5, None, "64", {"a": 1}])
 def test_what_is_not_a_sequence_is_refused(value):
     assert refusal(check_sequence, value, "widths") == f"expected widths as a list or tuple, got {value!r}"
+
+
+def test_a_choice_is_one_of_those_there_are():
+    assert check_choice("b", ("a", "b"), "the letter") == "b"
+    assert check_choice("b", {"a": 1, "b": 2}, "the letter") == "b"
+    for value in ("c", None, ["a"]):
+        assert refusal(check_choice, value, ("a", "b"), "the letter") == (
+            f"expected the letter, one of a, b, got {value!r}"
+        )
 
 
 def test_a_numpy_generator_is_given_back():

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npflow.errors import InputError
-from npflow.validation import check_count, check_rng, check_rows
+from npflow.validation import check_choice, check_count, check_rng, check_rows
 
 TABULAR = ("digits", "breast_cancer", "wine")
 
@@ -124,8 +124,7 @@ def tabular(name, *, rng, copies=1):
     from sklearn import datasets
 
     check_rng(rng)
-    if name not in TABULAR:
-        raise InputError(f"expected the name of a data set, one of {', '.join(TABULAR)}, got {name!r}")
+    check_choice(name, TABULAR, "the name of a data set")
     copies = check_count(copies, "the number of copies")
     x = digits(rng=rng)[0] if name == "digits" else getattr(datasets, f"load_{name}")().data
     train, validation, test = split(x, rng=rng)
