@@ -1,5 +1,6 @@
-"""Data to fit, from an explicit `rng`: two-dimensional toy densities, with all that is known of them, and tables."""
+"""Data to fit: two-dimensional toy densities, with all that is known of them, tables, and images."""
 
+from npflow.datasets.cifar10 import CIFAR10_CLASSES, cifar10
 from npflow.datasets.densities import (
     DENSITIES,
     Banana,
@@ -26,6 +27,7 @@ from npflow.datasets.toy import (
 )
 
 __all__ = [
+    "CIFAR10_CLASSES",
     "DENSITIES",
     "TABULAR",
     "TOY",
@@ -40,6 +42,7 @@ __all__ = [
     "ToyDensity",
     "banana",
     "checkerboard",
+    "cifar10",
     "circles",
     "digits",
     "eight_gaussians",
