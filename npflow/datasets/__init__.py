@@ -13,6 +13,7 @@ from npflow.datasets.densities import (
     Spirals,
     ToyDensity,
 )
+from npflow.datasets.images import IMAGES, ImageData, digit_images, image_data, patches
 from npflow.datasets.tabular import TABULAR, digits, split, tabular
 from npflow.datasets.toy import (
     TOY,
@@ -29,6 +30,7 @@ from npflow.datasets.toy import (
 __all__ = [
     "CIFAR10_CLASSES",
     "DENSITIES",
+    "IMAGES",
     "TABULAR",
     "TOY",
     "Banana",
@@ -36,6 +38,7 @@ __all__ = [
     "Circles",
     "EightGaussians",
     "Funnel",
+    "ImageData",
     "Moons",
     "Pinwheel",
     "Spirals",
@@ -44,10 +47,13 @@ __all__ = [
     "checkerboard",
     "cifar10",
     "circles",
+    "digit_images",
     "digits",
     "eight_gaussians",
     "funnel",
+    "image_data",
     "moons",
+    "patches",
     "pinwheel",
     "spirals",
     "split",

@@ -37,7 +37,8 @@ def digits(*, rng):
 
     Grey levels are whole numbers, on which a density could be as high as it likes. With the noise, the mean
     of log p(x) + 64 log(1/17) is at most the mean log-probability of the levels themselves. Some pixels at
-    the border are 0 in every picture: they are pure noise here.
+    the border are 0 in every picture: they are pure noise here. The levels themselves, as images, are what
+    `npflow.datasets.digit_images` returns.
 
     Parameters
     ----------
