@@ -2,12 +2,14 @@
 
 import zlib
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from npflow.autodiff import Layout, tree
 from npflow.autodiff.device import Device
 from npflow.autodiff.devices import as_array, device_of, fetch, to_device, to_host
+from npflow.autodiff.pieces import in_pieces
 from npflow.description import describe, rebuild
 from npflow.errors import InputError, NonFiniteError
 from npflow.training.adam import Adam
@@ -106,17 +108,21 @@ class Run:
         """
         self.step += 1
         held = None if sound is None else self.vector.copy()
-        np.copyto(self.before, self.vector, where=True if sound is None else sound)
+        in_pieces(partial(np.copyto, where=True if sound is None else sound), self.before, self.vector)
         rate = self.optimizer.update(self.moments, self.vector, gradient, self.step)
         if sound is not None:
             np.copyto(self.vector, held, where=~sound)
         if self.average is not None:
             decay = min(self.decay, (1 + self.step) / (10 + self.step))
-            np.subtract(self.vector, self.average, out=gradient)
-            gradient *= 1 - decay
-            if sound is not None:
-                np.copyto(gradient, 0, where=~sound)
-            self.average += gradient
+
+            def draw_near(average, vector, way):
+                np.subtract(vector, average, out=way)
+                way *= 1 - decay
+                if sound is not None:
+                    np.copyto(way, 0, where=~sound)
+                average += way
+
+            in_pieces(draw_near, self.average, self.vector, gradient)
         return rate
 
     def validate(self, data):
