@@ -23,6 +23,7 @@ FLOPS_A_SECOND, BYTES_A_SECOND = 80e9, 40e9  # a core's, roughly: the same every
 # That takes some 6 nanoseconds a parameter; a slice is to take four times as long.
 SECONDS_A_PARAMETER = 25e-9
 MOST_SLICES = 16
+LARGE = 2**24  # rows times parameters: recording takes hundreds of megabytes
 
 
 class PlainGradient:
@@ -75,10 +76,7 @@ class ProgramGradient:
     def __call__(self, batch, out):
         """The loss of a batch, an array or a tuple of them; the gradient is written to the vector `out`."""
         batch = arrays_of(batch)
-        kind = tuple((array.shape, array.dtype) for array in batch)
-        if kind not in self.plans:
-            self.plans[kind] = self.plan(batch)
-        slices = self.plans[kind]
+        slices = self.slices(batch)
         if len(slices) == 1 or self.threads == 1:
             losses = [piece.run(batch) for piece in slices]
         else:
@@ -96,23 +94,48 @@ class ProgramGradient:
         )
         return sum(share * loss for share, loss in zip(shares, losses))
 
-    def plan(self, batch):
-        """The slices of a batch like this one."""
+    def slices(self, batch):
+        """The slices of a batch like this one: planned, and their programs recorded, at the first of its kind."""
         batch = arrays_of(batch)
+        kind = tuple((array.shape, array.dtype) for array in batch)
+        if kind not in self.plans:
+            self.plans[kind] = self.plan(batch)
+        return self.plans[kind]
+
+    def nbytes(self, batch):
+        """How much memory the slices of a batch like this one take: workspaces and gradients."""
+        return sum(piece.program.peak_bytes + piece.gradient.nbytes for piece in self.slices(batch))
+
+    def plan(self, batch):
+        """The slices of a batch like this one.
+
+        What a batch takes is seen from a program of all of it. A large model's is tried on one row first: from that
+        it is known how much memory the batch takes, before it is taken.
+
+        Raises
+        ------
+        MemoryError
+            Where that is more than is free.
+        """
         rows = len(batch[0])
+        parameters = tree.Layout(self.params)
+        tried = rows if rows * parameters.size < LARGE else 1
         with one_blas_thread():
-            whole = record(self.loss, self.params, *batch)
-            count = min(slices_worth(whole), rows)
-            if count == 1:
-                return [Slice(whole, self.params, batch, 0, rows)]
+            programs = {tried: self.record(batch, 0, tried)}
+            count = min(slices_worth(programs[tried], rows / tried), rows)
+            if tried < rows:
+                check_memory(programs[tried], rows, count, parameters.size * parameters.dtype.itemsize)
             bounds = [rows * number // count for number in range(count + 1)]
-            programs, slices = {}, []
+            slices = []
             for start, stop in itertools.pairwise(bounds):
                 if stop - start not in programs:
-                    piece = tuple(array[start:stop] for array in batch)
-                    programs[stop - start] = record(self.loss, self.params, *piece)
+                    programs[stop - start] = self.record(batch, start, stop)
                 slices.append(Slice(programs[stop - start], self.params, batch, start, stop))
             return slices
+
+    def record(self, batch, start, stop):
+        """The program of some rows of a batch."""
+        return record(self.loss, self.params, *(array[start:stop] for array in batch))
 
     def close(self):
         """Let the threads go."""
@@ -153,14 +176,28 @@ def arrays_of(batch):
     return batch if isinstance(batch, tuple) else (batch,)
 
 
-def slices_worth(program):
-    """How many slices a batch of a program's size is to be cut into."""
+def slices_worth(program, times=1.0):
+    """How many slices a batch is to be cut into that has `times` as many rows as a program's."""
     if program.device is not HOST:  # a GPU shares the work of one call out itself
         return 1
     cost = program.total_cost
-    seconds = cost.flops / FLOPS_A_SECOND + cost.bytes / BYTES_A_SECOND
-    parameters = sum(map(math.prod, program.shapes))
-    worth = min(
-        seconds / (program.lines * SECONDS_A_LINE), seconds / (max(parameters, 1) * SECONDS_A_PARAMETER)
-    )
+    seconds = times * (cost.flops / FLOPS_A_SECOND + cost.bytes / BYTES_A_SECOND)
+    parameters = max(sum(map(math.prod, program.shapes)), 1)
+    worth = min(seconds / (program.lines * SECONDS_A_LINE), seconds / (parameters * SECONDS_A_PARAMETER))
     return int(min(max(worth, 1), MOST_SLICES))
+
+
+def check_memory(program, rows, count, parameter_bytes):
+    """Raise unless there is memory for a batch cut into `count` slices; `program` is that of one row.
+
+    A recording holds a gradient and what autograd's tape does, and is held against the function on nudged parameters;
+    a step has a workspace and a gradient for each slice.
+    """
+    recording = program.bytes_without_reuse * -(-rows // count) + 3 * parameter_bytes
+    stepping = program.peak_bytes * rows + count * parameter_bytes
+    needed, free = max(recording, stepping), program.device.free_bytes()
+    if needed > free:
+        raise MemoryError(
+            f"expected {needed / 1e9:.1f} GB of free memory on {program.device} for batches of {rows} rows, got "
+            f"{free / 1e9:.1f} GB: fewer rows at a time take less, and so does a smaller model"
+        )

@@ -1,7 +1,6 @@
 """What can be done where arrays live, and by NumPy's functions alone cannot: on the host, and on a GPU."""
 
 import importlib
-import math
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +88,9 @@ class Host(Device):
         return getattr(importlib.import_module(f"scipy.{module}"), function)
 
     def free_bytes(self):
-        return math.inf  # the operating system decides
+        import psutil
+
+        return psutil.virtual_memory().available
 
     def memory(self, size):
         memory = np.empty(size + ALIGNMENT, np.uint8)

@@ -142,8 +142,8 @@ def test_slices_cover_every_row_once_and_differ_by_one_row_at_most(n, count):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "record", lambda loss, params, x: Whole())
-        patch.setattr(batches, "slices_worth", lambda program: count)
-        slices = ProgramGradient(None, {}).plan(np.zeros((n, 1)))
+        patch.setattr(batches, "slices_worth", lambda program, times: count)
+        slices = ProgramGradient(None, {}).slices(np.zeros((n, 1)))
     covered = [row for piece in slices for row in range(n)[piece.rows]]
     sizes = [piece.rows.stop - piece.rows.start for piece in slices]
     assert covered == list(range(n))
@@ -234,6 +234,29 @@ def test_slices_of_one_size_share_a_program(recordings, cut):
     programs = {piece.program for piece in loss_of.plans[((30, 4), np.dtype(float)),]}
     workspaces = {id(piece.workspace) for piece in loss_of.plans[((30, 4), np.dtype(float)),]}
     assert (len(programs), len(workspaces)) == (2, 4)  # but no workspace: they run at the same time
+
+
+def test_a_large_model_is_tried_on_one_row_and_its_memory_known_before_it_is_taken(
+    recordings, cut, monkeypatch
+):
+    cut(2)
+    vector, params = training_params()
+    x, gradient = rows(12), np.empty_like(vector)
+    expected = loss_and_gradient(ProgramGradient(FLOW.nll, params), x, vector.size)
+    monkeypatch.setattr(batches, "LARGE", 12 * vector.size)
+    recordings.clear()
+    loss_of = ProgramGradient(FLOW.nll, params)
+    assert loss_of(x, gradient) == expected[0]
+    np.testing.assert_array_equal(gradient, expected[1])
+    assert recordings == [1, 6]
+    program = loss_of.slices(x)[0].program
+    assert loss_of.nbytes(x) == 2 * (program.peak_bytes + vector.nbytes)
+
+    monkeypatch.setattr(HOST, "free_bytes", lambda: 5000, raising=False)
+    refused = ProgramGradient(FLOW.nll, params)
+    with pytest.raises(MemoryError, match=r"GB of free memory on cpu for batches of 12 rows, got 0\.0 GB"):
+        refused(x, gradient)
+    assert recordings == [1, 6, 1]
 
 
 def test_a_batch_of_another_dtype_does_not_run_the_program_of_the_first(recordings):
