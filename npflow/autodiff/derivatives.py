@@ -1,8 +1,8 @@
 """Derivatives that npflow prefers to autograd's, for functions that autograd has already.
 
 autograd's sum over every axis of length one, whether it was broadcast or not, and add up long columns with
-`numpy.sum`; its derivative of indexing is an object, not an array. Within npflow these take their place;
-autograd itself is left as it is.
+`numpy.sum`; its derivative of indexing is an object, not an array, and that of a transpose has its axes in an array,
+which a device would have to fetch. Within npflow these take their place; autograd itself is left as it is.
 """
 
 import autograd.numpy as np
@@ -98,3 +98,11 @@ def _getitem_vjp(y, x, index):
 
 derivative(func(ArrayBox.__getitem__), _getitem_vjp)
 defvjp(scatter, lambda y, g, index, shape: lambda h: h[index])
+
+
+def _transpose_vjp(y, x, axes=None):
+    back = axes and tuple(onp.argsort([axis % x.ndim for axis in axes]).tolist())
+    return lambda g: np.transpose(g, back)
+
+
+derivative(np.transpose, _transpose_vjp)

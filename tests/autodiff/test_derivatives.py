@@ -291,7 +291,7 @@ def test_place_has_derivatives(index, shape):
 
 def test_npflow_has_derivatives_of_its_own_for_these():
     assert set(DERIVATIVES) >= {anp.add, anp.subtract, anp.multiply, anp.true_divide}
-    assert len(DERIVATIVES) == 5
+    assert len(DERIVATIVES) == 6
 
 
 def test_autograds_own_derivatives_are_what_they_were():
@@ -352,3 +352,15 @@ def test_a_real_argument_of_a_complex_product_has_a_real_gradient():
     expected = autograd.grad(lambda w: fun({"w": w}))(x)
     assert gradient["w"].dtype == np.float64
     np.testing.assert_allclose(gradient["w"], expected, rtol=1e-12)
+
+
+# ---------------------------------------------------------------- transposes
+
+
+@pytest.mark.parametrize("axes", [None, (0, 1, 2), (2, 0, 1), (1, 2, 0), (-1, 0, -2), [0, 2, 1]], ids=str)
+def test_the_derivative_of_a_transpose_puts_the_axes_back(axes):
+    fun = lambda x: anp.transpose(x, axes)
+    x = draw((2, 3, 4))
+    (gradient,) = ours(weighted(fun), x)
+    np.testing.assert_array_equal(fun(gradient), weights(fun(x).shape, x.dtype) * np.cos(fun(x)))
+    assert_second_order(fun, x)
