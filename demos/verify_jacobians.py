@@ -75,7 +75,7 @@ class WrongHalf(AffineCoupling):
 
     def forward(self, params, x):
         z, _ = super().forward(params, x)
-        kept, changed = self.parts(x)
+        kept, changed = self.mask.parts(x)
         _, log_scale = self.transformer.transform(self.network.apply(params, changed), kept)
         return z, sum_event(log_scale)
 

@@ -5,7 +5,7 @@ import numpy as onp
 
 from npflow.autodiff.devices import HOST, device_of, to_host
 from npflow.errors import InputError
-from npflow.layers import Chain, Given, Inverse
+from npflow.layers import Chain, Given, Inverse, Split
 from npflow.layers.layer import given
 
 # What CuPy raises for arrays of NumPy's and functions that it has not; memory that runs out is nobody's mistake.
@@ -20,7 +20,7 @@ def first_layer(is_wrong, layer, params, x, name="layer", direction="forward", c
     is_wrong : callable
         `is_wrong(call) -> bool`, where `call()` gives the layer's output and its log-det.
     layer : Layer
-        A chain is looked into, layer by layer, and so is an inverse.
+        A chain is looked into, layer by layer, and so are an inverse and what a split goes on with.
     params : tree
         Its parameters.
     x : ndarray, shape (n, ...)
@@ -35,6 +35,9 @@ def first_layer(is_wrong, layer, params, x, name="layer", direction="forward", c
     if isinstance(layer, Inverse):
         opposite = "inverse" if direction == "forward" else "forward"
         return first_layer(is_wrong, layer.layer, params, x, name, opposite, context)
+    if isinstance(layer, Split):
+        _, rest = layer.mask.parts(x)
+        return first_layer(is_wrong, layer.layer, params, rest, name, direction, context)
     if not isinstance(layer, Chain):
         wrong = is_wrong(lambda: getattr(layer, direction)(params, x, **given(layer, context)))
         return f"{name} ({type(layer).__name__})" if wrong else None

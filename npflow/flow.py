@@ -15,7 +15,7 @@ from npflow.autodiff.primitives import concatenate_last
 from npflow.culprit import draw, first_non_finite, host_bound
 from npflow.errors import InputError
 from npflow.layers import Layer
-from npflow.layers.layer import check_layer, given, uses_context
+from npflow.layers.layer import check_keeps_shape, check_layer, given, uses_context
 from npflow.model import Model
 from npflow.priors import Prior
 from npflow.validation import check_count, check_rng, check_rows
@@ -91,6 +91,7 @@ class Flow(Model):
         try:
             layer_params = self.layer.init(rng, x, **beside)
             z, log_det = self.layer.forward(layer_params, x, **beside)
+            check_keeps_shape("the layer of a Flow", x, z)
         except InputError as error:
             raise error.inside("layer", self.layer) from error
         if np.shape(log_det) != (len(x),):

@@ -10,7 +10,7 @@ import pytest
 from npflow import Flow, InputError, fit, to_device
 from npflow.autodiff import devices
 from npflow.culprit import first_non_finite
-from npflow.layers import ActNorm, Affine, Chain, Inverse, Layer, Reverse
+from npflow.layers import ActNorm, Affine, Chain, Inverse, Layer, Reverse, Split
 from npflow.priors import Normal
 
 # ---------------------------------------------------------------- the first layer that is not finite
@@ -30,13 +30,21 @@ class ConstantScale(Layer):
         return z / self.value, np.full(len(z), -self.log_scale, z.dtype)
 
 
-NESTED = Chain([ActNorm(), Chain([Affine(), Reverse(), Affine()]), Inverse(Affine())])
+NESTED = Chain(
+    [
+        ActNorm(),
+        Chain([Affine(), Reverse(), Affine()]),
+        Inverse(Affine()),
+        Split(Chain([Reverse(), Affine()])),
+    ]
+)
 
 
 def nested_params(**ruined):
     """Parameters of `NESTED`; `ruined` has leaves set to nan, by the places of their layers."""
     params = NESTED.init(np.random.default_rng(0), np.random.default_rng(1).standard_normal((5, 2)))
     layers = {"first": params[0], "inner": params[1][0], "last_inner": params[1][2], "inverse": params[2]}
+    layers["split"] = params[3][1]
     for place, leaf in ruined.items():
         layers[place][leaf][0] = np.nan
     return params
@@ -50,6 +58,7 @@ def nested_params(**ruined):
         ({"inner": "mean"}, "layer/1/0 (Affine)"),
         ({"last_inner": "log_std"}, "layer/1/2 (Affine)"),
         ({"inverse": "log_std"}, "layer/2 (Affine)"),
+        ({"split": "mean"}, "layer/3/1 (Affine)"),
         ({"last_inner": "mean", "inverse": "mean"}, "layer/1/2 (Affine)"),
     ],
 )
@@ -134,8 +143,9 @@ class HostBound(Layer):
         (lambda bound: bound, "layer"),
         (lambda bound: Chain([Affine(), bound, Affine()]), "layer/1"),
         (lambda bound: Chain([Affine(), Chain([Affine(), Inverse(bound)])]), "layer/1/1"),
+        (lambda bound: Chain([Affine(), Split(Chain([Affine(), bound]))]), "layer/1/1"),
     ],
-    ids=["alone", "in a chain", "turned round, in a chain in a chain"],
+    ids=["alone", "in a chain", "turned round, in a chain in a chain", "behind a split"],
 )
 def test_a_layer_that_makes_numpy_arrays_is_named(layer, place, on_the_way, device):
     flow = Flow(layer(HostBound(on_the_way)), Normal(2))

@@ -24,6 +24,7 @@ from npflow.layers import (
     Layer,
     Permutation,
     Reverse,
+    Squeeze,
 )
 from npflow.models import glow
 from npflow.networks import MLP, Beside
@@ -523,6 +524,14 @@ def test_parameters_of_another_dtype_than_the_batch_are_refused_at_init():
     assert refusal(Flow(Float64(), Normal(2)).init, np.random.default_rng(0), x) == (
         "expected init to give parameters in the dtype of x, float32, got float64 at 'layer/a': "
         "make them with dtype=x.dtype"
+    )
+
+
+def test_a_layer_that_does_not_keep_the_shape_of_a_row_is_refused_at_init():
+    flow = Flow(Squeeze(), Normal((2, 2, 1)))
+    assert refusal(flow.init, np.random.default_rng(0), np.ones((3, 2, 2, 1))) == (
+        "layer (Squeeze): expected the layer of a Flow to keep the shape of its input, got (3, 1, 1, 4) of "
+        "(3, 2, 2, 1); an Unsqueeze at its end undoes a Squeeze"
     )
 
 

@@ -7,8 +7,10 @@ from npflow.layers.elementwise import Elementwise, ScaleShift, Shift
 from npflow.layers.gaussianization import Gaussianize
 from npflow.layers.layer import Chain, Given, Inverse, Layer
 from npflow.layers.linear import Conv1x1, Permutation, Reverse
+from npflow.layers.reshape import Squeeze, Unsqueeze
 from npflow.layers.rotation import Rotation
 from npflow.layers.spline import Spline
+from npflow.layers.split import Split
 from npflow.layers.units import Units
 
 __all__ = [
@@ -32,5 +34,8 @@ __all__ = [
     "Shift",
     "Spline",
     "SplineCoupling",
+    "Split",
+    "Squeeze",
     "Units",
+    "Unsqueeze",
 ]

@@ -1,21 +1,16 @@
-"""Couplings: one part of the channels is transformed, by a map that a network of the other part chooses."""
+"""Couplings: one part of the input is transformed, by a map that a network of the other part chooses."""
 
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as onp
-
-from npflow.autodiff.devices import constant
-from npflow.autodiff.primitives import concatenate_last, permute, split_last, sum_event
 from npflow.errors import InputError
 from npflow.layers.elementwise import ScaleShift, Shift
 from npflow.layers.layer import Layer, with_context
+from npflow.layers.masks import check_transformed, mask_of
 from npflow.layers.spline import Spline
 from npflow.networks import MADE, MLP, Network
 from npflow.networks.network import check_network
-from npflow.validation import check_number, check_sequence
-
-PARTS = ("first", "second", "even", "odd")
+from npflow.validation import check_number
 
 
 @dataclass(frozen=True)
@@ -28,14 +23,22 @@ class Coupling(Layer):
     The Jacobian is triangular, whatever the network is: z_a does not depend on b, and each z_b depends on its own b
     alone. What t is, the `transformer`, an `Elementwise` map, says. With a context, the network sees (a, context).
 
+    On a checkerboard the parts are pixels. With m = 1 where they stay and 0 where they are transformed, the network
+    sees the whole image m x, with zeros in the places of b:
+
+    z = m x + (1 - m) t(x; network(m x))                log|det J| = sum((1 - m) log dt/dx)
+
     Parameters
     ----------
     network : Network
         Computes the numbers from the part that stays.
-    transformed : {"second", "first", "odd", "even"} or tuple of bool
-        Which channels are transformed: the second or the first half (the first is the larger by one where their
-        number is odd), those at odd or even places, counted from 0, or those where a mask is true. A flow
-        alternates, or mixes channels between couplings.
+    transformed : str or tuple of bool
+        Which part is transformed. Of the channels: the "second" or the "first" half (the first is the larger by one
+        where their number is odd), those at "odd" or "even" places, counted from 0, or those where a mask is true.
+        Of the pixels: those where row + column is odd, "checkerboard-odd", or even, "checkerboard-even".
+        A flow alternates, or mixes channels between couplings.
+
+    Source: Dinh et al. 2017, Density estimation using Real NVP, sections 3.2 and 3.4.
     """
 
     network: Network = MLP()  # noqa: RUF009 (frozen)
@@ -48,75 +51,37 @@ class Coupling(Layer):
             raise InputError(
                 f"expected {name}'s network to see all of its input for each output, got {self.network!r}"
             )
-        if isinstance(self.transformed, str) and self.transformed in PARTS:
-            return
-        expected = f"expected {name}'s transformed to be 'first', 'second', 'odd', 'even' or a mask"
-        if isinstance(self.transformed, (str, type(None))):
-            raise InputError(f"{expected}, got {self.transformed!r}")
-        mask = check_sequence(self.transformed, f"{name}'s transformed")
-        if any(onp.ndim(one) or one not in (0, 1) for one in mask) or len(set(mask)) < 2:
-            raise InputError(f"{expected}, true for some channels and false for others, got {mask!r}")
-        object.__setattr__(self, "transformed", tuple(map(bool, mask)))
+        object.__setattr__(self, "transformed", check_transformed(self.transformed, name))
+
+    @property
+    def mask(self):
+        """What takes the two parts apart, and puts them together."""
+        return mask_of(self.transformed)
 
     def init(self, rng, x, context=None):
-        kept, changed = self.parts(x)
+        kept, changed = self.mask.parts(x)
         return self.network.init(
             rng, with_context(kept, context), outputs=self.transformer.numbers * changed.shape[-1]
         )
 
     def forward(self, params, x, context=None):
-        kept, changed = self.parts(x)
+        kept, changed = self.mask.parts(x)
         raw = self.network.apply(params, with_context(kept, context))
         changed, log_slope = self.transformer.transform(raw, changed)
-        log_det = sum_event(log_slope)
-        return self.join(kept, changed), log_det
+        log_det = self.mask.log_det(log_slope)
+        return self.mask.join(kept, changed), log_det
 
     def inverse(self, params, z, context=None):
-        kept, changed = self.parts(z)
+        kept, changed = self.mask.parts(z)
         raw = self.network.apply(params, with_context(kept, context))
         changed, log_slope = self.transformer.untransform(raw, changed)
-        log_det = sum_event(log_slope)
-        return self.join(kept, changed), log_det
-
-    def parts(self, x):
-        """The channels that stay, and those that are transformed."""
-        order, at = self.order(x.shape[-1])
-        if order is not None:
-            x = permute(x, constant(order, like=x))
-        elif self.transformed == "first":
-            changed, kept = split_last(x, at)
-            return kept, changed
-        kept, changed = split_last(x, at)
-        return kept, changed
-
-    def join(self, kept, changed):
-        """Both parts in their places again."""
-        if self.transformed == "first":
-            return concatenate_last(changed, kept)
-        joined = concatenate_last(kept, changed)
-        order, _ = self.order(joined.shape[-1])
-        return joined if order is None else permute(joined, constant(onp.argsort(order), like=joined))
-
-    def order(self, channels):
-        """The places of the channels, those that stay first, or None if halves do; and where to cut."""
-        if channels < 2:
-            raise InputError(f"expected at least two channels to take parts of, got {channels}")
-        if self.transformed in ("first", "second"):
-            return None, channels - channels // 2
-        place = onp.arange(channels)
-        mask = (
-            onp.array(self.transformed)
-            if isinstance(self.transformed, tuple)
-            else place % 2 == (self.transformed == "odd")
-        )
-        if len(mask) != channels:
-            raise InputError(f"expected {len(mask)} channels, one for each place of the mask, got {channels}")
-        return onp.concatenate([place[~mask], place[mask]]), int(onp.sum(~mask))
+        log_det = self.mask.log_det(log_slope)
+        return self.mask.join(kept, changed), log_det
 
 
 @dataclass(frozen=True)
 class AdditiveCoupling(Coupling):
-    r"""Shift one part of the channels by a network of the other: volume stays as it is.
+    r"""Shift one part of the input by a network of the other: volume stays as it is.
 
     x = (a, b)      z = (a, b + network(a))             log|det J| = 0
                     x = (a, z_b - network(a))
@@ -131,7 +96,7 @@ class AdditiveCoupling(Coupling):
 
 @dataclass(frozen=True)
 class AffineCoupling(Coupling):
-    r"""Scale and shift one part of the channels, by a network of the other; starts as the identity.
+    r"""Scale and shift one part of the input, by a network of the other; starts as the identity.
 
     x = (a, b)      z = (a, b * exp(log_scale) + shift)             log|det J| = sum(log_scale)
                     x = (a, (z_b - shift) * exp(-log_scale))        raw, shift = network(a)
@@ -142,8 +107,8 @@ class AffineCoupling(Coupling):
     ----------
     network : Network
         Computes raw and shift from the part that stays; `Beside` makes two networks one.
-    transformed : {"second", "first", "odd", "even"} or tuple of bool
-        Which channels are transformed; see `Coupling`.
+    transformed : str or tuple of bool
+        Which part is transformed; see `Coupling`.
     log_scale_limit : float
         L.
 
@@ -166,7 +131,7 @@ class AffineCoupling(Coupling):
 
 @dataclass(frozen=True)
 class SplineCoupling(Coupling):
-    r"""Transform one part of the channels by splines, which a network of the other chooses; starts as the identity.
+    r"""Transform one part of the input by splines, which a network of the other chooses; starts as the identity.
 
     x = (a, b)      z = (a, spline(b; network(a)))              log|det J| = sum(log spline'(b))
                     x = (a, spline^-1(z_b; network(a)))
@@ -175,8 +140,8 @@ class SplineCoupling(Coupling):
     ----------
     network : Network
         Computes the splines' widths, heights and slopes from the part that stays.
-    transformed : {"second", "first", "odd", "even"} or tuple of bool
-        Which channels are transformed; see `Coupling`.
+    transformed : str or tuple of bool
+        Which part is transformed; see `Coupling`.
     transformer : Spline
 
     Source: Durkan et al. 2019, Neural spline flows, section 3.

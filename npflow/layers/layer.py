@@ -64,12 +64,15 @@ def takes_context(kind):
     return "context" in inspect.signature(kind.forward).parameters
 
 
+def inner_layers(layer):
+    """The layers that a layer is made of: a chain's, the one that is turned round; none for most."""
+    return getattr(layer, "layers", None) or ((layer.layer,) if hasattr(layer, "layer") else ())
+
+
 def uses_context(layer):
-    """Whether a context makes a difference to a layer: to one of a chain's, to the one that is turned round."""
-    inner = getattr(layer, "layers", None) or [getattr(layer, "layer", None)]
-    if inner == [None]:
-        return takes_context(type(layer))
-    return takes_context(type(layer)) and any(map(uses_context, inner))
+    """Whether a context makes a difference to a layer: to one of those that it is made of, if it is."""
+    inner = inner_layers(layer)
+    return takes_context(type(layer)) and (not inner or any(map(uses_context, inner)))
 
 
 def check_layer(layer, name="the layer"):
@@ -78,6 +81,15 @@ def check_layer(layer, name="the layer"):
     if isinstance(layer, type) or not all(callable(getattr(layer, method, None)) for method in methods):
         raise InputError(f"expected {name} to be an object with init, forward and inverse, got {layer!r}")
     return layer
+
+
+def check_keeps_shape(name, x, z):
+    """Raise unless a layer called `name`, which made z of x, keeps the shape of its input."""
+    if z.shape != x.shape:
+        raise InputError(
+            f"expected {name} to keep the shape of its input, got {z.shape} of {x.shape}; an Unsqueeze at its end "
+            "undoes a Squeeze"
+        )
 
 
 def zeros_per_row(x):
@@ -133,9 +145,9 @@ class Chain(Layer):
         for index, layer in enumerate(self.layers):
             try:
                 params.append(layer.init(rng, x, **given(layer, context)))
+                x, _ = layer.forward(params[-1], x, **given(layer, context))
             except InputError as error:
                 raise error.inside(index, layer) from error
-            x, _ = layer.forward(params[-1], x, **given(layer, context))
         return params
 
     def forward(self, params, x, context=None):

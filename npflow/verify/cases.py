@@ -28,7 +28,10 @@ from npflow.layers import (
     Shift,
     Spline,
     SplineCoupling,
+    Split,
+    Squeeze,
     Units,
+    Unsqueeze,
 )
 from npflow.models import gaussianization, glow, iaf, maf, neural_spline, nice, real_nvp
 from npflow.networks import MADE, MLP, Beside
@@ -58,6 +61,9 @@ class Case:
 
 
 small = MLP((16, 16), "tanh")
+second_scale = [Squeeze(), ActNorm(), AffineCoupling(small), Unsqueeze()]
+first_scale = [Squeeze(), ActNorm(), AffineCoupling(small, "first"), Split(Chain(second_scale)), Unsqueeze()]
+two_scales = Split(Chain(first_scale))
 
 CASES = {
     "Affine": Case(Affine(), (5,)),
@@ -73,6 +79,9 @@ CASES = {
     "AffineCoupling/relu": Case(AffineCoupling(MLP((16, 16), "relu")), (6,), smooth=False),
     "AffineCoupling/image": Case(AffineCoupling(small), (2, 2, 4)),
     "AffineCoupling/mask": Case(AffineCoupling(small, (True, False, False, True, False)), (5,)),
+    "AdditiveCoupling/checkerboard": Case(AdditiveCoupling(small, "checkerboard-even"), (3, 2, 2)),
+    "AffineCoupling/checkerboard": Case(AffineCoupling(small, "checkerboard-odd"), (2, 3, 2)),
+    "AffineCoupling/checkerboard-even": Case(AffineCoupling(small, "checkerboard-even"), (3, 3, 1)),
     "AffineCoupling/48": Case(AffineCoupling(MLP((64, 64), "tanh")), (48,)),
     "MaskedAutoregressive": Case(MaskedAutoregressive(MADE((16, 16), "tanh")), (5,)),
     "MaskedAutoregressive/order": Case(
@@ -93,6 +102,10 @@ CASES = {
     "Rotation/image": Case(Rotation(), (2, 2, 3)),
     "Gaussianize": Case(Gaussianize(components=3), (4,), smooth=False),
     "Gaussianize/image": Case(Gaussianize(components=2), (2, 2, 2), smooth=False),
+    "Squeeze": Case(Squeeze(), (4, 2, 3)),
+    "Unsqueeze": Case(Unsqueeze(), (1, 2, 8)),
+    "Split": Case(Split(Conv1x1()), (2, 2, 5)),
+    "Split/two scales": Case(two_scales, (4, 4, 2)),
     "Permutation": Case(Permutation(), (5,)),
     "Permutation/image": Case(Permutation(), (2, 2, 3)),
     "Reverse": Case(Reverse(), (5,)),
@@ -110,6 +123,9 @@ CASES = {
     "Chain": Case(Chain([ActNorm(), AffineCoupling(small), Reverse(), Affine()]), (4,)),
     "Chain/image": Case(Chain([ActNorm(), Conv1x1(), AffineCoupling(small)]), (2, 2, 2)),
     "SplineCoupling": Case(SplineCoupling(small, "even", Spline(bins=5)), (4,), smooth=False),
+    "SplineCoupling/checkerboard": Case(
+        SplineCoupling(small, "checkerboard-odd", Spline(bins=3)), (2, 2, 2), smooth=False
+    ),
     "MaskedAutoregressive/spline": Case(
         MaskedAutoregressive(MADE((12,), "tanh"), Spline(bins=4)), (3,), smooth=False
     ),

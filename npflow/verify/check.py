@@ -12,7 +12,7 @@ from npflow.autodiff import tree
 from npflow.autodiff.devices import to_host
 from npflow.autodiff.threads import one_blas_thread
 from npflow.errors import InputError
-from npflow.layers.layer import check_layer
+from npflow.layers.layer import check_layer, inner_layers
 from npflow.validation import check_rng, check_rows
 from npflow.verify import contract, formulas, gradients
 from npflow.verify.finding import DIRECTIONS, Finding
@@ -204,8 +204,8 @@ def _mixed(rng, x):
 
 
 def _count_layers(layer):
-    """How many layers a chain is made of: their noise adds up."""
-    return sum(map(_count_layers, layer.layers)) if hasattr(layer, "layers") else 1
+    """How many layers a layer is made of, itself if of none: their noise adds up."""
+    return sum(map(_count_layers, inner_layers(layer))) or 1
 
 
 def _points(rng, layer, pristine, start, x):

@@ -41,7 +41,7 @@ def dtype_kept(point, dtype):
     params = point.layer.init(onp.random.default_rng(0), point.x.copy())
     found = {f"init's {path!r}": leaf for path, leaf in tree.items(params) if tree.is_trained(leaf)}
     for direction in DIRECTIONS:
-        array, log_det = point.call(direction, point.x)
+        array, log_det = point.call(direction, point.ordinary(direction))
         found |= {f"{direction}'s array": array, f"{direction}'s log_det": log_det}
         found |= {
             f"{direction}'s {name}": gradient for name, gradient in _gradients(point, direction).items()
@@ -61,7 +61,7 @@ def dtype_kept(point, dtype):
 def output_dtype_kept(point, dtype):
     """One dtype in both outputs of both directions, for functions without parameters."""
     for direction in DIRECTIONS:
-        for name, array in zip(("array", "log_det"), point.call(direction, point.x)):
+        for name, array in zip(("array", "log_det"), point.call(direction, point.ordinary(direction))):
             if onp.asarray(array).dtype != dtype:
                 return yes_or_no(
                     f"{direction}'s {name} is {onp.asarray(array).dtype} for {onp.dtype(dtype)} input"
@@ -76,7 +76,9 @@ def float32_agrees(point):
     worst = Finding(0.0, 1.0, "")
     for direction in DIRECTIONS:
         for name, a, b in zip(
-            ("array", "log_det"), single.call(direction, single.x), double.call(direction, double.x)
+            ("array", "log_det"),
+            single.call(direction, single.ordinary(direction)),
+            double.call(direction, double.ordinary(direction)),
         ):
             error = largest(difference(onp.asarray(a, onp.float64), b)) / (1 + largest(b))
             finding = Finding(
@@ -111,7 +113,9 @@ def _gradients(point, direction):
         y, log_det = getattr(point.layer, direction)(params["layer"], params["input"])
         return np.sum(y) + np.sum(log_det)
 
-    _, gradient = value_and_grad(total)({"layer": copy_tree(point.params), "input": point.x.copy()})
+    _, gradient = value_and_grad(total)(
+        {"layer": copy_tree(point.params), "input": point.ordinary(direction).copy()}
+    )
     return {f"gradient in {path!r}": leaf for path, leaf in tree.items(gradient)}
 
 
@@ -222,7 +226,9 @@ def finite_for_large_inputs(point):
     for scale in (1.0, LARGE):
         for dtype, at in ((onp.float64, point), (onp.float32, point.cast(onp.float32))):
             for direction in DIRECTIONS:
-                for name, array in zip(("array", "log_det"), at.call(direction, scale * at.x)):
+                for name, array in zip(
+                    ("array", "log_det"), at.call(direction, scale * at.ordinary(direction))
+                ):
                     if not onp.isfinite(array).all():
                         return yes_or_no(
                             f"the {name} of {direction} is not finite in {onp.dtype(dtype)} for ordinary inputs"

@@ -63,6 +63,10 @@ class Point:
         """Where a direction starts: x for forward, z for inverse."""
         return self.x if direction == "forward" else self.z
 
+    def ordinary(self, direction):
+        """Numbers such as those of x for either direction, in the shape that it takes."""
+        return self.x if direction == "forward" else self.x.reshape(self.z.shape)
+
     @cached_property
     def numerical(self):
         """For each direction, Jacobians by finite differences and their errors, (n, D, D) each."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from npflow import Flow, fit, models, to_device
 from npflow.autodiff import Layout, record, value_and_grad
 from npflow.autodiff.threads import one_blas_thread
+from npflow.layers import Chain, Squeeze, Unsqueeze
 from npflow.networks import MADE, MLP
 from npflow.priors import Normal
 from npflow.verify.cases import CASES
@@ -28,9 +29,15 @@ RECIPES = {
     "real_nvp": models.real_nvp(4, couplings=2, network=SMALL),
 }
 
-FLOWS = {
-    f"layer {name}": Flow(case.layer, Normal(case.event_shape, trained=True)) for name, case in CASES.items()
-}
+BACK = {Squeeze(): Unsqueeze(), Unsqueeze(): Squeeze()}  # what makes the shape again that a layer changes
+
+
+def flow_of(case):
+    layer = Chain([case.layer, BACK[case.layer]]) if case.layer in BACK else case.layer
+    return Flow(layer, Normal(case.event_shape, trained=True))
+
+
+FLOWS = {f"layer {name}": flow_of(case) for name, case in CASES.items()}
 FLOWS |= {f"recipe {name}": flow for name, flow in RECIPES.items()}
 
 

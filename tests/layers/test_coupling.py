@@ -1,4 +1,7 @@
-"""The affine coupling."""
+"""The couplings."""
+
+import re
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -7,8 +10,10 @@ from hypothesis import strategies as st
 
 from npflow.autodiff import Layout
 from npflow.errors import InputError
-from npflow.layers import AdditiveCoupling, AffineCoupling, Chain
-from npflow.networks import MADE, MLP, Beside
+from npflow.layers import AdditiveCoupling, AffineCoupling, Chain, SplineCoupling
+from npflow.layers.layer import pixels
+from npflow.networks import MADE, MLP, Beside, Network
+from npflow.verify.jacobians import by_autograd
 
 NETWORK = MLP((6,), "tanh")
 LAYERS = {part: AffineCoupling(NETWORK, part) for part in ("first", "second")}
@@ -87,7 +92,7 @@ def test_the_jacobian_is_triangular_with_the_scales_on_its_diagonal(part):
     own = jacobian[changed, changed]
     np.testing.assert_allclose(own, np.diag(np.diag(own)), atol=1e-8)
     assert np.abs(jacobian[changed, kept]).min() > 1e-3
-    kept, changed = layer.parts(x)
+    kept, changed = layer.mask.parts(x)
     _, log_scale = layer.transformer.transform(layer.network.apply(params, kept), changed)
     np.testing.assert_allclose(np.diag(own), np.exp(log_scale[0]), rtol=1e-6)
 
@@ -117,7 +122,7 @@ def test_the_log_scale_stays_inside_its_limit_whatever_the_network_gives(limit, 
     layer = AffineCoupling(MLP(()), log_scale_limit=limit)
     x = rows(dtype=dtype)
     params = perturbed(layer, x, size=1e4)
-    kept, changed = layer.parts(x)
+    kept, changed = layer.mask.parts(x)
     _, log_scale = layer.transformer.transform(layer.network.apply(params, kept), changed)
     assert np.abs(log_scale).max() <= limit
     assert np.abs(log_scale).max() > 0.99 * limit
@@ -138,7 +143,7 @@ def test_a_coupling_keeps_the_dtype_whatever_the_type_of_its_limit(limit, shape,
 @every_part
 def test_join_puts_halves_back_in_their_places(part):
     x = rows((2, 3, 2, 4))
-    np.testing.assert_array_equal(LAYERS[part].join(*LAYERS[part].parts(x)), x)
+    np.testing.assert_array_equal(LAYERS[part].mask.join(*LAYERS[part].mask.parts(x)), x)
 
 
 @pytest.mark.parametrize("shape", [(5, 1), (2, 3, 2, 1)])
@@ -187,10 +192,89 @@ def test_an_additive_coupling_keeps_volume_exactly():
         np.testing.assert_array_equal(log_det, np.zeros(len(x)))
 
 
+# ---------------------------------------------------------------- checkerboards
+
+
+@dataclass(frozen=True)
+class WholeImage(Network):
+    """A dense network of an image's pixels, all of which it sees for each."""
+
+    def init(self, rng, x, outputs):
+        return NETWORK.init(rng, x.reshape(len(x), -1), pixels(x) * outputs)
+
+    def apply(self, params, x):
+        return NETWORK.apply(params, x.reshape(len(x), -1)).reshape(*x.shape[:-1], -1)
+
+
+BOARDS = {"checkerboard-odd": 1, "checkerboard-even": 0}
+every_board = pytest.mark.parametrize("board", BOARDS)
+
+
+def board_mask(board, shape):
+    return np.sum(np.indices(shape[1:3]), axis=0) % 2 == BOARDS[board]
+
+
+@every_board
+@every_dtype
+@pytest.mark.parametrize("shape", [(4, 2, 3, 2), (2, 3, 3, 1)])
+def test_on_a_checkerboard_pixels_are_transformed_by_what_a_network_makes_of_the_others(board, dtype, shape):
+    layer, x, changed = AffineCoupling(WholeImage(), board), rows(shape, dtype), board_mask(board, shape)
+    params = perturbed(layer, x)
+    z, log_det = layer.forward(params, x)
+    m = (~changed[..., None]).astype(dtype)
+    raw, shift = np.split(layer.network.apply(params, m * x), 2, axis=-1)
+    log_scale = 2 * np.tanh(raw / 2)
+    tolerance = {"rtol": 1e-12 if dtype == np.float64 else 1e-5, "atol": 1e-6}
+    np.testing.assert_allclose(z, m * x + (1 - m) * (x * np.exp(log_scale) + shift), **tolerance)
+    np.testing.assert_allclose(log_det, np.sum((1 - m) * log_scale, axis=(1, 2, 3)), **tolerance)
+    assert z.dtype == log_det.dtype == dtype
+    assert z[:, ~changed].tobytes() == x[:, ~changed].tobytes()
+    assert (z[:, changed] != x[:, changed]).all()
+
+
+@every_board
+@pytest.mark.parametrize("kind", [AdditiveCoupling, AffineCoupling, SplineCoupling])
+def test_on_a_checkerboard_the_log_det_is_that_of_the_jacobian(kind, board):
+    layer, x = kind(WholeImage(), board), rows((3, 2, 2, 2))
+    params = perturbed(layer, x)
+    jacobians = by_autograd(lambda x: layer.forward(params, x)[0], x)
+    changed = np.repeat(board_mask(board, x.shape).ravel(), 2)
+    own = jacobians[:, changed][:, :, changed]
+    np.testing.assert_array_equal(own, own * np.eye(len(own[0])))
+    np.testing.assert_array_equal(jacobians[:, ~changed], np.broadcast_to(np.eye(8)[~changed], (3, 4, 8)))
+    assert (jacobians[:, changed][:, :, ~changed] != 0).all()  # every pixel that stays has a say
+    expected = np.linalg.slogdet(jacobians)[1]
+    np.testing.assert_allclose(layer.log_det(params, x), expected, rtol=1e-9, atol=1e-12)
+    back, log_det = layer.inverse(params, layer.forward(params, x)[0])
+    np.testing.assert_allclose(back, x, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(log_det, -expected, rtol=1e-9, atol=1e-12)
+
+
+def test_two_checkerboards_leave_no_pixel_as_it_is():
+    x = rows((3, 3, 2, 1))
+    chain = Chain([AffineCoupling(WholeImage(), board) for board in BOARDS])
+    assert (chain.forward(perturbed(chain, x), x)[0] != x).all()
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (2, 1, 1, 3)])
+def test_a_checkerboard_is_refused_where_there_are_no_two_pixels(shape):
+    sentence = (
+        "expected images (n, height, width, channels) of at least two pixels for a checkerboard, got shape "
+    )
+    with pytest.raises(InputError, match=re.escape(f"{sentence}{shape}")):
+        AffineCoupling(NETWORK, "checkerboard-odd").init(np.random.default_rng(0), rows(shape))
+
+
+# ---------------------------------------------------------------- contexts, and what is refused
+
+
 @pytest.mark.parametrize("kind", [AdditiveCoupling, AffineCoupling])
-@pytest.mark.parametrize("shape", [(5, 4), (5, 3, 2, 4)], ids=["rows", "images"])
-def test_with_a_context_each_row_is_transformed_by_its_own(kind, shape):
-    layer, x, rng = kind(NETWORK), rows(shape), np.random.default_rng(3)
+@pytest.mark.parametrize(
+    ("transformed", "shape"),
+    [("second", (5, 4)), ("second", (5, 3, 2, 4)), ("checkerboard-even", (5, 3, 2, 4))],
+)
+def test_with_a_context_each_row_is_transformed_by_its_own(kind, transformed, shape):
+    layer, x, rng = kind(NETWORK, transformed), rows(shape), np.random.default_rng(3)
     context = rng.standard_normal((5, 3))
     start = layer.init(rng, x, context=context)
     layout = Layout(start)
@@ -207,22 +291,26 @@ def test_with_a_context_each_row_is_transformed_by_its_own(kind, shape):
     np.testing.assert_array_equal(layer.log_det(params, x, context=context), log_det)
 
 
+EXPECTED = (
+    "expected AffineCoupling's transformed to be 'first', 'second', 'odd', 'even', 'checkerboard-odd', "
+    "'checkerboard-even' or a mask"
+)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (
             {"transformed": "third"},
-            "expected AffineCoupling's transformed to be 'first', 'second', 'odd', 'even' or a mask, got 'third'",
+            f"{EXPECTED}, got 'third'",
         ),
         (
             {"transformed": (True, True)},
-            "expected AffineCoupling's transformed to be 'first', 'second', 'odd', 'even' or a mask, true for some "
-            "channels and false for others, got (True, True)",
+            f"{EXPECTED}, true for some channels and false for others, got (True, True)",
         ),
         (
             {"transformed": (0, 1, 2)},
-            "expected AffineCoupling's transformed to be 'first', 'second', 'odd', 'even' or a mask, true for some "
-            "channels and false for others, got (0, 1, 2)",
+            f"{EXPECTED}, true for some channels and false for others, got (0, 1, 2)",
         ),
         (
             {"log_scale_limit": 0},

@@ -11,7 +11,8 @@ from autograd.tracer import getval
 
 from npflow.autodiff.primitives import concatenate_last, dense, split_last, spread_rows, sum_event, tanh
 from npflow.errors import VerificationError
-from npflow.layers import ActNorm, AffineCoupling, Chain, Conv1x1, Layer
+from npflow.layers import ActNorm, AffineCoupling, Chain, Conv1x1, Layer, Squeeze
+from npflow.layers.masks import ChannelMask, Checkerboard
 from npflow.networks import MLP
 from npflow.verify import check
 
@@ -129,7 +130,7 @@ class LogDetOfTheUntransformedHalf(AffineCoupling):
 
     def forward(self, params, x):
         z, _ = super().forward(params, x)
-        kept, changed = self.parts(x)
+        kept, changed = self.mask.parts(x)
         return z, sum_event(self.transformer.transform(self.network.apply(params, changed), kept)[1])
 
 
@@ -153,11 +154,34 @@ class InterleavedOneWayJoinedTheOther(AffineCoupling):
 
     network: MLP = small
 
-    def parts(self, x):
-        return x[..., 0::2], x[..., 1::2]
+    class Mask(ChannelMask):
+        def join(self, kept, changed):
+            return concatenate_last(kept, changed)
 
-    def join(self, kept, changed):
-        return concatenate_last(kept, changed)
+    mask = Mask("odd")
+
+
+@wrong("log-det forward, finite differences", "differently in each row", event_shape=(2, 2, 2))
+class CheckerboardSummedOverAllPixels(AffineCoupling):
+    """The log-scales of the pixels that stay count too."""
+
+    network: MLP = small
+
+    class Mask(Checkerboard):
+        def log_det(self, log_slope):
+            return sum_event(log_slope)
+
+    mask = Mask("checkerboard-odd")
+
+
+@wrong("x -> z -> x", "are halves taken and joined in the same way", event_shape=(2, 4, 2))
+class SqueezedInOneOrderUnsqueezedInTheOther(Squeeze):
+    """All channels of the first pixel first, then back as if the pixels of each channel lay side by side."""
+
+    def forward(self, params, x):
+        z, log_det = super().forward(params, x)
+        pixels = np.reshape(z, (*z.shape[:-1], -1, 4))
+        return np.reshape(np.swapaxes(pixels, -1, -2), z.shape), log_det
 
 
 _cache = {}
@@ -295,14 +319,14 @@ class Overflowing(AffineCoupling):
     network: MLP = MLP((8,), "softplus")
 
     def forward(self, params, x):
-        kept, changed = self.parts(x)
+        kept, changed = self.mask.parts(x)
         log_scale, shift = split_last(self.network.apply(params, kept), kept.shape[-1])
-        return self.join(kept, changed * np.exp(log_scale) + shift), sum_event(log_scale)
+        return self.mask.join(kept, changed * np.exp(log_scale) + shift), sum_event(log_scale)
 
     def inverse(self, params, z):
-        kept, changed = self.parts(z)
+        kept, changed = self.mask.parts(z)
         log_scale, shift = split_last(self.network.apply(params, kept), kept.shape[-1])
-        return self.join(kept, (changed - shift) * np.exp(-log_scale)), -sum_event(log_scale)
+        return self.mask.join(kept, (changed - shift) * np.exp(-log_scale)), -sum_event(log_scale)
 
 
 @wrong("log_det alone", "the method log_det gave another number")
@@ -348,14 +372,14 @@ class ClippedInTheMapAlone(AffineCoupling):
     network: MLP = small
 
     def forward(self, params, x):
-        kept, changed = self.parts(x)
+        kept, changed = self.mask.parts(x)
         raw, shift = split_last(self.network.apply(params, kept), kept.shape[-1])
-        return self.join(kept, changed * np.exp(np.clip(raw, -3, 3)) + shift), sum_event(raw)
+        return self.mask.join(kept, changed * np.exp(np.clip(raw, -3, 3)) + shift), sum_event(raw)
 
     def inverse(self, params, z):
-        kept, changed = self.parts(z)
+        kept, changed = self.mask.parts(z)
         raw, shift = split_last(self.network.apply(params, kept), kept.shape[-1])
-        return self.join(kept, (changed - shift) * np.exp(-np.clip(raw, -3, 3))), -sum_event(raw)
+        return self.mask.join(kept, (changed - shift) * np.exp(-np.clip(raw, -3, 3))), -sum_event(raw)
 
 
 @wrong("no memory between calls", "something is kept from the first call .an initialization in forward")

@@ -1,0 +1,64 @@
+"""Pixels as channels, and back: what a multi-scale flow changes scale by."""
+
+from dataclasses import dataclass
+
+import autograd.numpy as np
+
+from npflow.errors import InputError
+from npflow.layers.layer import Layer, zeros_per_row
+
+
+@dataclass(frozen=True)
+class Squeeze(Layer):
+    r"""Each block of 2 x 2 pixels becomes one pixel of four times as many channels.
+
+    z[i, j, 4 c + 2 a + b] = x[2 i + a, 2 j + b, c]         log|det J| = 0
+
+    (n, height, width, channels) becomes (n, height / 2, width / 2, 4 channels). The four pixels of a block, row by
+    row, lie side by side for each channel: the order of Glow's code and of PyTorch's `PixelUnshuffle`. TensorFlow's
+    `space_to_depth` has the other common one, all channels of the first pixel, then all of the second.
+
+    Source: Dinh et al. 2017, Density estimation using Real NVP, section 3.6; Kingma & Dhariwal 2018, Glow, section 3.
+    """
+
+    def forward(self, params, x):
+        return squeeze(x), zeros_per_row(x)
+
+    def inverse(self, params, z):
+        return unsqueeze(z), zeros_per_row(z)
+
+
+@dataclass(frozen=True)
+class Unsqueeze(Layer):
+    r"""Each pixel becomes a block of 2 x 2 pixels of a quarter of its channels: `Squeeze` turned round.
+
+    z[2 i + a, 2 j + b, c] = x[i, j, 4 c + 2 a + b]         log|det J| = 0
+    """
+
+    def forward(self, params, x):
+        return unsqueeze(x), zeros_per_row(x)
+
+    def inverse(self, params, z):
+        return squeeze(z), zeros_per_row(z)
+
+
+def squeeze(x):
+    """Blocks of 2 x 2 pixels as channels: shape (n, 2 h, 2 w, c) gives (n, h, w, 4 c)."""
+    if x.ndim != 4 or x.shape[1] % 2 or x.shape[2] % 2:
+        raise InputError(
+            f"expected images (n, height, width, channels) of even height and width to squeeze, got shape {x.shape}"
+        )
+    n, height, width, channels = x.shape
+    blocks = np.reshape(x, (n, height // 2, 2, width // 2, 2, channels))
+    return np.reshape(np.transpose(blocks, (0, 1, 3, 5, 2, 4)), (n, height // 2, width // 2, 4 * channels))
+
+
+def unsqueeze(z):
+    """Channels as blocks of 2 x 2 pixels: shape (n, h, w, 4 c) gives (n, 2 h, 2 w, c)."""
+    if z.ndim != 4 or z.shape[3] % 4:
+        raise InputError(
+            f"expected images (n, height, width, channels) of a multiple of 4 channels to unsqueeze, got shape {z.shape}"
+        )
+    n, height, width, channels = z.shape
+    blocks = np.reshape(z, (n, height, width, channels // 4, 2, 2))
+    return np.reshape(np.transpose(blocks, (0, 1, 4, 2, 5, 3)), (n, 2 * height, 2 * width, channels // 4))
