@@ -7,6 +7,7 @@ from npflow.layers.elementwise import Elementwise, ScaleShift, Shift
 from npflow.layers.gaussianization import Gaussianize
 from npflow.layers.layer import Chain, Given, Inverse, Layer
 from npflow.layers.linear import Conv1x1, Permutation, Reverse
+from npflow.layers.logit import Logit
 from npflow.layers.reshape import Squeeze, Unsqueeze
 from npflow.layers.rotation import Rotation
 from npflow.layers.spline import Spline
@@ -25,6 +26,7 @@ __all__ = [
     "Given",
     "Inverse",
     "Layer",
+    "Logit",
     "MaskedAutoregressive",
     "Permutation",
     "Reverse",

@@ -34,7 +34,14 @@ class Layer(Described):
     A layer that is conditioned by more than its input has one more argument, `context` of shape (n, context
     features), in all its methods: ``forward(params, x, context=None)``. Other layers say nothing of it; `given`
     hands it to those that have it.
+
+    Attributes
+    ----------
+    domain : tuple of float
+        Between which two numbers each component of x is meant to lie; for most layers, any.
     """
+
+    domain = (-math.inf, math.inf)
 
     def init(self, rng, x):
         """Parameters for batches like `x`, drawn from `rng`; the batch may be looked at."""
@@ -81,6 +88,11 @@ def check_layer(layer, name="the layer"):
     if isinstance(layer, type) or not all(callable(getattr(layer, method, None)) for method in methods):
         raise InputError(f"expected {name} to be an object with init, forward and inverse, got {layer!r}")
     return layer
+
+
+def domain_of(layer):
+    """Between which two numbers each component of a layer's x is meant to lie; any, where it says nothing of it."""
+    return getattr(layer, "domain", Layer.domain)
 
 
 def check_keeps_shape(name, x, z):
@@ -139,6 +151,11 @@ class Chain(Layer):
         for index, layer in enumerate(layers):
             check_layer(layer, f"a Chain's entry {index}")
         object.__setattr__(self, "layers", layers)
+
+    @property
+    def domain(self):
+        """The first layer's."""
+        return domain_of(self.layers[0])
 
     def init(self, rng, x, context=None):
         params = []

@@ -19,6 +19,7 @@ from npflow.layers import (
     Given,
     Inverse,
     Layer,
+    Logit,
     MaskedAutoregressive,
     Permutation,
     Reverse,
@@ -33,6 +34,7 @@ from npflow.layers import (
     Units,
     Unsqueeze,
 )
+from npflow.layers.layer import domain_of
 from npflow.models import gaussianization, glow, iaf, maf, neural_spline, nice, real_nvp
 from npflow.networks import MADE, MLP, Beside
 
@@ -56,7 +58,9 @@ class Case:
     smooth: bool = True
 
     def batch(self, rng, rows=16, dtype=np.float64):
-        """Data for the layer: normal rows, away from mean 0 and variance 1."""
+        """Data for the layer: normal rows, away from mean 0 and variance 1; uniform in a domain that is bounded."""
+        if np.isfinite(domain_of(self.layer)).all():
+            return rng.uniform(*domain_of(self.layer), (rows, *self.event_shape)).astype(dtype)
         return (1.5 * rng.standard_normal((rows, *self.event_shape)) + 0.5).astype(dtype)
 
 
@@ -102,6 +106,8 @@ CASES = {
     "Rotation/image": Case(Rotation(), (2, 2, 3)),
     "Gaussianize": Case(Gaussianize(components=3), (4,), smooth=False),
     "Gaussianize/image": Case(Gaussianize(components=2), (2, 2, 2), smooth=False),
+    "Logit": Case(Logit(), (5,)),
+    "Logit/image": Case(Chain([Logit(alpha=0.01), Affine()]), (2, 2, 3)),
     "Squeeze": Case(Squeeze(), (4, 2, 3)),
     "Unsqueeze": Case(Unsqueeze(), (1, 2, 8)),
     "Split": Case(Split(Conv1x1()), (2, 2, 5)),

@@ -15,7 +15,7 @@ from npflow.autodiff.threads import one_blas_thread
 from npflow.layers import Chain, Squeeze, Unsqueeze
 from npflow.networks import MADE, MLP
 from npflow.priors import Normal
-from npflow.verify.cases import CASES
+from npflow.verify.cases import CASES, Case
 
 # Each recipe as a small flow: a new one is tested by being listed.
 SMALL, MASKED = MLP((8,), "tanh"), MADE((8,), "tanh")
@@ -55,7 +55,7 @@ def moved(flow, rng, dtype):
 
 
 def rows(flow, rng, n, dtype):
-    return rng.normal(0.5, 1.5, (n, *flow.prior.event_shape)).astype(dtype)
+    return Case(flow.layer, flow.prior.event_shape).batch(rng, n, dtype)
 
 
 def assert_same_bits(got, expected, dtype):

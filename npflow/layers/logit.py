@@ -1,0 +1,51 @@
+"""The logit: numbers between 0 and 1, such as pixels, as any real numbers."""
+
+import math
+from dataclasses import dataclass
+
+import autograd.numpy as np
+
+from npflow.autodiff.primitives import log_sigmoid, sigmoid, sum_event
+from npflow.layers.layer import Layer
+from npflow.validation import check_number
+
+
+@dataclass(frozen=True)
+class Logit(Layer):
+    r"""The logit of numbers between 0 and 1, drawn in a little from both ends; nothing is trained.
+
+    z = log p - log(1 - p)                  p = alpha + (1 - 2 alpha) x
+    x = (sigmoid(z) - alpha) / (1 - 2 alpha)
+    log|det J| = sum(log(1 - 2 alpha) - log p - log(1 - p))
+
+    A density over real numbers becomes one over pixels that has no bounds to learn. Without alpha, a pixel at an end
+    would be at infinity; with it, the inverse gives numbers up to alpha / (1 - 2 alpha) beyond 0 and 1, and the
+    map is finite as far as there.
+
+    Parameters
+    ----------
+    alpha : float
+        From 0, where x has to lie inside (0, 1), to below 1/2.
+
+    Source: Dinh et al. 2017, Density estimation using Real NVP, section 4.1, with p = alpha + (1 - alpha) x, which
+    reaches 1; drawn in from both ends as by Papamakarios et al. 2017, Masked autoregressive flow for density
+    estimation.
+    """
+
+    alpha: float = 0.05
+
+    domain = (0.0, 1.0)
+
+    def __post_init__(self):
+        object.__setattr__(self, "alpha", check_number(self.alpha, "Logit's alpha", least=0, below=0.5))
+
+    def forward(self, params, x):
+        slope = 1 - 2 * self.alpha
+        log_p = np.log(self.alpha + slope * x)
+        log_rest = np.log(self.alpha + slope * (1 - x))  # 1 - p would lose digits where p is near 1
+        return log_p - log_rest, sum_event(math.log(slope) - log_p - log_rest)
+
+    def inverse(self, params, z):
+        slope = 1 - 2 * self.alpha
+        x = (sigmoid(z) - self.alpha) / slope
+        return x, sum_event(log_sigmoid(z) + log_sigmoid(-z) - math.log(slope))

@@ -1,0 +1,87 @@
+"""Numbers between 0 and 1 as any real numbers."""
+
+import numpy as np
+import pytest
+import scipy.special
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npflow import Flow
+from npflow.errors import InputError
+from npflow.layers import ActNorm, Chain, Logit
+from npflow.priors import Logistic
+
+few = settings(max_examples=20, deadline=None)
+alphas = st.sampled_from([1e-6, 1e-3, 0.05, 0.4])
+
+
+def rows(seed, dtype=np.float64):
+    """Numbers inside, at the ends, and next to them."""
+    x = np.random.default_rng(seed).uniform(0, 1, (4, 6))
+    x[0, :4] = [0, 1, 1e-7, 1 - 1e-7]
+    return x.astype(dtype)
+
+
+@few
+@given(alphas, st.integers(0, 99))
+def test_it_is_scipys_logit_of_what_is_drawn_in(alpha, seed):
+    x, layer = rows(seed), Logit(alpha)
+    p = alpha + (1 - 2 * alpha) * x
+    z, log_det = layer.forward({}, x)
+    np.testing.assert_allclose(z, scipy.special.logit(p), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(log_det, np.sum(np.log((1 - 2 * alpha) / (p * (1 - p))), axis=1), rtol=1e-9)
+    back, inverse_log_det = layer.inverse({}, z)
+    np.testing.assert_allclose(back, x, atol=1e-14)
+    np.testing.assert_allclose(inverse_log_det, -log_det, rtol=1e-9)
+
+
+@few
+@given(alphas, st.integers(0, 99))
+def test_float32_loses_no_digits_at_either_end(alpha, seed):
+    x, layer = rows(seed, np.float32), Logit(alpha)
+    for got, exact in zip(layer.forward({}, x), layer.forward({}, x.astype(np.float64))):
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, exact, rtol=1e-6, atol=1e-6)
+    z, _ = layer.forward({}, x)
+    for got, exact in zip(layer.inverse({}, z), layer.inverse({}, z.astype(np.float64))):
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, exact, rtol=1e-6, atol=1e-6)
+
+
+def test_zero_and_one_lie_as_far_from_the_middle():
+    z, _ = Logit(0.05).forward({}, np.array([[0, 0.5, 1]]))
+    np.testing.assert_allclose(z, [[np.log(0.05 / 0.95), 0, np.log(0.95 / 0.05)]], atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_any_z_has_a_finite_x_which_lies_a_little_beyond_the_ends_at_most(dtype):
+    z = np.array([[-1e4, -30, 0, 30, 1e4]], dtype)
+    x, log_det = Logit(0.05).inverse({}, z)
+    beyond = 0.05 / 0.9
+    np.testing.assert_allclose(x, [[-beyond, -beyond, 0.5, 1 + beyond, 1 + beyond]], rtol=1e-5)
+    assert np.isfinite(log_det).all()
+
+
+def test_with_logistic_z_and_no_alpha_its_x_is_uniform():
+    x = np.random.default_rng(0).uniform(0, 1, (100, 3))
+    flow = Flow(Logit(alpha=0), Logistic(3))
+    np.testing.assert_allclose(flow.log_prob(flow.init(np.random.default_rng(0), x), x), 0, atol=1e-12)
+
+
+def test_a_chain_is_meant_for_what_its_first_layer_is_meant_for():
+    assert Chain([Logit(), ActNorm()]).domain == Logit().domain == (0, 1)
+    assert Chain([ActNorm(), Logit()]).domain == ActNorm().domain == (-np.inf, np.inf)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "got"),
+    [
+        (-0.1, "a finite number at least 0 below 0.5, got -0.1"),
+        ("a", "a number at least 0 below 0.5, got 'a'"),
+    ],
+)
+def test_an_alpha_that_cannot_be_is_refused(alpha, got):
+    with pytest.raises(InputError, match=f"expected Logit's alpha to be {got}"):
+        Logit(alpha)
+    with pytest.raises(InputError, match=r"below 0\.5, got 0\.5"):
+        Logit(0.5)
