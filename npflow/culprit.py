@@ -96,16 +96,16 @@ def is_refusal(error):
     return isinstance(error, REFUSALS) and not isinstance(error, InputError)
 
 
-def draw(prior, params, rng, n, dtype, there):
-    """`n` draws of z on a device; a prior that makes arrays of NumPy's instead is named."""
+def draw(prior, params, rng, n, dtype, there, temperature=1.0):
+    """`n` draws of z on a device, at a temperature; a prior that makes arrays of NumPy's instead is named."""
     place = f"prior ({type(prior).__name__})"
     try:
-        z = prior.sample(params, there.generator(rng), n, dtype)
+        z = prior.sample(params, there.generator(rng), n, dtype, temperature)
     except Exception as error:
         if there is HOST or not is_refusal(error):
             raise
         prior.sample(
-            to_host(params), onp.random.default_rng(0), 1, dtype
+            to_host(params), onp.random.default_rng(0), 1, dtype, temperature
         )  # an error of its own is raised here
         raise not_on(there, "sample", place, error) from error
     if device_of(z) is not there:

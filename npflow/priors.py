@@ -31,8 +31,11 @@ class Prior(Described):
         """log p(z) in nats: shape (n, *event_shape) gives (n,)."""
         raise NotImplementedError
 
-    def sample(self, params, rng, n, dtype=onp.float64):
-        """`n` draws, shape (n, *event_shape)."""
+    def sample(self, params, rng, n, dtype=onp.float64, temperature=1.0):
+        """`n` draws, shape (n, *event_shape), each `temperature` times as far from its mean as it would be.
+
+        For a normal density p that is a draw of p^(1 / temperature^2), made to integrate to one.
+        """
         raise NotImplementedError
 
 
@@ -78,8 +81,8 @@ class Normal(Prior):
             log_normalizer = log_normalizer + np.sum(params["log_std"])
         return -0.5 * sum_event(z * z) - log_normalizer
 
-    def sample(self, params, rng, n, dtype=onp.float64):
-        z = rng.standard_normal((n, *self.event_shape), dtype)
+    def sample(self, params, rng, n, dtype=onp.float64, temperature=1.0):
+        z = temperature * rng.standard_normal((n, *self.event_shape), dtype)
         return z * onp.exp(params["log_std"]) + params["mean"] if self.trained else z
 
 
@@ -107,10 +110,10 @@ class Logistic(Prior):
     def log_prob(self, params, z):
         return -sum_event(z + 2 * softplus(-z))
 
-    def sample(self, params, rng, n, dtype=onp.float64):
+    def sample(self, params, rng, n, dtype=onp.float64, temperature=1.0):
         u = rng.random((n, *self.event_shape), dtype)
         u = onp.maximum(u, onp.finfo(dtype).epsneg / 2)  # 0 would be minus infinity
-        return onp.log(u) - onp.log1p(-u)
+        return temperature * (onp.log(u) - onp.log1p(-u))
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,9 @@ class GaussianMixture(Prior):
     r"""A mixture of round Gaussians over rows of features.
 
     p(z) = sum_k w_k N(z; mean_k, std_k^2 I)
+
+    A temperature below 1 narrows each component about its own mean and leaves the weights, so that draws come from all
+    of them still; at 0 they are the means.
 
     Parameters
     ----------
@@ -195,9 +201,9 @@ class GaussianMixture(Prior):
         # A trained mixture's weights need not sum to one: they are divided by their sum here.
         return logsumexp_last(log_normals + log_weights) - logsumexp_last(log_weights)
 
-    def sample(self, params, rng, n, dtype=onp.float64):
+    def sample(self, params, rng, n, dtype=onp.float64, temperature=1.0):
         share = rng.random(n)
-        noise = rng.standard_normal((n, *self.event_shape), dtype)
+        noise = temperature * rng.standard_normal((n, *self.event_shape), dtype)
         mixture = params if self.trained else self.fixed(noise)
         log_weights = mixture["log_weights"].astype(onp.float64)
         weights = onp.exp(log_weights - log_weights.max())

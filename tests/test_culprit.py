@@ -85,13 +85,13 @@ class HostBoundPrior(Normal):
     def log_prob(self, params, z):
         return np.zeros(len(z)) - 0.5 * anp.sum(z * z, axis=1)
 
-    def sample(self, params, rng, n, dtype=np.float64):
+    def sample(self, params, rng, n, dtype=np.float64, temperature=1.0):
         return rng.standard_normal((n, *self.event_shape), dtype) * np.ones(self.event_shape)
 
 
 @dataclass(frozen=True)
 class HostSampler(Normal):
-    def sample(self, params, rng, n, dtype=np.float64):
+    def sample(self, params, rng, n, dtype=np.float64, temperature=1.0):
         return np.zeros((n, *self.event_shape), dtype)
 
 
@@ -172,10 +172,10 @@ def test_a_device_that_fails_blames_no_layer_and_no_prior(error, device):
 
     @dataclass(frozen=True)
     class Wide(Normal):
-        def sample(self, params, rng, n, dtype=np.float64):
+        def sample(self, params, rng, n, dtype=np.float64, temperature=1.0):
             if not isinstance(rng, np.random.Generator):
                 raise error("the device's")
-            return super().sample(params, rng, n, dtype)
+            return super().sample(params, rng, n, dtype, temperature)
 
     flow = Flow(Large(), Wide(2))
     x = np.random.default_rng(0).standard_normal((6, 2))
@@ -193,7 +193,7 @@ def test_a_device_that_fails_blames_no_layer_and_no_prior(error, device):
 
 def test_an_error_of_a_priors_own_stays_itself_on_a_device(device):
     class Refusing(Normal):
-        def sample(self, params, rng, n, dtype=np.float64):
+        def sample(self, params, rng, n, dtype=np.float64, temperature=1.0):
             raise self.error("of its own")
 
     x = np.random.default_rng(0).standard_normal((6, 2))

@@ -172,6 +172,39 @@ def test_samples_are_the_priors_through_the_inverse_of_the_layer(flow):
     np.testing.assert_array_equal(flow.sample(params, np.random.default_rng(7), 4), expected)
 
 
+@every_flow
+@every_dtype
+def test_a_temperature_is_the_priors(flow, dtype):
+    params = perturbed(flow, dtype)
+    for temperature in (0, 0.7, np.float64(1.5)):
+        samples = flow.sample(params, np.random.default_rng(7), 4, temperature=temperature)
+        z = flow.prior.sample(
+            params["prior"], np.random.default_rng(7), 4, dtype_of(params), float(temperature)
+        )
+        np.testing.assert_array_equal(samples, flow.decode(params, z), strict=True)
+
+
+def test_at_temperature_zero_all_samples_are_the_x_of_zero():
+    flow = FLOWS["images"]
+    params = perturbed(flow)
+    samples = flow.sample(params, np.random.default_rng(0), 3, temperature=0)
+    np.testing.assert_array_equal(samples, flow.decode(params, np.zeros((3, 2, 3, 2))))
+
+
+@pytest.mark.parametrize(
+    ("temperature", "got"),
+    [
+        (-0.5, "a finite number at least 0, got -0.5"),
+        ("hot", "a number at least 0, got 'hot'"),
+        (np.inf, "a finite number at least 0, got inf"),
+    ],
+)
+def test_a_temperature_that_is_none_is_refused(temperature, got):
+    flow = FLOWS["one layer"]
+    sample = lambda: flow.sample(perturbed(flow), np.random.default_rng(0), 3, temperature=temperature)
+    assert refusal(sample) == f"expected temperature to be {got}"
+
+
 def test_the_share_of_samples_in_a_region_is_its_probability():
     flow = FLOWS["glow"]
     params = perturbed(flow)
@@ -457,6 +490,8 @@ def test_on_a_device_every_method_gives_what_it_gives_on_the_host(name, dtype, d
     assert not np.array_equal(to_host(once), to_host(other))
     if device.exact:  # the stand-in's numbers are the host's
         assert_agrees(device, once, flow.sample(params, rng(0), 7))
+        cool, expected = (flow.sample(p, rng(0), 7, temperature=0.5) for p in (there, params))
+        assert_agrees(device, cool, expected)
 
 
 @pytest.mark.parametrize("name", FLOWS)

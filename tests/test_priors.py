@@ -156,6 +156,42 @@ def test_the_same_generator_state_gives_the_same_samples(prior):
     assert not np.allclose(first, other)
 
 
+@every_prior
+@every_dtype
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0, 2.0])
+def test_a_temperature_scales_how_far_a_draw_is_from_its_mean(prior, dtype, temperature):
+    params = perturbed(prior, dtype)
+    draw = lambda temperature: prior.sample(params, np.random.default_rng(3), 50, dtype, temperature)
+    mean, plain = draw(0.0), prior.sample(params, np.random.default_rng(3), 50, dtype)
+    assert draw(temperature).dtype == dtype
+    np.testing.assert_allclose(
+        draw(temperature), mean + temperature * (plain - mean), atol=1e-5 if dtype == np.float32 else 1e-12
+    )
+    if temperature == 1:
+        assert draw(temperature).tobytes() == plain.tobytes()
+
+
+def test_at_temperature_zero_draws_are_means():
+    params = perturbed(PRIORS["trained normal"])
+    draw = lambda name, params: PRIORS[name].sample(params, np.random.default_rng(3), 50, temperature=0.0)
+    np.testing.assert_array_equal(draw("normal", {}), np.zeros((50, 2)))
+    np.testing.assert_array_equal(draw("logistic", {}), np.zeros((50, 2)))
+    np.testing.assert_array_equal(draw("trained normal", params), np.tile(params["mean"], (50, 1)))
+    assert set(map(tuple, draw("mixture", {}))) == set(MEANS)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_draws_of_a_normal_at_a_temperature_have_the_density_to_a_power(temperature):
+    prior = PRIORS["trained normal"]
+    params = perturbed(prior)
+    grid = np.linspace(-30, 30, 2001)
+    power = np.exp(prior.log_prob(params, np.stack([grid, np.zeros_like(grid)], axis=1)) / temperature**2)
+    below = np.cumsum(power) / np.sum(power)
+    z = prior.sample(params, np.random.default_rng(0), 20_000, temperature=temperature)[:, 0]
+    shares = np.searchsorted(np.sort(z), grid) / len(z)
+    np.testing.assert_allclose(shares, below, atol=0.02)
+
+
 @trained_priors
 def test_the_gradient_of_a_trained_prior_equals_finite_differences(prior):
     params, z = perturbed(prior), rows()
