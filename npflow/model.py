@@ -20,8 +20,8 @@ class Model(Described):
 
     noisy = False
 
-    def check(self, params, x=None, context=None):
-        """Raise `InputError` unless `params` are this model's, and `x` and `context` rows for them."""
+    def check(self, params, x=None, name="x", context=None):
+        """Raise `InputError` unless `params` are this model's, and `x`, called `name`, and `context` rows for them."""
         raise NotImplementedError
 
     def row_losses(self, params, *batch):

@@ -36,6 +36,50 @@ def check_rows(x, event_shape=None, dtype=None, name="x"):
     if array.dtype not in (np.float32, np.float64):
         hint = f"; convert it: {name}.astype(np.float32)" if array.dtype.kind in "iubf" else ""
         raise InputError(f"expected {name} in float32 or float64, got {array.dtype}{hint}")
+    _check_shape(array, event_shape, name)
+    if dtype is not None and array.dtype != dtype:
+        raise InputError(
+            f"expected {name} in {np.dtype(dtype)}, the dtype of the parameters, got {array.dtype}; "
+            f"convert it: {name}.astype(np.{np.dtype(dtype)})"
+        )
+    finite = np.isfinite(array)
+    if not finite.all():
+        raise InputError(
+            f"expected {name} to be finite, got {_at(array, np.argmin(finite))}"
+        )  # the first False
+    return x
+
+
+def check_integers(x, levels, event_shape=None, name="x"):
+    """Raise unless `x` is a non-empty batch of integers from 0 to `levels` - 1; return it.
+
+    Parameters
+    ----------
+    x : ndarray of integers, shape (n, *event_shape)
+    levels : int
+    event_shape : tuple of int, optional
+        The shape of one row; None accepts any.
+    name : str
+        What the caller calls the array.
+
+    Raises
+    ------
+    InputError
+        One sentence: what was expected, what came, and for an integer out of range, the row.
+    """
+    expected = f"expected {name} as integers from 0 to {levels - 1}"
+    if not hasattr(x, "__array_function__"):
+        raise InputError(f"{expected}, got a {type(x).__name__}")
+    if x.dtype.kind not in "ui":
+        raise InputError(f"{expected}, got {x.dtype}")
+    _check_shape(x, event_shape, name)
+    if x.min() < 0 or x.max() >= levels:
+        raise InputError(f"{expected}, got {_at(x, np.argmin(x) if x.min() < 0 else np.argmax(x))}")
+    return x
+
+
+def _check_shape(array, event_shape, name):
+    """Raise unless `array` has rows, of a shape if it is given."""
     if array.ndim not in (2, 4):
         hint = f"; add an axis for the channels: {name}[..., None]" if array.ndim == 3 else ""
         raise InputError(
@@ -47,19 +91,12 @@ def check_rows(x, event_shape=None, dtype=None, name="x"):
     if array.size == 0:
         raise InputError(f"expected {name} to have at least one row and one value in each, "
                          f"got shape {array.shape}")  # fmt: skip
-    if dtype is not None and array.dtype != dtype:
-        raise InputError(
-            f"expected {name} in {np.dtype(dtype)}, the dtype of the parameters, got {array.dtype}; "
-            f"convert it: {name}.astype(np.{np.dtype(dtype)})"
-        )
-    finite = np.isfinite(array)
-    if not finite.all():
-        first = int(np.argmin(finite))  # the first False
-        index = tuple(map(int, np.unravel_index(first, array.shape)))
-        raise InputError(
-            f"expected {name} to be finite, got {float(array[index])} in row {index[0]}, at index {index[1:]}"
-        )
-    return x
+
+
+def _at(array, place):
+    """The number at a place, counted through all of an array, and where that is."""
+    row, *index = map(int, np.unravel_index(int(place), array.shape))
+    return f"{array[row, *index].item()} in row {row}, at index {tuple(index)}"
 
 
 def check_count(value, name, *, least=1, most=None, because=""):

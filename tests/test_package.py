@@ -23,7 +23,7 @@ LEVELS = [
     {"networks", "priors"},
     {"layers"},
     {"culprit", "model"},
-    {"flow"},
+    {"flow", "dequantization"},
     {"models", "training", "latent", "plots", "verify", "datasets"},
     {"cli", "__main__", ""},
 ]

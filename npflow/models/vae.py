@@ -108,9 +108,9 @@ class VAE(Model):
         decoder[-1]["bias"][self.features :] = START
         return {"decoder": decoder, "encoder": encoder, "norm": norm}
 
-    def check(self, params, x=None, context=None):
+    def check(self, params, x=None, name="x", context=None):
         """Raise `InputError` unless `params` are this model's, and `x` rows of their dtype."""
-        self._check(params, x, (self.features,), "x")
+        self._check(params, x, (self.features,), name)
         if context is not None:
             raise InputError("expected no context for a VAE, got one")
 

@@ -53,7 +53,7 @@ class Distillation(Model):
         self.teacher.check(self.teacher_params)
         check_alike("student", self.student, "teacher", self.teacher)
 
-    def check(self, params, x=None, context=None):
+    def check(self, params, x=None, name="x", context=None):
         """Raise `InputError` unless `params` are the student's, and `x` and `context` rows for it."""
         if x is not None:
             raise InputError(

@@ -3,7 +3,7 @@
 from npflow.errors import InputError
 from npflow.model import Model
 from npflow.training.loop import train
-from npflow.validation import check_rng, check_rows
+from npflow.validation import check_rng
 
 
 def fit(
@@ -35,11 +35,11 @@ def fit(
     Parameters
     ----------
     model : Flow or Model
-        A flow; of another model its own loss is minimized.
+        A flow; of another model its own loss is minimized, such as the bound of a `Dequantized` flow.
     params : tree of ndarray
         Where to start, from ``model.init``; left as it is.
     x : ndarray, shape (n, *event)
-        The data, in the dtype of the parameters.
+        The data, in the dtype of the parameters; for a `Dequantized` flow, integers.
     context : ndarray, shape (n, context features), optional
         What a conditional flow takes beside each row.
     rng : numpy.random.Generator
@@ -101,8 +101,7 @@ def fit(
         raise InputError(f"expected a Flow to fit, got {model!r}")
     model.check(params, x, context=context)
     if validation is not None:
-        check_rows(validation, x.shape[1:], x.dtype, "validation")
-        model.check(params, validation, context=validation_context)
+        model.check(params, validation, "validation", validation_context)
     elif validation_context is not None:
         raise InputError("expected validation beside validation_context, got none")
     return train(

@@ -66,8 +66,7 @@ class Case:
 
 small = MLP((16, 16), "tanh")
 second_scale = [Squeeze(), ActNorm(), AffineCoupling(small), Unsqueeze()]
-first_scale = [Squeeze(), ActNorm(), AffineCoupling(small, "first"), Split(Chain(second_scale)), Unsqueeze()]
-two_scales = Split(Chain(first_scale))
+two_scales = [Squeeze(), ActNorm(), AffineCoupling(small, "first"), Split(Chain(second_scale)), Unsqueeze()]
 
 CASES = {
     "Affine": Case(Affine(), (5,)),
@@ -111,7 +110,7 @@ CASES = {
     "Squeeze": Case(Squeeze(), (4, 2, 3)),
     "Unsqueeze": Case(Unsqueeze(), (1, 2, 8)),
     "Split": Case(Split(Conv1x1()), (2, 2, 5)),
-    "Split/two scales": Case(two_scales, (4, 4, 2)),
+    "Split/two scales": Case(Chain(two_scales), (4, 4, 1)),
     "Permutation": Case(Permutation(), (5,)),
     "Permutation/image": Case(Permutation(), (2, 2, 3)),
     "Reverse": Case(Reverse(), (5,)),
