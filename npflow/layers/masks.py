@@ -86,18 +86,18 @@ class Checkerboard:
 
     def parts(self, x):
         """The image with zeros for the pixels that are transformed, and the image."""
-        return where(self.mask(x), 0, x), x
+        return where(self.places(x), 0, x), x
 
     def join(self, kept, changed):
         """Both parts in their places again."""
-        return where(self.mask(kept), changed, kept)
+        return where(self.places(kept), changed, kept)
 
     def log_det(self, log_slope):
         """The sum of the log-slopes of the pixels of a row that are transformed, shape (n,)."""
-        return sum_event(where(self.mask(log_slope), log_slope, 0))
+        return sum_event(where(self.places(log_slope), log_slope, 0))
 
-    def mask(self, x):
-        """Where a row of `x` is transformed: shape (height, width, channels), as NumPy is slow to broadcast a pixel."""
+    def places(self, x):
+        """Where a row of `x` is transformed, shape (height, width, channels): NumPy is slow to broadcast one a pixel."""
         if x.ndim != 4 or pixels(x) < 2:
             raise InputError(
                 "expected images (n, height, width, channels) of at least two pixels for a checkerboard, "

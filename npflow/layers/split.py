@@ -17,8 +17,8 @@ class Split(Layer):
 
     Chain([Squeeze(), steps..., Split(Chain([Squeeze(), steps..., Unsqueeze()])), Unsqueeze()])
 
-    The papers' half that is split off has a prior of its own, N(mean(b), std(b)^2) with a network's mean and std.
-    `AffineCoupling(network, transformed="first")` in front of the `Split` is just that: with its
+    In Glow's code the half that is split off has a prior of its own, N(mean(b), std(b)^2) with a network's mean and
+    std. `AffineCoupling(network, transformed="first")` in front of the `Split` is just that: with its
     z_a = a exp(log_scale(b)) + shift(b),
 
     log N(z_a; 0, 1) + sum(log_scale(b)) = log N(a; mean(b), std(b)^2),
