@@ -1,12 +1,24 @@
 """Recipes: one paper a file, each reads as the paper's list of layers; and a VAE, to hold them against."""
 
 from npflow.models.gaussianization import gaussianization
-from npflow.models.glow import glow
+from npflow.models.glow import glow, image_glow
 from npflow.models.iaf import iaf
 from npflow.models.maf import maf
 from npflow.models.neural_spline import neural_spline
-from npflow.models.nice import nice
-from npflow.models.real_nvp import real_nvp
+from npflow.models.nice import image_nice, nice
+from npflow.models.real_nvp import image_real_nvp, real_nvp
 from npflow.models.vae import VAE
 
-__all__ = ["VAE", "gaussianization", "glow", "iaf", "maf", "neural_spline", "nice", "real_nvp"]
+__all__ = [
+    "VAE",
+    "gaussianization",
+    "glow",
+    "iaf",
+    "image_glow",
+    "image_nice",
+    "image_real_nvp",
+    "maf",
+    "neural_spline",
+    "nice",
+    "real_nvp",
+]

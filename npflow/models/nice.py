@@ -1,8 +1,8 @@
-"""NICE: additive couplings, and one scaling at the end."""
+"""NICE: additive couplings, and one scaling at the end; for rows of features and for images."""
 
-from npflow.layers import ActNorm, AdditiveCoupling, Scaling
-from npflow.models.recipe import check_features, flow_of
-from npflow.networks import MLP
+from npflow.layers import ActNorm, AdditiveCoupling, Logit, Scaling
+from npflow.models.recipe import check_features, check_image_shape, flow_of
+from npflow.networks import MLP, ResNet
 from npflow.priors import Logistic
 from npflow.validation import check_count
 
@@ -52,3 +52,45 @@ def nice(features, couplings=4, network=None, prior=None, context_features=0):
     parts = [("odd", "even")[number % 2] for number in range(couplings)]
     layers = [ActNorm(), *(AdditiveCoupling(network, part) for part in parts), Scaling()]
     return flow_of(layers, features, Logistic(features) if prior is None else prior, context_features)
+
+
+def image_nice(shape, couplings=4, network=None, prior=None, context_features=0):
+    """NICE on images: additive couplings that shift every other pixel in turn, and a scaling of each number.
+
+    The couplings are those of a checkerboard with convolutions (the paper's networks are dense, and take all pixels
+    alike). Images are taken as numbers in [0, 1], as `Dequantized` makes them; `Logit` makes them real numbers.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (height, width, channels).
+    couplings : int
+        The number of couplings.
+    network : Network, optional
+        What each coupling computes its shift with; by default ``ResNet(channels=64, blocks=2)``.
+    prior : Prior, optional
+        By default the logistic, as in most of the paper's experiments.
+    context_features : int
+        How many numbers a row of context has, which every coupling sees; by default there is none.
+
+    Returns
+    -------
+    Flow
+
+    References
+    ----------
+    Dinh, Krueger, Bengio: NICE: Non-linear independent components estimation, 2014, sections 3 and 5.1.
+    https://arxiv.org/abs/1410.8516
+
+    Examples
+    --------
+    >>> flow = image_nice((8, 8, 1))
+    >>> [type(layer).__name__ for layer in flow.layer.layers]
+    ['Logit', 'ActNorm', 'AdditiveCoupling', 'AdditiveCoupling', 'AdditiveCoupling', 'AdditiveCoupling', 'Scaling']
+    """
+    shape = check_image_shape(shape)
+    check_count(couplings, "the number of couplings")
+    network = ResNet(channels=64, blocks=2) if network is None else network
+    parts = [("checkerboard-odd", "checkerboard-even")[number % 2] for number in range(couplings)]
+    layers = [Logit(), ActNorm(), *(AdditiveCoupling(network, part) for part in parts), Scaling()]
+    return flow_of(layers, shape, Logistic(shape) if prior is None else prior, context_features)

@@ -8,18 +8,17 @@ import autograd.numpy as np
 import numpy as onp
 
 from npflow.autodiff.convolution import conv2d
-from npflow.autodiff.primitives import relu
 from npflow.errors import InputError
-from npflow.networks.mlp import check_widths
+from npflow.networks.mlp import ACTIVATIONS, check_activation, check_widths
 from npflow.networks.network import Network
 from npflow.validation import check_count, check_sequence
 
 
 @dataclass(frozen=True)
 class ConvNet(Network):
-    r"""Convolutions with a ReLU between them; the coupling network of Glow.
+    r"""Convolutions with an activation between them; the coupling network of Glow.
 
-    h_0 = x,    h_{k+1} = relu(conv(h_k, W_k) + b_k),    output = (conv(h_K, W_K) + b_K) * exp(3 log_scale)
+    h_0 = x,    h_{k+1} = activation(conv(h_k, W_k) + b_k),    output = (conv(h_K, W_K) + b_K) * exp(3 log_scale)
 
     Hidden weights start with variance 2 / inputs; the last layer starts at zero, and so does log_scale, one number an
     output. Its factor lets outputs grow fast where they have to, although Adam moves every number by about the same.
@@ -30,6 +29,8 @@ class ConvNet(Network):
         The number of channels of each hidden layer.
     kernels : tuple of int
         The height and width of each convolution's kernel, odd numbers: one more than there are hidden layers.
+    activation : {"relu", "leaky_relu", "tanh", "softplus"}
+        The paper's is the first; finite differences resolve the smooth ones.
 
     References
     ----------
@@ -39,8 +40,10 @@ class ConvNet(Network):
 
     hidden: tuple = (512, 512)
     kernels: tuple = (3, 1, 3)
+    activation: str = "relu"
 
     def __post_init__(self):
+        check_activation(self.activation, "ConvNet")
         object.__setattr__(self, "hidden", check_widths(self.hidden, "ConvNet"))
         kernels = check_sequence(self.kernels, "ConvNet's kernels")
         kernels = tuple(check_kernel(size, "each of ConvNet's kernels") for size in kernels)
@@ -60,10 +63,11 @@ class ConvNet(Network):
         return params
 
     def apply(self, params, x):
+        activation = ACTIVATIONS[self.activation]
         *hidden, last = params
         h = x
         for layer in hidden:
-            h = relu(conv2d(h, layer["weight"]) + layer["bias"])
+            h = activation(conv2d(h, layer["weight"]) + layer["bias"])
         return (conv2d(h, last["weight"]) + last["bias"]) * np.exp(3 * last["log_scale"])
 
 
@@ -71,9 +75,9 @@ class ConvNet(Network):
 class ResNet(Network):
     r"""Residual blocks of convolutions; the coupling network of RealNVP.
 
-    h_0 = conv(x),    h_{k+1} = h_k + conv(relu(conv(relu(h_k)))),    output = conv(relu(h_K)) * exp(3 log_scale)
+    h_0 = conv(x),    h_{k+1} = h_k + conv(a(conv(a(h_k)))),    output = conv(a(h_K)) * exp(3 log_scale)
 
-    Every convolution adds its bias. The second of each block starts at zero, so that a deep network starts as its
+    a is the activation, and every convolution adds its bias. The second of each block starts at zero, so that a deep network starts as its
     first layer, and trains without a norm (the paper has batch norms there); and so does the last.
 
     Parameters
@@ -84,6 +88,8 @@ class ResNet(Network):
         K.
     kernel : int
         The height and width of all kernels but the last, which is 1 x 1; an odd number.
+    activation : {"relu", "leaky_relu", "tanh", "softplus"}
+        The paper's is the first; finite differences resolve the smooth ones.
 
     References
     ----------
@@ -96,8 +102,10 @@ class ResNet(Network):
     channels: int = 64
     blocks: int = 2
     kernel: int = 3
+    activation: str = "relu"
 
     def __post_init__(self):
+        check_activation(self.activation, "ResNet")
         for name in ("channels", "blocks"):
             object.__setattr__(self, name, check_count(getattr(self, name), f"ResNet's {name}"))
         object.__setattr__(self, "kernel", check_kernel(self.kernel, "ResNet's kernel"))
@@ -118,11 +126,12 @@ class ResNet(Network):
         return {"first": first, "blocks": blocks, "last": last}
 
     def apply(self, params, x):
+        activation = ACTIVATIONS[self.activation]
         conv = lambda layer, h: conv2d(h, layer["weight"]) + layer["bias"]
         h = conv(params["first"], x)
         for first, second in params["blocks"]:
-            h = h + conv(second, relu(conv(first, relu(h))))
-        return conv(params["last"], relu(h)) * np.exp(3 * params["last"]["log_scale"])
+            h = h + conv(second, activation(conv(first, activation(h))))
+        return conv(params["last"], activation(h)) * np.exp(3 * params["last"]["log_scale"])
 
 
 def start(rng, size, inputs, outputs, dtype):

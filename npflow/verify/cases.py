@@ -35,8 +35,19 @@ from npflow.layers import (
     Unsqueeze,
 )
 from npflow.layers.layer import domain_of
-from npflow.models import gaussianization, glow, iaf, maf, neural_spline, nice, real_nvp
-from npflow.networks import MADE, MLP, Beside
+from npflow.models import (
+    gaussianization,
+    glow,
+    iaf,
+    image_glow,
+    image_nice,
+    image_real_nvp,
+    maf,
+    neural_spline,
+    nice,
+    real_nvp,
+)
+from npflow.networks import MADE, MLP, Beside, ConvNet, ResNet
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,7 @@ class Case:
 
 
 small = MLP((16, 16), "tanh")
+convolutions = ConvNet((6, 6), (3, 1, 3), "tanh")
 second_scale = [Squeeze(), ActNorm(), AffineCoupling(small), Unsqueeze()]
 two_scales = [Squeeze(), ActNorm(), AffineCoupling(small, "first"), Split(Chain(second_scale)), Unsqueeze()]
 
@@ -81,6 +93,7 @@ CASES = {
     "AffineCoupling/kinks": Case(AffineCoupling(MLP((16, 16), "leaky_relu")), (6,), smooth=False),
     "AffineCoupling/relu": Case(AffineCoupling(MLP((16, 16), "relu")), (6,), smooth=False),
     "AffineCoupling/image": Case(AffineCoupling(small), (2, 2, 4)),
+    "AffineCoupling/convolutions": Case(AffineCoupling(convolutions), (3, 2, 3)),
     "AffineCoupling/mask": Case(AffineCoupling(small, (True, False, False, True, False)), (5,)),
     "AdditiveCoupling/checkerboard": Case(AdditiveCoupling(small, "checkerboard-even"), (3, 2, 2)),
     "AffineCoupling/checkerboard": Case(AffineCoupling(small, "checkerboard-odd"), (2, 3, 2)),
@@ -146,6 +159,9 @@ CASES = {
     "iaf": Case(iaf(features=3, steps=2, network=MADE((12,), "tanh")).layer, (3,)),
     "gaussianization": Case(gaussianization(features=2, steps=1, components=3).layer, (2,), smooth=False),
     "glow": Case(glow(features=4, steps=2, network=small).layer, (4,)),
+    "image_glow": Case(image_glow((4, 4, 1), levels=2, steps=1, network=convolutions).layer, (4, 4, 1)),
+    "image_nice": Case(image_nice((3, 3, 1), couplings=2, network=convolutions).layer, (3, 3, 1)),
+    "image_real_nvp": Case(image_real_nvp((4, 2, 1), network=ResNet(4, 1, 3, "tanh")).layer, (4, 2, 1)),
     "glow/kinks": Case(glow(features=2, steps=4).layer, (2,), smooth=False),
 }
 

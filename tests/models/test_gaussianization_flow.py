@@ -38,11 +38,10 @@ def test_init_alone_is_a_better_density_of_new_data_with_more_steps_and_a_short_
     assert flow.nll(params, new) < losses[-1]
 
 
-@pytest.mark.parametrize("rotation", ["pca", "random"])
-def test_many_steps_that_were_not_trained_draw_samples_among_the_data(rotation):
-    x = datasets.moons(5000, rng=np.random.default_rng(0))
-    flow = gaussianization(2, steps=15, rotation=rotation)
-    samples = flow.sample(flow.init(np.random.default_rng(1), x), np.random.default_rng(2), 20_000)
+def test_many_steps_that_were_not_trained_draw_samples_among_the_data():
+    x = datasets.moons(2000, rng=np.random.default_rng(0))
+    flow = gaussianization(2, steps=15, rotation="random")
+    samples = flow.sample(flow.init(np.random.default_rng(1), x), np.random.default_rng(2), 4000)
     assert np.max(np.abs(samples)) < 2 * np.max(np.abs(x))
 
 

@@ -1,0 +1,144 @@
+"""What every recipe for images promises, and what each is made of."""
+
+import numpy as np
+import pytest
+
+from npflow import Dequantized, datasets, fit, models
+from npflow.autodiff import Layout, tree
+from npflow.errors import InputError
+from npflow.layers import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    Chain,
+    Conv1x1,
+    Logit,
+    Scaling,
+    Split,
+    Squeeze,
+    Unsqueeze,
+)
+from npflow.networks import ConvNet, ResNet
+from npflow.priors import Logistic, Normal
+from npflow.training import Adam, WarmupCosine
+
+SMALL = ConvNet((12, 12))
+# Each recipe, made small.
+RECIPES = {
+    "image_glow": lambda shape, **more: models.image_glow(shape, 2, 2, SMALL, **more),
+    "image_nice": lambda shape, **more: models.image_nice(shape, 4, SMALL, **more),
+    "image_real_nvp": lambda shape, **more: models.image_real_nvp(shape, 2, SMALL, **more),
+}
+every_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
+
+
+def test_every_recipe_for_images_is_listed():
+    assert {name for name in models.__all__ if name.startswith("image_")} == set(RECIPES)
+
+
+@every_recipe
+def test_trained_on_digits_it_needs_fewer_bits_each_class_its_own(recipe):
+    data, rng = datasets.image_data("digits"), np.random.default_rng(0)
+    labels = lambda rows: np.eye(10, dtype=np.float32)[rows]
+    model = Dequantized(recipe((8, 8, 1), context_features=10), data.levels)
+    params = model.init(rng, data.train[:256], labels(data.train_labels[:256]))
+    bits = lambda params, given: model.bits_per_dim(params, np.random.default_rng(1), data.test, given).mean()
+    right = labels(data.test_labels)
+    wrong = np.roll(right, 1, axis=1)
+    before = bits(params, right)
+    params, history = fit(
+        model,
+        params,
+        data.train,
+        labels(data.train_labels),
+        rng=rng,
+        steps=60,
+        batch_size=64,
+        optimizer=Adam(WarmupCosine(5e-3, 60, warmup=15)),
+        clip_norm=50.0,
+        progress=False,
+    )
+    assert np.isfinite(history.loss).all()
+    assert bits(params, right) < before - 0.05
+    assert bits(params, right) < bits(params, wrong) - 0.01
+    samples = model.sample(params, rng, 20, right[:20], temperature=0.7)
+    assert (samples.shape, samples.dtype) == ((20, 8, 8, 1), np.uint8)
+    assert model.reconstruction_error(params, data.test[:50], right[:50]).max() < 0.5
+
+
+@every_recipe
+def test_the_density_of_samples_is_the_flows_density(recipe):
+    rng = np.random.default_rng(0)
+    flow, x = recipe((8, 4, 2)), rng.uniform(0.2, 0.8, (30, 8, 4, 2))
+    params = tree.build(
+        lambda _, leaf: leaf + 0.05 * rng.standard_normal(leaf.shape) if tree.is_trained(leaf) else leaf,
+        flow.init(rng, x),
+    )
+    samples, log_prob = flow.sample_and_log_prob(params, rng, 9)
+    np.testing.assert_allclose(flow.log_prob(params, samples), log_prob, rtol=1e-7)
+    np.testing.assert_allclose(flow.decode(params, flow.encode(params, x)), x, atol=1e-8)
+
+
+@every_recipe
+def test_what_does_not_fit_together_is_refused(recipe):
+    for shape, sentence in (
+        ((8, 8), r"expected the shape of images as \(height, width, channels\), got 2 numbers"),
+        ((8, 0, 3), "expected each number in the shape of images to be at least 1, got 0"),
+        (8, "expected the shape of images"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            recipe(shape)
+    with pytest.raises(InputError, match=r"expected a prior of shape \(8, 8, 1\), got one of shape \(64,\)"):
+        recipe((8, 8, 1), prior=Normal(64))
+    assert recipe((8, 8, 1), prior=Normal((8, 8, 1), trained=True)).prior.trained
+
+
+def test_images_that_cannot_be_halved_as_often_are_refused():
+    sentence = "expected images whose height and width are multiples of 4, so that 2 levels can halve them, got 8 x 6"
+    with pytest.raises(InputError, match=sentence):
+        models.image_glow((8, 6, 3), levels=2)
+    models.image_real_nvp((8, 6, 3), levels=2)
+    with pytest.raises(InputError, match="multiples of 4"):
+        models.image_real_nvp((8, 6, 3), levels=3)
+
+
+# ---------------------------------------------------------------- what each is made of
+
+
+def test_glow_is_levels_of_steps_with_a_learned_prior_of_what_is_split_off():
+    flow = models.image_glow((8, 8, 3), levels=3, steps=2, network=SMALL)
+    step = [ActNorm(), Conv1x1(), AffineCoupling(SMALL)]
+    learned_prior = AffineCoupling(ConvNet((), (3,)), "first")
+    inner = Chain([Squeeze(), *step, *step, Unsqueeze()])
+    for _ in range(2):
+        inner = Chain([Squeeze(), *step, *step, learned_prior, Split(inner), Unsqueeze()])
+    assert flow.layer == Chain([inner])
+    assert flow.prior == Normal((8, 8, 3))
+
+
+def test_by_default_glow_is_the_papers_for_images_of_32_pixels():
+    flow = models.image_glow((32, 32, 3))
+    assert flow == models.image_glow((32, 32, 3), levels=3, steps=16, network=ConvNet((512, 512), (3, 1, 3)))
+    x = np.random.default_rng(0).random((4, 32, 32, 3)).astype(np.float32)
+    params = models.image_glow((32, 32, 3), steps=1).init(np.random.default_rng(0), x)
+    assert Layout(params).size == 1_379_892  # of 22 million
+
+
+def test_real_nvp_alternates_checkerboards_and_channels():
+    flow = models.image_real_nvp((8, 8, 3), levels=2, network=SMALL)
+    assert isinstance(flow.layer.layers[0], Logit)
+    masks = [layer.transformed for layer in flow.layer.layers if isinstance(layer, AffineCoupling)]
+    odd, even = "checkerboard-odd", "checkerboard-even"
+    assert masks == [odd, even, odd, "second", "first", "second"]
+    inner = flow.layer.layers[-2].layer
+    assert [layer.transformed for layer in inner.layers[1::2]] == [odd, even, odd, even]
+    assert set(inner.layers[::2]) == {ActNorm()}
+    assert models.image_real_nvp((4, 4, 1)).layer.layers[2] == AffineCoupling(ResNet(64, 4), odd)
+
+
+def test_nice_keeps_volume_but_for_its_scaling():
+    flow = models.image_nice((4, 4, 1), couplings=3, network=SMALL)
+    odd, even = "checkerboard-odd", "checkerboard-even"
+    couplings = [AdditiveCoupling(SMALL, part) for part in (odd, even, odd)]
+    assert flow.layer == Chain([Logit(), ActNorm(), *couplings, Scaling()])
+    assert flow.prior == Logistic((4, 4, 1))
