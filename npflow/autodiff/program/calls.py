@@ -23,7 +23,6 @@ ARRAY = {numpy_wrapper.array_from_args.fun, cupy.array_from_args.fun}
 SHAPE_ONLY = {np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.shape, np.ndim, np.size}
 INDEXED = {GETITEM, np.take, scatter.fun}  # their second argument is an index
 WITH_OUT = {np.dot, np.sum, np.prod, np.max, np.min, np.mean, np.take, np.cumsum, np.clip, *CONCATENATE}
-WITH_OUT |= FRESH
 # As methods they take half the time: numpy.sum first looks for a reason not to be one.
 METHODS = {np.sum: "sum", np.prod: "prod", np.max: "max", np.min: "min", np.mean: "mean", np.take: "take"}
 MODULES = {"np": np, "np.linalg": np.linalg, "np.fft": np.fft}
@@ -51,15 +50,15 @@ def is_elementwise(call):
 
 def takes_out(call):
     """Whether a call can write its result to an array that is there already."""
-    example = call.example
+    example, has_out = call.example, call.function in WITH_OUT or call.function in FRESH
     return (
         call.is_array
         and not call.views
         and example.ndim > 0
         and example.size > 0
-        and (example.flags.c_contiguous or (example.flags.f_contiguous and call.function not in WITH_OUT))
+        and (example.flags.c_contiguous or (example.flags.f_contiguous and not has_out))
         and not {"out", "where", "dtype", "casting", "order", "subok"} & set(call.options)
-        and (is_ufunc(call.function) or call.function is np.matmul or call.function in WITH_OUT)
+        and (is_ufunc(call.function) or call.function is np.matmul or has_out)
     )
 
 

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tapes import bits, call, entry, tape_of
 
+import npflow.autodiff.convolution  # noqa: F401 (whose primitives are fresh too)
+from npflow.autodiff.primitives import FRESH
 from npflow.autodiff.program.calls import (
     PUBLIC,
     WITH_OUT,
@@ -280,12 +282,15 @@ def test_a_concatenation_writes_to_the_place_it_is_given():
 # ---------------------------------------------------------------- what is known of functions
 
 
-@pytest.mark.parametrize("function", sorted(WITH_OUT, key=str), ids=lambda function: function.__name__)
+@pytest.mark.parametrize(
+    "function", sorted(WITH_OUT | FRESH, key=str), ids=lambda function: function.__name__
+)
 def test_what_is_said_to_take_a_place_does_and_gives_the_same_bits(function):
     arguments = {"dot": (ROWS, ROWS.T), "take": (ROWS, np.array([1, 0])), "clip": (ROWS, 0, 1)}
     arguments |= {"concatenate_args": (0, ROWS, ROWS), "scatter": (ROWS, np.array([1, 0, 2, 0]), (5, 3))}
     arguments |= {"planes": (ROWS[None], 1, 3), "unplanes": (ROWS, 1, (3, 6, 1))}
     arguments |= {"steps": (ROWS, 1.0, 2.0), "steps_vjp": (ROWS,)}
+    arguments |= {"unfold": (ROWS[None, None], 1, 3, 2), "fold": (ROWS[None, :, None], 3, 1)}
     options = {} if function.__name__ in arguments else {"axis": 0}
     x = arguments.get(function.__name__, (ROWS,))
     inputs = [entry(a, "abc"[n]) if isinstance(a, np.ndarray) else a for n, a in enumerate(x)]
