@@ -101,6 +101,7 @@ FUNCTIONS = {
     "sum": "a axis dtype out keepdims",
     "swapaxes": "a axis1 axis2",
     "take": "a indices axis out",
+    "take_along_axis": "a indices axis",
     "tensordot": "a b axes",
     "tile": "A reps",
     "trace": "a offset axis1 axis2 dtype out",
@@ -294,7 +295,7 @@ def call(name, function, args, kwargs):
                 raise TypeError(
                     f"an argument of {name} has incorrect type (expected ndarray, got {type(one).__name__})"
                 )
-    if name == "take":
+    if name in ("take", "take_along_axis"):
         check_inside(bound["indices"], np.shape(bound["a"]), bound.get("axis"))
     if name == "nonzero":
         TRANSFERS.to_host += 1  # how many there are has to be known on the host

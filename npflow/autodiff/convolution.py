@@ -18,46 +18,50 @@ from npflow.autodiff.primitives import fresh, linear, transparent
 
 
 @fresh
-def unfold(x, height, width, turned=False, out=None):
+def unfold(x, height, width, turned=False, places=None, out=None):
     """What a kernel sees from each pixel p: shape (n, h, w, c) gives (n, h, w, height * width * c).
 
-    It is x[p + d] at each place d of the kernel, or x[p - d], where the kernel is turned round.
+    It is x[p + d] at each place d of the kernel, or x[p - d], where the kernel is turned round. With `places`, it is
+    that of the first so many places alone, row by row, as far as the middle or further: (n, h, w, places * c).
     """
     n, h, w, c = x.shape
-    y = onp.empty_like(x, shape=(n, h, w, height * width * c), order="C") if out is None else out
-    places = onp.reshape(y, (n, h, w, height, width, c))
-    places[...] = 0
-    for i, j, (here, there), (here_too, there_too) in shifts(x.shape, height, width, turned):
-        places[:, here, here_too, i, j] = x[:, there, there_too]
+    places = height * width if places is None else places
+    y = onp.empty_like(x, shape=(n, h, w, places * c), order="C") if out is None else out
+    seen = onp.reshape(y, (n, h, w, places, c))
+    seen[...] = 0
+    for place, (here, there), (here_too, there_too) in shifts(x.shape, height, width, turned, places):
+        seen[:, here, here_too, place] = x[:, there, there_too]
     return y
 
 
 @fresh
-def fold(y, height, width, turned=False, out=None):
+def fold(y, height, width, turned=False, places=None, out=None):
     """The sum of what was seen, at its own pixel again: (n, h, w, height * width * c) gives (n, h, w, c).
 
     It is the transpose of `unfold`.
     """
     n, h, w, columns = y.shape
-    places = onp.reshape(y, (n, h, w, height, width, -1))
-    x = onp.empty_like(y, shape=(n, h, w, columns // (height * width)), order="C") if out is None else out
-    x[...] = places[:, :, :, height // 2, width // 2]
-    for i, j, (here, there), (here_too, there_too) in shifts(x.shape, height, width, turned):
-        if (i, j) != (height // 2, width // 2):
-            x[:, there, there_too] += places[:, here, here_too, i, j]
+    places = height * width if places is None else places
+    middle = height * width // 2
+    seen = onp.reshape(y, (n, h, w, places, -1))
+    x = onp.empty_like(y, shape=(n, h, w, columns // places), order="C") if out is None else out
+    x[...] = seen[:, :, :, middle]
+    for place, (here, there), (here_too, there_too) in shifts(x.shape, height, width, turned, places):
+        if place != middle:
+            x[:, there, there_too] += seen[:, here, here_too, place]
     return x
 
 
-def shifts(shape, height, width, turned):
-    """For each place of a kernel: its row and column, and for either a pair of slices.
+def shifts(shape, height, width, turned, places):
+    """The places of a kernel, row by row: for each its number, and for rows and columns a pair of slices.
 
     They are the pixels p of a line from which the place is on it too, and the places p + d, or p - d where it is turned.
     """
     _, h, w, _ = shape
     sign = -1 if turned else 1
-    for i in range(height):
-        for j in range(width):
-            yield i, j, shifted(h, sign * (i - height // 2)), shifted(w, sign * (j - width // 2))
+    for place in range(places):
+        i, j = divmod(place, width)
+        yield place, shifted(h, sign * (i - height // 2)), shifted(w, sign * (j - width // 2))
 
 
 def shifted(size, by):
@@ -67,8 +71,14 @@ def shifted(size, by):
     )
 
 
-defvjp(unfold, lambda y, x, height, width, turned=False: lambda g: fold(g, height, width, turned))
-defvjp(fold, lambda x, y, height, width, turned=False: lambda g: unfold(g, height, width, turned))
+defvjp(
+    unfold,
+    lambda y, x, height, width, turned=False, places=None: lambda g: fold(g, height, width, turned, places),
+)
+defvjp(
+    fold,
+    lambda x, y, height, width, turned=False, places=None: lambda g: unfold(g, height, width, turned, places),
+)
 
 
 @transparent

@@ -17,7 +17,7 @@ import numpy as onp
 from autograd.extend import defvjp, primitive
 from autograd.numpy.numpy_vjps import unbroadcast_f
 
-from npflow.autodiff.devices import scipy_function
+from npflow.autodiff.devices import constant, scipy_function
 
 TRANSPARENT, FRESH = set(), set()
 
@@ -400,3 +400,62 @@ def logsumexp_last(x):
 
 
 defvjp(logsumexp_last, lambda y, x: lambda g: g[..., None] * np.exp(x - y[..., None]))
+
+# ---------------------------------------------------------------- one of k
+# A label is a number from 0 to k - 1. Arrays of k numbers for each label are by far the largest, so they are gone
+# through as few times as can be: both directions begin with the same calls, which a program makes once.
+
+
+@transparent
+def log_softmax_at(x, labels):
+    """log(exp(x_label) / sum(exp(x))) over the last axis, without overflow.
+
+    Parameters
+    ----------
+    x : ndarray, shape (..., k)
+    labels : ndarray of int, shape (...)
+
+    Returns
+    -------
+    ndarray, shape (...)
+    """
+    x = x - np.max(x, axis=-1, keepdims=True)
+    return take_last(x, labels) - np.log(_sum_last(np.exp(x)))
+
+
+@transparent
+def softmax_last(x):
+    """exp(x) / sum(exp(x)) over the last axis, without overflow."""
+    y = np.exp(x - np.max(x, axis=-1, keepdims=True))
+    return y / _sum_last(y)[..., None]
+
+
+@transparent
+def take_last(x, labels):
+    """x_label: shapes (..., k) and (...) give (...)."""
+    return np.take_along_axis(x, labels[..., None], axis=-1)[..., 0]
+
+
+@transparent
+def one_hot_minus(x, labels, g):
+    """g * (one-hot of the label - x): shapes (..., k), (...) and (...) give (..., k)."""
+    k = x.shape[-1]
+    dtype = onp.promote_types(labels.dtype, onp.min_scalar_type(k - 1))  # small integers are compared fast
+    one_hot = np.equal(labels[..., None], constant(onp.arange(k, dtype=dtype), like=x))
+    return (one_hot - x) * g[..., None]
+
+
+def _sum_last(x):
+    """The sum over the last axis."""
+    return np.reshape(_dot(_rows(x), np.ones_like(x, shape=(x.shape[-1],))), x.shape[:-1])
+
+
+defvjp(log_softmax_at, lambda y, x, labels: lambda g: one_hot_minus(softmax_last(x), labels, g), None)
+defvjp(softmax_last, lambda y, x: lambda g: y * (g - np.sum(y * g, axis=-1, keepdims=True)))
+defvjp(take_last, lambda y, x, labels: lambda g: one_hot_minus(np.zeros_like(x), labels, g), None)
+defvjp(
+    one_hot_minus,
+    lambda y, x, labels, g: lambda h: -h * g[..., None],
+    None,
+    lambda y, x, labels, g: lambda h: take_last(h, labels) - np.sum(h * x, axis=-1),
+)

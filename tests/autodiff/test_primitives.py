@@ -20,7 +20,7 @@ from autograd.test_util import check_grads
 from npflow.autodiff import convolution as C
 from npflow.autodiff import primitives as P
 from npflow.autodiff import quantiles as Q
-from npflow.autodiff import value_and_grad
+from npflow.autodiff import record, value_and_grad
 from npflow.autodiff.devices import constant, to_device
 
 ROWS, IMAGES = (4, 4), (2, 3, 2, 4)
@@ -51,6 +51,17 @@ def well_conditioned(matrix):
 
 def even_places(x):
     return constant(np.arange(x.shape[-1]) % 2 == 0, like=x)
+
+
+def labels(x):
+    """A label for each row of the last axis: 0, 1, 2 and so on, and again from 0."""
+    shape, k = x.shape[:-1], x.shape[-1]
+    return constant(np.resize(np.arange(k, dtype=np.uint8), shape), like=x)
+
+
+def one_hot(x):
+    """The one-hot vectors of `labels`."""
+    return np.eye(x.shape[-1])[labels(x)]
 
 
 def triangular_case(lower, unit_diagonal):
@@ -250,6 +261,19 @@ CASES = [
     spread_case(lambda x: (len(x), 3, 2, 4)),
     Case("spread_rows", lambda x: P.spread_rows(x, 5), lambda x: x * np.ones(5), lambda shape: [()]),
     Case("logsumexp_last", P.logsumexp_last, lambda x: anp.log(anp.sum(anp.exp(x), axis=-1))),
+    Case(
+        "log_softmax_at",
+        lambda x: P.log_softmax_at(x, labels(x)),
+        lambda x: anp.sum(one_hot(x) * x, axis=-1) - anp.log(anp.sum(anp.exp(x), axis=-1)),
+    ),
+    Case("softmax_last", P.softmax_last, lambda x: anp.exp(x) / anp.sum(anp.exp(x), axis=-1, keepdims=True)),
+    Case("take_last", lambda x: P.take_last(x, labels(x)), lambda x: anp.sum(one_hot(x) * x, axis=-1)),
+    Case(
+        "one_hot_minus",
+        lambda x, g: P.one_hot_minus(x, labels(x), g),
+        lambda x, g: (one_hot(x) - x) * g[..., None],
+        lambda shape: [shape, shape[:-1]],
+    ),
     *[case for kernel in KERNELS for case in conv2d_cases(*kernel)],
     Case(
         "unfold",
@@ -276,6 +300,20 @@ CASES = [
         lambda y: y[..., 2:4] + below(y[..., :2]) + above(y[..., 4:]),
         lambda shape: [(2, 4, 3, 6)],
         "turned",
+    ),
+    Case(
+        "unfold",
+        lambda x: C.unfold(x, 3, 5, places=8),
+        lambda x: anp.reshape(anp.transpose(seen(x, 3, 5), (2, 3, 4, 0, 1, 5)), (2, 4, 3, -1))[..., : 8 * 2],
+        lambda shape: [(2, 4, 3, 2)],
+        "first places",
+    ),
+    Case(
+        "fold",
+        lambda y: C.fold(y, 3, 1, places=2),
+        lambda y: y[..., 2:4] + above(y[..., :2]),
+        lambda shape: [(2, 4, 3, 4)],
+        "first places",
     ),
     Case("normal_of_logit", Q.normal_of_logit, lambda x: np.sqrt(2) * erfinv(2 * expit(x) - 1)),
     Case("logit_of_normal", Q.logit_of_normal, lambda z: norm.logcdf(z) - norm.logcdf(-z)),
@@ -428,6 +466,34 @@ def test_logsumexp_of_extreme_inputs_and_its_derivatives_are_finite(dtype):
     np.testing.assert_allclose(P.logsumexp_last(x), [1e4, -1e4 + np.log(2), 1e4 + np.log(2)], rtol=1e-6)
     np.testing.assert_allclose(gradient(total, [x])[0], [[1, 0], [0.5, 0.5], [0.5, 0.5]], rtol=2e-3)
     assert np.isfinite(gradient(squared_gradient_norm(total), [x])).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_log_softmax_of_extreme_inputs_and_its_derivatives_are_exact(dtype):
+    x = np.array([[1e4, -1e4, 0], [-1e4, -1e4, -2e4], [0, 0, 0]], dtype)
+    labels = np.array([1, 0, 2])
+    total = lambda x: anp.sum(P.log_softmax_at(x, labels))
+    np.testing.assert_allclose(P.log_softmax_at(x, labels), [-2e4, -np.log(2), -np.log(3)], rtol=1e-6)
+    slopes = [[-1, 1, 0], [0.5, -0.5, 0], [-1 / 3, -1 / 3, 2 / 3]]
+    np.testing.assert_allclose(gradient(total, [x])[0], slopes, rtol=1e-6)
+    assert np.isfinite(gradient(squared_gradient_norm(total), [x])).all()
+
+
+@pytest.mark.parametrize("k", [2, 256, 257, 300])
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int64])
+def test_labels_of_any_integers_stand_for_themselves(kind, k):
+    labels = np.array([0, 1, min(k - 1, np.iinfo(kind).max)], kind)
+    x = np.random.default_rng(0).standard_normal((3, k))
+    expected = x[np.arange(3), labels.astype(int)] - np.log(np.sum(np.exp(x), axis=-1))
+    np.testing.assert_allclose(P.log_softmax_at(x, labels), expected, rtol=1e-12)
+    one_hot = np.eye(k)[labels.astype(int)]
+    np.testing.assert_array_equal(P.one_hot_minus(0 * x, labels, np.ones(3)), one_hot)
+
+
+def test_a_program_of_a_softmax_takes_the_exponentials_once():
+    x, labels = np.zeros((5, 4)), np.arange(5) % 4
+    program = record(lambda params, labels: anp.sum(P.log_softmax_at(params["x"], labels)), {"x": x}, labels)
+    assert program.source.count("np.exp(") == 1
 
 
 @pytest.mark.parametrize(
