@@ -27,7 +27,7 @@ from npflow.layers import (
     Spline,
 )
 from npflow.models import VAE
-from npflow.networks import MADE, MLP, Beside, Network
+from npflow.networks import MADE, MLP, Beside, MaskedConvNet, Network
 from npflow.priors import GaussianMixture, Logistic, Normal, Prior
 from npflow.verify.cases import CASES
 
@@ -62,6 +62,7 @@ OBJECTS = [
     MLP((3, 2), "softplus"),
     MADE((3,), order=(1, 0)),
     Beside(MLP(), Beside(MLP(), MLP())),
+    MaskedConvNet(3, 1, 5, [4]),
     Normal((4, 4, 3), trained=True),
     Logistic(3),
     GaussianMixture([[0, 1], [2, 3]], [0.1, 0.2], [1, 3], trained=True),

@@ -12,7 +12,7 @@ from npflow.autodiff.devices import constant
 from npflow.autodiff.primitives import concatenate_last, dense, linear, permute, slice_last
 from npflow.errors import InputError
 from npflow.networks.mlp import ACTIVATIONS, check_activation, check_widths
-from npflow.networks.network import Network
+from npflow.networks.network import Network, check_context
 from npflow.validation import check_count, check_sequence
 
 BLOCK = 16  # components that `one_by_one` takes in between two products with all that is known
@@ -86,7 +86,7 @@ class MADE(Network):
         return params
 
     def apply(self, params, x, context=None):
-        self.check_context(params, context)
+        check_context(params[0], context)
         activation = ACTIVATIONS[self.activation]
         masks = self.masks(x.shape[-1], len(params[-1]["bias"]), context is not None, x.dtype)
         h = self.squashed(x)
@@ -105,7 +105,7 @@ class MADE(Network):
         more arithmetic than one pass. (They are taken in by blocks, between which large products do most of
         the work, as in a blocked triangular solve.)
         """
-        self.check_context(params, context)
+        check_context(params[0], context)
         activation, features = ACTIVATIONS[self.activation], like.shape[-1]
         weights, biases = self.in_order(params, features, context)
         # below[k][d]: how many units of layer k, the components being layer 0, have degrees below d
@@ -141,13 +141,6 @@ class MADE(Network):
                         recent[layer] = concatenate_last(recent[layer], activation(units_of(degree, layer)))
                 component = yield units_of(degree, len(degrees))
             known = [concatenate_last(old, new) for old, new in zip(known, recent)]
-
-    def check_context(self, params, context):
-        """Raise unless there is a context where the parameters were made for one."""
-        if ("context" in params[0]) != (context is not None):
-            made, got = ("with", "none") if context is None else ("without", "one")
-            raise InputError(f"expected parameters and rows with or without a context, got parameters made {made} "
-                             f"a context and {got}")  # fmt: skip
 
     def squashed(self, x):
         """What the first layer sees of components, and of a context."""

@@ -31,6 +31,14 @@ def check_network(network, name):
     return network
 
 
+def check_context(layer, context):
+    """Raise unless there is a context where the parameters of a first layer were made for one."""
+    if ("context" in layer) != (context is not None):
+        made, got = ("with", "none") if context is None else ("without", "one")
+        raise InputError(f"expected parameters and rows with or without a context, got parameters made {made} "
+                         f"a context and {got}")  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Beside(Network):
     """Two networks of the same input, their outputs side by side: half the outputs come from each.

@@ -8,7 +8,7 @@ from agreement import assert_agrees
 
 from npflow import networks, to_device
 from npflow.autodiff import Layout, tree, value_and_grad
-from npflow.networks import MADE, MLP, Beside, ConvNet, ResNet
+from npflow.networks import MADE, MLP, Beside, ConvNet, MaskedConvNet, ResNet
 from npflow.networks.mlp import ACTIVATIONS
 
 NETWORKS = {f"MLP {activation}": MLP((5, 7), activation) for activation in ACTIVATIONS}
@@ -16,7 +16,11 @@ NETWORKS["MLP squashed"] = MLP((5,), "tanh", squash_inputs=True)
 NETWORKS["MADE"] = MADE((8, 5), "tanh", "reversed")
 NETWORKS["ConvNet"] = ConvNet((5, 4), (3, 1, 5))
 NETWORKS["ResNet"] = ResNet(channels=5, blocks=2)
+NETWORKS["MaskedConvNet"] = MaskedConvNet(3, blocks=1, kernel=3, head=(5,))
 NETWORKS["Beside"] = Beside(log_scale=MLP((4,), "tanh"), shift=MLP((5, 3), "relu"))
+ROWS, IMAGES = (6, 3), (2, 3, 2, 3)
+SHAPES = dict.fromkeys(NETWORKS, (ROWS, IMAGES)) | {"MADE": (ROWS,)}
+SHAPES |= dict.fromkeys(("ConvNet", "ResNet", "MaskedConvNet"), (IMAGES,))
 
 
 def test_every_network_is_listed():
@@ -27,8 +31,7 @@ def test_every_network_is_listed():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [(name, (6, 3)) for name in NETWORKS if name not in ("ConvNet", "ResNet")]
-    + [(name, (2, 3, 2, 4)) for name in NETWORKS if name != "MADE"],
+    [(name, shape) for name, shapes in SHAPES.items() for shape in shapes],
 )
 def test_on_a_device_it_gives_what_it_gives_on_the_host_and_sends_nothing(name, shape, dtype, device):
     network, rng = NETWORKS[name], np.random.default_rng(0)

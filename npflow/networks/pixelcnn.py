@@ -1,0 +1,231 @@
+"""The network of PixelCNN: masked convolutions, by which each number of an image sees those before it."""
+
+import functools
+import itertools
+import math
+from dataclasses import dataclass
+
+import autograd.numpy as np
+import numpy as onp
+
+from npflow.autodiff.convolution import unfold
+from npflow.autodiff.devices import constant
+from npflow.autodiff.primitives import dense, linear, relu
+from npflow.errors import InputError
+from npflow.networks.mlp import check_widths
+from npflow.networks.network import Network, check_context
+from npflow.validation import check_count
+
+
+@dataclass(frozen=True)
+class MaskedConvNet(Network):
+    r"""Convolutions whose outputs for a channel of a pixel see nothing but the pixels and channels before it.
+
+    The order is that of reading: pixels row by row from the left, and within a pixel channel by channel (red, then green
+    given red, then blue given both). The features of each layer are divided into as many groups as x has channels.
+    Group k sees all groups of the pixels before its own, and at its own pixel
+
+    mask A: groups 0 ... k - 1            in the first convolution, which sees x itself
+    mask B: groups 0 ... k                in all others: what they see of group k has not seen channel k
+
+    h = A(x)                              kernel x kernel, to 2 features
+    h = h + B(relu(B(relu(B(relu(h))))))  each block: 1 x 1 to features, 3 x 3 to features, 1 x 1 to 2 features
+    h = B(relu(h))                        1 x 1, for each width of the head
+    output = B(relu(h))                   1 x 1, as many outputs for each channel: those of channel 0 first, then 1 ...
+
+    Of a kernel's places, row by row, those behind the middle are masked whole. They are left out: a weight has shape
+    (places, inputs, outputs), its places end with the middle, and it is the middle's that are masked by groups.
+
+    A context is a bias, V^T context, of the first convolution and of each 3 x 3 one, the same at all pixels.
+
+    Weights start with variance 2 / inputs, those that are masked not counted, and those of the outputs at zero.
+
+    Parameters
+    ----------
+    features : int
+        The features of a 3 x 3 convolution; there are twice as many between blocks.
+    blocks : int
+        The number of residual blocks. With each an output sees a pixel further.
+    kernel : int
+        The side of the first kernel, odd.
+    head : tuple of int
+        The features of each 1 x 1 convolution behind the blocks.
+
+    References
+    ----------
+    van den Oord, Kalchbrenner, Kavukcuoglu: Pixel recurrent neural networks, 2016, sections 3.3 to 3.5 and table 1.
+    https://arxiv.org/abs/1601.06759
+
+    van den Oord et al.: Conditional image generation with PixelCNN decoders, 2016, section 2.3 (the context).
+    https://arxiv.org/abs/1606.05328
+    """
+
+    features: int = 32
+    blocks: int = 5
+    kernel: int = 7
+    head: tuple = (64,)
+
+    def __post_init__(self):
+        for name, least in (("features", 1), ("blocks", 0), ("kernel", 1)):
+            count = check_count(getattr(self, name), f"the {name} of a MaskedConvNet", least=least)
+            object.__setattr__(self, name, count)
+        if self.kernel % 2 == 0:
+            raise InputError(f"expected the kernel of a MaskedConvNet to be odd, got {self.kernel}")
+        object.__setattr__(self, "head", check_widths(self.head, "MaskedConvNet"))
+
+    def init(self, rng, x, outputs, context=None):
+        channels = x.shape[-1]
+        if x.ndim != 4 or outputs % channels:
+            raise InputError(
+                "expected images, and a whole number of outputs for each channel, for MaskedConvNet, "
+                f"got shape {x.shape} and {outputs} outputs"
+            )
+
+        def layer(kernel, inputs, outputs, kind="B", takes_context=False, scale=1.0):
+            mask = mask_of(kind, (kernel**2 // 2 + 1, inputs, outputs), channels, x.dtype)
+            seen = onp.maximum(onp.sum(mask, axis=(0, 1)), 1)  # inputs that a feature sees
+            weight = mask * rng.standard_normal(mask.shape) * onp.sqrt(2 / seen) * scale
+            params = {"weight": weight.astype(x.dtype), "bias": onp.zeros(outputs, x.dtype)}
+            if takes_context and context is not None:
+                shape = context.shape[-1], outputs
+                params["context"] = (rng.standard_normal(shape) / math.sqrt(shape[0])).astype(x.dtype)
+            return params
+
+        f, widths = self.features, [2 * self.features, *self.head, outputs]
+        share = 1 / math.sqrt(max(self.blocks, 1))  # all blocks together add as much as there is before them
+        block = lambda: [
+            layer(1, 2 * f, f),
+            layer(3, f, f, takes_context=True),
+            layer(1, f, 2 * f, scale=share),
+        ]
+        first = layer(self.kernel, channels, 2 * f, kind="A", takes_context=True)
+        blocks = [block() for _ in range(self.blocks)]
+        head = [layer(1, a, b) for a, b in itertools.pairwise(widths)]
+        head[-1]["weight"][...] = 0
+        return {"first": first, "blocks": blocks, "head": head}
+
+    def apply(self, params, x, context=None):
+        check_context(params["first"], context)
+
+        def convolve(layer, h, kind="B"):
+            h = masked_convolution(h, layer["weight"], layer["bias"], kind, channels=x.shape[-1])
+            if "context" in layer:
+                h = h + np.reshape(linear(context, layer["context"]), (len(x), 1, 1, -1))
+            return h
+
+        return self.compose(params, convolve(params["first"], x, "A"), convolve)
+
+    def compose(self, layers, h, convolve):
+        """The output, from that of the first convolution on, where `convolve` is what applies a layer."""
+        for block in layers["blocks"]:
+            inner = h
+            for layer in block:
+                inner = convolve(layer, relu(inner))
+            h = h + inner
+        for layer in layers["head"]:
+            h = convolve(layer, relu(h))
+        return h
+
+    def one_by_one(self, params, like, context=None):
+        """The same outputs, those for one channel of one pixel after the other, while the image becomes known.
+
+        A generator, for images like those of `like`: it yields the outputs for the next channel, shape (n, outputs for
+        each), and is sent that channel, shape (n, 1). Each layer keeps what it has seen of its input. A step computes one
+        group's features at one pixel, and none is computed twice: all steps take no more arithmetic than one pass.
+        """
+        check_context(params["first"], context)
+        _, height, width, channels = like.shape
+        seen = lambda layer, kind="B": Seen(layer, kind, like, context)
+        first, head = seen(params["first"], "A"), list(map(seen, params["head"]))
+        blocks = [list(map(seen, block)) for block in params["blocks"]]
+        layers = {"blocks": blocks, "head": head}
+        for _ in range(height):
+            for layer in itertools.chain([first], *blocks, head):
+                layer.begin_row()
+            for place in itertools.product(range(width), range(channels)):
+                convolve = functools.partial(Seen.step, place=place)
+                value = yield self.compose(layers, first.output(place), convolve)
+                first.put(value, place)
+
+
+class Seen:
+    """A masked convolution, worked off in the order of reading, and what it has seen of its input.
+
+    Of the input it keeps the rows that its kernel reaches. A `place` is a column of the last row, and a group.
+    """
+
+    def __init__(self, layer, kind, like, context):
+        n, _, width, channels = like.shape
+        places, inputs, outputs = layer["weight"].shape
+        self.reach = side_of(places) // 2  # how far the kernel goes to each side
+        self.rows = onp.zeros_like(like, shape=(n, self.reach + 1, width + 2 * self.reach, inputs))
+        self.inputs, outputs = slices_of(inputs, channels), slices_of(outputs, channels)
+        weight, bias = masked(layer["weight"], kind, channels), layer["bias"]
+        if "context" in layer:
+            bias = bias + linear(context, layer["context"])
+        self.weights = [weight[:, group] for group in outputs]
+        self.biases = [bias[..., group] for group in outputs]
+
+    def begin_row(self):
+        """Go on to the next row of the image."""
+        self.rows = onp.concatenate([self.rows[:, 1:], onp.zeros_like(self.rows[:, :1])], axis=1)
+
+    def put(self, h, place):
+        """Take in the input's group at a place."""
+        column, group = place
+        self.rows[:, -1, column + self.reach, self.inputs[group]] = h
+
+    def output(self, place):
+        """The output's group at a place, shape (n, features of the group)."""
+        column, group = place
+        window = self.rows[:, :, column : column + 2 * self.reach + 1]
+        weight = self.weights[group]
+        with onp.errstate(invalid="ignore"):  # see primitives._dot
+            return onp.dot(window.reshape(len(window), -1)[:, : len(weight)], weight) + self.biases[group]
+
+    def step(self, h, place):
+        """Take in the input's group at a place, and give the output's."""
+        self.put(h, place)
+        return self.output(place)
+
+
+def masked_convolution(x, weight, bias, kind, channels):
+    """The sum over a kernel's places up to its middle: (n, h, w, inputs) gives (n, h, w, outputs)."""
+    places = len(weight)
+    side = side_of(places)
+    return dense(
+        unfold(x, side, side, places=places) if side > 1 else x, masked(weight, kind, channels), bias
+    )
+
+
+def masked(weight, kind, channels):
+    """A weight times its mask as a matrix: shape (places, inputs, outputs) gives (places * inputs, outputs)."""
+    mask = constant(mask_of(kind, weight.shape, channels, weight.dtype), like=weight)
+    return np.reshape(weight * mask, (-1, weight.shape[-1]))
+
+
+@functools.lru_cache(maxsize=64)
+def mask_of(kind, shape, channels, dtype):
+    """Mask A or B, of zeros and ones, for a weight of shape (places, inputs, outputs)."""
+    _, inputs, outputs = shape
+    given, group = groups_of(inputs, channels)[:, None], groups_of(outputs, channels)
+    mask = onp.ones(shape, dtype)
+    mask[-1] = given < group if kind == "A" else given <= group
+    mask.setflags(write=False)  # it is kept for the next call
+    return mask
+
+
+def groups_of(features, channels):
+    """The group of each feature; that of a channel is its own number."""
+    return onp.arange(features) * channels // features
+
+
+def slices_of(features, channels):
+    """Where each group's features are."""
+    ends = onp.searchsorted(groups_of(features, channels), onp.arange(channels + 1)).tolist()
+    return [slice(start, stop) for start, stop in itertools.pairwise(ends)]
+
+
+def side_of(places):
+    """The side of a kernel that has so many places up to its middle."""
+    return math.isqrt(2 * places - 1)

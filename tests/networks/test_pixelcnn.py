@@ -1,0 +1,196 @@
+"""The network of PixelCNN: what its outputs see, and the same outputs one by one."""
+
+import itertools
+
+import autograd
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npflow.autodiff import Layout
+from npflow.errors import InputError
+from npflow.networks import MaskedConvNet, pixelcnn
+
+few = settings(max_examples=15, deadline=None)
+networks = st.builds(
+    MaskedConvNet,
+    features=st.integers(1, 7),
+    blocks=st.integers(0, 2),
+    kernel=st.sampled_from([1, 3, 5]),
+    head=st.lists(st.integers(1, 6), max_size=2),
+)
+shapes = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3))
+
+
+def moved(network, x, outputs, context=None, by=0.5):
+    """Parameters away from their start."""
+    rng = np.random.default_rng(0)
+    params = network.init(rng, x, outputs, context)
+    layout = Layout(params)
+    noise = by * rng.standard_normal(layout.size).astype(layout.dtype)
+    return layout.unpack(layout.pack(params) + noise, params)
+
+
+def draw(shape, conditioned, rows=1):
+    """Images and their context, if they have one."""
+    rng = np.random.default_rng(sum(shape))
+    return rng.standard_normal((rows, *shape)), rng.standard_normal((rows, 2)) if conditioned else None
+
+
+def jacobian(network, params, x, context=None):
+    """The Jacobian of one image's outputs, shape (numbers of x, outputs for each, numbers of x)."""
+    outputs = autograd.jacobian(lambda image: network.apply(params, image[None], context)[0])(x[0])
+    return outputs.reshape(x.size, -1, x.size)
+
+
+# ---------------------------------------------------------------- what outputs see
+
+
+@few
+@given(networks, shapes, st.booleans(), st.integers(0, 100))
+def test_what_changes_from_a_number_on_changes_no_output_up_to_it(network, shape, conditioned, number):
+    x, context = draw(shape, conditioned)
+    params = moved(network, x, 2 * shape[-1], context)
+    number, changed = number % x.size, x.copy()
+    changed.reshape(-1)[number:] += 1
+    before, after = (network.apply(params, image, context).reshape(x.size, 2) for image in (x, changed))
+    np.testing.assert_array_equal(after[: number + 1], before[: number + 1])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("kernel", "blocks"), [(7, 0), (3, 3)])
+def test_outputs_see_all_numbers_before_them_but_in_the_blind_spot(kernel, blocks, channels):
+    network, (x, _) = MaskedConvNet(30, blocks, kernel), draw((4, 4, channels), False)
+    seen = np.any(jacobian(network, moved(network, x, channels), x) != 0, axis=1)
+    before = np.tril(np.ones((x.size, x.size), bool), -1)
+    assert not np.any(seen & ~before)
+    rows, columns, _ = np.indices(x.shape[1:]).reshape(3, -1)
+    up, aside = rows[:, None] - rows, columns - columns[:, None]  # from an output to a number
+    # Kernels of 3 x 3 reach as far to the right as up, one and many: the blind spot is what lies further to the right.
+    visible = aside <= up * (1 if kernel == 3 else 3)
+    np.testing.assert_array_equal(seen, before & visible)
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 2])
+def test_with_each_block_an_output_sees_a_pixel_further(blocks):
+    network, (x, _) = MaskedConvNet(30, blocks, kernel=3), draw((1, 9, 1), False)
+    seen = np.any(jacobian(network, moved(network, x, 1), x)[-1] != 0, axis=0)
+    np.testing.assert_array_equal(np.flatnonzero(seen), np.arange(8)[-1 - blocks :])
+
+
+def test_each_group_of_features_sees_its_own_and_earlier_ones_at_its_own_pixel():
+    a, b = (pixelcnn.mask_of(kind, (5, 3, 6), 3, np.dtype(float)) for kind in "AB")
+    np.testing.assert_array_equal(a[:4], 1)
+    np.testing.assert_array_equal(a[4], [[0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1], [0] * 6])
+    np.testing.assert_array_equal(b[:4], 1)
+    np.testing.assert_array_equal(b[4], [[1] * 6, [0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1]])
+    np.testing.assert_array_equal(pixelcnn.groups_of(5, 3), [0, 0, 1, 1, 2])
+
+
+def test_masks_are_kept_and_cannot_be_written_to():
+    first, again = (pixelcnn.mask_of("A", (5, 3, 6), 3, np.dtype(np.float32)) for _ in range(2))
+    assert first is again
+    with pytest.raises(ValueError, match="read-only"):
+        first[0, 0, 0] = 5
+
+
+def test_every_output_sees_the_context_the_first_too():
+    network, (x, context) = MaskedConvNet(6, 1, 3), draw((2, 2, 2), True)
+    params = moved(network, x, 4, context)
+    slopes = autograd.jacobian(lambda row: network.apply(params, x, row[None]))(context[0])
+    assert np.all(slopes != 0)
+
+
+# ---------------------------------------------------------------- one by one
+
+
+@few
+@given(networks, shapes, st.booleans(), st.integers(1, 3))
+def test_one_by_one_the_outputs_are_those_of_one_pass(network, shape, conditioned, rows):
+    x, context = draw(shape, conditioned, rows)
+    params = moved(network, x, 2 * shape[-1], context, by=0.2)
+    expected = network.apply(params, x, context).reshape(*x.shape, 2)
+    generator, known = network.one_by_one(params, x, context), None
+    for i, j, k in itertools.product(*map(range, shape)):
+        outputs = generator.send(known)
+        np.testing.assert_allclose(outputs, expected[:, i, j, k], rtol=1e-12, atol=1e-12)
+        known = x[:, i, j, k : k + 1]
+
+
+def test_one_by_one_takes_the_multiplications_of_one_pass(monkeypatch):
+    network, (x, _) = MaskedConvNet(6, 2, 5, (9,)), draw((4, 5, 3), False, rows=2)
+    params = moved(network, x, 12)
+    weights = [leaf.shape for leaf in Layout(params).leaves if leaf.path.endswith("weight")]
+    counts, output = [], pixelcnn.Seen.output
+
+    def counted(self, place):
+        counts.append(len(x) * self.weights[place[1]].size)
+        return output(self, place)
+
+    monkeypatch.setattr(pixelcnn.Seen, "output", counted)
+    monkeypatch.setattr(pixelcnn, "masked_convolution", None)  # there is no pass at all
+    generator, known = network.one_by_one(params, x), None
+    for i, j, k in itertools.product(*map(range, x.shape[1:])):
+        generator.send(known)
+        known = x[:, i, j, k : k + 1]
+    assert sum(counts) == 2 * 4 * 5 * sum(map(np.prod, weights))
+
+
+# ---------------------------------------------------------------- how it starts, and refusals
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("conditioned", [False, True])
+def test_a_new_network_gives_zeros_in_the_dtype_of_its_input(conditioned, dtype):
+    x, context = draw((3, 2, 2), conditioned)
+    x, context = x.astype(dtype), None if context is None else context.astype(dtype)
+    params = MaskedConvNet().init(np.random.default_rng(0), x, 8, context)
+    assert Layout(params).dtype == dtype
+    outputs = MaskedConvNet().apply(params, x, context)
+    np.testing.assert_array_equal(outputs, np.zeros((1, 3, 2, 8), dtype), strict=True)
+    generator = MaskedConvNet().one_by_one(params, x, context)
+    np.testing.assert_array_equal(next(generator), np.zeros((1, 4), dtype), strict=True)
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 12])
+def test_blocks_keep_the_size_of_what_they_see_however_many_there_are(blocks):
+    network, rng = MaskedConvNet(40, blocks, 3, ()), np.random.default_rng(0)
+    x = rng.standard_normal((4, 6, 6, 1))
+    params = network.init(rng, x, 80)  # as many outputs as features
+    params["head"][0]["weight"][0] = np.eye(80)
+    before, behind = (np.mean(network.apply(p, x) ** 2) for p in (params | {"blocks": []}, params))
+    assert 0.3 < before < 2
+    assert before <= behind < 4 * before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"features": 0}, "expected the features of a MaskedConvNet to be at least 1, got 0"),
+        ({"blocks": -1}, "expected the blocks of a MaskedConvNet to be at least 0, got -1"),
+        ({"kernel": 4}, "expected the kernel of a MaskedConvNet to be odd, got 4"),
+        ({"kernel": 3.0}, "expected the kernel of a MaskedConvNet to be an integer, got 3.0"),
+        ({"head": 8}, "expected the hidden widths of MaskedConvNet as a list or tuple, got 8"),
+    ],
+)
+def test_hyper_parameters_that_cannot_be_used_are_refused(arguments, sentence):
+    with pytest.raises(InputError) as caught:
+        MaskedConvNet(**arguments)
+    assert str(caught.value) == sentence
+
+
+def test_input_that_cannot_be_used_is_refused():
+    rng = np.random.default_rng(0)
+    for shape, outputs in (((2, 3), 3), ((2, 4, 4, 3), 7)):
+        with pytest.raises(InputError, match="expected images, and a whole number of outputs for each chann"):
+            MaskedConvNet().init(rng, np.zeros(shape), outputs)
+
+
+def test_a_context_that_the_parameters_were_not_made_for_is_refused():
+    network, (x, context) = MaskedConvNet(2, 1, 3), draw((2, 2, 1), True)
+    for made, passed in ((context, None), (None, context)):
+        params = network.init(np.random.default_rng(0), x, 3, made)
+        for call in (lambda p, c: network.apply(p, x, c), lambda p, c: next(network.one_by_one(p, x, c))):
+            with pytest.raises(InputError, match="expected parameters and rows with or without a context"):
+                call(params, passed)
