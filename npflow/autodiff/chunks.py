@@ -73,7 +73,8 @@ def rows_in_cache(params, x):
     """How many rows a chunk has: such that a few arrays as wide as the widest layer fit into the cache."""
     pixels = int(np.prod(x.shape[1:-1]))
     widest = max([x.shape[-1], *(np.shape(leaf)[-1] for _, leaf in tree.items(params) if np.ndim(leaf))])
-    rows = CACHE_BYTES // (4 * widest * pixels * x.dtype.itemsize)
+    dtype = x.dtype if x.dtype.kind == "f" else tree.Layout(params).dtype  # that integers are turned into
+    rows = CACHE_BYTES // (4 * widest * pixels * dtype.itemsize)
     return min(max(rows, FEWEST), MOST)
 
 

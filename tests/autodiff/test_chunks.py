@@ -220,6 +220,13 @@ def test_chunks_do_not_depend_on_the_number_of_rows():
     assert rows_in_cache(params, np.zeros((9, 2))) == rows_in_cache(params, np.zeros((9000, 2)))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rows_of_integers_are_as_many_as_of_what_is_computed_from_them(dtype):
+    params = {"w": np.zeros((3, 50), dtype), "order": np.arange(3)}
+    pixels = np.zeros((2, 8, 8, 1))
+    assert rows_in_cache(params, pixels.astype(np.uint8)) == rows_in_cache(params, pixels.astype(dtype))
+
+
 # ---------------------------------------------------------------- which programs there are
 
 
