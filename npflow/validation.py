@@ -78,6 +78,19 @@ def check_integers(x, levels, event_shape=None, name="x"):
     return x
 
 
+def check_context(context, features, rows, dtype, name):
+    """Raise unless `context` is a row of so many features for each of so many rows; None where there are no features."""
+    if features == 0:
+        if context is not None:
+            raise InputError(f"expected no context for {name} with context_features=0, got one")
+        return
+    if context is None:
+        raise InputError(f"expected a context of {features} features for each row of x, got none")
+    check_rows(context, (features,), dtype, "context")
+    if len(context) != rows:
+        raise InputError(f"expected a row of context for each of {rows} rows, got {len(context)}")
+
+
 def _check_shape(array, event_shape, name):
     """Raise unless `array` has rows, of a shape if it is given."""
     if array.ndim not in (2, 4):

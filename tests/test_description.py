@@ -26,8 +26,8 @@ from npflow.layers import (
     Shift,
     Spline,
 )
-from npflow.models import VAE
-from npflow.networks import MADE, MLP, Beside, MaskedConvNet, Network
+from npflow.models import VAE, PixelCNN
+from npflow.networks import MADE, MLP, Beside, ConvNet, MaskedConvNet, Network, ResNet
 from npflow.priors import GaussianMixture, Logistic, Normal, Prior
 from npflow.verify.cases import CASES
 
@@ -62,12 +62,15 @@ OBJECTS = [
     MLP((3, 2), "softplus"),
     MADE((3,), order=(1, 0)),
     Beside(MLP(), Beside(MLP(), MLP())),
+    ConvNet([4], [3, 1]),
+    ResNet(4, 1),
     MaskedConvNet(3, 1, 5, [4]),
     Normal((4, 4, 3), trained=True),
     Logistic(3),
     GaussianMixture([[0, 1], [2, 3]], [0.1, 0.2], [1, 3], trained=True),
     Flow(Chain([ActNorm(), COUPLING]), GaussianMixture([[0, 1]], [0.1])),
     VAE(5, 3, MLP((8,), "tanh"), MLP(()), 2.5),
+    PixelCNN([4, 5, 3], 16, MaskedConvNet(8, head=()), 10),
     Bumps(4, 0.1, True, "cubic", 7, ((1, 2), ("a", None)), Beside(MLP(), MLP())),
     *(case.layer for case in CASES.values()),
 ]

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from npflow.errors import InputError
 from npflow.layers import Chain, Reverse
-from npflow.validation import check_choice, check_count, check_number, check_rng, check_rows, check_sequence
+from npflow.validation import (
+    check_choice,
+    check_context,
+    check_count,
+    check_number,
+    check_rng,
+    check_rows,
+    check_sequence,
+)
 
 few = settings(max_examples=30, deadline=None)
 
@@ -203,6 +211,21 @@ def test_what_is_not_a_number_is_refused(value):
 
 def test_a_number_too_large_for_a_float_is_refused():
     assert refusal(check_number, 10**400, "rate").startswith("expected rate to be a number, got 1000")
+
+
+@pytest.mark.parametrize(
+    ("context", "features", "sentence"),
+    [
+        (np.ones((5, 2)), 0, "expected no context for a model with context_features=0, got one"),
+        (None, 2, "expected a context of 2 features for each row of x, got none"),
+        (np.ones((5, 3)), 2, "expected context with rows of 2 features, got rows of 3 features"),
+        (np.ones((4, 2)), 2, "expected a row of context for each of 5 rows, got 4"),
+    ],
+)
+def test_a_context_that_does_not_belong_to_the_rows_is_refused(context, features, sentence):
+    assert check_context(None, 0, 5, np.float64, "a model") is None
+    assert check_context(np.ones((5, 2)), 2, 5, np.float64, "a model") is None
+    assert refusal(check_context, context, features, 5, np.float64, "a model") == sentence
 
 
 def test_sequences_come_back_as_tuples():

@@ -1,4 +1,4 @@
-"""Recipes: one paper a file, each reads as the paper's list of layers; and a VAE, to hold them against."""
+"""Recipes: one paper a file, each reads as the paper's list of layers; and two models that are no flows, a VAE and a PixelCNN."""
 
 from npflow.models.gaussianization import gaussianization
 from npflow.models.glow import glow, image_glow
@@ -6,11 +6,13 @@ from npflow.models.iaf import iaf
 from npflow.models.maf import maf
 from npflow.models.neural_spline import neural_spline
 from npflow.models.nice import image_nice, nice
+from npflow.models.pixelcnn import PixelCNN
 from npflow.models.real_nvp import image_real_nvp, real_nvp
 from npflow.models.vae import VAE
 
 __all__ = [
     "VAE",
+    "PixelCNN",
     "gaussianization",
     "glow",
     "iaf",

@@ -39,7 +39,7 @@ def fit(
     params : tree of ndarray
         Where to start, from ``model.init``; left as it is.
     x : ndarray, shape (n, *event)
-        The data, in the dtype of the parameters; for a `Dequantized` flow, integers.
+        The data, in the dtype of the parameters; for a `Dequantized` flow or a `PixelCNN`, integers.
     context : ndarray, shape (n, context features), optional
         What a conditional flow takes beside each row.
     rng : numpy.random.Generator
