@@ -107,23 +107,24 @@ class MaskedConvNet(Network):
     def apply(self, params, x, context=None):
         check_context(params["first"], context)
 
-        def convolve(layer, h, kind="B"):
+        def convolve(layer, h, kind):
             h = masked_convolution(h, layer["weight"], layer["bias"], kind, channels=x.shape[-1])
             if "context" in layer:
                 h = h + np.reshape(linear(context, layer["context"]), (len(x), 1, 1, -1))
             return h
 
-        return self.compose(params, convolve(params["first"], x, "A"), convolve)
+        h = convolve(params["first"], x, "A")
+        return self.compose(params, h, lambda layer, h: convolve(layer, relu(h), "B"))
 
     def compose(self, layers, h, convolve):
-        """The output, from that of the first convolution on, where `convolve` is what applies a layer."""
+        """The output, from what the first convolution gives, where `convolve(layer, h)` is that layer's B(relu(h))."""
         for block in layers["blocks"]:
             inner = h
             for layer in block:
-                inner = convolve(layer, relu(inner))
+                inner = convolve(layer, inner)
             h = h + inner
         for layer in layers["head"]:
-            h = convolve(layer, relu(h))
+            h = convolve(layer, h)
         return h
 
     def one_by_one(self, params, like, context=None):
@@ -184,8 +185,8 @@ class Seen:
             return onp.dot(window.reshape(len(window), -1)[:, : len(weight)], weight) + self.biases[group]
 
     def step(self, h, place):
-        """Take in the input's group at a place, and give the output's."""
-        self.put(h, place)
+        """Take in relu(h) as the input's group at a place, and give the output's."""
+        self.put(onp.maximum(h, 0), place)
         return self.output(place)
 
 
