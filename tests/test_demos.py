@@ -131,6 +131,26 @@ def latent_arithmetic_adds_mixes_and_carries_over(out, summary, printed):
     assert len(list(out.glob("*.png"))) == 5
 
 
+@shows("pixelcnn")
+def pixelcnn_counts_bits_and_what_is_out_of_sight(out, summary, printed):
+    assert summary["uniform_bits"] == pytest.approx(np.log2(17))
+    assert set(summary["bits"]) == {"train", "validation", "test"}
+    for row in summary["bits"].values():
+        assert 0 < row["bits_per_dim"] < summary["uniform_bits"]  # it has begun to learn
+        assert row["standard_error"] > 0
+    # Of 15 x 15 pixels 156 are read before row 10, column 6: one 3 x 3 kernel sees four. Blocks go on to see all but
+    # those that are further to the right than up, 7 + 6 + ... + 1 of them, and a large kernel sees some of these.
+    sight = summary["out_of_sight"]
+    assert sight["3 x 3 and 0 blocks"] == 156 - 4
+    assert sight["3 x 3 and 10 blocks"] == 28
+    assert sight["7 x 7 and 3 blocks"] < sight["3 x 3 and 3 blocks"]
+    assert summary["called_as_asked"]["test"] > 0.95
+    assert {path.stem for path in out.glob("*.png")} == {
+        *("masks", "sight", "history", "bits", "samples", "completions")
+    }
+    assert "independent pixels" in printed
+
+
 @shows("distillation")
 def distillation_measures_both_divergences_and_how_much_faster_the_student_is(out, summary, printed):
     assert set(summary["moons"]) == {"distilled", "fitted to samples"}
