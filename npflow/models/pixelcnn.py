@@ -87,11 +87,13 @@ class PixelCNN(Model):
             raise InputError(f"expected a PixelCNN's network to be a MaskedConvNet, got {self.network!r}")
 
     def init(self, rng, x, context=None, dtype=onp.float32):
-        """Parameters in a dtype, drawn from `rng`, for images like `x`, shape (n, *shape).
+        """Parameters in a dtype, float32 or float64, drawn from `rng`, for images like `x`, shape (n, *shape).
 
         They are worked out on the host, and live where `x` lives.
         """
         check_rng(rng)
+        if dtype not in (onp.float32, onp.float64):
+            raise InputError(f"expected the parameters' dtype to be float32 or float64, got {dtype!r}")
         check_integers(x, self.levels, self.shape)
         self.check_context(context, len(x), dtype)
         return to_device(self._init(rng, dtype), device_of(x).name)
@@ -151,6 +153,7 @@ class PixelCNN(Model):
 
     def _map_rows(self, method, params, x, context):
         self.check(params, x, context=context)
+        device_of({"params": params, "x": x, "context": context})  # one, or its sentence
         return map_rows(method, params, *(x,) if context is None else (x, context))
 
     def sample(self, params, rng, n, context=None, temperature=1.0):
@@ -176,6 +179,7 @@ class PixelCNN(Model):
         """Images like `x`, shape (n, *shape), in their first `rows` rows, the others drawn as in `sample`."""
         check_rng(rng)
         self.check(params, x, context=context)
+        device_of({"params": params, "x": x, "context": context})  # one, or its sentence
         check_count(rows, "the number of rows that are kept", least=0, most=self.shape[0])
         temperature = check_number(temperature, "temperature", least=0)
         there, x, known = device_of(params).generator(rng), x.copy(), None

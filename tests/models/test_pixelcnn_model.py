@@ -323,6 +323,10 @@ def test_it_learns_on_a_device_what_it_learns_on_the_host(model, device):
     if device.exact:  # a GPU draws numbers of its own
         assert_agrees(device, draws[1], draws[0])
     assert device_of(model.init(np.random.default_rng(0), x_there, *context_there)) is device
+    with pytest.raises(InputError, match="expected all arrays on one device, got"):
+        model.log_prob(params_there, x, *context)
+    with pytest.raises(InputError, match="expected all arrays on one device, got"):
+        model.complete(learned, np.random.default_rng(0), x_there, 1, *context)
 
 
 # ---------------------------------------------------------------- failures and refusals
@@ -413,6 +417,10 @@ def test_bad_input_gets_a_sentence(rng):
         (
             lambda: COLOUR.check(VAE(3).init(rng, rng.standard_normal((5, 3)))),
             "expected the parameters of this PixelCNN, got another architecture's: expected",
+        ),
+        (
+            lambda: COLOUR.init(rng, x, dtype=np.float16),
+            "expected the parameters' dtype to be float32 or float64, got <class 'numpy.float16'>",
         ),
         (lambda: COLOUR.init(0, x), "expected rng to be a numpy.random.Generator, got a int"),
         (lambda: COLOUR.sample(params, 0, 3), "expected rng to be a numpy.random.Generator, got a int"),
