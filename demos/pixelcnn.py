@@ -19,10 +19,9 @@ import autograd.numpy as anp
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.patches import Rectangle
-from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
-from npflow import fit
+from npflow import datasets, fit
 from npflow.autodiff import Layout, value_and_grad
 from npflow.models import PixelCNN
 from npflow.networks import MaskedConvNet
@@ -146,10 +145,10 @@ figure.savefig(options.out / "sight.png", dpi=80)
 # look up and to the left, and most of all at its neighbours.
 
 # %%
-rng = np.random.default_rng(0)
-order = rng.permutation(1797)
-images, labels = load_digits().images[order][..., None].astype(np.uint8), load_digits().target[order]
-train, validation, test = slice(0, 1437), slice(1437, 1617), slice(1617, None)
+data = datasets.image_data("digits")
+images = {"train": data.train, "validation": data.test[:180], "test": data.test[180:]}
+labels = {"train": data.train_labels, "validation": data.test_labels[:180], "test": data.test_labels[180:]}
+test, test_labels = images["test"], labels["test"]
 
 
 def one_hot(label):
@@ -163,24 +162,24 @@ STEPS = 20 if options.quick else 450
 clock = time.perf_counter()
 params, history = fit(
     model,
-    model.init(np.random.default_rng(1), images[train], one_hot(labels[train])),
-    images[train],
-    one_hot(labels[train]),
+    model.init(np.random.default_rng(1), images["train"], one_hot(labels["train"])),
+    images["train"],
+    one_hot(labels["train"]),
     rng=np.random.default_rng(2),
     steps=STEPS,
     batch_size=64,
     optimizer=Adam(WarmupCosine(3e-3, steps=STEPS, warmup=STEPS // 20)),
     clip_norm=100.0,
     average=0.99,
-    validation=images[validation],
-    validation_context=one_hot(labels[validation]),
+    validation=images["validation"],
+    validation_context=one_hot(labels["validation"]),
 )
 if history.interrupted:
     raise SystemExit(f"stopped at step {history.steps} of {STEPS}: nothing was written")
 seconds = time.perf_counter() - clock
 
-scaled = images[test].astype(np.float32) / 8 - 1
-seen = sight(model.network, params, scaled, (5, 4), one_hot(labels[test]))
+scaled = test.astype(np.float32) / 8 - 1
+seen = sight(model.network, params, scaled, (5, 4), one_hot(test_labels))
 figure, axes = plt.subplots(1, 2, figsize=(11, 3.7), layout="constrained", width_ratios=(1.6, 1))
 history.plot(axes[0])
 axes[0].set_title("training")
@@ -201,18 +200,18 @@ figure.savefig(options.out / "history.png", dpi=80)
 def independent_bits(x, label):
     """Bits per pixel where each pixel has the levels' frequencies of its own and of its class, one added to each."""
     counts = np.ones((10, 64, 17))
-    np.add.at(counts, (labels[train][:, None], np.arange(64), images[train].reshape(-1, 64)), 1)
+    np.add.at(counts, (labels["train"][:, None], np.arange(64), images["train"].reshape(-1, 64)), 1)
     p = counts / counts.sum(axis=-1, keepdims=True)
     return -np.log2(p[label[:, None], np.arange(64), x.reshape(-1, 64)]).mean(axis=1)
 
 
 rows = {}
-for name, part in (("train", train), ("validation", validation), ("test", test)):
-    bits = model.bits_per_dim(params, images[part], one_hot(labels[part]))
+for name in images:
+    bits = model.bits_per_dim(params, images[name], one_hot(labels[name]))
     rows[name] = {
         "bits_per_dim": float(bits.mean()),
         "standard_error": float(bits.std() / np.sqrt(len(bits))),
-        "independent_pixels": float(independent_bits(images[part], labels[part]).mean()),
+        "independent_pixels": float(independent_bits(images[name], labels[name]).mean()),
     }
 
 # %% [markdown]
@@ -228,15 +227,15 @@ def bits_of_pixels(x, label):
     return nats[..., 0] / np.log(2)
 
 
-shown = [int(np.flatnonzero(labels[test] == digit)[0]) for digit in (0, 2, 3, 7)]
-each = bits_of_pixels(images[test], labels[test])
+shown = [int(np.flatnonzero(test_labels == digit)[0]) for digit in (0, 2, 3, 7)]
+each = bits_of_pixels(test, test_labels)
 figure, axes = plt.subplots(2, 5, figsize=(12, 5), layout="constrained")
 for column, number in zip(axes.T, shown):
-    column[0].imshow(images[test][number, ..., 0], cmap="gray_r", vmin=0, vmax=16)
+    column[0].imshow(test[number, ..., 0], cmap="gray_r", vmin=0, vmax=16)
     image = column[1].imshow(each[number], cmap="cividis", vmin=0, vmax=6)
-    column[0].set_title(f"a test {labels[test][number]}")
+    column[0].set_title(f"a test {test_labels[number]}")
     column[1].set_title(f"{each[number].mean():.2f} bits per pixel")
-axes[0, 4].imshow(images[test].mean(axis=0)[..., 0], cmap="gray_r", vmin=0, vmax=16)
+axes[0, 4].imshow(test.mean(axis=0)[..., 0], cmap="gray_r", vmin=0, vmax=16)
 axes[0, 4].set_title("mean of all test digits")
 axes[1, 4].imshow(each.mean(axis=0), cmap="cividis", vmin=0, vmax=6)
 axes[1, 4].set_title(f"{each.mean():.2f} bits per pixel")
@@ -254,7 +253,7 @@ figure.savefig(options.out / "bits.png", dpi=80)
 # likelier: cleaner digits, less variety. Are they what was asked for? Five nearest neighbours say.
 
 # %%
-judge = KNeighborsClassifier(5).fit(images[train].reshape(-1, 64), labels[train])
+judge = KNeighborsClassifier(5).fit(images["train"].reshape(-1, 64), labels["train"])
 asked = np.repeat(np.arange(10), 10 if options.quick else 100)
 clock = time.perf_counter()
 samples = {
@@ -262,7 +261,7 @@ samples = {
     for temperature in (1.0, 0.7)
 }
 sampling_seconds = (time.perf_counter() - clock) / 2
-called = {"test": float(judge.score(images[test].reshape(-1, 64), labels[test]))} | {
+called = {"test": float(judge.score(test.reshape(-1, 64), test_labels))} | {
     f"temperature {temperature}": float(judge.score(x.reshape(-1, 64), asked))
     for temperature, x in samples.items()
 }
@@ -276,7 +275,7 @@ def mosaic(x, ax, title):
     ax.set(xticks=[], yticks=[], title=title)
 
 
-real = np.stack([images[test][labels[test] == digit][:10] for digit in range(10)])
+real = np.stack([test[test_labels == digit][:10] for digit in range(10)])
 figure, axes = plt.subplots(1, 3, figsize=(13, 4.6), layout="constrained")
 mosaic(real, axes[0], "test digits")
 for ax, (temperature, x) in zip(axes[1:], samples.items()):
@@ -291,7 +290,7 @@ figure.savefig(options.out / "samples.png", dpi=90)
 
 # %%
 digits = np.array([0, 2, 3, 4, 5, 6, 8, 9])
-whole = np.stack([images[test][labels[test] == digit][0] for digit in digits])
+whole = np.stack([test[test_labels == digit][0] for digit in digits])
 upper = np.concatenate([whole[:, :4], np.zeros_like(whole[:, 4:])], axis=1)
 COLUMNS = 6
 
@@ -321,9 +320,9 @@ figure.savefig(options.out / "completions.png", dpi=90)
 
 # %%
 log_probs = np.stack(
-    [model.log_prob(params, images[test], one_hot(np.full(180, digit))) for digit in range(10)], axis=1
+    [model.log_prob(params, test, one_hot(np.full(180, digit))) for digit in range(10)], axis=1
 )
-accuracy = float(np.mean(np.argmax(log_probs, axis=1) == labels[test]))
+accuracy = float(np.mean(np.argmax(log_probs, axis=1) == test_labels))
 
 # %%
 summary = {

@@ -12,6 +12,7 @@ from npflow.autodiff.convolution import unfold
 from npflow.autodiff.devices import constant
 from npflow.autodiff.primitives import dense, linear, relu
 from npflow.errors import InputError
+from npflow.networks.convnet import check_image, check_kernel
 from npflow.networks.mlp import check_widths
 from npflow.networks.network import Network, check_context
 from npflow.validation import check_count
@@ -66,19 +67,18 @@ class MaskedConvNet(Network):
     head: tuple = (64,)
 
     def __post_init__(self):
-        for name, least in (("features", 1), ("blocks", 0), ("kernel", 1)):
-            count = check_count(getattr(self, name), f"the {name} of a MaskedConvNet", least=least)
+        for name, least in (("features", 1), ("blocks", 0)):
+            count = check_count(getattr(self, name), f"MaskedConvNet's {name}", least=least)
             object.__setattr__(self, name, count)
-        if self.kernel % 2 == 0:
-            raise InputError(f"expected the kernel of a MaskedConvNet to be odd, got {self.kernel}")
+        object.__setattr__(self, "kernel", check_kernel(self.kernel, "MaskedConvNet's kernel"))
         object.__setattr__(self, "head", check_widths(self.head, "MaskedConvNet"))
 
     def init(self, rng, x, outputs, context=None):
+        check_image(x, "MaskedConvNet")
         channels = x.shape[-1]
-        if x.ndim != 4 or outputs % channels:
+        if outputs % channels:
             raise InputError(
-                "expected images, and a whole number of outputs for each channel, for MaskedConvNet, "
-                f"got shape {x.shape} and {outputs} outputs"
+                f"expected a whole number of outputs for each channel for MaskedConvNet, got {outputs} for {channels}"
             )
 
         def layer(kernel, inputs, outputs, kind="B", takes_context=False, scale=1.0):

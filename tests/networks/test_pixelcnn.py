@@ -167,10 +167,10 @@ def test_blocks_keep_the_size_of_what_they_see_however_many_there_are(blocks):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"features": 0}, "expected the features of a MaskedConvNet to be at least 1, got 0"),
-        ({"blocks": -1}, "expected the blocks of a MaskedConvNet to be at least 0, got -1"),
-        ({"kernel": 4}, "expected the kernel of a MaskedConvNet to be odd, got 4"),
-        ({"kernel": 3.0}, "expected the kernel of a MaskedConvNet to be an integer, got 3.0"),
+        ({"features": 0}, "expected MaskedConvNet's features to be at least 1, got 0"),
+        ({"blocks": -1}, "expected MaskedConvNet's blocks to be at least 0, got -1"),
+        ({"kernel": 4}, "expected MaskedConvNet's kernel to be an odd number, got 4"),
+        ({"kernel": 3.0}, "expected MaskedConvNet's kernel to be an integer, got 3.0"),
         ({"head": 8}, "expected the hidden widths of MaskedConvNet as a list or tuple, got 8"),
     ],
 )
@@ -182,9 +182,14 @@ def test_hyper_parameters_that_cannot_be_used_are_refused(arguments, sentence):
 
 def test_input_that_cannot_be_used_is_refused():
     rng = np.random.default_rng(0)
-    for shape, outputs in (((2, 3), 3), ((2, 4, 4, 3), 7)):
-        with pytest.raises(InputError, match="expected images, and a whole number of outputs for each chann"):
-            MaskedConvNet().init(rng, np.zeros(shape), outputs)
+    with pytest.raises(
+        InputError, match=r"expected images of shape .* for MaskedConvNet, got shape \(2, 3\)"
+    ):
+        MaskedConvNet().init(rng, np.zeros((2, 3)), 3)
+    with pytest.raises(
+        InputError, match=r"expected a whole number of outputs for each channel .*, got 7 for 3"
+    ):
+        MaskedConvNet().init(rng, np.zeros((2, 4, 4, 3)), 7)
 
 
 def test_a_context_that_the_parameters_were_not_made_for_is_refused():
