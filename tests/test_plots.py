@@ -475,3 +475,42 @@ def test_arrays_of_a_device_are_drawn_as_those_of_the_host_are(figures, device):
 
     for there, here in zip(images(device.send), images(np.asarray), strict=True):
         np.testing.assert_array_equal(there, here)
+
+
+# ---------------------------------------------------------------- images
+
+
+def test_images_lie_side_by_side_with_a_line_between_them(ax):
+    x = np.arange(2 * 4 * 3).reshape(2, 4, 3, 1) % 17
+    assert plots.images(x, ax, levels=17, columns=2, title="two") is ax
+    drawn = ax.images[0].get_array()
+    assert drawn.shape == (4, 7)
+    np.testing.assert_allclose(drawn[:, :3], x[0, ..., 0] / 16)
+    np.testing.assert_allclose(drawn[:, 4:], x[1, ..., 0] / 16)
+    assert drawn.mask[:, 3].all()
+    assert ax.get_title() == "two"
+
+
+def test_colour_images_let_the_background_through_where_there_is_none(ax):
+    x = np.random.default_rng(0).integers(256, size=(3, 2, 2, 3), dtype=np.uint8)
+    drawn = plots.images(x, ax).images[0].get_array()  # two rows of two, one place empty
+    assert drawn.shape == (5, 5, 4)
+    np.testing.assert_allclose(drawn[:2, 3:, :3], x[1] / 255)
+    np.testing.assert_array_equal(drawn[3:, 3:], 0)
+    np.testing.assert_array_equal(drawn[2, :, 3], 0)
+    assert drawn[:2, :2, 3].all()
+
+
+def test_a_table_of_images_keeps_its_rows_and_numbers_beyond_the_levels_are_cut_off(ax):
+    x = np.linspace(-1, 2, 2 * 3 * 4).reshape(2, 3, 2, 2, 1)
+    drawn = plots.images(x, ax, levels=2).images[0].get_array()
+    assert drawn.shape == (5, 8)
+    assert (drawn.min(), drawn.max()) == (0, 1)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (3, 4, 4, 2), (0, 4, 4, 1), (1, 2, 3, 4, 5, 1)])
+def test_what_are_no_images_is_refused(shape):
+    with pytest.raises(InputError, match="expected images of shape"):
+        plots.images(np.zeros(shape))
+    with pytest.raises(InputError, match="expected no columns for a table of 2 columns, got 3"):
+        plots.images(np.zeros((2, 2, 4, 4, 1)), columns=3)

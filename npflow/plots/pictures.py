@@ -1,0 +1,80 @@
+"""Images side by side."""
+
+import math
+
+import numpy as np
+
+from npflow.autodiff.devices import fetch
+from npflow.errors import InputError
+from npflow.plots.canvas import check_axes
+from npflow.validation import check_count
+
+
+def images(x, ax=None, *, levels=256, columns=None, title=None, cmap="gray"):
+    """Images as a mosaic, a line of background between them.
+
+    Parameters
+    ----------
+    x : ndarray, shape (n, height, width, channels) or (rows, columns, height, width, channels)
+        Numbers from 0 to levels - 1, of one channel or of three; beyond these they are cut off. With five axes it
+        is a table, whose rows and columns stay what they are.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; None makes a new figure.
+    levels : int
+        How many levels a number has, so that levels - 1 is white; 2 for images of floats from 0 to 1.
+    columns : int, optional
+        How many images a row has, by default about as many as there are rows.
+    title : str, optional
+    cmap : str
+        The colour map of images of one channel: "gray", or "gray_r" for ink on paper.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    InputError
+        If the array is none of these.
+    """
+    x = fetch(x)
+    if x.ndim not in (4, 5) or x.shape[-1] not in (1, 3) or not x.size:
+        raise InputError(
+            "expected images of shape (n, height, width, channels) or (rows, columns, height, width, channels), of 1 or "
+            f"3 channels, got shape {x.shape}"
+        )
+    levels = check_count(levels, "the number of levels", least=2)
+    if x.ndim == 4:
+        columns = check_count(math.ceil(math.sqrt(len(x))) if columns is None else columns, "columns")
+        x = in_rows(x, columns)
+    elif columns is not None:
+        raise InputError(f"expected no columns for a table of {x.shape[1]} columns, got {columns}")
+    ax = check_axes(ax)
+    ax.imshow(mosaic(np.clip(x / (levels - 1), 0, 1)), cmap=cmap, vmin=0, vmax=1, interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    if title is not None:
+        ax.set_title(title)
+    return ax
+
+
+def in_rows(x, columns):
+    """Images in rows of so many: shape (n, ...) gives (rows, columns, ...), with nan where there is none."""
+    rows = -(-len(x) // columns)
+    table = np.full((rows * columns, *x.shape[1:]), np.nan)
+    table[: len(x)] = x
+    return table.reshape(rows, columns, *x.shape[1:])
+
+
+def mosaic(table):
+    """A table of images as one image, which lets the background through where there is none."""
+    rows, columns, height, width, channels = table.shape
+    side = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), np.nan)
+    for i in range(rows):
+        for j in range(columns):
+            top, left = i * (height + 1), j * (width + 1)
+            side[top : top + height, left : left + width] = table[i, j]
+    if channels == 1:
+        return np.ma.masked_invalid(side[..., 0])
+    there = np.isfinite(side[..., :1])
+    return np.concatenate([np.where(there, side, 0), there], axis=-1)
