@@ -1,6 +1,6 @@
 """A training step of a ten-step Glow on two moons: npflow beside PyTorch eager and jax.jit.
 
-The same model in each (`contenders.py`; couplings of 1-64-64-64-2), the same parameters, data and batches,
+The same model in each (`contenders_moons.py`; couplings of 1-64-64-64-2), the same parameters, data and batches,
 float32, each step timed alone. How they are compared: `side_by_side.py`.
 
     pip install -e '.[benchmarks]'
@@ -11,7 +11,8 @@ Both libraries are optional; what is not installed is left out, with a word.
 
 import sys
 
-from contenders import BATCHES, Jax, Npflow, Torch, TorchFused
+from contender import BATCHES
+from contenders_moons import Jax, Npflow, Torch, TorchFused, save
 from side_by_side import Column, arrays_file, measure, option_parser, print_table, those_that_run, write
 
 HIDDEN = (64, 64, 64)
@@ -32,7 +33,7 @@ def main():
         ]
     )
     results = []
-    with arrays_file(HIDDEN, BATCHES * max(SIZES)) as file:
+    with arrays_file(save, HIDDEN, BATCHES * max(SIZES)) as file:
         for batch in SIZES:
             steps = max(10, 4000 // batch)
             alone = lambda worker, steps=steps: (steps, 1)

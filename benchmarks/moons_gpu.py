@@ -1,6 +1,6 @@
 """A training step of a wide ten-step Glow on two moons on a GPU: npflow beside PyTorch eager, and the host.
 
-The same model in each (`contenders.py`; couplings of 1-512-512-512-2), the same parameters, data and batches of 4096,
+The same model in each (`contenders_moons.py`; couplings of 1-512-512-512-2), the same parameters, data and batches of 4096,
 float32 without TF32, which neither library takes by itself. Three columns: npflow on the GPU, PyTorch eager
 on the same GPU, npflow on the host. No step waits for the GPU: what is timed is a block of steps, from a GPU that has
 nothing left to do to one that has nothing left to do again, and divided; on the host likewise. How they are compared:
@@ -14,7 +14,8 @@ everything runs on the host: a way to try this file where there is no GPU.
 """
 
 import numpy as np
-from contenders import BATCHES, Npflow, Torch, glow, load_arrays, parameters
+from contender import BATCHES, load_arrays
+from contenders_moons import Npflow, Torch, glow, parameters, save
 from side_by_side import Column, arrays_file, measure, option_parser, print_table, those_that_run, write
 
 import npflow
@@ -63,7 +64,7 @@ def main():
     if device == "cpu":
         print(f"no GPU takes part: '{on_device}' is the host once more, and PyTorch is on the host too")
 
-    with arrays_file(hidden, BATCHES * batch) as file:
+    with arrays_file(save, hidden, BATCHES * batch) as file:
         flow, arrays = glow(hidden), load_arrays(file)
         params, x = parameters(flow, arrays), arrays["x"][:batch]
         differences = {dtype: log_det_difference(flow, params, x, device, dtype) for dtype in BARS}

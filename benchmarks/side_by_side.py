@@ -7,6 +7,7 @@ a column's median step divided by the first column's of the same round.
 """
 
 import argparse
+import inspect
 import json
 import subprocess
 import sys
@@ -15,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import contenders
 import numpy as np
 
 
@@ -56,7 +56,8 @@ class Worker:
     """The process of a column."""
 
     def __init__(self, column, file):
-        command = [column.python, contenders.__file__, column.contender.__name__, str(file)]
+        served = inspect.getfile(column.contender)
+        command = [column.python, served, column.contender.__name__, str(file)]
         self.name, self.device = column.name, column.device
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -74,15 +75,15 @@ class Worker:
 
 
 @contextmanager
-def arrays_file(hidden, rows):
-    """A file of parameters and data for all processes, for as long as it is open."""
+def arrays_file(save, *arguments):
+    """A file of parameters and data for all processes, written by `save(file, *arguments)`, for as long as it is open."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "arrays.npz"
-        contenders.save_arrays(file, hidden, rows)
+        save(file, *arguments)
         yield file
 
 
-def measure(columns, file, hidden, batch, rounds, pace):
+def measure(columns, file, model, batch, rounds, pace):
     """All columns on one size of batch: their first losses, and a dict for each line of the table.
 
     `pace(worker)` says how a round is timed: a number of blocks, and the number of steps of each.
@@ -90,17 +91,19 @@ def measure(columns, file, hidden, batch, rounds, pace):
     workers = [Worker(column, file) for column in columns]
     try:
         starts = [
-            worker.ask(do="start", hidden=hidden, device=worker.device, batch=batch) for worker in workers
+            worker.ask(do="start", model=model, device=worker.device, batch=batch) for worker in workers
         ]
         losses = starts[0]["losses"]
         for worker, start in zip(workers, starts):
             if not np.allclose(start["losses"], losses, rtol=2e-4):
                 raise SystemExit(f"{worker.name} does not compute the same: {start['losses']}, {losses}")
         paces = [pace(worker) for worker in workers]
-        medians = [[] for _ in workers]
+        medians, peaks = [[] for _ in workers], {}
         for _ in range(rounds):
             for worker, (blocks, steps), series in zip(workers, paces, medians):
-                series.append(worker.ask(do="time", blocks=blocks, steps=steps)["median"])
+                answer = worker.ask(do="time", blocks=blocks, steps=steps)
+                series.append(answer["median"])
+                peaks[worker] = answer["peak_bytes"]
     finally:
         for worker in workers:
             worker.stop()
@@ -113,6 +116,7 @@ def measure(columns, file, hidden, batch, rounds, pace):
             "median": float(np.median(series)),
             "ratio": float(np.median(np.array(series) / first)),
             "seconds": start["seconds"],
+            "peak_bytes": peaks[worker],
         }
         for worker, start, series in zip(workers, starts, medians)
     ]

@@ -2,65 +2,23 @@
 
 Each class is the same model: ten steps of [ActNorm, AffineCoupling with one MLP, Conv1x1], leaky ReLUs, float32, Adam
 with a rate of 1e-3. All load the same parameters and data. Run as a program, this module serves one of them to
-`side_by_side`, which decides when it works: a line of JSON in for each order, a line out.
+`side_by_side`, which decides when it works.
 """
 
-import itertools
-import json
 import sys
-import time
 
 import numpy as np
+from contender import Contender, save_arrays, serve
 
 STEPS, LIMIT, SLOPE = 10, 2.0, 0.01
 RATE, BETA1, BETA2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
-BATCHES = 4  # that the steps go through, again and again
 
 
-class Contender:
-    """A training step in one library.
+def glow(hidden):
+    """The flow that the other classes write out; `hidden` are the widths of each coupling's network."""
+    import npflow
 
-    Parameters
-    ----------
-    arrays : dict of ndarray
-        The parameters by their paths, and the data as ``"x"``.
-    hidden : sequence of int
-        The widths of the hidden layers of each coupling's network.
-    device : {"cpu", "cuda"}
-
-    Attributes
-    ----------
-    name : str
-        What a table calls it.
-    module : str
-        What has to be installed for it.
-    version : str
-    gpu : str or None
-        What the library calls the GPU; None on the host.
-    finds_gpu : str
-        What fails, after the import, where the library finds none.
-    """
-
-    name = module = version = finds_gpu = ""
-    gpu = latest = None
-
-    def send(self, batch):
-        """A batch of NumPy's, where the steps are made."""
-        return batch
-
-    def prepare(self, batches):
-        """What comes once, before the first step; the batches are NumPy's."""
-
-    def step(self, batch):
-        """A step, which on a GPU is not waited for."""
-        raise NotImplementedError
-
-    def loss(self):
-        """The loss of the last step."""
-        return float(self.latest)
-
-    def wait(self):
-        """Return when all steps so far have been made."""
+    return npflow.models.glow(features=2, steps=STEPS, network=npflow.networks.MLP(tuple(hidden)))
 
 
 # ---------------------------------------------------------------- npflow
@@ -70,9 +28,10 @@ class Npflow(Contender):
     """A step as `npflow.fit` makes it."""
 
     name = module = "npflow"
+    glow, rate = staticmethod(glow), RATE
     finds_gpu = "npflow.autodiff.devices.find_device('cuda')"
 
-    def __init__(self, arrays, hidden, device):
+    def __init__(self, arrays, model, device):
         import npflow
         from npflow.autodiff import devices
         from npflow.autodiff.threads import one_blas_thread
@@ -82,7 +41,7 @@ class Npflow(Contender):
             self.cupy = self.device.module
             self.version += f" with CuPy {self.cupy.__version__}"
             self.gpu = self.cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
-        self.flow, self.stepper = glow(hidden), None
+        self.flow, self.stepper = self.glow(model), None
         self.start = parameters(self.flow, arrays)
         self.one_blas_thread = one_blas_thread()
         self.one_blas_thread.__enter__()  # as fit does, for as long as it runs
@@ -101,7 +60,7 @@ class Npflow(Contender):
             def draw_order(self):
                 self.position = 0
 
-        x, adam = np.concatenate(batches), Adam(RATE, BETA1, BETA2, EPSILON)
+        x, adam = np.concatenate(batches), Adam(self.rate, BETA1, BETA2, EPSILON)
         rng, size = np.random.default_rng(0), len(batches[0])
         run = InOrder.start(self.flow, self.start, self.device, len(x), rng, adam, None, size)
         loss_of = ProgramGradient(self.flow.nll, run.params, available_cores())
@@ -118,13 +77,6 @@ class Npflow(Contender):
     def wait(self):
         if self.gpu:
             self.cupy.cuda.Device().synchronize()
-
-
-def glow(hidden):
-    """The flow that the other classes write out."""
-    import npflow
-
-    return npflow.models.glow(features=2, steps=STEPS, network=npflow.networks.MLP(tuple(hidden)))
 
 
 def parameters(flow, arrays):
@@ -144,11 +96,11 @@ class Torch(Contender):
     name, module, fused = "PyTorch eager", "torch", None
     finds_gpu = "torch.cuda.get_device_name()"
 
-    def __init__(self, arrays, hidden, device):
+    def __init__(self, arrays, model, device):
         import torch
 
         self.torch, self.version = torch, torch.__version__
-        self.device, self.hidden_layers = device, len(hidden)
+        self.device, self.hidden_layers = device, len(model)
         if device == "cuda":
             self.gpu = torch.cuda.get_device_name()
         self.params, self.fixed = {}, {}
@@ -220,11 +172,11 @@ class Jax(Contender):
 
     name, module = "jax.jit", "jax"
 
-    def __init__(self, arrays, hidden, device):
+    def __init__(self, arrays, model, device):
         import jax
         import jax.numpy as jnp
 
-        self.jax, self.version, self.hidden_layers = jax, jax.__version__, len(hidden)
+        self.jax, self.version, self.hidden_layers = jax, jax.__version__, len(model)
         self.params = {
             path: jnp.asarray(array)
             for path, array in arrays.items()
@@ -289,76 +241,17 @@ class Jax(Contender):
 
 CONTENDERS = {contender.__name__: contender for contender in (Npflow, Torch, TorchFused, Jax)}
 
-# ---------------------------------------------------------------- what all of them load
 
-
-def save_arrays(file, hidden, rows):
+def save(file, hidden, rows):
     """Parameters away from where a flow starts, and `rows` points of data, for everyone to load."""
     import npflow
-    from npflow.autodiff import tree
 
     rng = np.random.default_rng(0)
+    x = npflow.datasets.moons(rows, rng=rng).astype(np.float32)
     # 0.02 at a width of 64, less in a wider network: there Adam's first steps throw the loss so far, that with
     # more noise the rounding of one library or the other would show in it.
-    scale = 1.28 / max(hidden)
-    arrays = {"x": npflow.datasets.moons(rows, rng=rng).astype(np.float32)}
-    for path, leaf in tree.items(glow(hidden).init(rng, arrays["x"][:1000])):
-        moved = tree.is_trained(leaf)
-        noise = scale * rng.standard_normal(leaf.shape).astype(np.float32) if moved else 0
-        arrays[path] = (leaf + noise).astype(leaf.dtype)
-    np.savez(file, **{path.replace("/", "|"): array for path, array in arrays.items()})
-
-
-def load_arrays(file):
-    """What `save_arrays` wrote, by its paths."""
-    with np.load(file) as archive:
-        return {path.replace("|", "/"): archive[path] for path in archive.files}
-
-
-# ---------------------------------------------------------------- a process of its own
-
-
-def serve(name, file):
-    """Serve one library: a line of JSON in for each order, a line out."""
-    arrays = load_arrays(file)
-    for line in sys.stdin:
-        order = json.loads(line)
-        if order["do"] == "start":
-            contender = CONTENDERS[name](arrays, order["hidden"], order["device"])
-            size = order["batch"]
-            slices = [slice(number * size, (number + 1) * size) for number in range(BATCHES)]
-            batches = [arrays["x"][rows].copy() for rows in slices]
-            clock = time.perf_counter()
-            contender.prepare(batches)
-            contender.wait()
-            seconds, losses = time.perf_counter() - clock, []
-            batches = list(map(contender.send, batches))
-            for batch in batches:
-                contender.step(batch)
-                losses.append(contender.loss())
-            answer = {
-                "version": contender.version,
-                "gpu": contender.gpu,
-                "losses": losses,
-                "seconds": seconds,
-            }
-        else:
-            answer = {"median": median_step(contender, batches, order["blocks"], order["steps"])}
-        print(json.dumps(answer), flush=True)
-
-
-def median_step(contender, batches, blocks, steps):
-    """The seconds of a step: the median over blocks of steps, each waited for at its start and its end alone."""
-    batches, times = itertools.cycle(batches), []
-    for _ in range(blocks):
-        contender.wait()
-        clock = time.perf_counter()
-        for batch in itertools.islice(batches, steps):
-            contender.step(batch)
-        contender.wait()
-        times.append((time.perf_counter() - clock) / steps)
-    return float(np.median(times))
+    save_arrays(file, x, glow(hidden).init(rng, x[:1000]), rng, scale=1.28 / max(hidden))
 
 
 if __name__ == "__main__":
-    serve(*sys.argv[1:])
+    serve(CONTENDERS, *sys.argv[1:])
