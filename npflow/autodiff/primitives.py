@@ -146,7 +146,7 @@ def relu(x):
 @transparent
 def relu_vjp(g, y):
     """g where the result y of the ReLU is positive, 0 elsewhere."""
-    return np.greater(y, 0).astype(g.dtype) * g
+    return np.greater(y, 0) * g
 
 
 defvjp(relu, lambda y, x: lambda g: relu_vjp(g, y))
