@@ -18,7 +18,7 @@ MODULES = {
 }
 LEVELS = [
     {"errors"},
-    {"validation", "description"},
+    {"validation", "description", "files"},
     {"autodiff"},
     {"networks", "priors"},
     {"layers"},

@@ -9,7 +9,6 @@ a run goes on on any.
 
 import json
 import os
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from npflow.autodiff import Layout, tree
 from npflow.autodiff.devices import to_host
 from npflow.description import describe, rebuild
 from npflow.errors import InputError
+from npflow.files import written_aside
 from npflow.model import Model
 
 FORMATS = ("npflow checkpoint 1", "npflow checkpoint 2")  # in 1, Adam's m and v had the factors 1 - beta
@@ -90,7 +90,8 @@ def write(path, flow, params, run, arrays):
         if leaf.offset < 0:
             contents[f"constant:{leaf.path}"] = np.asarray(value)
     contents |= {f"run:{name}": value for name, value in arrays.items()}
-    _replace(path, contents)
+    with written_aside(path) as file:
+        np.savez(file, **contents)
 
 
 def load(path):
@@ -158,27 +159,6 @@ def check_path(path):
             f"expected a folder that can be written to for the checkpoint, got {str(path.parent)!r}"
         )
     return path
-
-
-def _replace(path, contents):
-    """Write an .npz so that a kill at any instant leaves the old file or the new one, never a part."""
-    # A name of its own, so that two processes that save to one path do not write into one file.
-    aside = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
-    try:
-        with aside.open("wb") as file:
-            np.savez(file, **contents)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the rename itself must reach the disk too; Windows has no such call
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def with_prefix(contents, prefix):
