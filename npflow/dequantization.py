@@ -127,6 +127,10 @@ class Dequantized(Model):
         """
         return self.flow.row_losses(params, *self._parts(batch)) + self.dims * math.log(self.levels)
 
+    def loss_in_words(self, loss):
+        """A mean loss, in nats, as the progress bar shows it: in bits/dim."""
+        return f"{loss / (self.dims * math.log(2)):.4f} bits/dim"
+
     def log_prob(self, params, rng, x, context=None, draws=1):
         r"""log P(x) in nats, shape (n,), estimated by `draws` draws of u from `rng` for each row.
 

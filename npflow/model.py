@@ -32,6 +32,10 @@ class Model(Described):
         """The loss of each row of any number of rows, in chunks that stay in the cache."""
         return map_rows(self.row_losses, params, *batch)
 
+    def loss_in_words(self, loss):
+        """A mean loss, in nats, as the progress bar shows it."""
+        return f"{loss:.4f}"
+
     def noise(self, rng, rows, dtype):
         """The noise of a batch, a tuple of arrays with `rows` rows."""
         return ()

@@ -127,13 +127,22 @@ class PixelCNN(Model):
         """Raise `InputError` unless there is a row of context for each image, where this model takes one."""
         check_context(context, self.context_features, rows, dtype, "a PixelCNN")
 
+    @property
+    def dims(self):
+        """How many numbers an image has."""
+        return math.prod(self.shape)
+
+    def loss_in_words(self, loss):
+        """A mean loss, in nats, as the progress bar shows it: in bits/dim."""
+        return f"{loss / (self.dims * math.log(2)):.4f} bits/dim"
+
     def log_prob(self, params, x, context=None):
         """log p(x) in nats, shape (n,), for images of shape (n, *shape)."""
         return -self._map_rows(self.row_losses, params, x, context)
 
     def bits_per_dim(self, params, x, context=None):
         """-log2 p(x) for each number of an image, shape (n,); log2(levels) where nothing is known of it."""
-        return -self.log_prob(params, x, context) / (math.log(2) * math.prod(self.shape))
+        return -self.log_prob(params, x, context) / (math.log(2) * self.dims)
 
     def logits(self, params, x, context=None):
         """The logits of each number given those before it, shape (n, *shape, levels)."""

@@ -22,6 +22,7 @@ def fit(
     validation_context=None,
     checkpoint=None,
     checkpoint_every=100,
+    on_checkpoint=None,
     device=None,
     record=True,
     threads=None,
@@ -65,7 +66,14 @@ def fit(
         An ``.npz`` to write every `checkpoint_every` steps, at the end, and at Ctrl-C. Where the file is
         there already, its run is continued: to the same parameters, bit for bit, as if it had not been
         interrupted; `params` then says no more than which architecture it is. `npflow.load` reads it.
-    checkpoint_every : int
+        Where it cannot be written (a full disk), the one before stays, a `RuntimeWarning` says so, and training
+        goes on; at the end that is an error.
+    checkpoint_every : int or datetime.timedelta
+        How many steps, or how much time, from one checkpoint to the next.
+    on_checkpoint : callable, optional
+        `on_checkpoint(params, history)` is called after each checkpoint was written, the last one too: for pictures
+        and scores of the run so far. `params` are those that `fit` would return now, a copy; the history is the
+        run's own, to be read. What it does makes no difference to the run, unless it raises.
     device : {"cuda", "cpu"}, optional
         Where to train, by default where the parameters live; what is returned lives where they came from. On a
         GPU the data is sent once where it fits, otherwise batch by batch; and losses are read every 50 steps, so
@@ -78,7 +86,7 @@ def fit(
         How many threads work off the slices of a large batch, by default as many as there are cores; the
         result is the same to the bit for any number. Small batches are not cut, and without `record` none is.
     progress : bool
-        Whether to show a progress bar with the loss and the learning rate.
+        Whether to show a progress bar with the memory that the run takes, the loss, and the learning rate.
 
     Returns
     -------
@@ -95,6 +103,10 @@ def fit(
     NonFiniteError
         When a loss or a gradient is not finite: it names the first layer whose output was not finite, its
         `params` and `history` are what had been learned, and the last good checkpoint is left alone.
+    MemoryError
+        Before the first step, where a large model's batches would take more memory than is free.
+    OSError
+        Where the last checkpoint cannot be written.
     """
     check_rng(rng)
     if not isinstance(model, Model):
@@ -117,6 +129,7 @@ def fit(
         validation=None if validation is None else rows_of(validation, validation_context),
         checkpoint=checkpoint,
         checkpoint_every=checkpoint_every,
+        on_checkpoint=on_checkpoint,
         device=device,
         record=record,
         threads=threads,

@@ -28,6 +28,9 @@ class History:
         Its mean loss then, nats.
     interrupted : bool
         Whether Ctrl-C ended the run before its last step.
+    peak_bytes : int, optional
+        How much memory the steps take, known before the first one: their programs, and all vectors as long as the
+        parameters, those that are copied for a checkpoint too. The data is not in it. None without programs.
     """
 
     loss: list = field(default_factory=list)
@@ -37,6 +40,7 @@ class History:
     validation_step: list = field(default_factory=list)
     validation_loss: list = field(default_factory=list)
     interrupted: bool = False
+    peak_bytes: int | None = None
 
     SERIES = ("loss", "learning_rate", "gradient_norm", "seconds", "validation_step", "validation_loss")
 

@@ -16,6 +16,7 @@ from npflow.training.adam import Adam
 from npflow.training.checkpoint import check_path
 from npflow.training.data import Batches
 from npflow.training.run import Run, fingerprint
+from npflow.training.saver import Saver, check_interval
 from npflow.training.stepper import Stepper
 from npflow.validation import check_count, check_number
 
@@ -34,6 +35,7 @@ def train(
     validation=None,
     checkpoint=None,
     checkpoint_every=100,
+    on_checkpoint=None,
     device=None,
     record=True,
     threads=None,
@@ -58,7 +60,7 @@ def train(
     steps = check_count(steps, "steps")
     rows = len(arrays[0]) if arrays else None
     batch_size = check_count(batch_size, "batch_size", most=rows, because=f", the {rows} rows of data")
-    checkpoint_every = check_count(checkpoint_every, "checkpoint_every")
+    checkpoint_every = check_interval(checkpoint_every)
     clip_norm = None if clip_norm is None else check_number(clip_norm, "clip_norm", above=0)
     average = None if average is None else check_number(average, "average", least=0, below=1)
     threads = available_cores() if threads is None else check_count(threads, "threads")
@@ -73,6 +75,9 @@ def train(
     if checkpoint is not None:
         checkpoint = check_path(checkpoint)
         settings = settings_of(model, optimizer, batch_size, clip_norm, average, arrays, validation)
+        saver = Saver(run, checkpoint, settings, checkpoint_every, on_checkpoint)
+    elif on_checkpoint is not None:
+        raise InputError("expected a checkpoint beside on_checkpoint, got none")
     if checkpoint is not None and checkpoint.exists():
         run.resume(checkpoint, settings, steps)
     else:
@@ -90,24 +95,27 @@ def train(
         progress_bar(steps, run.step, progress) as bar,
         np.errstate(all="ignore"),
     ):
+        run.history.peak_bytes = stepper.prepare(steps)
+        if run.history.peak_bytes is not None:
+            bar.set_description(f"{run.history.peak_bytes / 1e6:,.0f} MB")
         while run.step < steps and not interrupted.is_set():
             rate = stepper.step()
             if validation is not None and (run.epoch_is_over or run.step == steps):
                 stepper.readings.read()
                 run.validate(validation)
             run.history.seconds.append(stepper.elapsed())
-            loss = f"{run.history.loss[-1]:.4f}" if run.history.loss else "not read yet"
+            loss = model.loss_in_words(run.history.loss[-1]) if run.history.loss else "not read yet"
             bar.set_postfix(loss=loss, rate=f"{rate:.1e}", refresh=False)
             bar.update()
-            if checkpoint is not None and run.step % checkpoint_every == 0 and run.step < steps:
+            if checkpoint is not None and run.step < steps and saver.is_due():
                 stepper.readings.read()
                 run.check_parameters(stepper.data)
-                run.save(checkpoint, settings)
+                saver.try_to_save()
         stepper.readings.read()
         run.history.interrupted = run.step < steps
         run.check_parameters(stepper.data)
         if checkpoint is not None:
-            run.save(checkpoint, settings)
+            saver.save()
     return run.result(), run.history
 
 
@@ -150,7 +158,7 @@ def ctrl_c():
 
 
 def progress_bar(steps, done, show):
-    """tqdm's bar: steps made, time left, steps a second, and what the loop adds."""
+    """tqdm's bar: the memory that a run takes, steps made, time left, steps a second, and what the loop adds."""
     from tqdm.auto import tqdm
 
     return tqdm(total=steps, initial=done, disable=not show, unit="step")

@@ -94,6 +94,20 @@ class Run:
         start, self.position = self.position, min(self.position + self.batch_size, len(self.order))
         return Batch(self.order, slice(start, self.position), self.step + 1)
 
+    def batches_to_come(self, steps):
+        """A batch of each number of rows that there will be until step number `steps` is made."""
+        made, left = self.position % len(self.order), len(self.order) % self.batch_size
+        sizes = [self.batch_size] if self.step < steps else []
+        if left and (len(self.order) - made) // self.batch_size < steps - self.step:
+            sizes.append(left)
+        return [Batch(self.order, slice(0, size)) for size in sizes]
+
+    @property
+    def nbytes(self):
+        """How much memory the vectors take."""
+        vectors = (self.vector, self.before, self.average, self.best, *self.moments.values())
+        return sum(vector.nbytes for vector in vectors if vector is not None)
+
     def noise(self, rows, number):
         """The noise of a batch: the same whenever the same step's (number 0: the validation's) is asked for."""
         if not self.model.noisy:

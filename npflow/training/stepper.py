@@ -36,6 +36,20 @@ class Stepper:
         self.readings = Readings(run, self.check, self.longest, self.elapsed)
         self.start = time.perf_counter() - (run.history.seconds[-1] if run.history.seconds else 0.0)
 
+    def prepare(self, steps):
+        """Record the programs of all steps until number `steps`; return how much memory these take, in bytes.
+
+        That is the programs' workspaces, the run's vectors and the gradient, and the two copies of the parameters that a
+        checkpoint takes. None without programs: what the tape takes is not known before.
+        """
+        if isinstance(self.loss_of, PlainGradient):
+            return None
+        programs = [
+            self.explained(self.loss_of.nbytes, self.data.take(batch))
+            for batch in self.run.batches_to_come(steps)
+        ]
+        return sum(programs) + self.run.nbytes + 3 * self.gradient.nbytes
+
     def elapsed(self):
         """Seconds since the run began, those of a run that it goes on from included."""
         return time.perf_counter() - self.start
@@ -61,9 +75,13 @@ class Stepper:
         raise self.run.failure_of_step(arrays, loss, self.gradient, norm)
 
     def loss(self, arrays):
-        """The loss of a batch, its gradient in `gradient`; where it cannot be had, the reason."""
+        """The loss of a batch, its gradient in `gradient`."""
+        return self.explained(self.loss_of, arrays, self.gradient)
+
+    def explained(self, compute, arrays, *out):
+        """What `compute(arrays, *out)` gives of a batch; where it cannot be had, the reason."""
         try:
-            return self.loss_of(arrays, self.gradient)
+            return compute(arrays, *out)
         except InputError as error:
             if isinstance(self.loss_of, PlainGradient):
                 raise

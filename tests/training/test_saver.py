@@ -1,0 +1,192 @@
+"""When checkpoints are written, what is called then, and what a full disk does to a run."""
+
+import errno
+import os
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from npflow import Dequantized, Flow, InputError, fit, load
+from npflow.autodiff import Layout, tree
+from npflow.layers import ActNorm, AffineCoupling, Chain, Conv1x1, Permutation
+from npflow.networks import MLP
+from npflow.priors import Normal
+from npflow.training import saver
+
+LAYERS = Chain([ActNorm(), Permutation(), AffineCoupling(MLP((8,), "tanh")), Conv1x1()])
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).normal(2.0, 0.5, (50, 2))
+
+
+def run(x, *, steps=20, **options):
+    flow = Flow(LAYERS, Normal(2))
+    params = flow.init(np.random.default_rng(1), x)
+    options = {"batch_size": 16, "average": 0.9, "progress": False} | options
+    return fit(flow, params, x, rng=np.random.default_rng(0), steps=steps, **options)
+
+
+def vector(params):
+    return Layout(params).pack(params)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes on by a second whenever it is looked at."""
+    seconds = iter(range(10**6))
+    monkeypatch.setattr(saver.time, "monotonic", lambda: float(next(seconds)))
+
+
+# ---------------------------------------------------------------- when
+
+
+def steps_of_checkpoints(x, path, every, steps=20):
+    seen = []
+    run(
+        x,
+        steps=steps,
+        checkpoint=path,
+        checkpoint_every=every,
+        on_checkpoint=lambda params, history: seen.append((history.steps, load(path).run["step"])),
+    )
+    assert all(called == written for called, written in seen)
+    return [step for step, _ in seen]
+
+
+def test_it_is_called_after_each_checkpoint_was_written_and_at_the_end(x, tmp_path):
+    assert steps_of_checkpoints(x, tmp_path / "run.npz", 6) == [6, 12, 18, 20]
+
+
+def test_between_two_checkpoints_can_be_a_time_for_resumed_runs_too(x, tmp_path, clock):
+    path = tmp_path / "run.npz"
+    # The clock is looked at after each step, and once more after a checkpoint was written.
+    assert steps_of_checkpoints(x, path, timedelta(seconds=5)) == [5, 10, 15, 20]
+    assert steps_of_checkpoints(x, path, timedelta(seconds=5), steps=32) == [25, 30, 32]
+
+
+def test_what_is_called_makes_no_difference_to_a_bit(x, tmp_path):
+    def spoil(params, history):
+        for _, leaf in tree.items(params):
+            leaf[...] = 0
+        np.random.default_rng(0).normal(size=3)
+
+    alone, history = run(x)
+    watched, watched_history = run(
+        x, checkpoint=tmp_path / "run.npz", checkpoint_every=3, on_checkpoint=spoil
+    )
+    for (_, a), (_, b) in zip(tree.items(alone), tree.items(watched), strict=True):
+        assert np.array_equal(a, b)
+    assert watched_history.loss == history.loss
+
+
+def test_it_is_given_what_fit_would_return_then(x, tmp_path):
+    given = {}
+
+    def keep(params, history):
+        given[history.steps] = vector(params)
+
+    path = tmp_path / "run.npz"
+    params, _ = run(x, checkpoint=path, checkpoint_every=8, on_checkpoint=keep)
+    assert np.array_equal(given[8], vector(run(x, steps=8)[0]))
+    assert np.array_equal(given[20], vector(params))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"on_checkpoint": print}, "expected a checkpoint beside on_checkpoint, got none"),
+        (
+            {"checkpoint_every": timedelta(0)},
+            "expected checkpoint_every to be longer than no time, got 0:00:00",
+        ),
+        ({"checkpoint_every": 1.5}, "expected checkpoint_every to be an integer, got 1.5"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_any_work(options, sentence, x):
+    with pytest.raises(InputError, match=sentence):
+        run(x, **options)
+
+
+# ---------------------------------------------------------------- a full disk
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A disk that is full at the flushes of some numbers, counted from 1; a checkpoint that is written has two."""
+    full, count, fsync = set(), [0], os.fsync
+
+    def flush(number):
+        count[0] += 1
+        if count[0] in full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    return full
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_and_training_goes_on(x, tmp_path, full_disk):
+    path, seen = tmp_path / "run.npz", []
+    full_disk |= {3}  # at step 8
+    with pytest.warns(RuntimeWarning, match="expected to write the checkpoint of step 8 to .*No space left"):
+        params, _ = run(
+            x,
+            checkpoint=path,
+            checkpoint_every=4,
+            on_checkpoint=lambda params, history: seen.append(history.steps),
+        )
+    assert seen == [4, 12, 16, 20]
+    assert np.array_equal(vector(params), vector(run(x)[0]))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_is_full_at_the_end_is_an_error_and_the_checkpoint_before_goes_on(x, tmp_path, full_disk):
+    path = tmp_path / "run.npz"
+    full_disk |= {5}  # at step 20
+    with pytest.raises(OSError, match="No space left"):
+        run(x, checkpoint=path, checkpoint_every=8)
+    assert load(path).run["step"] == 16
+    params, _ = run(x, checkpoint=path)
+    assert np.array_equal(vector(params), vector(run(x)[0]))
+
+
+# ---------------------------------------------------------------- the memory, known before the first step
+
+
+def test_the_memory_is_known_before_the_first_step_and_shown(x, tmp_path, capsys):
+    said = []
+    _, history = run(
+        x,
+        checkpoint=tmp_path / "run.npz",
+        checkpoint_every=1,
+        on_checkpoint=lambda params, history: said.append(history.peak_bytes),
+        progress=True,
+    )
+    assert set(said) == {history.peak_bytes}
+    size = vector(run(x, steps=1)[0]).nbytes
+    assert (
+        history.peak_bytes > 8 * size
+    )  # parameters, before, average, m, v, the gradient, two for a checkpoint
+    assert "0 MB: " in capsys.readouterr().err
+
+
+def test_a_batch_of_another_size_takes_memory_only_where_the_run_comes_to_it(x, recordings):
+    few, more = (run(x, steps=steps)[1].peak_bytes for steps in (3, 4))
+    assert few < more
+    assert recordings == [16, 16, 2]
+
+
+def test_without_programs_it_is_not_known(x):
+    assert run(x, steps=1, record=False)[1].peak_bytes is None
+
+
+def test_a_model_of_integers_shows_its_loss_in_bits(x, capsys):
+    model = Dequantized(Flow(LAYERS, Normal(2)), levels=4)
+    x = np.random.default_rng(0).integers(4, size=(50, 2))
+    params = model.init(np.random.default_rng(1), x)
+    _, history = fit(model, params, x, rng=np.random.default_rng(0), steps=5)
+    bits = history.loss[-1] / (2 * np.log(2))
+    assert f"loss={bits:.4f} bits/dim" in capsys.readouterr().err
