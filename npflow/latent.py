@@ -3,15 +3,18 @@
 All of it is three lines: encode, add, decode. What makes it mean something is that a flow is invertible, so that
 nothing of x is lost in z, and that all of z is one round cloud, so that what lies between and beside samples is
 likely too.
+
+It is the same for a `Dequantized` flow: integers are encoded at the middle of their cells, and decoded to integers.
 """
 
 import numpy as np
 
 from npflow.autodiff import tree
 from npflow.autodiff.devices import fetch
+from npflow.dequantization import Dequantized
 from npflow.errors import InputError
 from npflow.flow import Flow
-from npflow.validation import check_number, check_rows, check_sequence
+from npflow.validation import check_integers, check_number, check_rows, check_sequence
 
 
 def attribute_vector(flow, params, a, b, *, context_a=None, context_b=None):
@@ -21,7 +24,7 @@ def attribute_vector(flow, params, a, b, *, context_a=None, context_b=None):
 
     Parameters
     ----------
-    flow : Flow
+    flow : Flow or Dequantized
     params : tree of ndarray
     a : ndarray, shape (n, *event)
         Samples that have the attribute.
@@ -68,7 +71,7 @@ def add_attribute(flow, params, x, vector, strength=1.0, *, context=None):
 
     Parameters
     ----------
-    flow : Flow
+    flow : Flow or Dequantized
     params : tree of ndarray
     x : ndarray, shape (n, *event)
     vector : ndarray, shape (*event,)
@@ -104,7 +107,7 @@ def interpolate(flow, params, a, b, shares, *, context_a=None, context_b=None):
 
     Parameters
     ----------
-    flow : Flow
+    flow : Flow or Dequantized
     params : tree of ndarray
     a, b : ndarray, shape (n, *event)
         Pairs of samples, a row of one and a row of the other.
@@ -188,10 +191,11 @@ def translate(x, source, target):
     flow_b, params_b, context_b = parts_of(target, "target")
     z = encode(flow_a, params_a, x, context_a)
     flow_b.check(params_b)
-    if flow_a.prior != flow_b.prior:
+    prior_a, prior_b = prior_of(flow_a), prior_of(flow_b)
+    if prior_a != prior_b:
         raise InputError(
             "expected a source and a target with one prior, so that what is likely for one is likely for the other, "
-            f"got {flow_a.prior!r} and {flow_b.prior!r}"
+            f"got {prior_a!r} and {prior_b!r}"
         )
     trained = [[fetch(leaf) for _, leaf in tree.items(params["prior"])] for params in (params_a, params_b)]
     if not all(np.array_equal(mine, theirs) for mine, theirs in zip(*trained)):
@@ -204,11 +208,19 @@ def translate(x, source, target):
 
 def encode(flow, params, x, context, name="x"):
     """z of `x`, which the caller calls `name`."""
-    if not isinstance(flow, Flow):
+    if not isinstance(flow, (Flow, Dequantized)):
         raise InputError(f"expected a Flow, got {flow!r}")
-    layout = flow.check(params)
-    check_rows(x, flow.prior.event_shape, layout.dtype if layout.size else None, name)
+    layout, event_shape = flow.check(params), prior_of(flow).event_shape
+    if isinstance(flow, Dequantized):
+        check_integers(x, flow.levels, event_shape, name)
+    else:
+        check_rows(x, event_shape, layout.dtype if layout.size else None, name)
     return flow.encode(params, x, context_rows(context, len(x)))
+
+
+def prior_of(flow):
+    """The prior of a flow, which may be a `Dequantized` one."""
+    return flow.flow.prior if isinstance(flow, Dequantized) else flow.prior
 
 
 def context_rows(context, rows):
@@ -219,7 +231,7 @@ def context_rows(context, rows):
 def parts_of(side, name):
     """A flow, its parameters, and its context or None."""
     parts = check_sequence(side, f"the {name}")
-    if len(parts) not in (2, 3) or not isinstance(parts[0], Flow):
+    if len(parts) not in (2, 3) or not isinstance(parts[0], (Flow, Dequantized)):
         raise InputError(
             f"expected the {name} as (flow, params) or (flow, params, context), got {len(parts)} parts"
         )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from agreement import assert_agrees
 
-from npflow import Flow, InputError, datasets, fit, latent, to_device
+from npflow import Dequantized, Flow, InputError, datasets, fit, latent, to_device
 from npflow.layers import ActNorm, Affine, AffineCoupling, Chain, Reverse
 from npflow.models import real_nvp
 from npflow.networks import MLP
@@ -135,6 +135,28 @@ def test_two_flows_carry_one_data_set_into_the_other(rng):
 
     assert log_density(sides[1], there) > log_density(sides[1], sets[0]) + 0.3
     assert log_density(sides[1], there) == pytest.approx(log_density(sides[1], sets[1]), abs=0.7)
+
+
+# ---------------------------------------------------------------- integers
+
+
+def test_a_dequantized_flow_encodes_the_middle_of_cells_and_decodes_integers(rng):
+    model = Dequantized(real_nvp(3, 2, small), levels=16)
+    x = rng.integers(16, size=(40, 3), dtype=np.uint8)
+    params = model.init(rng, x)
+    a, b = x[:20], x[20:]
+    middle = lambda x: ((x + 0.5) / 16).astype(np.float32)
+    vector = latent.attribute_vector(model, params, a, b)
+    assert np.array_equal(vector, latent.attribute_vector(model.flow, params, middle(a), middle(b)))
+    moved = latent.add_attribute(model, params, b, vector)
+    assert np.array_equal(moved, model.quantize(latent.add_attribute(model.flow, params, middle(b), vector)))
+    assert moved.dtype == np.uint8
+    assert (moved != b).any()
+    between = latent.interpolate(model, params, a, b, [0, 0.5, 1])
+    assert np.array_equal(between[[0, 2]], [a, b])
+    assert np.array_equal(latent.translate(x, (model, params), (model, params)), x)
+    with pytest.raises(InputError, match="expected b as integers from 0 to 15, got float32"):
+        latent.interpolate(model, params, a, middle(b), [0])
 
 
 # ---------------------------------------------------------------- dtypes, devices, refusals
