@@ -1,6 +1,5 @@
-"""The ``npflow`` command."""
+"""``npflow verify``: every layer held against its numerical Jacobian."""
 
-import argparse
 import json
 import sys
 import time
@@ -8,36 +7,26 @@ from pathlib import Path
 
 import numpy as np
 
-import npflow
-from npflow.errors import InputError
+from npflow.cli.parsing import add_command, make_folder
 from npflow.verify import check
 from npflow.verify.cases import select
 
 
-def main(argv=None):
-    """Run the command; return its exit status: 0, 1 where a layer failed, 2 where a name is unknown."""
-    parser = argparse.ArgumentParser(prog="npflow", description="Normalizing flows in NumPy.")
-    parser.add_argument("--version", action="version", version=npflow.__version__)
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    verify = commands.add_parser(
+def add_to(commands):
+    """Add the command to those of ``npflow``."""
+    parser = add_command(
+        commands,
         "verify",
-        help="hold every layer against its numerical Jacobian",
-        description="Hold layers against their numerical Jacobians. Exits with 1 where one fails.",
+        run_verify,
+        "hold every layer against its numerical Jacobian",
+        "Exits with 1 where one fails.",
+        "npflow verify Conv1x1 ActNorm --figures jacobians",
     )
-    verify.add_argument("names", nargs="*", metavar="NAME", help="layers, such as Conv1x1; by default all")
-    verify.add_argument(
+    parser.add_argument("names", nargs="*", metavar="NAME", help="layers, such as Conv1x1; by default all")
+    parser.add_argument(
         "--figures", type=Path, metavar="DIR", help="draw each Jacobian as a heat map into DIR"
     )
-    verify.add_argument("--json", action="store_true", help="print the reports as JSON instead of a table")
-    verify.set_defaults(run=run_verify)
-
-    arguments = parser.parse_args(argv)
-    try:
-        return arguments.run(arguments)
-    except InputError as error:
-        print(f"npflow: {error}", file=sys.stderr)
-        return 2
+    parser.add_argument("--json", action="store_true", help="print the reports as JSON instead of a table")
 
 
 def run_verify(arguments):
@@ -45,12 +34,7 @@ def run_verify(arguments):
     reports = {}
     cases = select(arguments.names)
     if arguments.figures is not None:
-        try:
-            arguments.figures.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"expected a folder for the figures, got {arguments.figures}: {error}"
-            ) from error
+        make_folder(arguments.figures, "the figures")
     if not arguments.json:
         print(
             f"{'':24}{'log-det against':>22}{'':12}\n{'layer':24}{'differences':>12}{'autograd':>10}{'seconds':>9}"

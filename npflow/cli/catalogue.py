@@ -1,0 +1,124 @@
+"""The models of images that ``npflow train`` knows, and the data they are trained on."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from npflow import models
+from npflow.datasets import CIFAR10_CLASSES, image_data
+from npflow.dequantization import Dequantized
+from npflow.errors import InputError
+from npflow.networks import ConvNet, MaskedConvNet, ResNet
+
+
+class Size(NamedTuple):
+    """A hyper-parameter of a model that the command line may set: its default, and what it is."""
+
+    default: int
+    meaning: str
+
+
+class ImageModel(NamedTuple):
+    """A model of images by its paper.
+
+    `build(data, context_features, **sizes)` gives the model for an `ImageData`; `sizes` has a `Size` by each name.
+    """
+
+    paper: str
+    build: Callable
+    sizes: dict
+
+
+def glow(data, context_features, levels, steps_per_level, channels):
+    """`image_glow` of integers."""
+    network = ConvNet((channels, channels), (3, 1, 3))
+    flow = models.image_glow(shape_of(data), levels, steps_per_level, network, None, context_features)
+    return Dequantized(flow, data.levels)
+
+
+def real_nvp(data, context_features, levels, channels, blocks):
+    """`image_real_nvp` of integers."""
+    flow = models.image_real_nvp(shape_of(data), levels, ResNet(channels, blocks), None, context_features)
+    return Dequantized(flow, data.levels)
+
+
+def nice(data, context_features, couplings, channels, blocks):
+    """`image_nice` of integers."""
+    flow = models.image_nice(shape_of(data), couplings, ResNet(channels, blocks), None, context_features)
+    return Dequantized(flow, data.levels)
+
+
+def pixelcnn(data, context_features, features, blocks):
+    """`PixelCNN`."""
+    network = MaskedConvNet(features, blocks)
+    return models.PixelCNN(shape_of(data), data.levels, network, context_features)
+
+
+CHANNELS = "channels in each coupling's network"
+BLOCKS = "residual blocks in each coupling's network"
+MODELS = {
+    "glow": ImageModel(
+        "Glow (Kingma, Dhariwal 2018)",
+        glow,
+        {
+            "levels": Size(2, "levels, each on half the height and width of the one before; the paper has 3"),
+            "steps_per_level": Size(8, "steps of ActNorm, Conv1x1, AffineCoupling; the paper has 32"),
+            "channels": Size(64, f"{CHANNELS}; the paper has 512"),
+        },
+    ),
+    "real_nvp": ImageModel(
+        "RealNVP (Dinh, Sohl-Dickstein, Bengio 2017)",
+        real_nvp,
+        {
+            "levels": Size(2, "levels, the last one included"),
+            "channels": Size(32, f"{CHANNELS}; the paper has 64"),
+            "blocks": Size(2, f"{BLOCKS}; the paper has 8"),
+        },
+    ),
+    "nice": ImageModel(
+        "NICE (Dinh, Krueger, Bengio 2014)",
+        nice,
+        {
+            "couplings": Size(6, "additive couplings"),
+            "channels": Size(32, CHANNELS),
+            "blocks": Size(2, BLOCKS),
+        },
+    ),
+    "pixelcnn": ImageModel(
+        "PixelCNN (van den Oord, Kalchbrenner, Kavukcuoglu 2016), no flow",
+        pixelcnn,
+        {
+            "features": Size(32, "features of each 3 x 3 convolution; the paper has 128"),
+            "blocks": Size(4, "residual blocks; the paper has 15"),
+        },
+    ),
+}
+CLASSES = {"digits": tuple("0123456789"), "patches": (), "cifar10": CIFAR10_CLASSES}
+
+
+def shape_of(data):
+    """The (height, width, channels) of a data set's images."""
+    return data.train.shape[1:]
+
+
+def load_data(name, path, part, seed, download=False):
+    """A data set of images; the seed draws the patches."""
+    if name != "cifar10" and (path is not None or part or download):
+        raise InputError(f"expected --path, --part and --download for cifar10 alone, got one for {name}")
+    return image_data(name, path, np.random.default_rng(seed), complete=not part, download=download)
+
+
+def context_of(labels, name):
+    """Labels as one-hot rows, shape (n, classes): the context of a conditional model on a data set of a name."""
+    return np.eye(len(CLASSES[name]), dtype=np.float32)[labels]
+
+
+def class_of(text, name):
+    """The label that a class of a data set has, by its name or number."""
+    classes = CLASSES[name]
+    if text in classes:
+        return classes.index(text)
+    if text.isdecimal() and int(text) < len(classes):
+        return int(text)
+    raise InputError(f"expected a class of {name}, one of {', '.join(classes) or 'none'}, got {text!r}")

@@ -1,0 +1,78 @@
+"""The pictures of the commands: images in rows and columns that have names."""
+
+import math
+
+import numpy as np
+
+from npflow.files import written_aside
+
+INCHES = 0.6  # of an image
+
+
+def figure_of(x, levels, columns, title, *, across="", down="", column_names=(), row_names=()):
+    """A figure of images, so many in a row.
+
+    Parameters
+    ----------
+    x : ndarray, shape (n, height, width, channels)
+    levels : int
+    columns : int
+    title : str
+    across, down : str
+        What the axes are.
+    column_names, row_names : sequence of str
+        The name of each column and of each row, or of none.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+
+    from npflow import plots
+
+    rows = -(-len(x) // columns)
+    figure = Figure(figsize=(max(4.5, INCHES * columns + 1), INCHES * rows + 1), layout="constrained")
+    ax = plots.images(x, figure.subplots(), levels=levels, columns=columns, title=title)
+    height, width = x.shape[1:3]
+    ax.set(xlabel=across, ylabel=down)
+    ax.set_xticks(middles(width, len(column_names)), column_names)
+    ax.set_yticks(middles(height, len(row_names)), row_names)
+    ax.tick_params(length=0)
+    return figure
+
+
+def deliver(figure, path):
+    """Write a figure to the path that was asked for, and say so; return the exit status."""
+    write_figure(path, figure)
+    print(path)
+    return 0
+
+
+def write_figure(path, figure):
+    """Write a figure as PNG, whole or not at all."""
+    with written_aside(path) as file:
+        figure.savefig(file, format="png", dpi=150)
+
+
+def middles(size, count):
+    """Where the middles are of so many images of a size, a line of background between them."""
+    return np.arange(count) * (size + 1) + (size - 1) / 2
+
+
+def sample_figure(trained, rng, n, temperature=1.0, label=None):
+    """A figure of `n` samples: of a conditional model a column for each class, or all of one label."""
+    settings, model, classes = trained.settings, trained.model, trained.classes
+    columns, labels, names = math.ceil(math.sqrt(n)), None, {}
+    title = f"{settings.model} on {settings.data}, samples"
+    if label is not None:
+        labels = np.full(n, label)
+        title += f" of class {classes[label]}"
+    elif settings.conditional:
+        columns = len(classes)
+        labels = np.arange(n) % columns
+        names = {"across": "class", "column_names": classes}
+    if temperature != 1:
+        title += f" at temperature {temperature:g}"
+    x = model.sample(trained.params, rng, n, trained.context(labels), temperature=temperature)
+    return figure_of(x, model.levels, columns, title, **names)

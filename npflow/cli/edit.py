@@ -1,0 +1,88 @@
+"""``npflow edit``: a picture of images moved along an attribute, in z."""
+
+from pathlib import Path
+
+import numpy as np
+
+from npflow import latent
+from npflow.cli.catalogue import class_of
+from npflow.cli.drawing import deliver, figure_of
+from npflow.cli.folder import Folder
+from npflow.cli.parsing import add_command
+from npflow.errors import InputError
+from npflow.validation import check_count
+
+STRENGTHS = (-0.5, 0.0, 0.5, 1.0, 1.5)
+MOST = 1000  # images of a class that a vector is taken from
+
+
+def add_to(commands):
+    """Add the command to those of ``npflow``."""
+    parser = add_command(
+        commands,
+        "edit",
+        run,
+        "draw test images moved along attributes, in the z of a flow",
+        "An attribute is the way from the mean z of one class to that of another, or of all others.",
+        "npflow edit runs/glow --attribute 3-8 0",
+    )
+    parser.add_argument("folder", type=Folder, metavar="DIR", help="the folder of the run")
+    parser.add_argument(
+        "--attribute",
+        nargs="+",
+        required=True,
+        metavar="LABEL[-LABEL2]",
+        help="classes by name or number: 3-8 makes threes of eights, 3 makes threes of all others",
+    )
+    parser.add_argument("--n", type=int, default=6, help="images for each attribute (default %(default)s)")
+    parser.add_argument("--path", help="where CIFAR-10 is")
+    parser.add_argument("--out", type=Path, metavar="FILE.png", help="by default DIR/edit.png")
+
+
+def run(arguments):
+    """Draw edited images."""
+    trained = arguments.folder.trained()
+    trained.check_flow()
+    if trained.settings.conditional:
+        raise InputError(
+            "expected a run without --conditional, got one with it: its classes are in the context, not in z"
+        )
+    name, count = trained.settings.data, check_count(arguments.n, "--n")
+    attributes = [attribute_of(text, name) for text in arguments.attribute]
+    data = trained.data(arguments.path)
+    moved, row_names = [], []
+    for target, source in attributes:
+        a = data.train[data.train_labels == target][:MOST]
+        b = data.train[without(data.train_labels, target, source)][:MOST]
+        vector = latent.attribute_vector(trained.model, trained.params, a, b)
+        x = data.test[without(data.test_labels, target, source)][:count]
+        columns = [
+            latent.add_attribute(trained.model, trained.params, x, vector, strength) for strength in STRENGTHS
+        ]
+        moved.append(np.concatenate(np.stack(columns, axis=1)))
+        others = "others" if source is None else trained.classes[source]
+        row_names += [f"{others} to {trained.classes[target]}"] * len(x)
+    figure = figure_of(
+        np.concatenate(moved),
+        trained.model.levels,
+        len(STRENGTHS),
+        f"{trained.settings.model} on {name}, test images moved in z",
+        across="strength of the attribute; 0 is the image itself",
+        column_names=[f"{strength:g}" for strength in STRENGTHS],
+        row_names=row_names,
+    )
+    return deliver(figure, arguments.out or arguments.folder.path / "edit.png")
+
+
+def attribute_of(text, name):
+    """The labels of an attribute: the class to go to, and that to come from, or None for all others."""
+    target, dash, source = text.partition("-")
+    labels = class_of(target, name), class_of(source, name) if dash else None
+    if labels[0] == labels[1]:
+        raise InputError(f"expected an attribute of two classes, got {text!r}")
+    return labels
+
+
+def without(labels, target, source):
+    """Which images have not the attribute: those of the class that it comes from."""
+    return labels != target if source is None else labels == source

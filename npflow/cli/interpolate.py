@@ -1,0 +1,63 @@
+"""``npflow interpolate``: a picture of what lies between images, in z."""
+
+from pathlib import Path
+
+import numpy as np
+
+from npflow import latent
+from npflow.cli.drawing import deliver, figure_of
+from npflow.cli.folder import Folder
+from npflow.cli.parsing import add_command
+from npflow.validation import check_count
+
+SHARES = np.linspace(0, 1, 9)
+
+
+def add_to(commands):
+    """Add the command to those of ``npflow``."""
+    parser = add_command(
+        commands,
+        "interpolate",
+        run,
+        "draw what lies between pairs of test images, in the z of a flow",
+        "Each row goes from one image to another on a straight line.",
+        "npflow interpolate runs/glow --pairs 8",
+    )
+    parser.add_argument("folder", type=Folder, metavar="DIR", help="the folder of the run")
+    parser.add_argument("--pairs", type=int, default=6, help="how many (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="chooses the images (default %(default)s)")
+    parser.add_argument("--path", help="where CIFAR-10 is")
+    parser.add_argument("--out", type=Path, metavar="FILE.png", help="by default DIR/interpolate.png")
+
+
+def run(arguments):
+    """Draw interpolations."""
+    trained = arguments.folder.trained()
+    trained.check_flow()
+    data = trained.data(arguments.path)
+    pairs = check_count(arguments.pairs, "--pairs", most=len(data.test) // 2)
+    chosen = np.random.default_rng(arguments.seed).permutation(len(data.test))[: 2 * pairs]
+    labels = None if data.test_labels is None else data.test_labels[chosen]
+    context = trained.context(labels)
+    first, second = np.split(data.test[chosen], 2)
+    contexts = (None, None) if context is None else np.split(context, 2)
+    between = latent.interpolate(
+        trained.model,
+        trained.params,
+        first,
+        second,
+        SHARES,
+        context_a=contexts[0],
+        context_b=contexts[1],
+    )
+    figure = figure_of(
+        np.concatenate(np.swapaxes(between, 0, 1)),
+        trained.model.levels,
+        len(SHARES),
+        f"{trained.settings.model} on {data.name}, between test images in z",
+        across="share of the image on the right",
+        column_names=[f"{share:.3g}" for share in SHARES],
+        down="pair",
+        row_names=range(1, pairs + 1),
+    )
+    return deliver(figure, arguments.out or arguments.folder.path / "interpolate.png")

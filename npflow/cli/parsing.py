@@ -1,0 +1,30 @@
+"""What the commands share: how one is described, and the folder that it writes to."""
+
+import argparse
+
+from npflow.errors import InputError
+
+
+def add_command(commands, name, run, summary, more, example):
+    """Add a command to subparsers: what it does as a phrase, more about it, and an example for its ``--help``.
+
+    `run` takes the arguments and returns the exit status. Of options that are not given nothing is said in the
+    arguments, where they have no default.
+    """
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}. {more}",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def make_folder(folder, purpose):
+    """Make a folder where there is none; raise `InputError` where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"expected a folder for {purpose}, got {folder}: {error}") from error

@@ -1,0 +1,47 @@
+"""``npflow sample``: a picture of samples."""
+
+from pathlib import Path
+
+import numpy as np
+
+from npflow.cli.catalogue import class_of
+from npflow.cli.drawing import deliver, sample_figure
+from npflow.cli.folder import Folder
+from npflow.cli.parsing import add_command
+from npflow.errors import InputError
+
+
+def add_to(commands):
+    """Add the command to those of ``npflow``."""
+    parser = add_command(
+        commands,
+        "sample",
+        run,
+        "draw samples of what a run has learned",
+        "Of a conditional model, each column is a class.",
+        "npflow sample runs/glow --n 100 --temperature 0.7",
+    )
+    parser.add_argument("folder", type=Folder, metavar="DIR", help="the folder of the run")
+    parser.add_argument("--n", type=int, default=64, help="how many (default %(default)s)")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=0.7,
+        help="1 for the model's distribution, less for what is likelier (default %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="draws the samples (default %(default)s)")
+    parser.add_argument("--label", help="the class that all are of, by name or number")
+    parser.add_argument("--out", type=Path, metavar="FILE.png", help="by default DIR/sample.png")
+
+
+def run(arguments):
+    """Draw samples."""
+    trained = arguments.folder.trained()
+    label = arguments.label
+    if label is not None:
+        if not trained.settings.conditional:
+            raise InputError("expected a run with --conditional for --label, got one without")
+        label = class_of(label, trained.settings.data)
+    rng = np.random.default_rng(arguments.seed)
+    figure = sample_figure(trained, rng, arguments.n, arguments.temperature, label)
+    return deliver(figure, arguments.out or arguments.folder.path / "sample.png")

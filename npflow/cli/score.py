@@ -1,0 +1,68 @@
+"""``npflow score``: bits/dim of the test part."""
+
+import numpy as np
+
+from npflow.cli.folder import Folder
+from npflow.cli.parsing import add_command
+from npflow.datasets import IMAGES
+from npflow.dequantization import Dequantized
+from npflow.errors import InputError
+
+
+def add_to(commands):
+    """Add the command to those of ``npflow``."""
+    parser = add_command(
+        commands,
+        "score",
+        run,
+        "measure what a run has learned on the test part of its data",
+        "Prints the mean of bits/dim with its standard error, and of a flow how exactly images come back from z.",
+        "npflow score runs/glow --draws 16",
+    )
+    parser.add_argument("folder", type=Folder, metavar="DIR", help="the folder of the run")
+    parser.add_argument("data", nargs="?", choices=IMAGES, metavar="DATA", help="by default the run's")
+    parser.add_argument("--path", help="where CIFAR-10 is")
+    parser.add_argument(
+        "--draws",
+        type=int,
+        default=1,
+        help="draws of the noise of each image, of flows: with more, the bound on bits/dim is closer "
+        "(default %(default)s)",
+    )
+
+
+def run(arguments):
+    """Print bits/dim, and of a flow the reconstruction error."""
+    trained = arguments.folder.trained()
+    data = trained.data(arguments.path, arguments.data)
+    context, model = trained.context(data.test_labels), trained.model
+    score = Score(bits_per_dim(model, trained.params, data.test, context, arguments.draws))
+    print(
+        f"{trained.settings.model} on {data.name}: {score} on the {len(data.test):,} images of the test part"
+    )
+    if isinstance(model, Dequantized):
+        error = model.reconstruction_error(trained.params, data.test, context)
+        exact = np.mean(error < 0.5)
+        print(f"from z and back: {exact:.4%} of all numbers are what they were, the largest error is "
+              f"{error.max():.2g} levels")  # fmt: skip
+    return 0
+
+
+class Score:
+    """A mean over images and its standard error, in bits/dim."""
+
+    def __init__(self, bits):
+        self.mean = float(np.mean(bits))
+        self.standard_error = float(np.std(bits, ddof=1) / np.sqrt(len(bits)))
+
+    def __str__(self):
+        return f"{self.mean:.3f} ± {self.standard_error:.3f} bits/dim"
+
+
+def bits_per_dim(model, params, x, context, draws=1):
+    """Bits/dim of each image, shape (n,); the noise of a flow's is the same at every call."""
+    if isinstance(model, Dequantized):
+        return model.bits_per_dim(params, np.random.default_rng(0), x, context, draws)
+    if draws != 1:
+        raise InputError("expected --draws for a flow, got one for a model that takes no noise")
+    return model.bits_per_dim(params, x, context)
