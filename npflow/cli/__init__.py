@@ -24,6 +24,9 @@ def main(argv=None):
         command.add_to(commands)
     arguments = parser.parse_args(argv)
     with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "always", "expected to write"
+        )  # what a full disk is said by, whatever else is shown
         warnings.showwarning = lambda message, *_: say(message)
         try:
             return arguments.run(arguments)

@@ -32,8 +32,9 @@ def figure_of(x, levels, columns, title, *, across="", down="", column_names=(),
     from npflow import plots
 
     rows = -(-len(x) // columns)
-    figure = Figure(figsize=(max(4.5, INCHES * columns + 1), INCHES * rows + 1), layout="constrained")
-    ax = plots.images(x, figure.subplots(), levels=levels, columns=columns, title=title)
+    figure = Figure(figsize=(max(5.0, INCHES * columns + 1), INCHES * rows + 1), layout="constrained")
+    ax = plots.images(x, figure.subplots(), levels=levels, columns=columns)
+    ax.set_title(title, fontsize="medium")
     height, width = x.shape[1:3]
     ax.set(xlabel=across, ylabel=down)
     ax.set_xticks(middles(width, len(column_names)), column_names)
@@ -61,7 +62,10 @@ def middles(size, count):
 
 
 def sample_figure(trained, rng, n, temperature=1.0, label=None):
-    """A figure of `n` samples: of a conditional model a column for each class, or all of one label."""
+    """A figure of `n` samples.
+
+    Those of a conditional model are all of one label, or have a column for each class; as many of each, at least `n`.
+    """
     settings, model, classes = trained.settings, trained.model, trained.classes
     columns, labels, names = math.ceil(math.sqrt(n)), None, {}
     title = f"{settings.model} on {settings.data}, samples"
@@ -70,6 +74,7 @@ def sample_figure(trained, rng, n, temperature=1.0, label=None):
         title += f" of class {classes[label]}"
     elif settings.conditional:
         columns = len(classes)
+        n = columns * math.ceil(n / columns)
         labels = np.arange(n) % columns
         names = {"across": "class", "column_names": classes}
     if temperature != 1:

@@ -18,11 +18,11 @@ def add_to(commands):
         "sample",
         run,
         "draw samples of what a run has learned",
-        "Of a conditional model, each column is a class.",
+        "Of a conditional model, each column is a class, with as many in each, at least N in all.",
         "npflow sample runs/glow --n 100 --temperature 0.7",
     )
     parser.add_argument("folder", type=Folder, metavar="DIR", help="the folder of the run")
-    parser.add_argument("--n", type=int, default=64, help="how many (default %(default)s)")
+    parser.add_argument("--n", type=int, default=64, metavar="N", help="how many (default %(default)s)")
     parser.add_argument(
         "--temperature",
         type=float,

@@ -88,6 +88,11 @@ def add_model(names, name, entry):
         sizes.add_argument(option(size), type=int, metavar="N", help=f"{meaning} (default {default})")
 
 
+def tell(line):
+    """Print a line at once, also into a file that somebody watches."""
+    print(line, flush=True)
+
+
 def option(name):
     """The option that sets a hyper-parameter or setting."""
     return f"--{name.replace('_', '-')}"
@@ -100,10 +105,10 @@ def run(arguments):
     settings = (settings_of_folder if arguments.resume else new_settings)(folder, given)
     data = load_data(settings.data, arguments.path, settings.part, settings.seed, arguments.download)
     job = Job.of(folder, settings, data)
-    print(f"{settings.model} on {data.name}: {len(data.train):,} images of {' x '.join(map(str, data.train.shape[1:]))}, "
+    tell(f"{settings.model} on {data.name}: {len(data.train):,} images of {' x '.join(map(str, data.train.shape[1:]))}, "
           f"{data.levels} levels; {len(job.held_out):,} held out; {job.size:,} parameters")  # fmt: skip
     if arguments.resume:
-        print(f"resumed at step {load(folder.checkpoint).run['step']:,} of {settings.steps:,}")
+        tell(f"resumed at step {load(folder.checkpoint).run['step']:,} of {settings.steps:,}")
     else:
         make_folder(folder.path, "the run")
         job = job.rehearsed()
@@ -217,7 +222,7 @@ class Job:
         settings = self.settings
         if settings.minutes is not None:
             settings = replace(settings, steps=max(1, int(60 * settings.minutes / seconds)))
-        print(f"a step takes {1000 * seconds:,.0f} ms and {history.peak_bytes / 1e6:,.0f} MB: "
+        tell(f"a step takes {1000 * seconds:,.0f} ms and {history.peak_bytes / 1e6:,.0f} MB: "
               f"{settings.steps:,} steps in some {settings.steps * seconds / 60:.1f} minutes")  # fmt: skip
         return replace(self, settings=settings)
 
@@ -238,11 +243,11 @@ class Job:
             progress=sys.stderr.isatty(),  # a log of days is no place for a bar
         )
         if history.interrupted:
-            print(f"interrupted after step {history.steps:,} of {settings.steps:,}: --resume goes on")
+            tell(f"interrupted after step {history.steps:,} of {settings.steps:,}: --resume goes on")
             return 130
-        print(f"{history.steps:,} steps in {history.seconds[-1] / 60:.1f} minutes: {report.score} on "
+        tell(f"{history.steps:,} steps in {history.seconds[-1] / 60:.1f} minutes: {report.score} on "
               f"{len(self.held_out):,} held-out images")  # fmt: skip
-        print(f"{self.folder.path}: samples.png, history.png, summary.json, checkpoint.npz, run.json")
+        tell(f"{self.folder.path}: samples.png, history.png, summary.json, checkpoint.npz, run.json")
         return 0
 
 

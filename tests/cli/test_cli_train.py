@@ -1,0 +1,260 @@
+"""npflow train: what it prints and writes, how it goes on, and what it refuses."""
+
+import errno
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from npflow import Dequantized, datasets, load
+from npflow.autodiff import Layout, batches
+from npflow.autodiff.device import Host
+from npflow.cli import main
+from npflow.cli.catalogue import MODELS
+from npflow.training import saver
+
+# Each model, made small.
+SMALL = {
+    "glow": ["--levels", "1", "--steps-per-level", "1", "--channels", "4"],
+    "nice": ["--couplings", "2", "--channels", "4", "--blocks", "1"],
+    "pixelcnn": ["--features", "4", "--blocks", "1"],
+    "real_nvp": ["--levels", "1", "--channels", "4", "--blocks", "1"],
+}
+
+
+def train(folder, *more, model="nice", steps=6):
+    """The arguments of a small run."""
+    return ["train", model, "--out", str(folder), *SMALL[model], "--steps", str(steps), *more]
+
+
+def resume(folder, *more, model="nice"):
+    return ["train", model, "--out", str(folder), "--resume", *more]
+
+
+def result(folder):
+    """The parameters of a run and the state that it would go on from, the clock aside."""
+    saved = load(folder / "checkpoint.npz")
+    arrays = {name: array for name, array in saved.arrays.items() if name != "history:seconds"}
+    return Layout(saved.params).pack(saved.params), arrays, saved.run
+
+
+def assert_same_bits(a, b):
+    (params, arrays, run), (other_params, other_arrays, other_run) = result(a), result(b)
+    assert np.array_equal(params, other_params)
+    assert run == other_run
+    assert arrays.keys() == other_arrays.keys()
+    assert all(np.array_equal(arrays[name], other_arrays[name]) for name in arrays)
+
+
+@pytest.fixture
+def every_step(monkeypatch):
+    """A clock by which a checkpoint is due after each step."""
+    seconds = iter(range(0, 10**9, 1000))
+    monkeypatch.setattr(saver.time, "monotonic", lambda: float(next(seconds)))
+
+
+# ---------------------------------------------------------------- what it does
+
+
+def test_every_model_of_the_command_is_made_small_here():
+    assert set(MODELS) == set(SMALL)
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_it_says_how_large_and_how_good_the_model_is_and_leaves_a_whole_folder(model, tmp_path, capsys):
+    assert main(train(tmp_path / "run", "--conditional", model=model)) == 0
+    saved = load(tmp_path / "run" / "checkpoint.npz")
+    size = Layout(saved.params).size
+    first, second, *_, last, names = capsys.readouterr().out.splitlines()
+    assert first == (
+        f"{model} on digits: 1,437 images of 8 x 8 x 1, 17 levels; 360 held out; {size:,} parameters"
+    )
+    assert second.startswith("a step takes ")
+    assert " MB: 6 steps in some 0.0 minutes" in second
+    files = {"samples.png", "history.png", "summary.json", "checkpoint.npz", "run.json"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == files
+    assert names == f"{tmp_path / 'run'}: samples.png, history.png, summary.json, checkpoint.npz, run.json"
+
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    data = datasets.image_data("digits")
+    context = np.eye(10, dtype=np.float32)[data.test_labels]
+    noise = (np.random.default_rng(0),) if isinstance(saved.flow, Dequantized) else ()
+    bits = saved.flow.bits_per_dim(saved.params, *noise, data.test, context)
+    assert summary["bits_per_dim"] == pytest.approx(bits.mean(), rel=1e-6)
+    assert summary["standard_error"] == pytest.approx(bits.std(ddof=1) / np.sqrt(360), rel=1e-5)
+    assert (summary["parameters"], summary["steps"], summary["of"]) == (size, 6, 6)
+    assert f"{bits.mean():.3f} ± {summary['standard_error']:.3f} bits/dim on 360 held-out images" in last
+
+
+def test_a_run_that_is_given_minutes_fixes_its_steps_before_the_first(tmp_path, capsys):
+    arguments = ["train", "nice", "--out", str(tmp_path), *SMALL["nice"], "--minutes", "0.002"]
+    assert main(arguments) == 0
+    settings = json.loads((tmp_path / "run.json").read_text())
+    assert settings["minutes"] == 0.002
+    assert load(tmp_path / "checkpoint.npz").run["step"] == settings["steps"] >= 1
+    assert main(resume(tmp_path, "--minutes", "0.002")) == 0
+
+
+def test_the_course_of_held_out_images_is_kept_over_a_resumption(tmp_path, every_step):
+    assert main(train(tmp_path, steps=3)) == 0
+    assert main(resume(tmp_path)) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [entry["step"] for entry in summary["held_out"]] == [1, 2, 3]
+
+
+# ---------------------------------------------------------------- going on
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_left_alone(tmp_path):
+    alone, killed, moments = tmp_path / "alone", tmp_path / "killed", random.Random(0)
+    steps = 30
+    assert main(train(alone, steps=steps)) == 0
+    reached = []
+    for line in ("step ", "nice on digits"):  # after a checkpoint, and from the start
+        there = (killed / "checkpoint.npz").exists()
+        arguments = resume(killed) if there else train(killed, steps=steps)
+        command = [sys.executable, "-m", "npflow", *arguments, "--checkpoint-minutes", "1e-6"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        while not process.stdout.readline().startswith(line):
+            pass
+        time.sleep(moments.uniform(0.0, 1.0))
+        process.kill()
+        process.communicate()
+        reached.append(load(killed / "checkpoint.npz").run["step"])
+    assert 0 < reached[0] <= reached[1] < steps
+    assert main(resume(killed)) == 0
+    assert_same_bits(alone, killed)
+    assert not list(killed.glob("*.partial"))
+
+
+def test_resume_goes_on_with_what_the_run_was_started_with(tmp_path, capsys):
+    assert main(train(tmp_path, "--batch-size", "32", "--seed", "3")) == 0
+    before = result(tmp_path)
+    assert main(resume(tmp_path, "--seed", "3")) == 0
+    assert "resumed at step 6 of 6" in capsys.readouterr().out
+    assert np.array_equal(before[0], result(tmp_path)[0])
+
+
+@pytest.mark.parametrize(
+    ("more", "model", "sentence"),
+    [
+        (["--batch-size", "64"], "nice", "expected the --batch-size that the run in {} was started with, 32, got 64"),
+        (["--channels", "8"], "nice", "expected the --channels that the run in {} was started with, 4, got 8"),
+        ([], "glow", "expected the model that the run in {} was started with, nice, got glow"),
+    ],
+)  # fmt: skip
+def test_resume_with_other_settings_is_refused(more, model, sentence, tmp_path, capsys):
+    assert main(train(tmp_path, "--batch-size", "32", steps=1)) == 0
+    capsys.readouterr()
+    assert main(resume(tmp_path, *more, model=model)) == 2
+    assert capsys.readouterr().err.startswith(f"npflow: {sentence.format(tmp_path)}: leave it out, or begin")
+
+
+def test_nothing_that_is_there_is_lost(tmp_path, capsys):
+    assert main(train(tmp_path, steps=1)) == 0
+    before = (tmp_path / "checkpoint.npz").read_bytes()
+    capsys.readouterr()
+    assert main(train(tmp_path)) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"npflow: expected a folder without a checkpoint, got {tmp_path} with one")
+    assert captured.out == ""
+    assert (tmp_path / "checkpoint.npz").read_bytes() == before
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--resume"], "expected a checkpoint in {} to resume, got none: without --resume a run begins"),
+        (["--steps", "0"], "expected --steps to be at least 1, got 0"),
+        (["--minutes", "0"], "expected --minutes to be a finite number above 0, got 0.0"),
+        (["--seed", "-1"], "expected --seed to be at least 0, got -1"),
+        (["--batch-size", "9999"], "expected --batch-size to be at most 1437, got 9999"),
+        (["--channels", "0"], "expected ResNet's channels to be at least 1, got 0"),
+        (["--rate", "0"], "expected the learning rate to be a finite number above 0"),
+        (["--checkpoint-minutes", "0"], "expected --checkpoint-minutes to be a finite number above 0, got 0.0"),
+        (["--path", "x"], "expected --path, --part and --download for cifar10 alone, got one for digits"),
+        (["--data", "patches", "--conditional"], "expected data with labels for a conditional model"),
+        (["--data", "cifar10", "--path", "/nowhere"], "expected"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_said_in_a_sentence(arguments, sentence, tmp_path, capsys):
+    assert main(["train", "nice", "--out", str(tmp_path), *arguments]) == 2
+    assert capsys.readouterr().err.startswith(f"npflow: {sentence.format(tmp_path)}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_has_no_sizes_but_its_own(tmp_path, capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(["train", "nice", "--out", str(tmp_path), "--steps-per-level", "2"])
+    assert raised.value.code == 2
+
+
+def test_a_run_that_does_not_fit_says_so_before_its_first_step(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(batches, "LARGE", 1)
+    monkeypatch.setattr(Host, "free_bytes", lambda self: 1000)
+    assert main(train(tmp_path)) == 1
+    assert "GB of free memory on" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_1(tmp_path, capsys):
+    assert main(train(tmp_path, "--rate", "1e30", steps=40)) == 1
+    assert "npflow: expected a finite" in capsys.readouterr().err
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A disk that is full whenever its file is one of these names."""
+    full, fsync = set(), os.fsync
+
+    def flush(number):
+        if any(name in str(Path(f"/proc/self/fd/{number}").readlink()) for name in full):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    return full
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc")
+
+
+@needs_proc
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("checkpoint.npz", "expected to write the checkpoint of step 1 to"),
+        ("history.png", "expected to write the pictures of step 1, got:"),
+    ],
+)
+def test_a_full_disk_is_said_and_at_the_end_it_is_an_error_that_resume_mends(
+    name, sentence, tmp_path, full_disk, every_step, capsys
+):
+    assert main(train(tmp_path / "alone", steps=2)) == 0
+    full_disk.add(name)
+    assert main(train(tmp_path / "run", steps=2)) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith(f"npflow: {sentence}") for line in lines)
+    assert lines[-1] == "npflow: [Errno 28] No space left on device"
+    assert not list(tmp_path.rglob("*.partial"))
+    full_disk.clear()
+    there = (tmp_path / "run" / "checkpoint.npz").exists()
+    assert main(resume(tmp_path / "run") if there else train(tmp_path / "run", steps=2)) == 0
+    assert_same_bits(tmp_path / "alone", tmp_path / "run")
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in MODELS)], ids=str)
+def test_help_shows_an_example(command, capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(["train", *command, "--help"])
+    assert raised.value.code == 0
+    assert "example:\n  npflow train " in capsys.readouterr().out
