@@ -73,6 +73,11 @@ def test_importing_npflow_loads_no_library_that_only_some_of_it_needs():
     assert not loaded & {"matplotlib", "sklearn", "cupy", "tqdm", "PIL", "pandas", "http.client"}
 
 
+def test_the_command_begins_as_fast_as_the_package():
+    loaded = loaded_by("import npflow.cli")
+    assert not loaded & {"matplotlib", "sklearn", "cupy", "tqdm", "PIL", "pandas", "http.client"}
+
+
 @every_module
 def test_a_module_imports_only_from_its_own_level_or_lower_ones(module):
     assert part(module) in LEVEL_OF, "a new part of the package: give it a place in LEVELS"

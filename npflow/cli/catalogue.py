@@ -107,18 +107,3 @@ def load_data(name, path, part, seed, download=False):
     if name != "cifar10" and (path is not None or part or download):
         raise InputError(f"expected --path, --part and --download for cifar10 alone, got one for {name}")
     return image_data(name, path, np.random.default_rng(seed), complete=not part, download=download)
-
-
-def context_of(labels, name):
-    """Labels as one-hot rows, shape (n, classes): the context of a conditional model on a data set of a name."""
-    return np.eye(len(CLASSES[name]), dtype=np.float32)[labels]
-
-
-def class_of(text, name):
-    """The label that a class of a data set has, by its name or number."""
-    classes = CLASSES[name]
-    if text in classes:
-        return classes.index(text)
-    if text.isdecimal() and int(text) < len(classes):
-        return int(text)
-    raise InputError(f"expected a class of {name}, one of {', '.join(classes) or 'none'}, got {text!r}")

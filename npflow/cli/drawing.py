@@ -66,7 +66,7 @@ def sample_figure(trained, rng, n, temperature=1.0, label=None):
 
     Those of a conditional model are all of one label, or have a column for each class; as many of each, at least `n`.
     """
-    settings, model, classes = trained.settings, trained.model, trained.classes
+    settings, model, classes = trained.settings, trained.model, trained.settings.classes
     columns, labels, names = math.ceil(math.sqrt(n)), None, {}
     title = f"{settings.model} on {settings.data}, samples"
     if label is not None:
@@ -79,5 +79,5 @@ def sample_figure(trained, rng, n, temperature=1.0, label=None):
         names = {"across": "class", "column_names": classes}
     if temperature != 1:
         title += f" at temperature {temperature:g}"
-    x = model.sample(trained.params, rng, n, trained.context(labels), temperature=temperature)
+    x = model.sample(trained.params, rng, n, settings.context(labels), temperature=temperature)
     return figure_of(x, model.levels, columns, title, **names)

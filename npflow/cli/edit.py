@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 
 from npflow import latent
-from npflow.cli.catalogue import class_of
 from npflow.cli.drawing import deliver, figure_of
 from npflow.cli.folder import Folder
 from npflow.cli.parsing import add_command
@@ -48,7 +47,7 @@ def run(arguments):
             "expected a run without --conditional, got one with it: its classes are in the context, not in z"
         )
     name, count = trained.settings.data, check_count(arguments.n, "--n")
-    attributes = [attribute_of(text, name) for text in arguments.attribute]
+    attributes = [attribute_of(text, trained.settings) for text in arguments.attribute]
     data = trained.data(arguments.path)
     moved, row_names = [], []
     for target, source in attributes:
@@ -60,8 +59,8 @@ def run(arguments):
             latent.add_attribute(trained.model, trained.params, x, vector, strength) for strength in STRENGTHS
         ]
         moved.append(np.concatenate(np.stack(columns, axis=1)))
-        others = "others" if source is None else trained.classes[source]
-        row_names += [f"{others} to {trained.classes[target]}"] * len(x)
+        others = "others" if source is None else trained.settings.classes[source]
+        row_names += [f"{others} to {trained.settings.classes[target]}"] * len(x)
     figure = figure_of(
         np.concatenate(moved),
         trained.model.levels,
@@ -74,10 +73,10 @@ def run(arguments):
     return deliver(figure, arguments.out or arguments.folder.path / "edit.png")
 
 
-def attribute_of(text, name):
+def attribute_of(text, settings):
     """The labels of an attribute: the class to go to, and that to come from, or None for all others."""
     target, dash, source = text.partition("-")
-    labels = class_of(target, name), class_of(source, name) if dash else None
+    labels = settings.label(target), settings.label(source) if dash else None
     if labels[0] == labels[1]:
         raise InputError(f"expected an attribute of two classes, got {text!r}")
     return labels

@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
-from npflow.cli.catalogue import CLASSES, MODELS, context_of, load_data
+import numpy as np
+
+from npflow.cli.catalogue import CLASSES, MODELS, load_data
 from npflow.dequantization import Dequantized
 from npflow.errors import InputError
 from npflow.files import written_aside
@@ -49,6 +51,28 @@ class Settings:
     batch_size: int = 64
     rate: float = 1e-3
 
+    @property
+    def classes(self):
+        """The names of the classes of the data."""
+        return CLASSES[self.data]
+
+    def context(self, labels):
+        """The context of rows with these labels, one-hot, shape (n, classes): None where the model takes none."""
+        if not self.conditional:
+            return None
+        if labels is None:
+            raise InputError("expected data with labels for a conditional model, got one that has none")
+        return np.eye(len(self.classes), dtype=np.float32)[labels]
+
+    def label(self, text):
+        """The label of a class of the data, by its name or number."""
+        if text in self.classes:
+            return self.classes.index(text)
+        if text.isdecimal() and int(text) < len(self.classes):
+            return int(text)
+        classes = ", ".join(self.classes) or "none"
+        raise InputError(f"expected a class of {self.data}, one of {classes}, got {text!r}")
+
 
 class Trained(NamedTuple):
     """What a run has learned so far."""
@@ -67,19 +91,6 @@ class Trained(NamedTuple):
         """Raise `InputError` unless the model is a flow, which has a z."""
         if not isinstance(self.model, Dequantized):
             raise InputError(f"expected the run of a flow, got one of {self.settings.model}, which has no z")
-
-    def context(self, labels):
-        """The context of rows with these labels: None where the model takes none."""
-        if not self.settings.conditional:
-            return None
-        if labels is None:
-            raise InputError("expected data with labels for a conditional model, got one that has none")
-        return context_of(labels, self.settings.data)
-
-    @property
-    def classes(self):
-        """The names of the classes of the run's data."""
-        return CLASSES[self.settings.data]
 
 
 class Folder:

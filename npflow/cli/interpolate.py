@@ -38,7 +38,7 @@ def run(arguments):
     pairs = check_count(arguments.pairs, "--pairs", most=len(data.test) // 2)
     chosen = np.random.default_rng(arguments.seed).permutation(len(data.test))[: 2 * pairs]
     labels = None if data.test_labels is None else data.test_labels[chosen]
-    context = trained.context(labels)
+    context = trained.settings.context(labels)
     first, second = np.split(data.test[chosen], 2)
     contexts = (None, None) if context is None else np.split(context, 2)
     between = latent.interpolate(

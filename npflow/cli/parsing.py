@@ -28,3 +28,8 @@ def make_folder(folder, purpose):
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"expected a folder for {purpose}, got {folder}: {error}") from error
+
+
+def tell(line):
+    """Print a line at once, also into a file that somebody watches."""
+    print(line, flush=True)

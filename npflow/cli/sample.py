@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from npflow.cli.catalogue import class_of
 from npflow.cli.drawing import deliver, sample_figure
 from npflow.cli.folder import Folder
 from npflow.cli.parsing import add_command
@@ -41,7 +40,7 @@ def run(arguments):
     if label is not None:
         if not trained.settings.conditional:
             raise InputError("expected a run with --conditional for --label, got one without")
-        label = class_of(label, trained.settings.data)
+        label = trained.settings.label(label)
     rng = np.random.default_rng(arguments.seed)
     figure = sample_figure(trained, rng, arguments.n, arguments.temperature, label)
     return deliver(figure, arguments.out or arguments.folder.path / "sample.png")

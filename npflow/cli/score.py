@@ -35,7 +35,7 @@ def run(arguments):
     """Print bits/dim, and of a flow the reconstruction error."""
     trained = arguments.folder.trained()
     data = trained.data(arguments.path, arguments.data)
-    context, model = trained.context(data.test_labels), trained.model
+    context, model = trained.settings.context(data.test_labels), trained.model
     score = Score(bits_per_dim(model, trained.params, data.test, context, arguments.draws))
     print(
         f"{trained.settings.model} on {data.name}: {score} on the {len(data.test):,} images of the test part"

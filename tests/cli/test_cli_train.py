@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from npflow.autodiff.device import Host
 from npflow.cli import main
 from npflow.cli.catalogue import MODELS
 from npflow.training import saver
+from npflow.training.run import Run
 
 # Each model, made small.
 SMALL = {
@@ -108,6 +110,21 @@ def test_the_course_of_held_out_images_is_kept_over_a_resumption(tmp_path, every
     assert [entry["step"] for entry in summary["held_out"]] == [1, 2, 3]
 
 
+def test_a_part_of_cifar_10_is_trained_on_and_its_last_tenth_held_out(tmp_path, capsys):
+    records = np.random.default_rng(0).integers(256, size=(20, 3073), dtype=np.uint8)
+    records[:, 0] %= 10
+    for number in range(1, 6):
+        (tmp_path / f"data_batch_{number}.bin").write_bytes(records.tobytes())
+    place = ["--path", str(tmp_path)]
+    more = ["--data", "cifar10", "--part", "--batch-size", "8", *place]
+    assert main(train(tmp_path / "run", *more, steps=1)) == 0
+    assert main(resume(tmp_path / "run", "--part", *place)) == 0
+    assert main(["score", str(tmp_path / "run"), *place]) == 0
+    out = capsys.readouterr().out
+    assert "nice on cifar10: 90 images of 32 x 32 x 3, 256 levels; 10 held out" in out
+    assert "bits/dim on the 10 images of the test part" in out
+
+
 # ---------------------------------------------------------------- going on
 
 
@@ -131,6 +148,30 @@ def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_left_alone(tmp
     assert main(resume(killed)) == 0
     assert_same_bits(alone, killed)
     assert not list(killed.glob("*.partial"))
+
+
+def test_ctrl_c_keeps_what_has_been_learned_and_resume_goes_on(tmp_path, monkeypatch, capsys):
+    assert main(train(tmp_path / "alone")) == 0
+    update = Run.update
+
+    def interrupted(self, *arguments):
+        if self.step == 3 and len(self.order) == 1437:  # not in the rehearsal
+            signal.raise_signal(signal.SIGINT)
+        return update(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "update", interrupted)
+        assert main(train(tmp_path / "run")) == 130
+    assert "interrupted after step 4 of 6: --resume goes on" in capsys.readouterr().out
+    assert main(resume(tmp_path / "run")) == 0
+    assert_same_bits(tmp_path / "alone", tmp_path / "run")
+
+
+def test_ctrl_c_in_the_rehearsal_leaves_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Run, "update", lambda *_: signal.raise_signal(signal.SIGINT) or 0.0)
+    assert main(train(tmp_path)) == 130
+    assert capsys.readouterr().err.endswith("npflow: interrupted\n")
+    assert not list(tmp_path.iterdir())
 
 
 def test_resume_goes_on_with_what_the_run_was_started_with(tmp_path, capsys):

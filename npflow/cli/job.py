@@ -1,0 +1,130 @@
+"""A run of ``npflow train``: a rehearsal, and then `fit` to the end."""
+
+import sys
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from npflow.autodiff import Layout
+from npflow.cli.catalogue import MODELS
+from npflow.cli.folder import Folder, Settings
+from npflow.cli.parsing import tell
+from npflow.cli.report import Report
+from npflow.datasets import ImageData
+from npflow.model import Model
+from npflow.training import Adam, WarmupCosine, fit
+from npflow.validation import check_count
+
+CLIP_NORM, AVERAGE = 50.0, 0.999
+WARMUP = 500  # steps at most, of a long run; of a short one it is a twentieth
+REHEARSAL = 11  # steps
+HELD_OUT = 500  # images of the test part that are looked at now and then
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a run needs: its folder, settings, data, model and the parameters that it starts from."""
+
+    folder: Folder
+    settings: Settings
+    data: ImageData
+    model: Model
+    params: dict
+    rng: np.random.Generator
+    context: np.ndarray | None
+
+    @classmethod
+    def of(cls, folder, settings, data):
+        """The model of the settings, with parameters started on the first images."""
+        context = settings.context(data.train_labels)
+        classes = 0 if context is None else context.shape[1]
+        model = MODELS[settings.model].build(data, classes, **settings.sizes)
+        rows = check_count(settings.batch_size, "--batch-size", most=len(data.train))
+        rng = np.random.default_rng(settings.seed)
+        first = None if context is None else context[:rows]
+        params = model.init(rng, data.train[:rows], first)
+        return cls(folder, settings, data, model, params, rng, context)
+
+    def __str__(self):
+        data = self.data
+        return (
+            f"{self.settings.model} on {data.name}: {len(data.train):,} images of "
+            f"{' x '.join(map(str, data.train.shape[1:]))}, {data.levels} levels; {len(self.held_out):,} held out; "
+            f"{self.size:,} parameters"
+        )
+
+    @property
+    def size(self):
+        """The number of parameters."""
+        return Layout(self.params).size
+
+    @property
+    def held_out(self):
+        """The images that are looked at now and then."""
+        return self.data.test[:HELD_OUT]
+
+    def fit(self, x, context, **options):
+        """`fit` as it is for all these models."""
+        return fit(
+            self.model,
+            self.params,
+            x,
+            context,
+            batch_size=self.settings.batch_size,
+            clip_norm=CLIP_NORM,
+            average=AVERAGE,
+            **options,
+        )
+
+    def rehearsed(self):
+        """Make some steps whose result is thrown away, and say what a step takes; fix the number of steps.
+
+        A run that is given minutes has as many steps as fit in. They are fixed here, before the first one: the schedule
+        depends on them, and so does every bit of a run that is resumed.
+        """
+        size, x, context = self.settings.batch_size, self.data.train, self.context
+        rows = size + len(x) % size  # batches of both sizes that the run has, in turn
+        context = None if context is None else context[:rows]
+        rng = np.random.default_rng(0)  # of its own: the run draws what it would have drawn
+        _, history = self.fit(
+            x[:rows],
+            context,
+            rng=rng,
+            steps=REHEARSAL,
+            optimizer=Adam(self.settings.rate / REHEARSAL),  # small, as at the start of a warm-up
+            progress=False,
+        )
+        if history.interrupted:
+            raise KeyboardInterrupt
+        clock = history.seconds
+        seconds = float(np.median(np.subtract(clock[2::2], clock[1:-1:2])))
+        settings = self.settings
+        if settings.minutes is not None:
+            settings = replace(settings, steps=max(1, int(60 * settings.minutes / seconds)))
+        tell(f"a step takes {1000 * seconds:,.0f} ms and {history.peak_bytes / 1e6:,.0f} MB: "
+              f"{settings.steps:,} steps in some {settings.steps * seconds / 60:.1f} minutes")  # fmt: skip
+        return replace(self, settings=settings)
+
+    def train(self, every):
+        """Train to the end; return the exit status."""
+        settings = self.settings
+        schedule = WarmupCosine(settings.rate, settings.steps, min(WARMUP, settings.steps // 20))
+        report = Report(self)
+        _, history = self.fit(
+            self.data.train,
+            self.context,
+            rng=self.rng,
+            steps=settings.steps,
+            optimizer=Adam(schedule),
+            checkpoint=self.folder.checkpoint,
+            checkpoint_every=every,
+            on_checkpoint=report,
+            progress=sys.stderr.isatty(),  # a log of days is no place for a bar
+        )
+        if history.interrupted:
+            tell(f"interrupted after step {history.steps:,} of {settings.steps:,}: --resume goes on")
+            return 130
+        tell(f"{history.steps:,} steps in {history.seconds[-1] / 60:.1f} minutes: {report.score} on "
+              f"{len(self.held_out):,} held-out images")  # fmt: skip
+        tell(f"{self.folder.path}: samples.png, history.png, summary.json, checkpoint.npz, run.json")
+        return 0
