@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from npflow.files import written_aside
+from npflow.validation import check_count
 
 INCHES = 0.6  # of an image
 
@@ -67,6 +68,7 @@ def sample_figure(trained, rng, n, temperature=1.0, label=None):
     Those of a conditional model are all of one label, or have a column for each class; as many of each, at least `n`.
     """
     settings, model, classes = trained.settings, trained.model, trained.settings.classes
+    check_count(n, "the number of samples")
     columns, labels, names = math.ceil(math.sqrt(n)), None, {}
     title = f"{settings.model} on {settings.data}, samples"
     if label is not None:

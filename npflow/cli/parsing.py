@@ -1,4 +1,4 @@
-"""What the commands share: how one is described, and the folder that it writes to."""
+"""What the commands share: how one is described, the folder that it writes to, a line that it prints."""
 
 import argparse
 
@@ -8,8 +8,7 @@ from npflow.errors import InputError
 def add_command(commands, name, run, summary, more, example):
     """Add a command to subparsers: what it does as a phrase, more about it, and an example for its ``--help``.
 
-    `run` takes the arguments and returns the exit status. Of options that are not given nothing is said in the
-    arguments, where they have no default.
+    `run` takes the arguments and returns the exit status.
     """
     parser = commands.add_parser(
         name,

@@ -125,7 +125,8 @@ def test_what_is_no_flow_has_a_score_and_no_reconstruction(runs, capsys):
     ("arguments", "sentence"),
     [
         (["sample", "{}/nowhere"], "expected the folder of a run of npflow train, got {}/nowhere with no such run.json"),
-        (["sample", "{}/flow", "--n", "0"], "expected the number of samples to be at least 1, got 0"),
+        (["sample", "{}/flow", "--n", "-1"], "expected the number of samples to be at least 1, got -1"),
+        (["sample", "{}/conditional", "--n", "0", "--label", "1"], "expected the number of samples to be at least 1"),
         (["sample", "{}/flow", "--temperature", "-1"], "expected temperature to be a finite number at least 0, got -1"),
         (["sample", "{}/flow", "--label", "3"], "expected a run with --conditional for --label, got one without"),
         (["sample", "{}/conditional", "--label", "cat"], "expected a class of digits, one of 0, 1, 2"),
