@@ -109,7 +109,7 @@ class Torch(Contender):
 
     def step(self, batch):
         self.optimizer.zero_grad()
-        energy, log_det = self.level("layer/0", batch, level=1)
+        energy, log_det = self.level("layer", batch, level=1)
         loss = (energy - log_det).mean() + 0.5 * math.log(2 * math.pi) * batch[0].numel()
         loss.backward()
         self.optimizer.step()

@@ -98,4 +98,4 @@ def image_glow(shape, levels=3, steps=16, network=None, prior=None, context_feat
     check_count(steps, "the number of steps")
     network = ConvNet((512, 512), (3, 1, 3)) if network is None else network
     step = [ActNorm(), Conv1x1(), AffineCoupling(network)]
-    return flow_of([multi_scale([step * steps] * levels)], shape, prior, context_features)
+    return flow_of(multi_scale([step * steps] * levels).layers, shape, prior, context_features)

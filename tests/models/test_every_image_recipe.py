@@ -112,7 +112,7 @@ def test_glow_is_levels_of_steps_with_a_learned_prior_of_what_is_split_off():
     inner = Chain([Squeeze(), *step, *step, Unsqueeze()])
     for _ in range(2):
         inner = Chain([Squeeze(), *step, *step, learned_prior, Split(inner), Unsqueeze()])
-    assert flow.layer == Chain([inner])
+    assert flow.layer == inner
     assert flow.prior == Normal((8, 8, 3))
 
 
