@@ -161,7 +161,7 @@ CASES = {
     "glow": Case(glow(features=4, steps=2, network=small).layer, (4,)),
     "image_glow": Case(image_glow((4, 4, 1), levels=2, steps=1, network=convolutions).layer, (4, 4, 1)),
     "image_nice": Case(image_nice((3, 3, 1), couplings=2, network=convolutions).layer, (3, 3, 1)),
-    "image_real_nvp": Case(image_real_nvp((4, 2, 1), network=ResNet(4, 1, 3, "tanh")).layer, (4, 2, 1)),
+    "image_real_nvp": Case(image_real_nvp((3, 2, 1), 1, ResNet(4, 1, 3, "tanh")).layer, (3, 2, 1)),
     "glow/kinks": Case(glow(features=2, steps=4).layer, (2,), smooth=False),
 }
 

@@ -25,7 +25,7 @@ RECIPES = {
     "iaf": models.iaf(3, steps=2, network=MASKED),
     "image_glow": models.image_glow((4, 4, 1), levels=2, steps=1, network=CONVOLUTIONS),
     "image_nice": models.image_nice((3, 3, 1), couplings=2, network=CONVOLUTIONS),
-    "image_real_nvp": models.image_real_nvp((4, 2, 1), network=ResNet(4, 1)),
+    "image_real_nvp": models.image_real_nvp((3, 2, 1), 1, ResNet(4, 1)),
     "maf": models.maf(4, steps=2, network=MASKED),
     "neural_spline": models.neural_spline(4, steps=2, network=SMALL),
     "nice": models.nice(5, couplings=2, network=SMALL),
@@ -46,7 +46,8 @@ FLOWS |= {f"recipe {name}": flow for name, flow in RECIPES.items()}
 
 def examples(name):
     """How many examples a flow gets: recording one of many lines takes as long as a hundred others."""
-    return 3 if name in ("layer glow/kinks", "layer gaussianization", "recipe gaussianization") else 8
+    long = ("glow/kinks", "gaussianization", "image_glow", "image_real_nvp")
+    return 3 if name.removeprefix("layer ").removeprefix("recipe ") in long else 8
 
 
 def moved(flow, rng, dtype):
