@@ -126,12 +126,9 @@ for source, target in PAIRS:
 
 
 def mosaic(x, ax, title):
-    """Images of shape (rows, columns, 64) beside and above each other, dark on white."""
-    tiles = np.pad(x.reshape(*x.shape[:2], 8, 8), ((0, 0), (0, 0), (1, 1), (1, 1)))
-    side = tiles.transpose(0, 2, 1, 3).reshape(10 * x.shape[0], 10 * x.shape[1])
-    ax.imshow(side, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-    ax.set(xticks=np.arange(x.shape[1]) * 10 + 4.5, yticks=[])
-    ax.set_title(title)
+    """Digits of shape (rows, columns, 64) beside and above each other, dark on white, with a tick for each column."""
+    plots.images(x.reshape(*x.shape[:2], 8, 8, 1), ax, levels=2, title=title, cmap="gray_r")
+    ax.set_xticks(9 * np.arange(x.shape[1]) + 3.5)
 
 
 figure, axes = plt.subplots(1, 4, figsize=(16, 4.2), layout="constrained", width_ratios=(1, 1, 1, 1.15))
@@ -227,7 +224,7 @@ for source in range(10):
         accepted[source, target] = np.mean(judge.predict(there) == target)
 figure, axes = plt.subplots(1, 2, figsize=(12.5, 5.2), layout="constrained", width_ratios=(1.15, 1))
 mosaic(written, axes[0], "one hand, ten digits")
-axes[0].set_xticks(10 * np.array([0, *range(2, 12)]) + 4.5, labels=["test", *range(10)])
+axes[0].set_xticks(9 * np.array([0, *range(2, 12)]) + 3.5, labels=["test", *range(10)])
 axes[0].set_xlabel("decoded as")
 axes[1].imshow(accepted, cmap="cividis", vmin=0, vmax=1)
 for (i, j), share in np.ndenumerate(accepted):

@@ -21,7 +21,7 @@ import numpy as np
 from matplotlib.patches import Rectangle
 from sklearn.neighbors import KNeighborsClassifier
 
-from npflow import datasets, fit
+from npflow import datasets, fit, plots
 from npflow.autodiff import Layout, value_and_grad
 from npflow.models import PixelCNN
 from npflow.networks import MaskedConvNet
@@ -267,19 +267,12 @@ called = {"test": float(judge.score(test.reshape(-1, 64), test_labels))} | {
 }
 
 
-def mosaic(x, ax, title):
-    """Images of shape (rows, columns, 8, 8, 1) beside and above each other, dark on white."""
-    tiles = np.pad(x[..., 0], ((0, 0), (0, 0), (1, 1), (1, 1)))
-    side = tiles.transpose(0, 2, 1, 3).reshape(10 * x.shape[0], 10 * x.shape[1])
-    ax.imshow(side, cmap="gray_r", vmin=0, vmax=16, interpolation="nearest")
-    ax.set(xticks=[], yticks=[], title=title)
-
-
 real = np.stack([test[test_labels == digit][:10] for digit in range(10)])
-figure, axes = plt.subplots(1, 3, figsize=(13, 4.6), layout="constrained")
-mosaic(real, axes[0], "test digits")
+figure, axes = plt.subplots(1, 3, figsize=(13, 4.4), layout="constrained", gridspec_kw={"wspace": 0.05})
+ink = {"levels": 17, "cmap": "gray_r"}
+plots.images(real, axes[0], title="test digits", **ink)
 for ax, (temperature, x) in zip(axes[1:], samples.items()):
-    mosaic(x.reshape(10, -1, 8, 8, 1)[:, :10], ax, f"samples, temperature {temperature}")
+    plots.images(x.reshape(10, -1, 8, 8, 1)[:, :10], ax, title=f"samples, temperature {temperature}", **ink)
 figure.savefig(options.out / "samples.png", dpi=90)
 
 # %% [markdown]
@@ -304,11 +297,11 @@ def completions(label):
 
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 5.4), layout="constrained")
-mosaic(completions(digits), axes[0], "completed as what they are")
-mosaic(completions(np.full_like(digits, 8)), axes[1], "completed as eights")
+plots.images(completions(digits), axes[0], title="completed as what they are", **ink)
+plots.images(completions(np.full_like(digits, 8)), axes[1], title="completed as eights", **ink)
 for ax in axes:
-    ax.axvline(19.5, color=BLUE, linewidth=1)
-    ax.set_xticks([4.5, 14.5, 49.5], labels=["test", "given", "completed"])
+    ax.axvline(17, color=BLUE, linewidth=1)
+    ax.set_xticks([3.5, 12.5, 44], labels=["test", "given", "completed"])
     ax.tick_params(length=0)
 figure.savefig(options.out / "completions.png", dpi=90)
 
