@@ -151,6 +151,45 @@ def pixelcnn_counts_bits_and_what_is_out_of_sight(out, summary, printed):
     assert "independent pixels" in printed
 
 
+@shows("digits")
+def digits_counts_the_bits_of_every_model_of_images_with_and_without_the_class(out, summary, printed):
+    assert summary["uniform_bits"] == pytest.approx(np.log2(17))
+    assert set(summary["models"]) >= {"independent pixels", "NICE", "RealNVP", "Glow", "PixelCNN"}
+    for name, rows in summary["models"].items():
+        assert set(rows) == {"any digit", "given the class"}
+        for row in rows.values():
+            assert 0 < row["test"] < 4.5  # a new model is no better than uniform
+            assert row["standard_error"] > 0
+            assert (name == "independent pixels") or row["parameters"] > 0
+    independent = summary["models"]["independent pixels"]
+    assert independent["given the class"]["test"] < independent["any digit"]["test"] < 2.5
+    assert summary["judge_accuracy"] > 0.95
+    for shares in summary["attributes"].values():
+        assert shares["0.0"] < 0.1 < 0.5 < shares["1.0"]  # so far the flow is little more than a linear map
+    assert {path.stem for path in out.glob("*.png")} == {"bits", "samples", "attributes", "interpolation"}
+    assert "given the class" in printed
+
+
+@shows("cifar10")
+def cifar10_takes_z_apart_by_levels_whose_bits_add_up(out, summary, printed):
+    assert summary["data"] == "patches"
+    bits = summary["bits_per_dim"]
+    levels = summary["levels"].values()
+    assert sum(level["numbers"] for level in levels) == 8 * 8 * 3
+    assert summary["joined_again"] is True
+    total = 8 + sum(level["bits_per_dim"] for level in levels) + summary["log_det_bits"]
+    assert total == pytest.approx(bits["test"], abs=1e-4)
+    assert 0 < bits["test"] < summary["uniform_bits"]  # it has begun to learn
+    assert summary["reconstruction"]["changed_numbers"] == 0
+    assert summary["reconstruction"]["largest_error"] < 0.01
+    spread = list(summary["spread_of_samples"].values())
+    assert spread == sorted(spread)  # by temperature
+    assert {path.stem for path in out.glob("*.png")} == {
+        *("history", "samples", "there_and_back", "interpolation", "levels")
+    }
+    assert "there and back" in printed
+
+
 @shows("distillation")
 def distillation_measures_both_divergences_and_how_much_faster_the_student_is(out, summary, printed):
     assert set(summary["moons"]) == {"distilled", "fitted to samples"}
