@@ -183,7 +183,7 @@ figure.savefig(options.out / "history.png", dpi=80)
 # %%
 TEMPERATURES = (0.5, 0.7, 0.9, 1.0)
 SIDE = 3 if options.quick else 6
-figure, axes = plt.subplots(1, 5, figsize=(17, 3.6), layout="constrained")
+figure, axes = plt.subplots(1, 5, figsize=(17, 3.8), layout="constrained")
 plots.images(test[: SIDE**2], axes[0], title="held-out images")
 spread = {}
 for ax, temperature in zip(axes[1:], TEMPERATURES):
@@ -209,7 +209,7 @@ reconstruction = {
 }
 COLUMNS = 8
 as_image = np.clip(255 * (z[:COLUMNS] + 3) / 6, 0, 255).astype(np.uint8)
-figure, ax = plt.subplots(figsize=(8.5, 3.1), layout="constrained")
+figure, ax = plt.subplots(figsize=(8.5, 3.2), layout="constrained")
 plots.images(np.stack([test[:COLUMNS], as_image, back[:COLUMNS]]), ax)
 ax.set_yticks((shape[0] + 1) * np.arange(3) + shape[0] / 2, labels=["held out", "z, from -3 to 3", "back"])
 ax.tick_params(length=0)
@@ -284,11 +284,11 @@ for outer in range(1, LEVELS):
         names.append(f"level 1 {what}" if outer == 1 else f"levels 1 to {outer} {what}")
 rows.append(model.decode(params, joined([*few[:-1], np.zeros_like(few[-1])])))
 names.append(f"level {LEVELS} zero")
-figure, ax = plt.subplots(figsize=(8.8, 0.93 * len(rows) + 0.2), layout="constrained")
+figure, ax = plt.subplots(figsize=(9, len(rows) + 0.5), layout="constrained")
 plots.images(np.stack(rows), ax)
 ax.set_yticks((shape[0] + 1) * np.arange(len(rows)) + shape[0] / 2, labels=names)
 ax.tick_params(length=0)
-figure.savefig(options.out / "levels.png", dpi=90)
+figure.savefig(options.out / "levels.png", dpi=90, bbox_inches="tight")
 
 # %% [markdown]
 # The last level, a quarter of the numbers, holds what the picture is of: colours and coarse forms. The levels before it
