@@ -14,11 +14,12 @@
 from npflow import autodiff, datasets, latent, layers, models, networks, plots, priors, training, verify
 from npflow.autodiff.devices import to_device, to_host
 from npflow.dequantization import Dequantized
-from npflow.errors import InputError, NonFiniteError, VerificationError
+from npflow.errors import ConvergenceError, InputError, NonFiniteError, VerificationError
 from npflow.flow import Flow
 from npflow.training import fit, load, save
 
 __all__ = [
+    "ConvergenceError",
     "Dequantized",
     "Flow",
     "InputError",

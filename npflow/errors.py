@@ -41,5 +41,9 @@ class NonFiniteError(ArithmeticError):
         self.params, self.history = params, history
 
 
+class ConvergenceError(ArithmeticError):
+    """An iteration came to no end; the message has the largest residual that it left."""
+
+
 class VerificationError(AssertionError):
     """A layer failed `npflow.verify.check`; the message is the report."""

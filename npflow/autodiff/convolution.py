@@ -82,6 +82,15 @@ defvjp(
 
 
 @transparent
+def half_turn(x):
+    """Images turned by half a circle, their channels in reverse order: all numbers in the opposite order."""
+    return x[:, ::-1, ::-1, ::-1]
+
+
+defvjp(half_turn, lambda y, x: lambda g: half_turn(g))
+
+
+@transparent
 def conv2d(x, weight):
     """The convolution of images of shape (n, h, w, inputs) with a kernel: shape (n, h, w, outputs).
 

@@ -14,8 +14,10 @@ makes a new array, or writes to the one that it is given as `out`, which a progr
 
 import autograd.numpy as np
 import numpy as onp
+from autograd.core import VJPNode
 from autograd.extend import defvjp, primitive
 from autograd.numpy.numpy_vjps import unbroadcast_f
+from autograd.tracer import register_notrace
 
 from npflow.autodiff.devices import constant, scipy_function
 
@@ -34,6 +36,14 @@ def fresh(body):
     FRESH.add(body)
     return primitive(body)
 
+
+@primitive
+def held(x):
+    """x, as a constant of every derivative."""
+    return x
+
+
+register_notrace(VJPNode, held)
 
 # ---------------------------------------------------------------- products on the last axis
 
@@ -168,6 +178,22 @@ def leaky_relu_vjp(g, y, slope):
 
 defvjp(leaky_relu, lambda y, x, slope=0.01: lambda g: leaky_relu_vjp(g, y, slope))
 defvjp(leaky_relu_vjp, lambda _, g, y, slope: lambda h: leaky_relu_vjp(h, y, slope), None)
+
+
+@transparent
+def elu(x):
+    """x where it is positive, exp(x) - 1 elsewhere: convex, and its slope has no step."""
+    return np.maximum(x, 0) + np.expm1(np.minimum(x, 0))
+
+
+@transparent
+def elu_slope(x):
+    """The derivative of the ELU: 1 where x is positive, exp(x) elsewhere."""
+    return np.exp(np.minimum(x, 0))
+
+
+defvjp(elu, lambda y, x: lambda g: elu_slope(x) * g)
+defvjp(elu_slope, lambda y, x: lambda g: np.less(x, 0).astype(g.dtype) * y * g)
 
 
 @transparent

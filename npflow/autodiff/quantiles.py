@@ -17,7 +17,7 @@ from autograd.tracer import register_notrace
 from scipy import special
 
 from npflow.autodiff.devices import HOST, device_of, scipy_function
-from npflow.autodiff.primitives import log_sigmoid, logsumexp_last, where
+from npflow.autodiff.primitives import held, log_sigmoid, logsumexp_last, where
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -93,18 +93,12 @@ def mixture_quantile(logit, means, log_scales, log_weights):
     """
     x = _solve(logit, means, log_scales, log_weights)
     found, log_slope = logistic_mixture(x, means, log_scales, log_weights)
-    return _implicit(x, found - logit, _held(log_slope))
+    return _implicit(x, found - logit, held(log_slope))
 
 
 @primitive
 def _implicit(x, residual, log_slope):
     """x itself, for which a residual is 0: all that it depends on, it depends on through the residual."""
-    return x
-
-
-@primitive
-def _held(x):
-    """x, as a constant."""
     return x
 
 
@@ -139,5 +133,4 @@ def _solve(logit, means, log_scales, log_weights):
 
 
 defvjp(_implicit, lambda y, x, residual, log_slope: lambda g: -g * np.exp(-log_slope), argnums=(1,))
-register_notrace(VJPNode, _held)
 register_notrace(VJPNode, _solve)
