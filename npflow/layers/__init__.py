@@ -8,6 +8,7 @@ from npflow.layers.gaussianization import Gaussianize
 from npflow.layers.layer import Chain, Given, Inverse, Layer
 from npflow.layers.linear import Conv1x1, Permutation, Reverse
 from npflow.layers.logit import Logit
+from npflow.layers.masked_convolution import MaskedConvolution
 from npflow.layers.reshape import Squeeze, Unsqueeze
 from npflow.layers.rotation import Rotation
 from npflow.layers.spline import Spline
@@ -28,6 +29,7 @@ __all__ = [
     "Layer",
     "Logit",
     "MaskedAutoregressive",
+    "MaskedConvolution",
     "Permutation",
     "Reverse",
     "Rotation",
