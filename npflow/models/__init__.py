@@ -4,6 +4,7 @@ from npflow.models.gaussianization import gaussianization
 from npflow.models.glow import glow, image_glow
 from npflow.models.iaf import iaf
 from npflow.models.maf import maf
+from npflow.models.mintnet import mintnet
 from npflow.models.neural_spline import neural_spline
 from npflow.models.nice import image_nice, nice
 from npflow.models.pixelcnn import PixelCNN
@@ -20,6 +21,7 @@ __all__ = [
     "image_nice",
     "image_real_nvp",
     "maf",
+    "mintnet",
     "neural_spline",
     "nice",
     "real_nvp",

@@ -27,6 +27,7 @@ RECIPES = {
     "image_nice": models.image_nice((3, 3, 1), couplings=2, network=CONVOLUTIONS),
     "image_real_nvp": models.image_real_nvp((3, 2, 1), 1, ResNet(4, 1)),
     "maf": models.maf(4, steps=2, network=MASKED),
+    "mintnet": models.mintnet((2, 2, 1), levels=2, steps=1, filters=2),
     "neural_spline": models.neural_spline(4, steps=2, network=SMALL),
     "nice": models.nice(5, couplings=2, network=SMALL),
     "real_nvp": models.real_nvp(4, couplings=2, network=SMALL),
@@ -46,7 +47,7 @@ FLOWS |= {f"recipe {name}": flow for name, flow in RECIPES.items()}
 
 def examples(name):
     """How many examples a flow gets: recording one of many lines takes as long as a hundred others."""
-    long = ("glow/kinks", "gaussianization", "image_glow", "image_real_nvp")
+    long = ("glow/kinks", "gaussianization", "image_glow", "image_real_nvp", "mintnet")
     return 3 if name.removeprefix("layer ").removeprefix("recipe ") in long else 8
 
 
