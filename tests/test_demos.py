@@ -190,6 +190,25 @@ def cifar10_takes_z_apart_by_levels_whose_bits_add_up(out, summary, printed):
     assert "there and back" in printed
 
 
+@shows("mintnet")
+def mintnet_is_triangular_and_its_iteration_converges(out, summary, printed):
+    assert summary["bits"]["test"]["bits_per_dim"] < summary["uniform_bits"] - 1  # it has begun to learn
+    assert summary["bits"]["test"]["standard_error"] > 0
+    triangular = summary["triangular"]
+    assert triangular["above_the_diagonal"] == triangular["below_the_diagonal"] == 0
+    assert triangular["smallest_on_the_diagonals"] > 0
+    by_alpha = summary["convergence"]["steps_to_1e-10_by_alpha"]
+    assert set(by_alpha) == {"0.5", "0.8", "1", "1.2", "1.5"}
+    assert by_alpha["1"] < by_alpha["0.8"]
+    by_layer = summary["convergence"]["steps_to_1e-10_by_layer"]
+    assert len(by_layer) == 8
+    assert max(by_layer.values()) < 30
+    assert summary["reconstruction"]["double"] < 1e-10 < summary["reconstruction"]["single"] < 1e-2
+    assert "there and back in double precision" in printed
+    pictures = {"history", "samples", "jacobians", "convergence", "reconstruction"}
+    assert {path.stem for path in out.glob("*.png")} == pictures
+
+
 @shows("distillation")
 def distillation_measures_both_divergences_and_how_much_faster_the_student_is(out, summary, printed):
     assert set(summary["moons"]) == {"distilled", "fitted to samples"}
