@@ -9,6 +9,8 @@ from npflow import models
 from npflow.datasets import CIFAR10_CLASSES, image_data
 from npflow.dequantization import Dequantized
 from npflow.errors import InputError
+from npflow.flow import Flow
+from npflow.layers import Chain, Logit
 from npflow.networks import ConvNet, MaskedConvNet, ResNet
 
 
@@ -31,10 +33,11 @@ class ImageModel(NamedTuple):
 
 
 def glow(data, context_features, levels, steps_per_level, channels):
-    """`image_glow` of integers."""
+    """`image_glow` of integers, behind a `Logit`, which is worth much on digits, whose paper is white."""
     network = ConvNet((channels, channels), (3, 1, 3))
     flow = models.image_glow(shape_of(data), levels, steps_per_level, network, None, context_features)
-    return Dequantized(flow, data.levels)
+    layer = Chain([Logit(), *flow.layer.layers])
+    return Dequantized(Flow(layer, flow.prior, context_features), data.levels)
 
 
 def real_nvp(data, context_features, levels, channels, blocks):
@@ -47,6 +50,15 @@ def nice(data, context_features, couplings, channels, blocks):
     """`image_nice` of integers."""
     flow = models.image_nice(shape_of(data), couplings, ResNet(channels, blocks), None, context_features)
     return Dequantized(flow, data.levels)
+
+
+def mintnet(data, context_features, levels, steps_per_level, filters):
+    """`mintnet` of integers."""
+    if context_features:
+        raise InputError(
+            "expected a model that takes a class with --conditional, got mintnet, which takes none"
+        )
+    return Dequantized(models.mintnet(shape_of(data), levels, steps_per_level, filters), data.levels)
 
 
 def pixelcnn(data, context_features, features, blocks):
@@ -83,6 +95,15 @@ MODELS = {
             "couplings": Size(6, "additive couplings"),
             "channels": Size(32, CHANNELS),
             "blocks": Size(2, BLOCKS),
+        },
+    ),
+    "mintnet": ImageModel(
+        "MintNet (Song, Meng, Ermon 2019)",
+        mintnet,
+        {
+            "levels": Size(2, "levels, the last one included; the paper has 3"),
+            "steps_per_level": Size(2, "pairs of masked convolutions in each level"),
+            "filters": Size(12, "hidden channels for each channel; the paper has 85 for CIFAR-10"),
         },
     ),
     "pixelcnn": ImageModel(

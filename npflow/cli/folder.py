@@ -48,8 +48,8 @@ class Settings:
     seed: int = 0
     steps: int = 1000
     minutes: float | None = None
-    batch_size: int = 64
-    rate: float = 1e-3
+    batch_size: int = 32
+    rate: float = 1e-2
 
     @property
     def classes(self):

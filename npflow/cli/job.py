@@ -15,7 +15,7 @@ from npflow.model import Model
 from npflow.training import Adam, WarmupCosine, fit
 from npflow.validation import check_count
 
-CLIP_NORM, AVERAGE = 50.0, 0.999
+CLIP_NORM, AVERAGE = 100.0, 0.999
 WARMUP = 500  # steps at most, of a long run; of a short one it is a twentieth
 REHEARSAL = 11  # steps
 HELD_OUT = 500  # images of the test part that are looked at now and then

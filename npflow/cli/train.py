@@ -58,8 +58,12 @@ def add_model(names, name, entry):
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help="how many steps (default 1000)")
     length.add_argument("--minutes", type=float, help="how long: the steps that fit in, by a rehearsal")
-    add("--batch-size", type=int, metavar="N", help="images a step (default 64)")
-    add("--rate", type=float, help="the peak of the learning rate, after a warm-up (default 1e-3)")
+    add("--batch-size", type=int, metavar="N", help="images a step (default 32)")
+    add(
+        "--rate",
+        type=float,
+        help="the peak of the learning rate, after a warm-up (default 1e-2; wide networks want less)",
+    )
     add("--seed", type=int, help="draws all that is random (default 0)")
     add("--resume", action="store_true", default=False, help="go on from the checkpoint in DIR")
     add(

@@ -24,6 +24,7 @@ from npflow.training.run import Run
 # Each model, made small.
 SMALL = {
     "glow": ["--levels", "1", "--steps-per-level", "1", "--channels", "4"],
+    "mintnet": ["--levels", "1", "--steps-per-level", "1", "--filters", "2"],
     "nice": ["--couplings", "2", "--channels", "4", "--blocks", "1"],
     "pixelcnn": ["--features", "4", "--blocks", "1"],
     "real_nvp": ["--levels", "1", "--channels", "4", "--blocks", "1"],
@@ -78,7 +79,8 @@ def test_every_model_of_the_command_is_made_small_here():
 
 @pytest.mark.parametrize("model", SMALL)
 def test_it_says_how_large_and_how_good_the_model_is_and_leaves_a_whole_folder(model, tmp_path, capsys):
-    assert main(train(tmp_path / "run", "--conditional", model=model)) == 0
+    conditional = ["--conditional"] * (model != "mintnet")
+    assert main(train(tmp_path / "run", *conditional, model=model)) == 0
     saved = load(tmp_path / "run" / "checkpoint.npz")
     size = Layout(saved.params).size
     first, second, *_, last, names = capsys.readouterr().out.splitlines()
@@ -93,7 +95,7 @@ def test_it_says_how_large_and_how_good_the_model_is_and_leaves_a_whole_folder(m
 
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     data = datasets.image_data("digits")
-    context = np.eye(10, dtype=np.float32)[data.test_labels]
+    context = np.eye(10, dtype=np.float32)[data.test_labels] if conditional else None
     noise = (np.random.default_rng(0),) if isinstance(saved.flow, Dequantized) else ()
     bits = saved.flow.bits_per_dim(saved.params, *noise, data.test, context)
     assert summary["bits_per_dim"] == pytest.approx(bits.mean(), rel=1e-6)
@@ -233,6 +235,11 @@ def test_what_cannot_be_is_said_in_a_sentence(arguments, sentence, tmp_path, cap
     assert main(["train", "nice", "--out", str(tmp_path), *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"npflow: {sentence.format(tmp_path)}")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_takes_no_class_says_so(tmp_path, capsys):
+    assert main(["train", "mintnet", "--out", str(tmp_path), "--conditional"]) == 2
+    assert "expected a model that takes a class with --conditional, got mintnet" in capsys.readouterr().err
 
 
 def test_a_model_has_no_sizes_but_its_own(tmp_path, capsys):
