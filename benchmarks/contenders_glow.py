@@ -67,9 +67,12 @@ class Torch(Contender):
         torch, p = self.torch, self.params
         for number in range(layers):
             here = f"{path}/{number}"
-            weight, bias = p[f"{here}/weight"], p[f"{here}/bias"].flatten()
-            x = torch.nn.functional.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
-            x = torch.relu(x) if number < layers - 1 else x * torch.exp(3 * p[f"{here}/log_scale"])
+            weight, bias, padding = p[f"{here}/weight"], p[f"{here}/bias"], p[f"{here}/weight"].shape[-1] // 2
+            if number < layers - 1:
+                x = torch.relu(torch.nn.functional.conv2d(x, weight, bias.flatten(), padding=padding))
+            else:
+                x = torch.nn.functional.conv2d(x, weight, padding=padding) * weight[0].numel() ** -0.5
+                x = (x + bias) * torch.exp(3 * p[f"{here}/log_scale"])
         return x
 
     def couple(self, path, kept, changed, layers):

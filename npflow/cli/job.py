@@ -91,7 +91,7 @@ class Job:
             context,
             rng=rng,
             steps=REHEARSAL,
-            optimizer=Adam(self.settings.rate / REHEARSAL),  # small, as at the start of a warm-up
+            optimizer=Adam(1e-6 * self.settings.rate),  # nothing is to be learned
             progress=False,
         )
         if history.interrupted:

@@ -18,10 +18,13 @@ from npflow.validation import check_count, check_sequence
 class ConvNet(Network):
     r"""Convolutions with an activation between them; the coupling network of Glow.
 
-    h_0 = x,    h_{k+1} = activation(conv(h_k, W_k) + b_k),    output = (conv(h_K, W_K) + b_K) * exp(3 log_scale)
+    h_0 = x,    h_{k+1} = activation(conv(h_k, W_k) + b_k)
+    output = (conv(h_K, W_K) / sqrt(inputs) + b_K) * exp(3 log_scale)
 
-    Hidden weights start with variance 2 / inputs; the last layer starts at zero, and so does log_scale, one number an
-    output. Its factor lets outputs grow fast where they have to, although Adam moves every number by about the same.
+    Hidden weights start with variance 2 / inputs, all places of a kernel counted; the last layer starts at zero, and so
+    does log_scale, one number an output. Adam moves every number by about the same, and in its first steps all weights
+    of an output in one direction. Divided by the root of how many there are, they move it in proportion to that root,
+    not to their number. The other factor lets outputs grow fast where they have to.
 
     Parameters
     ----------
@@ -36,6 +39,9 @@ class ConvNet(Network):
     ----------
     Kingma, Dhariwal: Glow: Generative flow with invertible 1x1 convolutions, 2018, section 3.3, and its code for the
     learned output scale. https://arxiv.org/abs/1807.03039
+
+    Karras, Aila, Laine, Lehtinen: Progressive growing of GANs, 2018, section 4.1 (weights divided when they are used).
+    https://arxiv.org/abs/1710.10196
     """
 
     hidden: tuple = (512, 512)
@@ -68,14 +74,14 @@ class ConvNet(Network):
         h = x
         for layer in hidden:
             h = activation(conv2d(h, layer["weight"]) + layer["bias"])
-        return (conv2d(h, last["weight"]) + last["bias"]) * np.exp(3 * last["log_scale"])
+        return last_layer(last, h)
 
 
 @dataclass(frozen=True)
 class ResNet(Network):
     r"""Residual blocks of convolutions; the coupling network of RealNVP.
 
-    h_0 = conv(x),    h_{k+1} = h_k + conv(a(conv(a(h_k)))),    output = conv(a(h_K)) * exp(3 log_scale)
+    h_0 = conv(x),    h_{k+1} = h_k + conv(a(conv(a(h_k)))),    output as in `ConvNet`, from a(h_K)
 
     a is the activation, and every convolution adds its bias. The second of each block starts at zero, so that a deep network starts as its
     first layer, and trains without a norm (the paper has batch norms there); and so does the last.
@@ -131,7 +137,14 @@ class ResNet(Network):
         h = conv(params["first"], x)
         for first, second in params["blocks"]:
             h = h + conv(second, activation(conv(first, activation(h))))
-        return conv(params["last"], activation(h)) * np.exp(3 * params["last"]["log_scale"])
+        return last_layer(params["last"], activation(h))
+
+
+def last_layer(params, h):
+    """The output: a convolution whose weights are in units of 1 / sqrt(inputs), and a learned scale."""
+    height, width, inputs, _ = params["weight"].shape
+    y = conv2d(h, params["weight"]) * (1 / math.sqrt(height * width * inputs)) + params["bias"]
+    return y * np.exp(3 * params["log_scale"])
 
 
 def start(rng, size, inputs, outputs, dtype):

@@ -54,7 +54,7 @@ def test_trained_on_digits_it_needs_fewer_bits_each_class_its_own(recipe):
         rng=rng,
         steps=60,
         batch_size=64,
-        optimizer=Adam(WarmupCosine(5e-3, 60, warmup=15)),
+        optimizer=Adam(WarmupCosine(2e-2, 60, warmup=15)),
         clip_norm=50.0,
         progress=False,
     )

@@ -25,6 +25,11 @@ def moved(network, x, outputs):
     return layout.unpack(layout.pack(params) + 0.3 * rng.standard_normal(layout.size, layout.dtype), params)
 
 
+def last_layer(x, layer):
+    weight = layer["weight"] / np.sqrt(np.prod(layer["weight"].shape[:3]))
+    return conv(x, {"weight": weight, "bias": layer["bias"]}) * np.exp(3 * layer["log_scale"])
+
+
 def conv(x, layer):
     """SciPy's correlation, image by image and channel by channel, and the bias."""
     weight = layer["weight"]
@@ -45,8 +50,7 @@ def test_a_conv_net_is_convolutions_with_a_relu_between_them_and_a_scale_at_the_
     h = x
     for layer in inner:
         h = np.maximum(conv(h, layer), 0)
-    expected = conv(h, last) * np.exp(3 * last["log_scale"])
-    np.testing.assert_allclose(network.apply(params, x), expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(network.apply(params, x), last_layer(h, last), rtol=1e-10, atol=1e-12)
 
 
 @few
@@ -58,7 +62,7 @@ def test_a_residual_network_adds_each_block_to_what_goes_around_it(channels, blo
     h = conv(x, params["first"])
     for first, second in params["blocks"]:
         h = h + conv(np.maximum(conv(np.maximum(h, 0), first), 0), second)
-    expected = conv(np.maximum(h, 0), params["last"]) * np.exp(3 * params["last"]["log_scale"])
+    expected = last_layer(np.maximum(h, 0), params["last"])
     np.testing.assert_allclose(network.apply(params, x), expected, rtol=1e-10, atol=1e-12)
 
 
@@ -69,6 +73,16 @@ def test_a_new_network_gives_zeros_in_the_dtype_of_its_input(network, dtype):
     params = network.init(np.random.default_rng(0), x, 4)
     assert Layout(params).dtype == dtype
     np.testing.assert_array_equal(network.apply(params, x), np.zeros((2, 4, 3, 4), dtype), strict=True)
+
+
+def test_a_first_step_of_adam_moves_outputs_by_the_root_of_the_width_not_by_the_width():
+    x, moved = images((4, 6, 6, 3)), []
+    for width in (32, 256):
+        network = ConvNet((width, width))
+        params = network.init(np.random.default_rng(0), x, 2)
+        params[-1]["weight"] += 1e-3
+        moved.append(np.mean(network.apply(params, x)))
+    assert moved[1] / moved[0] == pytest.approx(np.sqrt(8), rel=0.3)
 
 
 def test_hidden_weights_start_with_variance_two_over_inputs():
