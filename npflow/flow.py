@@ -18,7 +18,7 @@ from npflow.layers import Layer
 from npflow.layers.layer import check_keeps_shape, check_layer, given, uses_context
 from npflow.model import Model
 from npflow.priors import Prior
-from npflow.validation import check_count, check_number, check_rng, check_rows
+from npflow.validation import check_context, check_count, check_number, check_rng, check_rows
 
 
 @dataclass(frozen=True)
@@ -238,17 +238,7 @@ class Flow(Model):
 
     def check_context(self, context, rows, dtype):
         """Raise `InputError` unless there is a row of context for each of so many rows, where this flow takes one."""
-        if self.context_features == 0:
-            if context is not None:
-                raise InputError("expected no context for a flow with context_features=0, got one")
-            return
-        if context is None:
-            raise InputError(
-                f"expected a context of {self.context_features} features for each row of x, got none"
-            )
-        check_rows(context, (self.context_features,), dtype, "context")
-        if len(context) != rows:
-            raise InputError(f"expected a row of context for each of {rows} rows, got {len(context)}")
+        check_context(context, self.context_features, rows, dtype, "a flow")
 
     def __repr__(self):
         lines = f"layer={self.layer!r},\nprior={self.prior!r},"

@@ -6,7 +6,8 @@ import autograd.numpy as np
 import numpy as onp
 
 from npflow.autodiff.devices import constant
-from npflow.autodiff.primitives import planes, softmax_planes, softplus, steps, tanh, where
+from npflow.autodiff.planes import planes, softmax_planes, steps
+from npflow.autodiff.primitives import softplus, tanh, where
 from npflow.layers.elementwise import Elementwise
 from npflow.validation import check_count, check_number
 

@@ -18,9 +18,9 @@ from autograd.scipy.stats import norm
 from autograd.test_util import check_grads
 
 from npflow.autodiff import convolution as C
+from npflow.autodiff import planes, record, value_and_grad
 from npflow.autodiff import primitives as P
 from npflow.autodiff import quantiles as Q
-from npflow.autodiff import record, value_and_grad
 from npflow.autodiff.devices import constant, to_device
 
 ROWS, IMAGES = (4, 4), (2, 3, 2, 4)
@@ -219,35 +219,37 @@ CASES = [
     ),
     Case(
         "planes",
-        lambda x: P.planes(x, 1, 3),
+        lambda x: planes.planes(x, 1, 3),
         lambda x: as_planes(x[:, 1:3]),
         lambda shape: [(3, 4, shape[-1])],
     ),
     Case(
         "unplanes",
-        lambda x: P.unplanes(x, 1, (2, 5, 2)),
+        lambda x: planes.unplanes(x, 1, (2, 5, 2)),
         lambda x: anp.stack(
             [np.zeros((2, 2)), *[x[i].reshape(2, 2) for i in (0, 1)], np.zeros((2, 2)), np.zeros((2, 2))],
             axis=1,
         ),
         lambda shape: [(2, 4)],
     ),
-    Case("softmax_planes", P.softmax_planes, lambda x: anp.exp(x) / anp.sum(anp.exp(x), -2, keepdims=True)),
+    Case(
+        "softmax_planes", planes.softmax_planes, lambda x: anp.exp(x) / anp.sum(anp.exp(x), -2, keepdims=True)
+    ),
     Case(
         "softmax_planes",
-        lambda x: P.softmax_planes(x, 2.5),
+        lambda x: planes.softmax_planes(x, 2.5),
         lambda x: 2.5 * anp.exp(x) / anp.sum(anp.exp(x), -2, keepdims=True),
         variant="total",
     ),
     Case(
         "steps",
-        lambda x: P.steps(x, start=-2.0, end=5.0),
+        lambda x: planes.steps(x, start=-2.0, end=5.0),
         lambda x: np.array([[-2.0], [-2.0], [-2.0], [5.0]]) + anp.einsum("ji,...im->...jm", STEPS, x),
         lambda shape: [(*shape[:-2], 3, shape[-1])],
     ),
     Case(
         "steps_vjp",
-        P.steps_vjp,
+        planes.steps_vjp,
         lambda g: anp.einsum("ji,...jm->...im", STEPS, g),
         lambda shape: [(*shape[:-2], 4, shape[-1])],
     ),
@@ -364,7 +366,7 @@ def squared_gradient_norm(fun):
 def test_every_public_primitive_is_in_the_table():
     public = {
         name
-        for name, value in (vars(P) | vars(Q) | vars(C)).items()
+        for name, value in (vars(P) | vars(Q) | vars(C) | vars(planes)).items()
         if not name.startswith("_") and callable(value) and value in primitive_vjps
     }
     assert public == {case.name for case in CASES}
@@ -552,7 +554,7 @@ def test_softplus_is_exact_far_out():
 
 def test_softmax_of_numbers_of_any_size_adds_up_to_the_total():
     x = 1e30 * np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)
-    np.testing.assert_allclose(P.softmax_planes(x, 3.0).sum(-2), np.full((2, 3), 3.0), rtol=1e-6)
+    np.testing.assert_allclose(planes.softmax_planes(x, 3.0).sum(-2), np.full((2, 3), 3.0), rtol=1e-6)
 
 
 def test_products_do_not_warn_of_what_blas_finds_behind_the_last_number():

@@ -1,6 +1,5 @@
 """Pickles as data: what arrays need is read, by whichever Python and NumPy it was written; nothing is ever called."""
 
-import contextlib
 import os
 import pickle
 import struct
@@ -217,8 +216,13 @@ def test_a_damaged_file_is_read_or_refused(data, draw):
     damaged = bytearray(data)
     for _ in range(draw.draw(st.integers(1, 3))):
         damaged[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.integers(0, 255))
-    with contextlib.suppress(InputError, KeyError, TypeError):  # or no longer a dict, or without that key
-        as_array(read_pickle(bytes(damaged))[b"data"])
+    try:
+        found = read_pickle(bytes(damaged))
+        array = as_array(found[b"data"] if isinstance(found, dict) and b"data" in found else found)
+    except InputError:
+        return
+    assert (array.dtype, array.ndim) == (np.uint8, 2)
+    assert array.size <= len(data)
 
 
 def test_places_in_the_memo_cost_nothing():
