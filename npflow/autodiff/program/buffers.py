@@ -35,6 +35,9 @@ class Plan:
     ----------
     slots : dict
         For each call that writes its result to a place: the Slot.
+    copies : dict
+        For each call of the backward pass whose result is a gradient and lies elsewhere: the parameters' numbers,
+        to whose places in the vector it is to be copied as soon as it is made.
     peak_bytes : int
         The size of the workspace.
     bytes_without_reuse : int
@@ -44,6 +47,7 @@ class Plan:
     """
 
     slots: dict
+    copies: dict
     peak_bytes: int
     bytes_without_reuse: int
     live: dict
@@ -57,8 +61,9 @@ def plan(tape, reuse=True):
     again. Where `reuse` is False, every result has a place of its own.
     """
     roots = find_roots(tape)
-    last = last_readers(tape, roots)
     slots, live = gradient_slots(tape, roots), {}
+    copies = gradient_copies(tape, slots)
+    last = last_readers(tape, roots, copies)
     arena, places, without_reuse = Arena(), {}, 0
     for position, call in enumerate(tape.calls):
         if call not in slots and takes_out(call):
@@ -70,7 +75,7 @@ def plan(tape, reuse=True):
         for root in {root for parent in (call, *call.parents) for root in roots[parent]}:
             if reuse and root in places and last[root] <= position:
                 arena.free(places.pop(root))
-    return Plan(slots, arena.peak, without_reuse, live)
+    return Plan(slots, copies, arena.peak, without_reuse, live)
 
 
 class Arena:
@@ -108,8 +113,11 @@ def find_roots(tape):
     return roots
 
 
-def last_readers(tape, roots):
-    """For each value with memory of its own: the number of the call that reads it last, or infinity."""
+def last_readers(tape, roots, copies=()):
+    """For each value with memory of its own: the number of the call that reads it last, or infinity.
+
+    What is copied as soon as it is made is not read for that.
+    """
     last = dict.fromkeys(roots, -1)
     for position, call in enumerate(tape.calls):
         last[call] = position
@@ -117,29 +125,54 @@ def last_readers(tape, roots):
             for root in roots[parent]:
                 last[root] = position
     for result in tape.results:
-        for root in roots[result]:
-            last[root] = math.inf
+        if result is tape.value or result not in copies:
+            for root in roots[result]:
+                last[root] = math.inf
     return last
 
 
 def gradient_slots(tape, roots):
-    """The slots of results that are a parameter's gradient: they go straight to its place in the vector."""
-    slots = {}
+    """The slots of results that are a parameter's gradient, in its shape or another: they go straight to its place."""
+    slots, calls = {}, set(tape.calls)
     for leaf, (parameter, gradient) in enumerate(zip(tape.parameters, tape.gradients or ())):
+        made = _reshaped(gradient)
         if (
-            isinstance(gradient, Value)
-            and gradient.place.backward
-            and gradient not in slots
-            and gradient is not tape.value
-            and gradient in tape.calls
-            and roots[gradient] == {gradient}
-            and takes_out(gradient)
-            and gradient.example.flags.c_contiguous
+            made in calls
+            and made.place.backward
+            and made not in slots
+            and made is not tape.value
+            and roots[made] == {made}
+            and takes_out(made)
+            and made.example.flags.c_contiguous
             and gradient.example.shape == parameter.example.shape
             and gradient.example.dtype == parameter.example.dtype
         ):
-            slots[gradient] = _slot(gradient, 0, leaf)
+            slots[made] = _slot(made, 0, leaf)
     return slots
+
+
+def _reshaped(gradient):
+    """What a gradient is in another shape, or itself; None where it is a constant."""
+    while isinstance(gradient, Value) and _keeps_order(gradient):
+        gradient = gradient.arguments[0]
+    return gradient if isinstance(gradient, Value) else None
+
+
+def _keeps_order(call):
+    """Whether a call gives its argument in another shape, the numbers in the same order."""
+    return (
+        call.function is np.reshape and len(call.arguments) == 2 and call.options.get("order") in (None, "C")
+    )
+
+
+def gradient_copies(tape, slots):
+    """The parameters whose gradients the backward pass makes elsewhere than in their places, by the calls that do."""
+    copies, calls = {}, set(tape.calls)
+    there = {slot.leaf for slot in slots.values()}
+    for leaf, gradient in enumerate(tape.gradients or ()):
+        if leaf not in there and isinstance(gradient, Value) and gradient in calls and gradient.place.backward:
+            copies.setdefault(gradient, []).append(leaf)
+    return copies
 
 
 def _slot(call, offset, leaf=None):

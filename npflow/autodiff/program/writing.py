@@ -100,19 +100,24 @@ def _body(calls, plan, spelling, buffers, sources, results):
         for source, values in sources.items():
             lines += _unpacked(source, values, reads)
         for call in section:
-            if is_transpose(call):
-                continue
-            slot = plan.slots.get(call)
-            out = None
-            if slot is not None and slot.leaf is not None:
-                out = f"gradient[{slot.leaf}]"
-            elif slot is not None:
-                out = f"buffers[{buffers.setdefault(slot, len(buffers))}]"
-            lines.append(f"{call.name} = {spelling.call(call, out)}")
+            if not is_transpose(call):
+                out = _place(plan.slots.get(call), buffers, sources["parameters"])
+                lines.append(f"{call.name} = {spelling.call(call, out)}")
+            lines += [_copy(leaf, call, spelling) for leaf in plan.copies.get(call, ())]
     reads = {_origin(result) for result in results if isinstance(result, Value)} - named
     for source, values in sources.items():
         lines += _unpacked(source, values, reads)
     return lines
+
+
+def _place(slot, buffers, parameters):
+    """Where a call writes its result, or None; a slot of the workspace gets a number among the `buffers`."""
+    if slot is None:
+        return None
+    if slot.leaf is None:
+        return f"buffers[{buffers.setdefault(slot, len(buffers))}]"
+    same = slot.shape == parameters[slot.leaf].example.shape
+    return f"gradient[{slot.leaf}]" if same else f"gradient[{slot.leaf}].reshape({slot.shape})"
 
 
 def _unpacked(source, values, reads):
@@ -127,13 +132,18 @@ def _unpacked(source, values, reads):
 
 
 def _copies(tape, plan, spelling):
-    """The gradients that were not written to their place in the vector already."""
-    lines = []
-    for leaf, gradient in enumerate(tape.gradients):
-        slot = plan.slots.get(gradient) if isinstance(gradient, Value) else None
-        if gradient is not None and (slot is None or slot.leaf != leaf):
-            lines.append(f"{spelling.alias}.copyto(gradient[{leaf}], {spelling.argument(gradient)})")
+    """The gradients that no call of the backward pass makes: the forward pass, or nothing but the recording."""
+    there = {slot.leaf for slot in plan.slots.values()}.union(*plan.copies.values())
+    lines = [
+        _copy(leaf, gradient, spelling)
+        for leaf, gradient in enumerate(tape.gradients)
+        if gradient is not None and leaf not in there
+    ]
     return ["", "# ---- gradients that are made elsewhere", *lines] if lines else []
+
+
+def _copy(leaf, gradient, spelling):
+    return f"{spelling.alias}.copyto(gradient[{leaf}], {spelling.argument(gradient)})"
 
 
 def _function(signature, what, lines):

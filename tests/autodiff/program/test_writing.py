@@ -183,6 +183,18 @@ def test_an_error_in_the_backward_pass_shows_its_line_and_leaves_the_program_usa
     np.testing.assert_array_equal(after[1], before[1])
 
 
+def test_gradients_are_written_to_their_places_or_copied_there_as_soon_as_they_are_made():
+    params = {"flat": np.ones((2, 6)), "turned": np.ones((3, 2))}
+
+    def loss(params, x):
+        return anp.sum(anp.exp(anp.reshape(params["flat"], (3, 4)))) + anp.sum(anp.exp(params["turned"].T))
+
+    backward = record(loss, params, X).source.split("def backward")[1]
+    assert "out=gradient[0].reshape((3, 4)))\n" in backward
+    assert re.search(r" grad_turned = .*\n    np.copyto\(gradient\[1\], grad_turned\)\n", backward)
+    assert "elsewhere" not in backward
+
+
 def test_a_tracer_sees_every_line():
     program = record(loss, PARAMS, X)
     seen = []
