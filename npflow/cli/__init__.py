@@ -6,7 +6,7 @@ import warnings
 
 import npflow
 from npflow.cli import edit, interpolate, sample, score, train, verify
-from npflow.errors import InputError, NonFiniteError
+from npflow.errors import ConvergenceError, InputError, NonFiniteError
 
 COMMANDS = (train, sample, score, interpolate, edit, verify)
 
@@ -24,16 +24,15 @@ def main(argv=None):
         command.add_to(commands)
     arguments = parser.parse_args(argv)
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "always", "expected to write"
-        )  # what a full disk is said by, whatever else is shown
+        # What a full disk is said by, and samples that cannot be drawn, whatever else is shown.
+        warnings.filterwarnings("always", "expected (to write|samples)")
         warnings.showwarning = lambda message, *_: say(message)
         try:
             return arguments.run(arguments)
         except InputError as error:
             say(error)
             return 2
-        except (NonFiniteError, MemoryError, OSError) as error:
+        except (NonFiniteError, ConvergenceError, MemoryError, OSError) as error:
             say(str(error) or "there is not enough memory")
             return 1
         except KeyboardInterrupt:

@@ -126,5 +126,7 @@ class Job:
             return 130
         tell(f"{history.steps:,} steps in {history.seconds[-1] / 60:.1f} minutes: {report.score} on "
               f"{len(self.held_out):,} held-out images")  # fmt: skip
-        tell(f"{self.folder.path}: samples.png, history.png, summary.json, checkpoint.npz, run.json")
+        files = ("samples.png", "history.png", "summary.json", "checkpoint.npz", "run.json")
+        there = [name for name in files if (self.folder.path / name).exists()]
+        tell(f"{self.folder.path}: {', '.join(there)}")
         return 0

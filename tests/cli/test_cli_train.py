@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from npflow import Dequantized, datasets, load
-from npflow.autodiff import Layout, batches
+from npflow.autodiff import Layout, batches, triangular
 from npflow.autodiff.device import Host
 from npflow.cli import main
 from npflow.cli.catalogue import MODELS
@@ -259,6 +259,17 @@ def test_a_run_that_does_not_fit_says_so_before_its_first_step(tmp_path, monkeyp
 def test_a_loss_that_is_not_finite_ends_the_run_with_1(tmp_path, capsys):
     assert main(train(tmp_path, "--rate", "1e30", steps=40)) == 1
     assert "npflow: expected a finite" in capsys.readouterr().err
+
+
+def test_samples_that_cannot_be_drawn_are_said_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(triangular, "STEPS", 1)
+    assert main(train(tmp_path, model="mintnet")) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == f"{tmp_path}: history.png, summary.json, checkpoint.npz, run.json"
+    sentence = "expected the inverse of a triangular map within 1 steps, got a residual of"
+    assert f"npflow: expected samples of step 6, got none: {sentence}" in err
+    assert main(["sample", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith(f"npflow: {sentence}")
 
 
 @pytest.fixture
