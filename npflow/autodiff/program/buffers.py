@@ -170,7 +170,12 @@ def gradient_copies(tape, slots):
     copies, calls = {}, set(tape.calls)
     there = {slot.leaf for slot in slots.values()}
     for leaf, gradient in enumerate(tape.gradients or ()):
-        if leaf not in there and isinstance(gradient, Value) and gradient in calls and gradient.place.backward:
+        if (
+            leaf not in there
+            and isinstance(gradient, Value)
+            and gradient in calls
+            and gradient.place.backward
+        ):
             copies.setdefault(gradient, []).append(leaf)
     return copies
 
