@@ -234,7 +234,7 @@ kinds = ["kernel density", "mixture", *FAMILIES]
 pairs = [(name, kind) for name in tables for kind in kinds]
 jobs = (delayed(learn)(name, kind) for name, kind in pairs)
 learned = Parallel(1 if options.quick else available_cores(), return_as="generator")(jobs)
-learned = dict(zip(pairs, tqdm(learned, total=len(pairs), unit="model")))
+learned = dict(zip(tqdm(pairs, unit="model"), learned))
 models = {name: {kind: learned[name, kind][0] for kind in kinds} for name in tables}
 results = {name: {kind: learned[name, kind][1] for kind in kinds} for name in tables}
 

@@ -81,11 +81,11 @@ class Trained(NamedTuple):
     model: Model
     params: dict
 
-    def data(self, path=None, name=None):
-        """The data set of a name, by default the run's own."""
+    def data(self, path=None, name=None, part=False):
+        """The data set of a name, by default the run's own; in part where that is asked for, or was for the run."""
         settings = self.settings
         name = settings.data if name is None else name
-        return load_data(name, path, settings.part and name == settings.data, settings.seed)
+        return load_data(name, path, part or settings.part and name == settings.data, settings.seed)
 
     def check_flow(self):
         """Raise `InputError` unless the model is a flow, which has a z."""

@@ -23,6 +23,11 @@ def add_to(commands):
     parser.add_argument("data", nargs="?", choices=IMAGES, metavar="DATA", help="by default the run's")
     parser.add_argument("--path", help="where CIFAR-10 is")
     parser.add_argument(
+        "--part",
+        action="store_true",
+        help="take batches of CIFAR-10 with fewer images than the official ones, as a run with --part does by itself",
+    )
+    parser.add_argument(
         "--draws",
         type=int,
         default=1,
@@ -34,7 +39,7 @@ def add_to(commands):
 def run(arguments):
     """Print bits/dim, and of a flow the reconstruction error."""
     trained = arguments.folder.trained()
-    data = trained.data(arguments.path, arguments.data)
+    data = trained.data(arguments.path, arguments.data, arguments.part)
     context, model = trained.settings.context(data.test_labels), trained.model
     score = Score(bits_per_dim(model, trained.params, data.test, context, arguments.draws))
     print(

@@ -95,7 +95,7 @@ def train(
         progress_bar(steps, run.step, progress) as bar,
         np.errstate(all="ignore"),
     ):
-        run.history.peak_bytes = stepper.prepare(steps)
+        run.history.peak_bytes = stepper.prepare(steps, validated=validation is not None)
         if run.history.peak_bytes is not None:
             bar.set_description(f"{run.history.peak_bytes / 1e6:,.0f} MB")
         while run.step < steps and not interrupted.is_set():

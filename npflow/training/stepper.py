@@ -36,11 +36,12 @@ class Stepper:
         self.readings = Readings(run, self.check, self.longest, self.elapsed)
         self.start = time.perf_counter() - (run.history.seconds[-1] if run.history.seconds else 0.0)
 
-    def prepare(self, steps):
+    def prepare(self, steps, validated=False):
         """Record the programs of all steps until number `steps`; return how much memory these take, in bytes.
 
-        That is the programs' workspaces, the run's vectors and the gradient, and the two copies of the parameters that a
-        checkpoint takes. None without programs: what the tape takes is not known before.
+        That is the programs' workspaces, the run's vectors and the gradient, the two copies of the parameters that a
+        checkpoint takes, and where the run is `validated` the best ones. None without programs: what the tape takes
+        is not known before.
         """
         if isinstance(self.loss_of, PlainGradient):
             return None
@@ -48,7 +49,8 @@ class Stepper:
             self.explained(self.loss_of.nbytes, self.data.take(batch))
             for batch in self.run.batches_to_come(steps)
         ]
-        return sum(programs) + self.run.nbytes + 3 * self.gradient.nbytes
+        best = validated and self.run.best is None  # else it is one of the run's vectors already
+        return sum(programs) + self.run.nbytes + (3 + best) * self.gradient.nbytes
 
     def elapsed(self):
         """Seconds since the run began, those of a run that it goes on from included."""

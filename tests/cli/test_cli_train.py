@@ -132,7 +132,15 @@ def test_a_part_of_cifar_10_is_trained_on_and_its_last_tenth_held_out(tmp_path, 
     assert main(["score", str(tmp_path / "run"), *place]) == 0
     out = capsys.readouterr().out
     assert "nice on cifar10: 90 images of 32 x 32 x 3, 256 levels; 10 held out" in out
-    assert "bits/dim on the 10 images of the test part" in out
+    score = "bits/dim on the 10 images of the test part"
+    assert score in out
+
+    # A run on the whole is scored on a part where that is asked for.
+    settings = tmp_path / "run" / "run.json"
+    settings.write_text(settings.read_text().replace('"part": true', '"part": false'))
+    assert main(["score", str(tmp_path / "run"), *place]) == 2
+    assert main(["score", str(tmp_path / "run"), "--part", *place]) == 0
+    assert score in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- going on

@@ -173,6 +173,11 @@ def test_the_memory_is_known_before_the_first_step_and_shown(x, tmp_path, capsys
     assert "0 MB: " in capsys.readouterr().err
 
 
+def test_the_best_parameters_by_validation_take_memory_too(x):
+    without, held = run(x, steps=1)[1], run(x, steps=1, validation=x[:4])[1]
+    assert held.peak_bytes == without.peak_bytes + vector(run(x, steps=1)[0]).nbytes
+
+
 def test_a_batch_of_another_size_takes_memory_only_where_the_run_comes_to_it(x, recordings):
     few, more = (run(x, steps=steps)[1].peak_bytes for steps in (3, 4))
     assert few < more
