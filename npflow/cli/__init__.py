@@ -24,8 +24,8 @@ def main(argv=None):
         command.add_to(commands)
     arguments = parser.parse_args(argv)
     with warnings.catch_warnings():
-        # What a full disk is said by, and samples that cannot be drawn, whatever else is shown.
-        warnings.filterwarnings("always", "expected (to write|samples)")
+        # Of a full disk, samples that cannot be drawn, a damaged summary: whatever else is shown.
+        warnings.filterwarnings("always", "expected (to write|samples|the course)")
         warnings.showwarning = lambda message, *_: say(message)
         try:
             return arguments.run(arguments)

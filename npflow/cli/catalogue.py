@@ -35,20 +35,24 @@ class ImageModel(NamedTuple):
 def glow(data, context_features, levels, steps_per_level, channels):
     """`image_glow` of integers, behind a `Logit`, which is worth much on digits, whose paper is white."""
     network = ConvNet((channels, channels), (3, 1, 3))
-    flow = models.image_glow(shape_of(data), levels, steps_per_level, network, None, context_features)
+    flow = models.image_glow(
+        shape_of(data), levels, steps_per_level, network, context_features=context_features
+    )
     layer = Chain([Logit(), *flow.layer.layers])
     return Dequantized(Flow(layer, flow.prior, context_features), data.levels)
 
 
 def real_nvp(data, context_features, levels, channels, blocks):
     """`image_real_nvp` of integers."""
-    flow = models.image_real_nvp(shape_of(data), levels, ResNet(channels, blocks), None, context_features)
+    network = ResNet(channels, blocks)
+    flow = models.image_real_nvp(shape_of(data), levels, network, context_features=context_features)
     return Dequantized(flow, data.levels)
 
 
 def nice(data, context_features, couplings, channels, blocks):
     """`image_nice` of integers."""
-    flow = models.image_nice(shape_of(data), couplings, ResNet(channels, blocks), None, context_features)
+    network = ResNet(channels, blocks)
+    flow = models.image_nice(shape_of(data), couplings, network, context_features=context_features)
     return Dequantized(flow, data.levels)
 
 
@@ -123,7 +127,7 @@ def shape_of(data):
     return data.train.shape[1:]
 
 
-def load_data(name, path, part, seed, download=False):
+def load_data(name, path=None, part=False, seed=0, download=False):
     """A data set of images; the seed draws the patches."""
     if name != "cifar10" and (path is not None or part or download):
         raise InputError(f"expected --path, --part and --download for cifar10 alone, got one for {name}")

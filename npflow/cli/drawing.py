@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from npflow.errors import InputError
 from npflow.files import written_aside
 from npflow.validation import check_count
 
@@ -42,6 +43,22 @@ def figure_of(x, levels, columns, title, *, across="", down="", column_names=(),
     ax.set_yticks(middles(height, len(row_names)), row_names)
     ax.tick_params(length=0)
     return figure
+
+
+def picture_path(arguments, name):
+    """Where a picture is asked to go, by default to a file of this name in the folder of the run.
+
+    Raises
+    ------
+    InputError
+        Where `--out` is not a PNG in a folder that is there. It is said before the picture is computed.
+    """
+    path = arguments.out or arguments.folder.path / name
+    if path.suffix.lower() != ".png" or path.is_dir():
+        raise InputError(f"expected --out to be a file with the ending .png, got {path}")
+    if arguments.out and not path.parent.is_dir():
+        raise InputError(f"expected --out in a folder that is there, got {path}")
+    return path
 
 
 def deliver(figure, path):

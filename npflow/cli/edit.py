@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from npflow import latent
-from npflow.cli.drawing import deliver, figure_of
+from npflow.cli.drawing import deliver, figure_of, picture_path
 from npflow.cli.folder import Folder
-from npflow.cli.parsing import add_command
+from npflow.cli.parsing import add_command, add_place, place_of
 from npflow.errors import InputError
 from npflow.validation import check_count
 
@@ -23,23 +23,24 @@ def add_to(commands):
         run,
         "draw test images moved along attributes, in the z of a flow",
         "An attribute is the way from the mean z of one class to that of another, or of all others.",
-        "npflow edit runs/glow --attribute 3-8 0",
+        "npflow edit runs/glow --attribute 3-8 --attribute 0",
     )
     parser.add_argument("folder", type=Folder, metavar="DIR", help="the folder of the run")
     parser.add_argument(
         "--attribute",
-        nargs="+",
+        action="append",
         required=True,
         metavar="LABEL[-LABEL2]",
-        help="classes by name or number: 3-8 makes threes of eights, 3 makes threes of all others",
+        help="classes by name or number: 3-8 makes threes of eights, 3 makes threes of all others; may be given again",
     )
     parser.add_argument("--n", type=int, default=6, help="images for each attribute (default %(default)s)")
-    parser.add_argument("--path", help="where CIFAR-10 is")
+    add_place(parser)
     parser.add_argument("--out", type=Path, metavar="FILE.png", help="by default DIR/edit.png")
 
 
 def run(arguments):
     """Draw edited images."""
+    path = picture_path(arguments, "edit.png")
     trained = arguments.folder.trained()
     trained.check_flow()
     if trained.settings.conditional:
@@ -48,7 +49,7 @@ def run(arguments):
         )
     name, count = trained.settings.data, check_count(arguments.n, "--n")
     attributes = [attribute_of(text, trained.settings) for text in arguments.attribute]
-    data = trained.data(arguments.path)
+    data = trained.data(place=place_of(arguments))
     moved, row_names = [], []
     for target, source in attributes:
         a = data.train[data.train_labels == target][:MOST]
@@ -70,7 +71,7 @@ def run(arguments):
         column_names=[f"{strength:g}" for strength in STRENGTHS],
         row_names=row_names,
     )
-    return deliver(figure, arguments.out or arguments.folder.path / "edit.png")
+    return deliver(figure, path)
 
 
 def attribute_of(text, settings):

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from npflow import latent
-from npflow.cli.drawing import deliver, figure_of
+from npflow.cli.drawing import deliver, figure_of, picture_path
 from npflow.cli.folder import Folder
-from npflow.cli.parsing import add_command
+from npflow.cli.parsing import add_command, add_place, place_of
 from npflow.validation import check_count
 
 SHARES = np.linspace(0, 1, 9)
@@ -26,17 +26,19 @@ def add_to(commands):
     parser.add_argument("folder", type=Folder, metavar="DIR", help="the folder of the run")
     parser.add_argument("--pairs", type=int, default=6, help="how many (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="chooses the images (default %(default)s)")
-    parser.add_argument("--path", help="where CIFAR-10 is")
+    add_place(parser)
     parser.add_argument("--out", type=Path, metavar="FILE.png", help="by default DIR/interpolate.png")
 
 
 def run(arguments):
     """Draw interpolations."""
+    path = picture_path(arguments, "interpolate.png")
     trained = arguments.folder.trained()
     trained.check_flow()
-    data = trained.data(arguments.path)
+    data = trained.data(place=place_of(arguments))
+    seed = check_count(arguments.seed, "--seed", least=0)
     pairs = check_count(arguments.pairs, "--pairs", most=len(data.test) // 2)
-    chosen = np.random.default_rng(arguments.seed).permutation(len(data.test))[: 2 * pairs]
+    chosen = np.random.default_rng(seed).permutation(len(data.test))[: 2 * pairs]
     labels = None if data.test_labels is None else data.test_labels[chosen]
     context = trained.settings.context(labels)
     first, second = np.split(data.test[chosen], 2)
@@ -60,4 +62,4 @@ def run(arguments):
         down="pair",
         row_names=range(1, pairs + 1),
     )
-    return deliver(figure, arguments.out or arguments.folder.path / "interpolate.png")
+    return deliver(figure, path)

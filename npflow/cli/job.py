@@ -7,10 +7,11 @@ import numpy as np
 
 from npflow.autodiff import Layout
 from npflow.cli.catalogue import MODELS
-from npflow.cli.folder import Folder, Settings
+from npflow.cli.folder import FILES, Folder, Settings
 from npflow.cli.parsing import tell
 from npflow.cli.report import Report
 from npflow.datasets import ImageData
+from npflow.errors import NonFiniteError
 from npflow.model import Model
 from npflow.training import Adam, WarmupCosine, fit
 from npflow.validation import check_count
@@ -76,12 +77,23 @@ class Job:
             **options,
         )
 
-    def rehearsed(self):
+    def rehearsed(self, done=0):
         """Make some steps whose result is thrown away, and say what a step takes; fix the number of steps.
 
         A run that is given minutes has as many steps as fit in. They are fixed here, before the first one: the schedule
-        depends on them, and so does every bit of a run that is resumed.
+        depends on them, and so does every bit of a run that is resumed. Of such a run `done` steps are made already.
         """
+        settings = self.settings
+        seconds, peak_bytes = self.rehearse()
+        if settings.minutes is not None and not done:
+            settings = replace(settings, steps=max(1, int(60 * settings.minutes / seconds)))
+        left = settings.steps - done
+        tell(f"a step takes {1000 * seconds:,.0f} ms and {peak_bytes / 1e6:,.0f} MB: "
+              f"{left:,} steps in some {left * seconds / 60:.1f} minutes")  # fmt: skip
+        return replace(self, settings=settings)
+
+    def rehearse(self):
+        """The seconds and the memory that a step takes."""
         size, x, context = self.settings.batch_size, self.data.train, self.context
         rows = size + len(x) % size  # batches of both sizes that the run has, in turn
         context = None if context is None else context[:rows]
@@ -97,36 +109,33 @@ class Job:
         if history.interrupted:
             raise KeyboardInterrupt
         clock = history.seconds
-        seconds = float(np.median(np.subtract(clock[2::2], clock[1:-1:2])))
-        settings = self.settings
-        if settings.minutes is not None:
-            settings = replace(settings, steps=max(1, int(60 * settings.minutes / seconds)))
-        tell(f"a step takes {1000 * seconds:,.0f} ms and {history.peak_bytes / 1e6:,.0f} MB: "
-              f"{settings.steps:,} steps in some {settings.steps * seconds / 60:.1f} minutes")  # fmt: skip
-        return replace(self, settings=settings)
+        return float(np.median(np.subtract(clock[2::2], clock[1:-1:2]))), history.peak_bytes
 
     def train(self, every):
         """Train to the end; return the exit status."""
         settings = self.settings
         schedule = WarmupCosine(settings.rate, settings.steps, min(WARMUP, settings.steps // 20))
         report = Report(self)
-        _, history = self.fit(
-            self.data.train,
-            self.context,
-            rng=self.rng,
-            steps=settings.steps,
-            optimizer=Adam(schedule),
-            checkpoint=self.folder.checkpoint,
-            checkpoint_every=every,
-            on_checkpoint=report,
-            progress=sys.stderr.isatty(),  # a log of days is no place for a bar
-        )
+        try:
+            _, history = self.fit(
+                self.data.train,
+                self.context,
+                rng=self.rng,
+                steps=settings.steps,
+                optimizer=Adam(schedule),
+                checkpoint=self.folder.checkpoint,
+                checkpoint_every=every,
+                on_checkpoint=report,
+                progress=sys.stderr.isatty(),  # a log of days is no place for a bar
+            )
+        except NonFiniteError as error:
+            hint = "with a lower --rate, in another --out, it may not come to that"
+            raise NonFiniteError(f"{error}; {hint}", error.params, error.history) from error
         if history.interrupted:
             tell(f"interrupted after step {history.steps:,} of {settings.steps:,}: --resume goes on")
             return 130
         tell(f"{history.steps:,} steps in {history.seconds[-1] / 60:.1f} minutes: {report.score} on "
               f"{len(self.held_out):,} held-out images")  # fmt: skip
-        files = ("samples.png", "history.png", "summary.json", "checkpoint.npz", "run.json")
-        there = [name for name in files if (self.folder.path / name).exists()]
+        there = [name for name in FILES if (self.folder.path / name).exists()]
         tell(f"{self.folder.path}: {', '.join(there)}")
         return 0

@@ -21,6 +21,28 @@ def add_command(commands, name, run, summary, more, example):
     return parser
 
 
+def add_place(parser):
+    """Add the options that say where CIFAR-10 is; those that are not given are not in the arguments."""
+    add = parser.add_argument
+    add("--path", default=argparse.SUPPRESS, help="where CIFAR-10 is, a folder or an archive")
+    add(
+        "--part",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="take batches of CIFAR-10 with fewer images than the official ones",
+    )
+
+
+def place_of(arguments):
+    """What was given of the options of `add_place`, by name."""
+    return {name: value for name, value in vars(arguments).items() if name in ("path", "part")}
+
+
+def option(name):
+    """The option that sets a hyper-parameter or setting."""
+    return f"--{name.replace('_', '-')}"
+
+
 def make_folder(folder, purpose):
     """Make a folder where there is none; raise `InputError` where that cannot be."""
     try:

@@ -1,6 +1,5 @@
 """How a run of ``npflow train`` goes: a score, a summary and pictures, now and then."""
 
-import json
 import warnings
 from dataclasses import replace
 
@@ -30,10 +29,8 @@ class Report:
     """
 
     def __init__(self, job):
-        self.job, self.score, self.course = job, None, []
-        summary = job.folder.summary
-        if job.folder.checkpoint.exists() and summary.exists():
-            self.course = json.loads(summary.read_text("utf-8"))["held_out"]
+        self.job, self.score = job, None
+        self.course = job.folder.course() if job.folder.checkpoint.exists() else []
 
     def __call__(self, params, history):
         """Write it all down; where the disk is full, say so, and at the end raise."""
@@ -41,11 +38,10 @@ class Report:
         try:
             self.look(params, history)
         except OSError as error:
+            sentence = f"expected to write the pictures of step {history.steps}, got: {error}; the checkpoint is written"
             if ended:
-                raise
-            warnings.warn(
-                f"expected to write the pictures of step {history.steps}, got: {error}", stacklevel=2
-            )
+                raise OSError(sentence) from error
+            warnings.warn(sentence, stacklevel=2)
 
     def look(self, params, history):
         """Score held-out images, and write the summary and the pictures."""

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from npflow.cli.drawing import deliver, sample_figure
+from npflow.cli.drawing import deliver, picture_path, sample_figure
 from npflow.cli.folder import Folder
 from npflow.cli.parsing import add_command
 from npflow.errors import InputError
+from npflow.validation import check_count
 
 
 def add_to(commands):
@@ -35,12 +36,13 @@ def add_to(commands):
 
 def run(arguments):
     """Draw samples."""
+    path = picture_path(arguments, "sample.png")
     trained = arguments.folder.trained()
     label = arguments.label
     if label is not None:
         if not trained.settings.conditional:
             raise InputError("expected a run with --conditional for --label, got one without")
         label = trained.settings.label(label)
-    rng = np.random.default_rng(arguments.seed)
+    rng = np.random.default_rng(check_count(arguments.seed, "--seed", least=0))
     figure = sample_figure(trained, rng, arguments.n, arguments.temperature, label)
-    return deliver(figure, arguments.out or arguments.folder.path / "sample.png")
+    return deliver(figure, path)

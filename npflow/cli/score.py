@@ -3,7 +3,7 @@
 import numpy as np
 
 from npflow.cli.folder import Folder
-from npflow.cli.parsing import add_command
+from npflow.cli.parsing import add_command, add_place, place_of
 from npflow.datasets import IMAGES
 from npflow.dequantization import Dequantized
 from npflow.errors import InputError
@@ -21,12 +21,7 @@ def add_to(commands):
     )
     parser.add_argument("folder", type=Folder, metavar="DIR", help="the folder of the run")
     parser.add_argument("data", nargs="?", choices=IMAGES, metavar="DATA", help="by default the run's")
-    parser.add_argument("--path", help="where CIFAR-10 is")
-    parser.add_argument(
-        "--part",
-        action="store_true",
-        help="take batches of CIFAR-10 with fewer images than the official ones, as a run with --part does by itself",
-    )
+    add_place(parser)
     parser.add_argument(
         "--draws",
         type=int,
@@ -39,7 +34,7 @@ def add_to(commands):
 def run(arguments):
     """Print bits/dim, and of a flow the reconstruction error."""
     trained = arguments.folder.trained()
-    data = trained.data(arguments.path, arguments.data, arguments.part)
+    data = trained.data(arguments.data, place_of(arguments))
     context, model = trained.settings.context(data.test_labels), trained.model
     score = Score(bits_per_dim(model, trained.params, data.test, context, arguments.draws))
     print(

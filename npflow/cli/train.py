@@ -1,17 +1,19 @@
 """``npflow train``: a model of images, trained for minutes or days, in a folder that says how it goes."""
 
 import argparse
-from dataclasses import fields
+import signal
+from contextlib import contextmanager
+from dataclasses import fields, replace
 from datetime import timedelta
+from pathlib import Path
 
 from npflow.cli.catalogue import MODELS, load_data
 from npflow.cli.folder import Folder, Settings
 from npflow.cli.job import Job
-from npflow.cli.parsing import add_command, make_folder, tell
+from npflow.cli.parsing import add_command, add_place, make_folder, option, tell
 from npflow.datasets import IMAGES
 from npflow.errors import InputError
-from npflow.training import load
-from npflow.validation import check_count, check_number
+from npflow.validation import check_number
 
 
 def add_to(commands):
@@ -47,13 +49,8 @@ def add_model(names, name, entry):
     add = parser.add_argument
     add("--out", type=Folder, metavar="DIR", required=True, help="the folder of the run")
     add("--data", choices=IMAGES, help="what to train on (default digits)")
-    add("--path", default=None, help="where CIFAR-10 is, a folder or an archive")
+    add_place(parser)
     add("--download", action="store_true", default=False, help="fetch CIFAR-10 where it is not there")
-    add(
-        "--part",
-        action="store_true",
-        help="take batches of CIFAR-10 with fewer images than the official ones",
-    )
     add("--conditional", action="store_true", help="condition the model by the class")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, help="how many steps (default 1000)")
@@ -78,44 +75,49 @@ def add_model(names, name, entry):
         sizes.add_argument(option(size), type=int, metavar="N", help=f"{meaning} (default {default})")
 
 
-def option(name):
-    """The option that sets a hyper-parameter or setting."""
-    return f"--{name.replace('_', '-')}"
-
-
 def run(arguments):
     """Train, or go on training."""
     folder, given = arguments.out, vars(arguments)
-    every = timedelta(minutes=check_number(arguments.checkpoint_minutes, "--checkpoint-minutes", above=0))
+    minutes = check_number(arguments.checkpoint_minutes, "--checkpoint-minutes", above=0, below=10**9)
     settings = (settings_of_folder if arguments.resume else new_settings)(folder, given)
-    data = load_data(settings.data, arguments.path, settings.part, settings.seed, arguments.download)
+    path = given.get("path", settings.path)
+    data = load_data(settings.data, path, settings.part, settings.seed, arguments.download)
     job = Job.of(folder, settings, data)
-    folder.clear()
-    tell(job)
-    if arguments.resume:
-        tell(f"resumed at step {load(folder.checkpoint).run['step']:,} of {settings.steps:,}")
-    else:
-        make_folder(folder.path, "the run")
-        job = job.rehearsed()
-        folder.write_settings(job.settings)
-    return job.train(every)
+    make_folder(folder.path, "the run")
+    with folder.held(), terminated_as_interrupted():
+        folder.clear()
+        tell(job)
+        done = 0
+        if arguments.resume:
+            done = folder.step()
+            tell(f"resumed at step {done:,} of {settings.steps:,}")
+        else:
+            folder.check_new()  # another run may have been in it until now
+        job = job.rehearsed(done)
+        if not arguments.resume:
+            folder.write_settings(job.settings)
+        return job.train(timedelta(minutes=minutes))
+
+
+@contextmanager
+def terminated_as_interrupted():
+    """SIGTERM, by which a batch system or a computer that is shut down ends a run, is as Ctrl-C: a checkpoint is written."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def new_settings(folder, given):
     """The settings of a new run: what is given, and defaults."""
-    if folder.checkpoint.exists():
-        raise InputError(
-            f"expected a folder without a checkpoint, got {folder.path} with one: --resume goes on from it, "
-            "another --out begins another run"
-        )
+    folder.check_new()
     sizes = {name: given.get(name, default) for name, (default, _) in MODELS[given["model"]].sizes.items()}
     names = {field.name for field in fields(Settings)}
     settings = Settings(sizes=sizes, **{name: value for name, value in given.items() if name in names})
-    check_count(settings.seed, "--seed", least=0)
-    check_count(settings.steps, "--steps")
-    if settings.minutes is not None:
-        check_number(settings.minutes, "--minutes", above=0)
-    return settings
+    # A run may be resumed from another folder.
+    place = None if settings.path is None else str(Path(settings.path).expanduser().absolute())
+    return replace(settings, path=place)
 
 
 def settings_of_folder(folder, given):
@@ -126,7 +128,7 @@ def settings_of_folder(folder, given):
         )
     settings = folder.settings()
     started_with = vars(settings) | settings.sizes
-    for name in given.keys() & started_with.keys():
+    for name in given.keys() & started_with.keys() - {"path"}:  # data may have moved
         if given[name] != started_with[name]:
             raise InputError(
                 f"expected the {name if name == 'model' else option(name)} that the run in {folder.path} was started with, "

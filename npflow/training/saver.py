@@ -36,24 +36,35 @@ class Saver:
         return self.run.step % self.every == 0
 
     def save(self):
-        """Write a checkpoint, and call."""
-        self.run.save(self.path, self.settings)
+        """Write a checkpoint, and call.
+
+        Raises
+        ------
+        OSError
+            Where it cannot be written, as on a full disk: the one before stays.
+        """
+        self.write()
         self.call()
 
     def try_to_save(self):
-        """Write a checkpoint, and call; where it cannot be written, as on a full disk, say so: the one before stays."""
+        """The same, but where it cannot be written, say so."""
         try:
-            self.run.save(self.path, self.settings)
+            self.write()
         except OSError as error:
-            warnings.warn(
-                f"expected to write the checkpoint of step {self.run.step} to {self.path}, got: {error}; what was there "
-                "stays, and training goes on",
-                RuntimeWarning,
-                stacklevel=4,  # the call of fit
-            )
+            warnings.warn(f"{error}, and training goes on", RuntimeWarning, stacklevel=4)  # the call of fit
         else:
             self.call()
         self.last = time.monotonic()
+
+    def write(self):
+        """Write a checkpoint; where that cannot be, the error says which, and that the one before stays."""
+        try:
+            self.run.save(self.path, self.settings)
+        except OSError as error:
+            raise OSError(
+                f"expected to write the checkpoint of step {self.run.step} to {self.path}, got: {error}; what was there "
+                "stays"
+            ) from error
 
     def call(self):
         """Call `on_checkpoint`, with parameters that are its own, constants too."""

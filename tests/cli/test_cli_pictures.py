@@ -1,6 +1,8 @@
 """npflow sample, score, interpolate and edit: what they make of the folder of a run, and what they refuse."""
 
+import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -81,7 +83,7 @@ def test_interpolations_begin_and_end_with_test_images(run, runs, drawn):
 
 
 def test_edited_images_go_from_one_class_to_another(runs, drawn):
-    assert main(["edit", str(runs / "flow"), "--attribute", "3-8", "0", "--n", "2"]) == 0
+    assert main(["edit", str(runs / "flow"), "--attribute", "3-8", "--attribute", "0", "--n", "2"]) == 0
     data, saved = datasets.image_data("digits"), load(runs / "flow" / "checkpoint.npz")
     picture, ax = mosaic(drawn[0]), drawn[0].axes[0]
     assert names(ax.yaxis) == ["8 to 3", "8 to 3", "others to 0", "others to 0"]
@@ -122,6 +124,41 @@ def test_what_is_no_flow_has_a_score_and_no_reconstruction(runs, capsys):
 
 
 @pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        ({"seed": "x"}, "expected --seed to be an integer, got 'x'"),
+        ({"steps": None}, "expected --steps to be an integer, got None"),
+        ({"model": ["nice"]}, "expected the model, one of"),
+        ({"data": 3}, "expected --data, one of"),
+        ({"sizes": None}, "'NoneType' object"),
+        ({"sizes": {"bogus": 1}}, "expected the sizes of nice, got those of another model"),
+        ({"part": "yes"}, "expected --part of another kind, got 'yes'"),
+        ({"path": 3}, "expected --path of another kind, got 3"),
+        ({"rate": "fast"}, "expected --rate to be a number above 0, got 'fast'"),
+        ({"minutes": -1}, "expected --minutes to be a finite number above 0"),
+        ({"more": 1}, "unexpected keyword argument"),
+    ],
+)
+def test_a_damaged_run_json_is_refused(damage, sentence, runs, tmp_path, capsys):
+    shutil.copytree(runs / "flow", tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | damage))
+    assert main(["sample", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert (
+        f"expected the folder of a run of npflow train, got {tmp_path / 'run'} with no such run.json" in error
+    )
+    assert sentence in error
+
+
+def test_a_run_json_of_ten_thousand_lists_is_refused(runs, tmp_path, capsys):
+    shutil.copytree(runs / "flow", tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text("[" * 100_000)
+    assert main(["sample", str(tmp_path / "run")]) == 2
+    assert "with no such run.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["sample", "{}/nowhere"], "expected the folder of a run of npflow train, got {}/nowhere with no such run.json"),
@@ -136,6 +173,11 @@ def test_what_is_no_flow_has_a_score_and_no_reconstruction(runs, capsys):
         (["score", "{}/flow", "--draws", "0"], "expected draws to be at least 1, got 0"),
         (["interpolate", "{}/pixelcnn"], "expected the run of a flow, got one of pixelcnn, which has no z"),
         (["interpolate", "{}/flow", "--pairs", "181"], "expected --pairs to be at most 180, got 181"),
+        (["sample", "{}/flow", "--seed", "-1"], "expected --seed to be at least 0, got -1"),
+        (["interpolate", "{}/flow", "--seed", "-1"], "expected --seed to be at least 0, got -1"),
+        (["sample", "{}/flow", "--out", "{}/flow/checkpoint.npz"], "expected --out to be a file with the ending .png"),
+        (["edit", "{}/flow", "--attribute", "3", "--out", "."], "expected --out to be a file with the ending .png, got ."),
+        (["interpolate", "{}/flow", "--out", "{}/no/x.png"], "expected --out in a folder that is there, got {}/no/x.png"),
         (["edit", "{}/pixelcnn", "--attribute", "3"], "expected the run of a flow, got one of pixelcnn"),
         (["edit", "{}/conditional", "--attribute", "3"], "expected a run without --conditional, got one with it"),
         (["edit", "{}/flow", "--attribute", "3-3"], "expected an attribute of two classes, got '3-3'"),

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from npflow import Dequantized, datasets, load
+import npflow
+from npflow import Dequantized, Flow, datasets, load
 from npflow.autodiff import Layout, batches, triangular
 from npflow.autodiff.device import Host
 from npflow.cli import main
 from npflow.cli.catalogue import MODELS
+from npflow.cli.folder import Folder
+from npflow.layers import Affine
+from npflow.priors import Normal
 from npflow.training import saver
 from npflow.training.run import Run
 
@@ -129,7 +134,8 @@ def test_a_part_of_cifar_10_is_trained_on_and_its_last_tenth_held_out(tmp_path, 
     more = ["--data", "cifar10", "--part", "--batch-size", "8", *place]
     assert main(train(tmp_path / "run", *more, steps=1)) == 0
     assert main(resume(tmp_path / "run", "--part", *place)) == 0
-    assert main(["score", str(tmp_path / "run"), *place]) == 0
+    assert main(resume(tmp_path / "run")) == 0  # it knows where the data is
+    assert main(["score", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
     assert "nice on cifar10: 90 images of 32 x 32 x 3, 256 levels; 10 held out" in out
     score = "bits/dim on the 10 images of the test part"
@@ -156,8 +162,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_left_alone(tmp
         arguments = resume(killed) if there else train(killed, steps=steps)
         command = [sys.executable, "-m", "npflow", *arguments, "--checkpoint-minutes", "1e-6"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        while not process.stdout.readline().startswith(line):
-            pass
+        assert any(read.startswith(line) for read in process.stdout)  # which are read until then
         time.sleep(moments.uniform(0.0, 0.6))
         process.kill()
         process.communicate()
@@ -168,12 +173,15 @@ def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_left_alone(tmp
     assert not list(killed.glob("*.partial"))
 
 
-def test_ctrl_c_keeps_what_has_been_learned_and_resume_goes_on(finished, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_what_has_been_learned_and_resume_goes_on(
+    number, finished, tmp_path, monkeypatch, capsys
+):
     update = Run.update
 
     def interrupted(self, *arguments):
         if self.step == 3 and len(self.order) == 1437:  # not in the rehearsal
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return update(self, *arguments)
 
     with monkeypatch.context() as patch:
@@ -211,6 +219,56 @@ def test_resume_with_other_settings_is_refused(more, model, sentence, finished, 
     assert capsys.readouterr().err.startswith(f"npflow: {sentence.format(finished)}: leave it out, or begin")
 
 
+def test_a_folder_holds_one_run_at_a_time(finished, tmp_path, capsys):
+    with Folder(finished).held():
+        assert main(resume(finished)) == 2
+    assert capsys.readouterr().err == (
+        f"npflow: expected a folder that no run is in, got {finished}, where one is going on\n"
+    )
+    with Folder(tmp_path).held():
+        assert main(train(tmp_path)) == 2
+    assert not list(tmp_path.iterdir())
+    assert main(resume(finished)) == 0
+
+
+def test_what_a_killed_run_left_is_removed_and_nothing_else(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    ours, stranger = (tmp_path / "run" / name for name in ("checkpoint.npz.1-2.partial", "film.mkv.partial"))
+    ours.touch()
+    stranger.touch()
+    assert main(resume(tmp_path / "run")) == 0
+    assert (ours.exists(), stranger.exists()) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [
+        "{",
+        "{}",
+        '{"held_out": null}',
+        '{"held_out": [{}]}',
+        '{"held_out": [{"step": "x", "bits_per_dim": 1}]}',
+    ],
+)
+def test_a_damaged_summary_costs_no_more_than_the_course_in_the_picture(summary, finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "summary.json").write_text(summary)
+    assert main(resume(tmp_path / "run")) == 0
+    assert "npflow: expected the course of the run in" in capsys.readouterr().err
+    (entry,) = json.loads((tmp_path / "run" / "summary.json").read_text())["held_out"]
+    assert entry["step"] == 6
+
+
+def test_a_checkpoint_that_is_not_of_a_run_is_refused(finished, tmp_path, capsys):
+    flow, x = Flow(Affine(), Normal(2)), np.zeros((4, 2), np.float32)
+    shutil.copytree(finished, tmp_path / "run")
+    npflow.save(tmp_path / "run" / "checkpoint.npz", flow, flow.init(np.random.default_rng(0), x))
+    assert main(resume(tmp_path / "run")) == 2
+    assert "expected the checkpoint of a training run at" in capsys.readouterr().err
+    assert main(["sample", str(tmp_path / "run")]) == 2
+    assert "expected a model of images at" in capsys.readouterr().err
+
+
 def test_nothing_that_is_there_is_lost(finished, capsys):
     before = (finished / "checkpoint.npz").read_bytes()
     assert main(train(finished)) == 2
@@ -231,12 +289,13 @@ def test_nothing_that_is_there_is_lost(finished, capsys):
         (["--minutes", "0"], "expected --minutes to be a finite number above 0, got 0.0"),
         (["--seed", "-1"], "expected --seed to be at least 0, got -1"),
         (["--batch-size", "9999"], "expected --batch-size to be at most 1437, got 9999"),
-        (["--channels", "0"], "expected ResNet's channels to be at least 1, got 0"),
-        (["--rate", "0"], "expected the learning rate to be a finite number above 0"),
-        (["--checkpoint-minutes", "0"], "expected --checkpoint-minutes to be a finite number above 0, got 0.0"),
+        (["--channels", "0"], "expected --channels to be at least 1, got 0"),
+        (["--rate", "0"], "expected --rate to be a finite number above 0, got 0.0"),
+        (["--checkpoint-minutes", "0"], "expected --checkpoint-minutes to be a finite number above 0 below 1000000000, got 0.0"),
+        (["--checkpoint-minutes", "1e13"], "expected --checkpoint-minutes to be a finite number above 0 below 1000000000"),
         (["--path", "x"], "expected --path, --part and --download for cifar10 alone, got one for digits"),
         (["--data", "patches", "--conditional"], "expected data with labels for a conditional model"),
-        (["--data", "cifar10", "--path", "/nowhere"], "expected"),
+        (["--data", "cifar10", "--path", "/nowhere"], "expected CIFAR-10 at /nowhere, got nothing there: download"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_said_in_a_sentence(arguments, sentence, tmp_path, capsys):
@@ -301,8 +360,8 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("checkpoint.npz", "expected to write the checkpoint of step 1 to"),
-        ("history.png", "expected to write the pictures of step 1, got:"),
+        ("checkpoint.npz", "the checkpoint of step {{}} to {}, got: {}; what was there stays"),
+        ("history.png", "the pictures of step {{}}, got: {1}; the checkpoint is written"),
     ],
 )
 def test_a_full_disk_is_said_and_at_the_end_it_is_an_error_that_resume_mends(
@@ -311,8 +370,10 @@ def test_a_full_disk_is_said_and_at_the_end_it_is_an_error_that_resume_mends(
     full_disk.add(name)
     assert main(train(tmp_path / "run", steps=2)) == 1
     lines = capsys.readouterr().err.splitlines()
-    assert any(line.startswith(f"npflow: {sentence}") for line in lines)
-    assert lines[-1] == "npflow: [Errno 28] No space left on device"
+    file = tmp_path / "run" / name
+    sentence = f"npflow: expected to write {sentence.format(file, '[Errno 28] No space left on device')}"
+    assert any(line.startswith(sentence.format(1)) for line in lines)
+    assert lines[-1] == sentence.format(2)
     assert not list(tmp_path.rglob("*.partial"))
     full_disk.clear()
     there = (tmp_path / "run" / "checkpoint.npz").exists()
