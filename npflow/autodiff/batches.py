@@ -4,10 +4,12 @@ import contextvars
 import itertools
 import math
 from concurrent.futures import ThreadPoolExecutor, wait
+from typing import NamedTuple
 
 import numpy as np
 
 from npflow.autodiff import tree
+from npflow.autodiff.chunks import widest_row
 from npflow.autodiff.devices import HOST
 from npflow.autodiff.gradient import value_and_grad
 from npflow.autodiff.pieces import in_pieces
@@ -23,7 +25,9 @@ FLOPS_A_SECOND, BYTES_A_SECOND = 80e9, 40e9  # a core's, roughly: the same every
 # That takes some 6 nanoseconds a parameter; a slice is to take four times as long.
 SECONDS_A_PARAMETER = 25e-9
 MOST_SLICES = 16
-LARGE = 2**24  # rows times parameters: recording takes hundreds of megabytes
+LARGE = (
+    2**24
+)  # rows times the parameters, or the numbers of the widest layer: recording takes hundreds of megabytes
 
 
 class PlainGradient:
@@ -109,22 +113,24 @@ class ProgramGradient:
     def plan(self, batch):
         """The slices of a batch like this one.
 
-        What a batch takes is seen from a program of all of it. A large model's is tried on one row first: from that
-        it is known how much memory the batch takes, before it is taken.
+        What a batch takes is seen from a program of all of it. Where that may be much, programs of one row and of two are
+        made first: they tell how much memory the batch takes, before it is taken.
 
         Raises
         ------
         MemoryError
             Where that is more than is free.
         """
-        rows = len(batch[0])
-        parameters = tree.Layout(self.params)
-        tried = rows if rows * parameters.size < LARGE else 1
+        rows, parameters = len(batch[0]), tree.Layout(self.params)
+        a_row = max(parameters.size, *(widest_row(self.params, array) for array in batch))
+        tried = (rows,) if rows * a_row < LARGE else (1, min(2, rows))
         with one_blas_thread():
-            programs = {tried: self.record(batch, 0, tried)}
-            count = min(slices_worth(programs[tried], rows / tried), rows)
-            if tried < rows:
-                check_memory(programs[tried], rows, count, parameters.size * parameters.dtype.itemsize)
+            programs = {count: self.record(batch, 0, count) for count in tried}
+            needs = lambda rows: forecast([Needs.of(programs[count]) for count in tried], rows)
+            program = programs[tried[0]]
+            count = min(slices_worth(program, needs(rows).seconds), rows)
+            if rows not in tried:
+                check_memory(program, needs(-(-rows // count)), rows, count, parameters)
             bounds = [rows * number // count for number in range(count + 1)]
             slices = []
             for start, stop in itertools.pairwise(bounds):
@@ -176,26 +182,48 @@ def arrays_of(batch):
     return batch if isinstance(batch, tuple) else (batch,)
 
 
-def slices_worth(program, times=1.0):
-    """How many slices a batch is to be cut into that has `times` as many rows as a program's."""
+class Needs(NamedTuple):
+    """What a program takes: time, roughly, and the bytes of its workspace, and of a recording of it."""
+
+    seconds: float
+    workspace: float
+    recording: float
+
+    @classmethod
+    def of(cls, program):
+        """What a program takes."""
+        cost = program.total_cost
+        seconds = cost.flops / FLOPS_A_SECOND + cost.bytes / BYTES_A_SECOND
+        return cls(seconds, program.peak_bytes, program.bytes_without_reuse)
+
+
+def forecast(needs, rows):
+    """What a program of so many rows takes, from what those of one row and of two take; or of that many themselves.
+
+    What is made of the parameters alone is the same for any number of rows. The rest grows by as much for each.
+    """
+    first, last = needs[0], needs[-1]
+    return Needs(*(one + (rows - 1) * (two - one) for one, two in zip(first, last)))
+
+
+def slices_worth(program, seconds):
+    """How many slices a batch is to be cut into that takes so many seconds; `program` is one of some of its rows."""
     if program.device is not HOST:  # a GPU shares the work of one call out itself
         return 1
-    cost = program.total_cost
-    seconds = times * (cost.flops / FLOPS_A_SECOND + cost.bytes / BYTES_A_SECOND)
     parameters = max(sum(map(math.prod, program.shapes)), 1)
     worth = min(seconds / (program.lines * SECONDS_A_LINE), seconds / (parameters * SECONDS_A_PARAMETER))
     return int(min(max(worth, 1), MOST_SLICES))
 
 
-def check_memory(program, rows, count, parameter_bytes):
-    """Raise unless there is memory for a batch cut into `count` slices; `program` is that of one row.
+def check_memory(program, needs, rows, count, parameters):
+    """Raise unless there is memory for a batch of so many rows, cut into `count` slices that need as much each.
 
     A recording holds a gradient and what autograd's tape does, and is held against the function on nudged parameters;
     a step has a workspace and a gradient for each slice.
     """
-    recording = program.bytes_without_reuse * -(-rows // count) + 3 * parameter_bytes
-    stepping = program.peak_bytes * rows + count * parameter_bytes
-    needed, free = max(recording, stepping), program.device.free_bytes()
+    a_gradient = parameters.size * parameters.dtype.itemsize
+    needed = max(needs.recording + 3 * a_gradient, count * (needs.workspace + a_gradient))
+    free = program.device.free_bytes()
     if needed > free:
         raise MemoryError(
             f"expected {needed / 1e9:.1f} GB of free memory on {program.device} for batches of {rows} rows, got "

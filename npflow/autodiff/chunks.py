@@ -71,11 +71,15 @@ def _rows(arrays, start, stop):
 
 def rows_in_cache(params, x):
     """How many rows a chunk has: such that a few arrays as wide as the widest layer fit into the cache."""
-    pixels = int(np.prod(x.shape[1:-1]))
-    widest = max([x.shape[-1], *(np.shape(leaf)[-1] for _, leaf in tree.items(params) if np.ndim(leaf))])
     dtype = x.dtype if x.dtype.kind == "f" else tree.Layout(params).dtype  # that integers are turned into
-    rows = CACHE_BYTES // (4 * widest * pixels * dtype.itemsize)
+    rows = CACHE_BYTES // (4 * widest_row(params, x) * dtype.itemsize)
     return min(max(rows, FEWEST), MOST)
+
+
+def widest_row(params, x):
+    """How many numbers a row of x is in the widest layer, roughly: for each pixel the longest last axis of a parameter."""
+    widest = max([x.shape[-1], *(np.shape(leaf)[-1] for _, leaf in tree.items(params) if np.ndim(leaf))])
+    return widest * int(np.prod(x.shape[1:-1]))
 
 
 def program_for(fun, params, arrays, first, worth):

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npflow.autodiff import Layout, batches
-from npflow.autodiff.batches import MOST_SLICES, PlainGradient, ProgramGradient, slices_worth
+from npflow.autodiff.batches import MOST_SLICES, Needs, PlainGradient, ProgramGradient, forecast, slices_worth
 from npflow.autodiff.devices import HOST
 from npflow.autodiff.program.statistics import Cost
 from npflow.autodiff.threads import one_blas_thread
-from npflow.models import glow
-from npflow.networks import MLP
+from npflow.models import PixelCNN, glow, image_glow, maf
+from npflow.networks import MADE, MLP, ConvNet, MaskedConvNet
 
 FLOW = glow(4, steps=2, network=MLP((8,), "tanh"))
 
@@ -134,6 +134,8 @@ def test_slices_cover_every_row_once_and_differ_by_one_row_at_most(n, count):
     class Whole:
         """A program of no arithmetic: only its slices are looked at."""
 
+        total_cost, peak_bytes, bytes_without_reuse = Cost(1, 0, 0), 0, 0
+
         def read(self, params, x):
             return (), (x,)
 
@@ -142,7 +144,7 @@ def test_slices_cover_every_row_once_and_differ_by_one_row_at_most(n, count):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "record", lambda loss, params, x: Whole())
-        patch.setattr(batches, "slices_worth", lambda program, times: count)
+        patch.setattr(batches, "slices_worth", lambda program, seconds: count)
         slices = ProgramGradient(None, {}).slices(np.zeros((n, 1)))
     covered = [row for piece in slices for row in range(n)[piece.rows]]
     sizes = [piece.rows.stop - piece.rows.start for piece in slices]
@@ -171,22 +173,12 @@ def test_how_a_batch_is_cut_depends_on_neither_threads_nor_cores_nor_values(monk
 @given(
     lines=st.integers(1, 10**4),
     size=st.integers(0, 10**7),
-    per_row=st.integers(0, 10**9),
-    n=st.integers(1, 10**6),
-    more=st.integers(0, 10**6),
+    seconds=st.floats(0, 10),
+    more=st.floats(0, 10),
 )
-def test_more_rows_are_never_cut_into_fewer_slices(lines, size, per_row, n, more):
-    few, many = (
-        slices_worth(
-            SimpleNamespace(
-                device=HOST,
-                lines=lines,
-                shapes=[(2, size)],
-                total_cost=Cost(lines, per_row * rows, 8 * per_row * rows),
-            )
-        )
-        for rows in (n, n + more)
-    )
+def test_what_takes_longer_is_never_cut_into_fewer_slices(lines, size, seconds, more):
+    program = SimpleNamespace(device=HOST, lines=lines, shapes=[(2, size)])
+    few, many = (slices_worth(program, longer) for longer in (seconds, seconds + more))
     assert 1 <= few <= many <= MOST_SLICES
     assert isinstance(many, int)
 
@@ -197,7 +189,8 @@ def test_a_usual_batch_stays_whole_and_a_large_one_is_cut():
     for n in (64, 256, 10_000):
         x = np.random.default_rng(0).standard_normal((n, 2)).astype(np.float32)
         params = flow.init(np.random.default_rng(0), x)
-        counts.append(slices_worth(batches.record(flow.nll, params, x)))
+        program = batches.record(flow.nll, params, x)
+        counts.append(slices_worth(program, Needs.of(program).seconds))
     assert counts[:2] == [1, 1]  # so that the default of `fit` has the bits of the plain path
     assert counts[2] > 1
 
@@ -205,9 +198,7 @@ def test_a_usual_batch_stays_whole_and_a_large_one_is_cut():
 def test_a_model_of_many_parameters_is_cut_less():
     """Each slice has a gradient of its own: 20 million numbers are written for it, and added up."""
     counts = [
-        slices_worth(
-            SimpleNamespace(device=HOST, lines=5000, shapes=[(size,)], total_cost=Cost(5000, 10**11, 10**9))
-        )
+        slices_worth(SimpleNamespace(device=HOST, lines=5000, shapes=[(size,)]), seconds=1.275)
         for size in (10**4, 2 * 10**7)
     ]
     assert counts == [15, 2]
@@ -236,7 +227,7 @@ def test_slices_of_one_size_share_a_program(recordings, cut):
     assert (len(programs), len(workspaces)) == (2, 4)  # but no workspace: they run at the same time
 
 
-def test_a_large_model_is_tried_on_one_row_and_its_memory_known_before_it_is_taken(
+def test_a_large_model_is_tried_on_a_row_and_on_two_and_its_memory_known_before_it_is_taken(
     recordings, cut, monkeypatch
 ):
     cut(2)
@@ -248,7 +239,7 @@ def test_a_large_model_is_tried_on_one_row_and_its_memory_known_before_it_is_tak
     loss_of = ProgramGradient(FLOW.nll, params)
     assert loss_of(x, gradient) == expected[0]
     np.testing.assert_array_equal(gradient, expected[1])
-    assert recordings == [1, 6]
+    assert recordings == [1, 2, 6]
     program = loss_of.slices(x)[0].program
     assert loss_of.nbytes(x) == 2 * (program.peak_bytes + vector.nbytes)
 
@@ -256,7 +247,35 @@ def test_a_large_model_is_tried_on_one_row_and_its_memory_known_before_it_is_tak
     refused = ProgramGradient(FLOW.nll, params)
     with pytest.raises(MemoryError, match=r"GB of free memory on cpu for batches of 12 rows, got 0\.0 GB"):
         refused(x, gradient)
-    assert recordings == [1, 6, 1]
+    assert recordings == [1, 2, 6, 1, 2]
+
+
+LARGE_ONES = {
+    "masks that the parameters are multiplied by": (maf(8, 2, MADE((64, 64))), (64, 8)),
+    "pixels": (image_glow((8, 8, 1), 1, 1, ConvNet((16, 16))), (24, 8, 8, 1)),
+    "classes": (PixelCNN((4, 4, 1), 256, MaskedConvNet(4, 1)), (32, 4, 4, 1)),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE_ONES)
+def test_what_many_rows_take_is_seen_from_one_and_two(kind):
+    model, shape = LARGE_ONES[kind]
+    x = np.random.default_rng(0).integers(2, size=shape)
+    x = x if isinstance(model, PixelCNN) else x + np.random.default_rng(0).random(shape)
+    params = model.init(np.random.default_rng(0), x)
+    needs = {n: Needs.of(batches.record(model.loss, params, x[:n])) for n in (1, 2, len(x))}
+    forecasts = forecast([needs[1], needs[2]], len(x))
+    assert np.divide(forecasts, needs[len(x)]) == pytest.approx(1, abs=0.2)
+
+
+def test_a_batch_whose_pixels_are_many_is_tried_first_however_few_the_parameters_are(recordings, monkeypatch):
+    model = PixelCNN((16, 16, 1), 256, MaskedConvNet(4, 1))
+    x = np.zeros((8, 16, 16, 1), np.uint8)
+    params = model.init(np.random.default_rng(0), x)
+    monkeypatch.setattr(batches, "LARGE", len(x) * 16 * 16 * 256)
+    assert Layout(params).size < 16 * 16 * 256
+    ProgramGradient(model.loss, params).slices(x)
+    assert recordings[:2] == [1, 2]
 
 
 def test_a_batch_of_another_dtype_does_not_run_the_program_of_the_first(recordings):
