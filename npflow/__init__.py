@@ -14,7 +14,7 @@
 from npflow import autodiff, datasets, latent, layers, models, networks, plots, priors, training, verify
 from npflow.autodiff.devices import to_device, to_host
 from npflow.dequantization import Dequantized
-from npflow.errors import ConvergenceError, InputError, NonFiniteError, VerificationError
+from npflow.errors import ConvergenceError, InputError, MissingDataError, NonFiniteError, VerificationError
 from npflow.flow import Flow
 from npflow.training import fit, load, save
 
@@ -23,6 +23,7 @@ __all__ = [
     "Dequantized",
     "Flow",
     "InputError",
+    "MissingDataError",
     "NonFiniteError",
     "VerificationError",
     "autodiff",

@@ -26,6 +26,10 @@ class InputError(ValueError):
         return type(self)(self.sentence, place)
 
 
+class MissingDataError(InputError):
+    """A data set that is not where it was looked for; one that is there and cannot be read is a plain `InputError`."""
+
+
 class NonFiniteError(ArithmeticError):
     """Training met a value that is not finite; the message names the first layer that gave one.
 

@@ -18,7 +18,7 @@ import numpy as np
 from npflow.datasets.archive import read_archive, read_at_most
 from npflow.datasets.download import fetch, md5_of
 from npflow.datasets.pickled import as_array, read_pickle
-from npflow.errors import InputError
+from npflow.errors import InputError, MissingDataError
 from npflow.validation import check_choice
 
 CIFAR10_CLASSES = (
@@ -38,9 +38,8 @@ BATCHES = {"train": tuple(f"data_batch_{number}" for number in range(1, 6)), "te
 FOLDERS = {".bin": "cifar-10-batches-bin", "": "cifar-10-batches-py"}  # by the suffix of their batches
 PIXELS = 3 * 32 * 32
 RECORD = 1 + PIXELS  # bytes of an image in the binary version: the label and the pixels
-LARGEST = (
-    2**26
-)  # bytes of a batch; one of the Python version has 31 million, and up to 61 if Python 3 wrote it
+# Bytes of a batch; one of the Python version has 31 million, and up to 61 if Python 3 wrote it.
+LARGEST = 2**26
 
 
 class Official(NamedTuple):
@@ -102,10 +101,11 @@ def cifar10(path=None, split="train", complete=True, download=False):
 
     Raises
     ------
+    MissingDataError
+        If there is nothing at `path`; the message says what to download, and where to put it.
     InputError
-        If there is nothing at `path` (the message says what to download, and where to put it), if a batch is
-        missing, not complete or no whole number of images, if a file is damaged or is not what its name says, or
-        if a download fails. Nothing in a file is ever executed.
+        If a batch is missing, not complete or no whole number of images, if a file is damaged or is not what its
+        name says, or if a download fails. Nothing in a file is ever executed.
     """
     check_choice(split, BATCHES, "split")
     source, contents = _read_files(path, BATCHES[split], download)
@@ -156,7 +156,7 @@ def _locate(path, download):
         archives = " or ".join(
             f"{URL}{name} ({size:,} bytes, MD5 {md5})" for name, (size, md5) in ARCHIVES.items()
         )
-        raise InputError(
+        raise MissingDataError(
             f"expected CIFAR-10 at {path}, got nothing there: download {archives} into that folder, where it "
             "need not be unpacked, or have the first one downloaded with download=True"
         )

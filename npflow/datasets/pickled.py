@@ -16,14 +16,11 @@ import numpy as np
 
 from npflow.errors import InputError
 
-MOST = (
-    200_000  # instructions; a batch of CIFAR-10, which is what is read here, has about half as many at most
-)
+# Instructions; a batch of CIFAR-10, which is what is read here, has about half as many at most.
+MOST = 200_000
 
-RECONSTRUCT = (
-    "numpy.core.multiarray._reconstruct",
-    "numpy._core.multiarray._reconstruct",
-)  # by NumPy 1, by 2
+# By NumPy 1, by 2.
+RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 CALLED = (*RECONSTRUCT, "numpy.dtype")
 KNOWN = (*CALLED, "numpy.ndarray", "_codecs.encode")
 
@@ -64,9 +61,8 @@ def read_pickle(data):
         instructions than these need, or far more of them.
     """
     stack, marks, memo = [], [], {}
-    encode = functools.cache(
-        lambda text: text.encode("latin-1")
-    )  # each text once, however often it is asked for
+    # Each text once, however often it is asked for.
+    encode = functools.cache(lambda text: text.encode("latin-1"))
 
     def pop_to_mark():
         start = marks.pop()
