@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -238,6 +239,17 @@ def test_a_demo_writes_pictures_and_a_summary_prints_a_table_and_shows_what_it_s
     assert summary
     assert len(result.stdout.splitlines()) >= 4
     CHECKS[name](tmp_path, summary, result.stdout)
+
+
+def test_the_cifar10_demo_says_that_an_archive_is_damaged_and_takes_no_patches_in_its_place(tmp_path):
+    archive = tmp_path / "cifar-10-binary.tar.gz"
+    archive.write_bytes(b"damaged")
+    command = [sys.executable, str(DEMOS / "cifar10.py"), "--out", str(tmp_path)]
+    env = os.environ | {"NPFLOW_DATA": str(archive)}
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"{archive}: expected a .tar.gz, got")
+    assert result.stdout == ""
 
 
 @pytest.mark.parametrize("path", sorted(DEMOS.glob("*.py")), ids=lambda path: path.stem)
