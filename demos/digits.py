@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Digits: every model of images on one page
 #
-# Four papers say how probable an image is, NICE, RealNVP, Glow and PixelCNN. Here all of them learn the same 1437 digits,
-# once as they are and once class by class, and are measured in the same unit: the bits per pixel that a test digit takes
-# when it is coded by the model, `-log2 p(x) / 64`. Then what each draws, side by side; and what a flow can do and a
-# PixelCNN cannot, since only a flow has a z.
+# Five papers say how probable an image is, NICE, RealNVP, Glow, MintNet and PixelCNN. Here all of them learn the same 1437
+# digits, once as they are and, all but MintNet, which takes no class, once class by class. They are measured in the same
+# unit: the bits per pixel that a test digit takes when it is coded by the model, `-log2 p(x) / 64`. Then what each draws
+# when it is told a class, side by side; and what a flow can do and a PixelCNN cannot, since only a flow has a z.
 
 # %%
 import argparse
@@ -50,23 +50,18 @@ data = datasets.image_data("digits")
 images = {"train": data.train, "validation": data.test[:180], "test": data.test[180:]}
 labels = {"train": data.train_labels, "validation": data.test_labels[:180], "test": data.test_labels[180:]}
 train, test = images["train"], images["test"]
-
-
-def one_hot(label):
-    """The context of a digit, or of many."""
-    return np.eye(10, dtype=np.float32)[label]
-
+ONE_HOT = np.eye(10, dtype=np.float32)  # the context of each class
 
 # %% [markdown]
 # ## The models
 #
-# A line each. Three are flows, which are densities of real numbers; `Dequantized` makes a distribution of whole numbers
+# A line each. Four are flows, which are densities of real numbers; `Dequantized` makes a distribution of whole numbers
 # of one, the volume under the density on the cell of each. A PixelCNN is one as it is.
 #
 # Half of all pixels are white. After dequantization such a pixel is anywhere between 0 and 1/17, with an edge
-# at 0 that no smooth density follows. `Logit` in front moves that edge to minus infinity, where it is easy. NICE and
-# RealNVP have one; the Glow of the paper, made for photographs, does not, and gets one here: it is worth more than 0.15
-# bits per pixel.
+# at 0 that no smooth density follows. `Logit` in front moves that edge to minus infinity, where it is easy. NICE, RealNVP
+# and MintNet have one; the Glow of the paper, made for photographs, does not, and gets one here: it is worth more than
+# 0.15 bits per pixel.
 #
 # So few images are soon known by heart; `fit` returns the parameters from the step before, by the validation digits. What
 # helps beside that, each tried by itself with a Glow: a high learning rate, since the usual 1e-3 takes 0.12 bits more
@@ -116,7 +111,7 @@ def model_of(name, by_class):
 def learn(name, by_class):
     """A model's parameters, its history, and a row for the table of results."""
     model, steps = model_of(name, by_class), 3 if options.quick else MODELS[name].steps
-    context = {part: one_hot(labels[part]) if by_class else None for part in images}
+    context = {part: ONE_HOT[labels[part]] if by_class else None for part in images}
     first = [train[:256], context["train"][:256]] if by_class else [train[:256]]
     params, history = fit(
         model,
@@ -244,7 +239,7 @@ for name in told:
     params, *_ = learned[name, True]
     for temperature in TEMPERATURES:
         x = models[name, True].sample(
-            params, np.random.default_rng(4), len(asked), one_hot(asked), temperature
+            params, np.random.default_rng(4), len(asked), ONE_HOT[asked], temperature
         )
         called[name, temperature] = float(judge.score(x.reshape(-1, 64), asked))
         drawn[name, temperature] = x.reshape(10, -1, *SHAPE)[:, :7]
@@ -276,29 +271,19 @@ figure.savefig(options.out / "samples.png", dpi=90)
 # ## Attributes, by the Glow
 #
 # The Glow that was never told a class. `attribute_vector(a, b) = mean(z of a) - mean(z of b)`, of training eights and
-# threes, and so on; it is added to the z of test digits. A flow's input is the middle of each pixel's cell, a real number;
-# what comes back is quantized. (`latent_arithmetic.py` goes further, with flows of rows.)
+# threes, and so on; it is added to the z of test digits. A digit's z is that of the middles of its pixels' cells, and what
+# comes back is whole numbers again. (`latent_arithmetic.py` goes further, with flows of rows.)
 
 # %%
 glow, params = models["Glow", False], learned["Glow", False][0]
-
-
-def middles(x):
-    """The middle of the cell of each level, as the flow takes it."""
-    return glow.dequantize(x, np.full(x.shape, 0.5, np.float32))
-
-
 PAIRS = ((3, 8), (1, 7), (4, 9))
 STRENGTHS = np.arange(0, 1.51, 0.25)
 attributes, shares = {}, {}
 for source, target in PAIRS:
-    without, having = (middles(train[labels["train"] == digit]) for digit in (source, target))
-    vector = latent.attribute_vector(glow.flow, params, having, without)
-    start = middles(test[labels["test"] == source])
-    moved = [
-        glow.quantize(latent.add_attribute(glow.flow, params, start, vector, strength))
-        for strength in STRENGTHS
-    ]
+    without, having = (train[labels["train"] == digit] for digit in (source, target))
+    vector = latent.attribute_vector(glow, params, having, without)
+    start = test[labels["test"] == source]
+    moved = [latent.add_attribute(glow, params, start, vector, strength) for strength in STRENGTHS]
     attributes[source, target] = np.stack(moved, axis=1)
     shares[source, target] = [float(np.mean(judge.predict(x.reshape(-1, 64)) == target)) for x in moved]
 
@@ -325,14 +310,12 @@ figure.savefig(options.out / "attributes.png", dpi=80)
 # %%
 ENDS = ((0, 6), (1, 4), (7, 9), (3, 5), (2, 8), (6, 8))
 SHARES = np.linspace(0, 1, 9)
-first, last = (
-    np.stack([middles(test[labels["test"] == pair[side]])[side] for pair in ENDS]) for side in (0, 1)
-)
-in_z = latent.interpolate(glow.flow, params, first, last, SHARES)
+first, last = (np.stack([test[labels["test"] == pair[side]][side] for pair in ENDS]) for side in (0, 1))
+in_z = latent.interpolate(glow, params, first, last, SHARES)
 in_pixels = np.stack([(1 - share) * first + share * last for share in SHARES])
 figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
 for ax, between, title in zip(axes, (in_z, in_pixels), ("mixed in z", "mixed pixel by pixel")):
-    plots.images(glow.quantize(between).swapaxes(0, 1), ax, title=title, **ink)
+    plots.images(between.swapaxes(0, 1), ax, title=title, **ink)
     ax.set_xticks(9 * np.arange(len(SHARES))[::2] + 3.5, labels=[f"{share:g}" for share in SHARES[::2]])
     ax.tick_params(length=0)
     ax.set_xlabel("share of the digit on the right")

@@ -54,11 +54,7 @@ def dequantized(images):
     return ((images + rng.random(images.shape)) / 17).astype(np.float32)
 
 
-def one_hot(label):
-    """The context of a digit, or of many."""
-    return np.eye(10, dtype=np.float32)[label]
-
-
+ONE_HOT = np.eye(10, dtype=np.float32)  # the context of each class
 x, y = dequantized(np.repeat(images[:1437], 20, axis=0)), np.repeat(labels[:1437], 20)
 test, test_y = dequantized(images[1437:]), labels[1437:]
 validation, validation_y = test[:180], test_y[:180]
@@ -77,7 +73,7 @@ print(f"five nearest neighbours tell {accuracy:.1%} of the test digits right")
 def train(flow, steps, rate, conditional=False):
     """A flow's parameters, those that did best on the validation data."""
     clock = time.perf_counter()
-    contexts = [one_hot(y), one_hot(validation_y)] if conditional else [None, None]
+    contexts = [ONE_HOT[y], ONE_HOT[validation_y]] if conditional else [None, None]
     first = [x[:1000]] if not conditional else [x[:1000], contexts[0][:1000]]
     params, history = fit(
         flow,
@@ -165,7 +161,7 @@ for source, target in PAIRS:
         "moved in pixels": in_pixels,
     }
     likelihoods[f"{source} to {target}"] = {
-        name: float(np.median(by_class.log_prob(class_params, images, one_hot(np.full(len(images), target)))))
+        name: float(np.median(by_class.log_prob(class_params, images, ONE_HOT[np.full(len(images), target)])))
         for name, images in made.items()
     } | {"called so, moved in pixels": float(np.mean(judge.predict(in_pixels) == target))}
 for name, row in likelihoods.items():
@@ -218,7 +214,7 @@ for source in range(10):
     written[source, 0] = start[0]
     for target in range(10):
         there = latent.translate(
-            start, (by_class, class_params, one_hot(source)), (by_class, class_params, one_hot(target))
+            start, (by_class, class_params, ONE_HOT[source]), (by_class, class_params, ONE_HOT[target])
         )
         written[source, 2 + target] = there[0]
         accepted[source, target] = np.mean(judge.predict(there) == target)

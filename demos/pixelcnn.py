@@ -149,12 +149,7 @@ data = datasets.image_data("digits")
 images = {"train": data.train, "validation": data.test[:180], "test": data.test[180:]}
 labels = {"train": data.train_labels, "validation": data.test_labels[:180], "test": data.test_labels[180:]}
 test, test_labels = images["test"], labels["test"]
-
-
-def one_hot(label):
-    """The context of a digit, or of many."""
-    return np.eye(10, dtype=np.float32)[label]
-
+ONE_HOT = np.eye(10, dtype=np.float32)  # the context of each class
 
 network = MaskedConvNet(features=12 if options.quick else 48, blocks=5, kernel=3, head=(64,))
 model = PixelCNN(shape=(8, 8, 1), levels=17, network=network, context_features=10)
@@ -162,9 +157,9 @@ STEPS = 20 if options.quick else 450
 clock = time.perf_counter()
 params, history = fit(
     model,
-    model.init(np.random.default_rng(1), images["train"], one_hot(labels["train"])),
+    model.init(np.random.default_rng(1), images["train"], ONE_HOT[labels["train"]]),
     images["train"],
-    one_hot(labels["train"]),
+    ONE_HOT[labels["train"]],
     rng=np.random.default_rng(2),
     steps=STEPS,
     batch_size=64,
@@ -172,14 +167,14 @@ params, history = fit(
     clip_norm=100.0,
     average=0.99,
     validation=images["validation"],
-    validation_context=one_hot(labels["validation"]),
+    validation_context=ONE_HOT[labels["validation"]],
 )
 if history.interrupted:
     raise SystemExit(f"stopped at step {history.steps} of {STEPS}: nothing was written")
 seconds = time.perf_counter() - clock
 
 scaled = test.astype(np.float32) / 8 - 1
-seen = sight(model.network, params, scaled, (5, 4), one_hot(test_labels))
+seen = sight(model.network, params, scaled, (5, 4), ONE_HOT[test_labels])
 figure, axes = plt.subplots(1, 2, figsize=(11, 3.7), layout="constrained", width_ratios=(1.6, 1))
 history.plot(axes[0])
 axes[0].set_title("training")
@@ -207,7 +202,7 @@ def independent_bits(x, label):
 
 rows = {}
 for name in images:
-    bits = model.bits_per_dim(params, images[name], one_hot(labels[name]))
+    bits = model.bits_per_dim(params, images[name], ONE_HOT[labels[name]])
     rows[name] = {
         "bits_per_dim": float(bits.mean()),
         "standard_error": float(bits.std() / np.sqrt(len(bits))),
@@ -222,7 +217,7 @@ for name in images:
 # %%
 def bits_of_pixels(x, label):
     """-log2 of the probability of each pixel given those before it."""
-    logits = model.logits(params, x, one_hot(label)).astype(float)
+    logits = model.logits(params, x, ONE_HOT[label]).astype(float)
     nats = np.log(np.sum(np.exp(logits), axis=-1)) - np.take_along_axis(logits, x[..., None], axis=-1)[..., 0]
     return nats[..., 0] / np.log(2)
 
@@ -257,7 +252,7 @@ judge = KNeighborsClassifier(5).fit(images["train"].reshape(-1, 64), labels["tra
 asked = np.repeat(np.arange(10), 10 if options.quick else 100)
 clock = time.perf_counter()
 samples = {
-    temperature: model.sample(params, np.random.default_rng(3), len(asked), one_hot(asked), temperature)
+    temperature: model.sample(params, np.random.default_rng(3), len(asked), ONE_HOT[asked], temperature)
     for temperature in (1.0, 0.7)
 }
 sampling_seconds = (time.perf_counter() - clock) / 2
@@ -290,7 +285,7 @@ COLUMNS = 6
 
 def completions(label):
     """Each test digit, what is given of it, and how that is completed as a digit of a class."""
-    context = one_hot(np.repeat(label, COLUMNS))
+    context = ONE_HOT[np.repeat(label, COLUMNS)]
     x = np.repeat(upper, COLUMNS, axis=0)
     drawn = model.complete(params, np.random.default_rng(4), x, 4, context, temperature=0.7)
     return np.concatenate([whole[:, None], upper[:, None], drawn.reshape(-1, COLUMNS, 8, 8, 1)], axis=1)
@@ -313,7 +308,7 @@ figure.savefig(options.out / "completions.png", dpi=90)
 
 # %%
 log_probs = np.stack(
-    [model.log_prob(params, test, one_hot(np.full(180, digit))) for digit in range(10)], axis=1
+    [model.log_prob(params, test, ONE_HOT[np.full(180, digit)]) for digit in range(10)], axis=1
 )
 accuracy = float(np.mean(np.argmax(log_probs, axis=1) == test_labels))
 
