@@ -7,10 +7,10 @@ import autograd.numpy as np
 import numpy as onp
 
 from npflow.autodiff.devices import device_of, to_device, to_host
-from npflow.errors import InputError
+from npflow.errors import ConvergenceError, InputError
 from npflow.flow import Flow
 from npflow.model import Model
-from npflow.validation import check_count, check_integers, check_rng
+from npflow.validation import check_count, check_dtype, check_integers, check_rng
 
 AT_ONCE = 2**24  # numbers of u that are drawn at a time
 
@@ -81,8 +81,13 @@ class Dequantized(Model):
         return math.prod(self.event_shape)
 
     def dequantize(self, x, u):
-        """(x + u) / levels, in the dtype of `u`: where in its cell of [0, 1] each integer is."""
-        return (x.astype(u.dtype) + u) / self.levels
+        """(x + u) / levels, in the dtype of `u`: where in its cell of [0, 1] each integer is.
+
+        The sum is kept below x + 1, to which it may be rounded.
+        """
+        x = x.astype(u.dtype)
+        below_next = (x + 1) * (1 - float(onp.finfo(u.dtype).eps))
+        return np.minimum(x + u, below_next) / self.levels
 
     def quantize(self, y):
         """The integer in whose cell of [0, 1] each number is; of what lies outside, the nearest."""
@@ -95,6 +100,7 @@ class Dequantized(Model):
         They are worked out on the host, and live where `x` lives.
         """
         check_rng(rng)
+        check_dtype(dtype)
         check_integers(x, self.levels, self.event_shape)
         there = device_of(x)
         x, context = to_host(x), None if context is None else to_host(context)
@@ -141,7 +147,7 @@ class Dequantized(Model):
         check_count(draws, "draws")
         check_rng(rng)
         dtype = self.check(params, x, context=context).dtype
-        there = device_of({"params": params, "x": x}).generator(rng)
+        there = device_of({"params": params, "x": x, "context": context}).generator(rng)
         arrays = (x,) if context is None else (x, context)
         rows = max(1, AT_ONCE // self.dims)
         parts = []
@@ -164,7 +170,7 @@ class Dequantized(Model):
         `context` and `temperature` are those of `Flow.sample`. The integers are uint8, or uint16 where there are more
         than 256 levels.
         """
-        return self.quantize(self.flow.sample(params, rng, n, context, temperature))
+        return self.quantize(found(self.flow.sample(params, rng, n, context, temperature)))
 
     def encode(self, params, x, context=None):
         """z of the middle of the cell of x, where u is 1/2; both of shape (n, *event)."""
@@ -174,7 +180,7 @@ class Dequantized(Model):
 
     def decode(self, params, z, context=None):
         """x of z, both of shape (n, *event), as integers."""
-        return self.quantize(self.flow.decode(params, z, context))
+        return self.quantize(found(self.flow.decode(params, z, context)))
 
     def reconstruction_error(self, params, x, context=None):
         """How far each number is from where it was, in levels, after `encode` and the flow's inverse: shape (n, *event).
@@ -196,3 +202,12 @@ class Dequantized(Model):
         """What the flow takes of a batch: numbers in [0, 1], and their context where there is one."""
         x, *context, u = batch
         return self.dequantize(x, u), *context
+
+
+def found(y):
+    """y, as the inverse of a flow gave it; raise `ConvergenceError` where one of its numbers is nan: no integer is."""
+    lost = np.isnan(y)
+    if lost.any():
+        row = int(np.argmax(lost.reshape(len(y), -1).any(axis=1)))
+        raise ConvergenceError(f"expected numbers from the inverse of the flow, got nan in row {row}")
+    return y

@@ -78,6 +78,13 @@ def check_integers(x, levels, event_shape=None, name="x"):
     return x
 
 
+def check_dtype(dtype):
+    """Raise unless parameters can have this dtype; return it."""
+    if dtype not in (np.float32, np.float64):
+        raise InputError(f"expected the parameters' dtype to be float32 or float64, got {dtype!r}")
+    return dtype
+
+
 def check_context(context, features, rows, dtype, name):
     """Raise unless `context` is a row of so many features for each of so many rows; None where there are no features."""
     if features == 0:

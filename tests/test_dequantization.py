@@ -13,6 +13,7 @@ from scipy.stats import norm
 import npflow
 from npflow import Dequantized, Flow, InputError, NonFiniteError, dequantization, fit, load, to_device
 from npflow.autodiff import Layout, record, value_and_grad
+from npflow.errors import ConvergenceError
 from npflow.layers import (
     ActNorm,
     Affine,
@@ -156,6 +157,32 @@ def test_numbers_become_the_integers_of_their_cells():
         y = IMAGES.dequantize(integers, np.full(256, u, np.float32))
         assert y.dtype == np.float32
         np.testing.assert_array_equal(IMAGES.quantize(y), integers, strict=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("levels", [5, 17, 256])
+def test_no_u_is_rounded_into_the_next_cell(levels, dtype):
+    model, x = Dequantized(IMAGES.flow, levels), np.arange(levels)
+    largest = np.full(levels, np.nextafter(dtype(1), dtype(0)), dtype)
+    y = model.dequantize(x, largest)
+    assert (y < 1).all()
+    np.testing.assert_array_equal(model.quantize(y), x)
+    np.testing.assert_allclose(y * levels, x + 1, rtol=1e-6)
+
+
+def test_what_the_inverse_did_not_find_is_no_integer(rng, x):
+    """On a device it is nan: nobody waits there to be told."""
+
+    class Lost(Affine):
+        def inverse(self, params, z):
+            y, log_det = super().inverse(params, z)
+            return np.where(np.arange(len(z))[:, None] == 3, np.nan, y), log_det
+
+    model = Dequantized(Flow(Lost(), Normal(2)), levels=5)
+    params = bell([0.5, 0.5], [0.2, 0.2])
+    for call in (lambda: model.sample(params, rng, 5), lambda: model.decode(params, np.zeros((5, 2)))):
+        with pytest.raises(ConvergenceError, match="the inverse of the flow, got nan in row 3"):
+            call()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -362,6 +389,10 @@ def test_bad_input_gets_a_sentence(rng, x):
     wrong[3, 1, 0, 1] = 256
     for call, sentence in (
         (lambda: IMAGES.init(rng, x / 255), f"{in_range}, got float64"),
+        (
+            lambda: IMAGES.init(rng, x, dtype=np.float16),
+            "expected the parameters' dtype to be float32 or float64",
+        ),
         (lambda: IMAGES.init(0, x), "expected rng to be a numpy.random.Generator, got a int"),
         (lambda: IMAGES.init(rng, x[:, :2]), r"expected x with rows of shape \(4, 2, 2\), got rows of shape"),
         (lambda: IMAGES.encode(params, x > 9), f"{in_range}, got bool"),

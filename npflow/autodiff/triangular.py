@@ -76,12 +76,14 @@ def _solve_transposed(fun, g, x, *arrays):
     """The u with J^T u = g, by the same iteration: J^T is triangular in the opposite order, and linear."""
     _, d = fun(x, *arrays)
     transposed, _ = make_vjp(lambda x: fun(x, *arrays)[0], x)
-    return _settle(lambda u: (transposed(u), d), g, start=g / d, unit=0.0)
+    unit = onp.max(onp.abs(g), axis=tuple(range(1, g.ndim)), keepdims=True)  # most of g may be 0
+    return _settle(lambda u: (transposed(u), d), g, start=g / d, unit=unit)
 
 
 defvjp(
     _implicit,
-    lambda _, x, residual, fun, *arrays: lambda g: -_solve_transposed(fun, g, x, *arrays),
+    # At `ans`, which is x and has its derivatives, so that a second one is refused and not 0.
+    lambda ans, x, residual, fun, *arrays: lambda g: -_solve_transposed(fun, g, ans, *arrays),
     argnums=(1,),
 )
 register_notrace(VJPNode, _solve)
@@ -92,7 +94,7 @@ def _settle(fun, target, start, unit):
     on_host, eps = device_of(target) is HOST, float(onp.finfo(target.dtype).eps)
     # Components are thrown far out while those before them are still wrong: without a limit they might overflow.
     limit = math.sqrt(onp.finfo(target.dtype).max)
-    x = start
+    x, event = start, tuple(range(1, start.ndim))
     with onp.errstate(over="ignore", invalid="ignore"):
         for _ in range(STEPS):
             value, d = fun(x)
@@ -101,12 +103,13 @@ def _settle(fun, target, start, unit):
             # A component whose residual is rounding stays where it is, for the next ones to settle.
             settled = onp.abs(residual) <= 8 * eps * size
             if on_host and (settled | onp.isnan(residual)).all():  # a GPU would have to be waited for
-                return x
+                break
             x = onp.where(settled, x, onp.clip(x + residual / d, -limit, limit))
         lost = onp.abs(residual) > eps ** (2 / 3) * size
+        lost = lost | (onp.isnan(residual) & onp.isfinite(target).all(axis=event, keepdims=True))
     if on_host and lost.any():
-        worst = float(onp.max(onp.where(lost, onp.abs(residual), 0)))
+        worst = float(onp.max(onp.abs(residual[lost])))
         raise ConvergenceError(
             f"expected the inverse of a triangular map within {STEPS} steps, got a residual of {worst:.3g} after them"
         )
-    return onp.where(onp.any(lost, axis=tuple(range(1, x.ndim)), keepdims=True), onp.nan, x)
+    return onp.where(lost.any(axis=event, keepdims=True), onp.nan, x)

@@ -73,7 +73,9 @@ def takes_context(kind):
 
 def inner_layers(layer):
     """The layers that a layer is made of: a chain's, the one that is turned round; none for most."""
-    return getattr(layer, "layers", None) or ((layer.layer,) if hasattr(layer, "layer") else ())
+    inner = getattr(layer, "layers", None)
+    inner = inner if isinstance(inner, (list, tuple)) else (getattr(layer, "layer", None),)
+    return tuple(one for one in inner if callable(getattr(one, "forward", None)))
 
 
 def uses_context(layer):

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import autograd.numpy as np
+import numpy as onp
 
 from npflow.autodiff.primitives import log_sigmoid, sigmoid, sum_event
 from npflow.layers.layer import Layer
@@ -20,7 +21,7 @@ class Logit(Layer):
 
     A density over real numbers becomes one over pixels that has no bounds to learn. Without alpha, a pixel at an end
     would be at infinity; with it, the inverse gives numbers up to alpha / (1 - 2 alpha) beyond 0 and 1, and the
-    map is finite as far as there.
+    map is finite up to there.
 
     Parameters
     ----------
@@ -34,10 +35,14 @@ class Logit(Layer):
 
     alpha: float = 0.05
 
-    domain = (0.0, 1.0)
-
     def __post_init__(self):
         object.__setattr__(self, "alpha", check_number(self.alpha, "Logit's alpha", least=0, below=0.5))
+
+    @property
+    def domain(self):
+        """From 0 to 1; without alpha the ends themselves are at infinity, and lie outside."""
+        end = 0.0 if self.alpha else float(onp.finfo(onp.float32).eps)
+        return end, 1.0 - end
 
     def forward(self, params, x):
         slope = 1 - 2 * self.alpha

@@ -19,6 +19,7 @@ from npflow.networks import MaskedConvNet
 from npflow.validation import (
     check_context,
     check_count,
+    check_dtype,
     check_integers,
     check_number,
     check_rng,
@@ -92,8 +93,7 @@ class PixelCNN(Model):
         They are worked out on the host, and live where `x` lives.
         """
         check_rng(rng)
-        if dtype not in (onp.float32, onp.float64):
-            raise InputError(f"expected the parameters' dtype to be float32 or float64, got {dtype!r}")
+        check_dtype(dtype)
         check_integers(x, self.levels, self.shape)
         self.check_context(context, len(x), dtype)
         return to_device(self._init(rng, dtype), device_of(x).name)

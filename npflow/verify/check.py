@@ -12,7 +12,7 @@ from npflow.autodiff import tree
 from npflow.autodiff.devices import to_host
 from npflow.autodiff.threads import one_blas_thread
 from npflow.errors import InputError
-from npflow.layers.layer import check_layer, inner_layers
+from npflow.layers.layer import check_layer, domain_of, inner_layers
 from npflow.validation import check_rng, check_rows
 from npflow.verify import contract, formulas, gradients
 from npflow.verify.finding import DIRECTIONS, Finding
@@ -220,7 +220,8 @@ def _points(rng, layer, pristine, start, x):
     first = Point(layer, _moved(rng, start, noise), few, pristine)
     second = Point(layer, _moved(rng, start, noise, signs=signs), mixed, pristine)
     second = _of_the_other_sign(first, second, lambda: _moved(rng, start, noise, signs=signs))
-    return [first, second], [Point(layer, _moved(rng, start, 10 * noise), 3 * few, pristine)]
+    far = np.clip(3 * few, *domain_of(layer))
+    return [first, second], [Point(layer, _moved(rng, start, 10 * noise), far, pristine)]
 
 
 def _of_the_other_sign(first, second, draw, tries=12):

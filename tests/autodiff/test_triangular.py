@@ -10,10 +10,11 @@ import stand_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npflow.autodiff import devices, record, triangular, value_and_grad
+from npflow.autodiff import devices, record, tree, triangular, value_and_grad
 from npflow.autodiff.primitives import elu, elu_slope, linear
 from npflow.autodiff.triangular import invert_triangular
 from npflow.errors import ConvergenceError
+from npflow.layers import MaskedConvolution
 from npflow.verify.jacobians import by_autograd
 
 every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -187,7 +188,33 @@ def test_a_program_has_its_gradient():
         np.testing.assert_array_equal(vector, np.concatenate([leaf.ravel() for leaf in gradient]))
 
 
-def test_second_derivatives_are_refused():
-    total = lambda z: anp.sum(invert_triangular(convex, z, *arrays()) ** 2)
+@pytest.mark.parametrize("outer", [lambda g: anp.sum(g**2), anp.sum])
+@pytest.mark.parametrize("inner", [lambda x: anp.sum(x**2), anp.sum])
+def test_second_derivatives_are_refused(inner, outer):
+    """Also where g does not depend on z: the derivative does, by x."""
+    total = lambda z: inner(invert_triangular(convex, z, *arrays()))
     with pytest.raises(NotImplementedError, match="_solve_transposed"):
-        autograd.grad(lambda z: anp.sum(autograd.grad(total)(z) ** 2))(rows())
+        autograd.grad(lambda z: outer(autograd.grad(total)(z)))(rows())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_gradient_of_one_number_is_found_in_few_steps(dtype, monkeypatch):
+    """Most of its g is 0, of which rounding is no share."""
+    layer, rng = MaskedConvolution(4), np.random.default_rng(0)
+    z = rng.standard_normal((16, 8, 8, 1)).astype(dtype)
+    params = tree.build(
+        lambda _, leaf: leaf + rng.standard_normal(leaf.shape).astype(dtype), layer.init(rng, z)
+    )
+    exact = autograd.grad(lambda z: anp.sum(layer.inverse(params, z)[0][:, -1, -1]))(z)
+    monkeypatch.setattr(triangular, "STEPS", 40)
+    found = autograd.grad(lambda z: anp.sum(layer.inverse(params, z)[0][:, -1, -1]))(z)
+    np.testing.assert_array_equal(found, exact)
+
+
+def test_a_number_that_turns_nan_on_the_way_is_not_taken_for_found():
+    def edge(x):
+        """x - 1, as far as 3, with a slope that leads beyond."""
+        return anp.where(x > 3, anp.nan, x - 1), 0.1 + 0 * x
+
+    with pytest.raises(ConvergenceError, match="got a residual of nan"):
+        invert_triangular(edge, np.zeros((2, 1)))

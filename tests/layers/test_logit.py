@@ -10,6 +10,7 @@ from npflow import Flow
 from npflow.errors import InputError
 from npflow.layers import ActNorm, Chain, Logit
 from npflow.priors import Logistic
+from npflow.verify import check
 
 few = settings(max_examples=20, deadline=None)
 alphas = st.sampled_from([1e-6, 1e-3, 0.05, 0.4])
@@ -68,8 +69,14 @@ def test_with_logistic_z_and_no_alpha_its_x_is_uniform():
     np.testing.assert_allclose(flow.log_prob(flow.init(np.random.default_rng(0), x), x), 0, atol=1e-12)
 
 
+def test_without_alpha_it_passes_what_verify_asks_of_it():
+    x = np.random.default_rng(0).uniform(0.1, 0.9, (8, 3))
+    check(Logit(alpha=0), x).raise_if_failed()
+
+
 def test_a_chain_is_meant_for_what_its_first_layer_is_meant_for():
     assert Chain([Logit(), ActNorm()]).domain == Logit().domain == (0, 1)
+    assert 0 < Logit(0).domain[0] < 1e-6  # where both ends lie outside
     assert Chain([ActNorm(), Logit()]).domain == ActNorm().domain == (-np.inf, np.inf)
 
 

@@ -36,6 +36,22 @@ def test_every_recipe_for_images_is_listed():
     assert {name for name in models.__all__ if name.startswith("image_")} == set(RECIPES)
 
 
+@pytest.mark.parametrize(("dtype", "most"), [(np.float32, 1e-4), (np.float64, 1e-9)])
+def test_the_glow_of_cifar_10_made_narrow_takes_photographs_there_and_back(dtype, most):
+    """Its three levels of sixteen steps, on eight of real size."""
+    flow, rng = models.image_glow((32, 32, 3), 3, 16, ConvNet((8, 8))), np.random.default_rng(0)
+    x = (datasets.patches(rng, 8) + rng.random((8, 32, 32, 3))).astype(dtype) / 256
+    params = flow.init(rng, x)
+    layout = Layout(params)
+    noise = 0.02 * rng.standard_normal(layout.size).astype(dtype)
+    params = layout.unpack(layout.pack(params) + noise, params)
+    z, log_det = flow.layer.forward(params["layer"], x)
+    back, back_log_det = flow.layer.inverse(params["layer"], z)
+    assert np.abs(back - x).max() < most
+    np.testing.assert_allclose(back_log_det, -log_det, rtol=most)
+    assert (z.dtype, back.dtype, log_det.dtype) == (dtype, dtype, dtype)
+
+
 @every_recipe
 def test_trained_on_digits_it_needs_fewer_bits_each_class_its_own(recipe):
     data, rng = datasets.image_data("digits"), np.random.default_rng(0)

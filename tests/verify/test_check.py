@@ -9,7 +9,7 @@ import numpy as onp
 import pytest
 from scipy.stats import ortho_group
 
-from npflow import InputError, VerificationError, to_device
+from npflow import InputError, VerificationError, layers, to_device
 from npflow.layers import ActNorm, AffineCoupling, Conv1x1, Layer
 from npflow.models import glow
 from npflow.networks import MLP
@@ -123,6 +123,25 @@ def test_an_object_that_is_no_layer_of_npflows_is_checked_by_its_three_methods(x
     report = check(Own(), x)
     # One promise is broken: np.ones is float64, and init does not look at the dtype of x.
     assert [failure.name for failure in report.failures] == ["float32 kept"]
+
+
+def test_hyper_parameters_may_have_any_name(x):
+    class Deep(ActNorm):
+        layers, layer = 3, "tanh"
+
+    check(Deep(), x).raise_if_failed()
+
+
+def test_beyond_the_ends_of_a_bounded_domain_nothing_hides():
+    """Far out is at its ends, where the log-det is still held against the Jacobian."""
+
+    class Wrong(layers.Logit):
+        def forward(self, params, x):
+            z, log_det = super().forward(params, x)
+            return z, np.where(np.max(x, axis=1) == 1, log_det + 1, log_det)
+
+    x = onp.random.default_rng(0).uniform(size=(12, 3))
+    assert "log-det forward, far out" in [failure.name for failure in check(Wrong(), x).failures]
 
 
 def test_what_a_layer_raises_is_in_its_report(x):

@@ -95,7 +95,9 @@ def _body(calls, plan, spelling, buffers, sources, results):
         section = list(section)
         title = f"# ---- {title or 'outside the layers'}"
         lines += ["", textwrap.shorten(title, WIDTH - len(INDENT), placeholder=" ...")]
-        reads = {read for call in section for read in _reads(call)} - named
+        reads = {read for call in section for read in _reads(call)}
+        reads |= {_origin(call) for call in section if call in plan.copies}
+        reads -= named
         named |= reads
         for source, values in sources.items():
             lines += _unpacked(source, values, reads)

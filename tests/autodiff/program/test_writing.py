@@ -195,6 +195,21 @@ def test_gradients_are_written_to_their_places_or_copied_there_as_soon_as_they_a
     assert "elsewhere" not in backward
 
 
+@primitive
+def paired(w, h):
+    return np.sum(w * h.T)
+
+
+defvjp(paired, lambda _, w, h: lambda g: h.T, lambda _, w, h: lambda g: w.T)
+
+
+def test_a_gradient_that_is_data_turned_round_is_copied_once_the_data_has_its_name():
+    params = {"w": np.ones((3, 4))}
+    value, gradient = record(lambda params, x: paired(params["w"], x), params, X)(params, X)
+    assert value == pytest.approx(np.sum(X))
+    np.testing.assert_array_equal(gradient, X.T.ravel())
+
+
 def test_a_tracer_sees_every_line():
     program = record(loss, PARAMS, X)
     seen = []
