@@ -2,7 +2,7 @@
 
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def written_aside(path):
     # A name of its own, so that two processes that save to one path do not write into one file.
     aside = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
-        with aside.open("wb") as file:
+        with aside.open("xb") as file:  # "x" follows no link that somebody else put there
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -28,8 +28,10 @@ def written_aside(path):
         aside.unlink(missing_ok=True)
         raise
     if os.name == "posix":  # the rename itself must reach the disk too; Windows has no such call
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        # The new file is in its place: an error would say that the old one is. Some network file systems raise one.
+        with suppress(OSError):
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
