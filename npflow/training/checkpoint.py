@@ -1,14 +1,16 @@
 """Checkpoints: arrays and a JSON description in one `.npz`, replaced whole or not at all.
 
-The file is NumPy's own `.npz` and is read with ``allow_pickle=False``: nothing in it is ever executed.
-Its entry ``description`` is a JSON text, from which the architecture itself is rebuilt. A save writes
-another file beside the old one, flushes it to the disk and renames it over the old one, so that at every
-instant one of the two is there, whole. It knows no device: what was saved on one is loaded on the host, and
-a run goes on on any.
+The file is NumPy's own `.npz`, not compressed, and is read with ``allow_pickle=False``: nothing in it is
+ever executed, and no more is read than it has bytes. Its entry ``description`` is a JSON text, from which the
+architecture itself is rebuilt. A save writes another file beside the old one, flushes it to the disk and
+renames it over the old one, so that at every instant one of the two is there, whole. It knows no device: what
+was saved on one is loaded on the host, and a run goes on on any.
 """
 
 import json
 import os
+import re
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from npflow.model import Model
 
 FORMATS = ("npflow checkpoint 1", "npflow checkpoint 2")  # in 1, Adam's m and v had the factors 1 - beta
 FORMAT = FORMATS[-1]
+ENTRY = re.compile(r"(description|params|constant:.*|run:.*)\.npy")
 
 
 @dataclass(repr=False)
@@ -107,8 +110,8 @@ def load(path):
     FileNotFoundError
         If there is no such file.
     InputError
-        If the file is cut short, damaged, or not a checkpoint of npflow's, or if it describes a layer
-        whose class is not defined.
+        If the file is cut short, damaged, or not a checkpoint of npflow's, if it is compressed, if it describes
+        a layer whose class is not defined, or if a permutation in it is none.
 
     Examples
     --------
@@ -118,14 +121,15 @@ def load(path):
     path = Path(path)
     with path.open("rb") as file:
         try:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("a single array, not an .npz")
-            contents = {name: archive[name] for name in archive.files}
+            contents = _read_entries(file)
+        except InputError as error:
+            raise InputError(f"{path} cannot be used: {error}") from error
         except Exception as error:  # a damaged archive raises almost anything
+            # Without NumPy's own words, which may advise to load a file that is not trusted by pickle.
             raise InputError(
-                f"expected a checkpoint at {path}, got a file that is damaged, cut short or foreign: {error}"
-            ) from error
+                f"expected a checkpoint at {path}, got a file that is damaged, cut short or foreign: "
+                f"{type(error).__name__}"
+            ) from None
     try:
         description = json.loads(str(contents["description"]))
         if description["format"] not in FORMATS:
@@ -134,11 +138,12 @@ def load(path):
         constants = with_prefix(contents, "constant:")
         params = _fill(description["params"], contents["params"], constants)
         flow.check(params)
+        _check_permutations(params)
         arrays = with_prefix(contents, "run:")
         return Checkpoint(flow, params, description["run"], arrays, description["format"])
     except InputError as error:
         raise InputError(f"{path} cannot be used: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(
             f"expected a checkpoint of npflow at {path}, got another .npz: {type(error).__name__}: {error}"
         ) from error
@@ -166,6 +171,38 @@ def with_prefix(contents, prefix):
     return {name.removeprefix(prefix): value for name, value in contents.items() if name.startswith(prefix)}
 
 
+def _read_entries(file):
+    """The arrays in an open `.npz`; none is read unless all are such as npflow writes, in a file of this size."""
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        for entry in entries:
+            name = entry.filename[:80]
+            if not ENTRY.fullmatch(entry.filename):
+                raise InputError(f"expected the entries of a checkpoint of npflow, got one called {name!r}")
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise InputError(
+                    f"expected entries that are not compressed, as npflow writes them, got {name!r}"
+                )
+        size, room = sum(entry.file_size for entry in entries), os.fstat(file.fileno()).st_size
+        if size > room:
+            raise InputError(f"expected entries that fit into the file of {room:,} bytes, got {size:,}")
+        contents = {}
+        for entry in entries:
+            with archive.open(entry) as stored:
+                name = entry.filename.removesuffix(".npy")
+                contents[name] = np.lib.format.read_array(stored, allow_pickle=False)
+        return contents
+
+
+def _check_permutations(params):
+    """Raise unless integer leaves of that name are permutations: no layer looks at them before it uses them."""
+    for path, leaf in tree.items(params):
+        if path.endswith("permutation") and not tree.is_trained(leaf):
+            numbers = np.arange(leaf.shape[-1])
+            if not np.can_cast(leaf.dtype, numbers.dtype) or np.any(np.sort(leaf) != numbers):
+                raise InputError(f"expected each number below {len(numbers)} once at {path!r}, got others")
+
+
 def _skeleton(params):
     """The tree as JSON: dicts, lists and tuples told apart, a shape for each leaf."""
     if isinstance(params, dict):
@@ -187,7 +224,8 @@ def _fill(skeleton, vector, constants):
             return {key: blank(branch) for key, branch in branches.items()}
         if kind in ("list", "tuple"):
             return {"list": list, "tuple": tuple}[kind](blank(branch) for branch in branches)
-        return np.empty(branches, vector.dtype) if part["trained"] else None
+        # One number seen in that shape: whatever shape a file speaks of, no memory is taken for it.
+        return np.broadcast_to(np.zeros((), vector.dtype), branches) if part["trained"] else None
 
     params = tree.build(leaf, blank(skeleton))
     return Layout(params).unpack(vector, params)

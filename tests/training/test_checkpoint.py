@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import threading
+import traceback
+import zipfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -150,6 +152,15 @@ def test_a_flipped_bit_gets_a_sentence(tmp_path):
         load(path)
 
 
+def long_header():
+    """Of an entry, longer than NumPy reads by default: it advises to trust the file."""
+    entry, archive = io.BytesIO(), io.BytesIO()
+    np.save(entry, np.zeros(1, [(f"field{number}", np.int8) for number in range(1000)]))
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("params.npy", entry.getvalue())
+    return archive.getvalue()
+
+
 def foreign_files():
     array = io.BytesIO()
     np.save(array, np.arange(3))
@@ -163,6 +174,7 @@ def foreign_files():
         "text": b"hello",
         "array": array.getvalue(),
         "archive": archive.getvalue(),
+        "long header": long_header(),
         "not json": text.getvalue(),
         "format": other.getvalue(),
         "pickle": pickle.dumps({"a": 1}),
@@ -173,8 +185,10 @@ def foreign_files():
 def test_a_foreign_file_gets_a_sentence(name, tmp_path):
     path = tmp_path / "foreign.npz"
     path.write_bytes(foreign_files()[name])
-    with pytest.raises(InputError, match="expected"):
+    with pytest.raises(InputError, match="expected") as caught:
         load(path)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "allow_pickle" not in shown, "NumPy's advice: load a file that you trust by pickle"
 
 
 class Trap:
@@ -193,13 +207,20 @@ def test_a_missing_file_is_a_file_not_found_error(tmp_path):
         load(tmp_path / "nothing.npz")
 
 
-def rewrite(path, change):
+def with_contents(path, change, savez=np.savez):
     with np.load(path) as file:
         contents = dict(file)
-    description = json.loads(str(contents["description"]))
-    change(description)
-    contents["description"] = np.array(json.dumps(description))
-    np.savez(path, **contents)
+    change(contents)
+    savez(path, **contents)
+
+
+def rewrite(path, change):
+    def change_description(contents):
+        description = json.loads(str(contents["description"]))
+        change(description)
+        contents["description"] = np.array(json.dumps(description))
+
+    with_contents(path, change_description)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +236,11 @@ def rewrite(path, change):
             "expected the parameters of this flow, got another architecture's: expected an array of shape",
         ),
         (lambda d: d["flow"]["layer"].update(layers=[]), "expected a Chain of at least one layer"),
+        (
+            lambda d: d.update(params={"shape": [10**12], "trained": True}),
+            "expected a vector of 1000000000000 numbers, got shape",
+        ),
+        (lambda d: d.update(params={"shape": [10**30], "trained": True}), "got another .npz: "),
         (lambda d: d.pop("params"), "got another .npz: KeyError: 'params'"),
         (
             lambda d: d["params"]["dict"].pop("prior"),
@@ -227,6 +253,65 @@ def test_a_description_that_does_not_fit_gets_a_sentence(change, sentence, tmp_p
     save(path, flow, make(flow)[0])
     rewrite(path, change)
     with pytest.raises(InputError, match=sentence):
+        load(path)
+
+
+def test_brackets_without_end_get_a_sentence(tmp_path):
+    flow, path = FLOWS["glow"], tmp_path / "flow.npz"
+    save(path, flow, make(flow)[0])
+    with_contents(path, lambda contents: contents.update(description=np.array(100_000 * "[")))
+    with pytest.raises(InputError, match=r"got another .npz: RecursionError"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [[0, 1, 2, 101], [0, 1, 2, 2], [-1, 0, 1, 2], np.array([0, 1, 2, 3], np.uint64)],
+    ids=["out of bounds", "twice", "negative", "no index"],
+)
+@pytest.mark.parametrize("layer", ["Permutation", "Conv1x1"])
+def test_a_permutation_that_is_none_gets_a_sentence(layer, numbers, tmp_path):
+    flow, path = FLOWS["nested"], tmp_path / "flow.npz"
+    save(path, flow, make(flow)[0])
+    place = f"layer/0/{['Permutation', 'Conv1x1'].index(layer)}/permutation"
+    with_contents(path, lambda contents: contents.update({f"constant:{place}": np.array(numbers)}))
+    with pytest.raises(InputError, match=f"expected each number below 4 once at '{place}', got others"):
+        load(path)
+
+
+def never(*arguments, **options):
+    raise AssertionError("an entry was read")
+
+
+def test_compressed_entries_are_refused_before_any_is_read(tmp_path, monkeypatch):
+    flow, path = FLOWS["glow"], tmp_path / "flow.npz"
+    save(path, flow, make(flow)[0])
+    with_contents(path, lambda contents: contents.update({"run:zeros": np.zeros(10**6)}), np.savez_compressed)
+    monkeypatch.setattr(zipfile.ZipFile, "open", never)
+    with pytest.raises(InputError, match=r"cannot be used: expected entries that are not compressed, .* got"):
+        load(path)
+
+
+def test_entries_that_share_their_bytes_are_refused_before_any_is_read(tmp_path, monkeypatch):
+    flow, path = FLOWS["glow"], tmp_path / "flow.npz"
+    save(path, flow, make(flow)[0])
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("run:zeros.npy", bytes(10**4))
+        archive.filelist += 99 * archive.filelist[-1:]
+    monkeypatch.setattr(zipfile.ZipFile, "open", never)
+    with pytest.raises(InputError, match=r"expected entries that fit into the file of [\d,]+ bytes, got 1,0"):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["other", "my params", "description.json", "constants"])
+def test_entries_that_npflow_does_not_write_are_refused_before_any_is_read(name, tmp_path, monkeypatch):
+    flow, path = FLOWS["glow"], tmp_path / "flow.npz"
+    save(path, flow, make(flow)[0])
+    with_contents(path, lambda contents: contents.update({name: np.zeros(3)}))
+    monkeypatch.setattr(zipfile.ZipFile, "open", never)
+    with pytest.raises(
+        InputError, match=f"expected the entries of a checkpoint of npflow, got one called '{name}"
+    ):
         load(path)
 
 
