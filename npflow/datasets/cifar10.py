@@ -150,6 +150,10 @@ def _locate(path, download):
     places = [path, *(path / name for name in (*FOLDERS.values(), *ARCHIVES))]
     found = [place for place in places if place.is_file() or any((place / name).is_file() for name in FILES)]
     archive = path if path.name == BINARY else path / BINARY
+    if download and not found and path.name.endswith(".tar.gz") and path.name != BINARY:
+        raise InputError(
+            f"expected a folder to download {BINARY} to, got {path}, an archive that is not there"
+        )
     if download and found in ([], [archive]):  # an archive that is there may be damaged
         return fetch(URL + BINARY, archive, **ARCHIVES[BINARY]._asdict())
     if not found:
@@ -158,7 +162,7 @@ def _locate(path, download):
         )
         raise MissingDataError(
             f"expected CIFAR-10 at {path}, got nothing there: download {archives} into that folder, where it "
-            "need not be unpacked, or have the first one downloaded with download=True"
+            "need not be unpacked, or have the first one downloaded with download=True (npflow train --download)"
         )
     return found[0]
 
@@ -203,7 +207,7 @@ def _read_batch(name, data, complete):
     if complete and len(data) != official.size:
         raise InputError(
             f"expected the official batch of {official.size:,} bytes, got {len(data):,} bytes with "
-            f"{len(labels):,} images; complete=False reads what is there"
+            f"{len(labels):,} images; complete=False (npflow's --part) reads what is there"
         )
     # Planes of red, green and blue become channels.
     images = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
