@@ -296,7 +296,7 @@ def test_an_archive_that_may_be_damaged_is_looked_at_by_the_download(tmp_path, f
 
 def test_an_archive_of_another_name_is_no_folder_to_download_to(tmp_path, fetched):
     with pytest.raises(
-        InputError, match="expected a folder to download cifar-10-binary.tar.gz to, got .*python.tar.gz"
+        InputError, match=r"expected a folder to download cifar-10-binary\.tar\.gz to, got .*python"
     ):
         cifar10(tmp_path / "cifar-10-python.tar.gz", download=True)
     assert fetched == []
