@@ -25,7 +25,7 @@ from npflow import datasets, fit, plots
 from npflow.autodiff import Layout, value_and_grad
 from npflow.models import PixelCNN
 from npflow.networks import MaskedConvNet
-from npflow.networks.pixelcnn import mask_of
+from npflow.networks.masked import causal_mask
 from npflow.plots.canvas import BLACK, BLUE, VERMILLION
 from npflow.training import Adam, WarmupCosine
 
@@ -55,7 +55,7 @@ options.out.mkdir(parents=True, exist_ok=True)
 # %%
 figure, axes = plt.subplots(1, 4, figsize=(13, 3.7), layout="constrained")
 for kind, places, middle in (("A", axes[0], axes[1]), ("B", axes[2], axes[3])):
-    mask = mask_of(kind, (25, 3, 3), 3, np.dtype(float))
+    mask = causal_mask(kind, (25, 3, 3), 3, np.dtype(float))
     kernel = np.zeros(49)
     kernel[:25] = mask.mean(axis=(1, 2))  # of the middle, a part
     places.imshow(kernel.reshape(7, 7), cmap="Blues", vmin=0, vmax=1.4)

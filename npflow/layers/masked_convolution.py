@@ -13,7 +13,7 @@ from npflow.autodiff.primitives import elu, elu_slope, linear, softplus, sum_eve
 from npflow.autodiff.triangular import invert_triangular
 from npflow.errors import InputError
 from npflow.layers.layer import Layer
-from npflow.networks.pixelcnn import groups_of, mask_of, masked_convolution
+from npflow.networks.masked import causal_mask, groups_of, masked_convolution
 from npflow.validation import check_choice, check_count
 
 PLACES = 5  # of a kernel of 3 x 3, row by row, those as far as its middle
@@ -72,7 +72,7 @@ class MaskedConvolution(Layer):
         widths = [channels, hidden, hidden, channels]
         convolutions = []
         for (inputs, outputs), start in zip(itertools.pairwise(widths), START):
-            lower = mask_of("A", (PLACES, inputs, outputs), channels, onp.float64)
+            lower = causal_mask("A", (PLACES, inputs, outputs), channels, onp.float64)
             seen = onp.maximum(onp.sum(lower, axis=(0, 1)), 1)
             convolutions.append(
                 {

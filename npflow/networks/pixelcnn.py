@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import autograd.numpy as np
 import numpy as onp
 
-from npflow.autodiff.convolution import unfold
-from npflow.autodiff.devices import constant
-from npflow.autodiff.primitives import dense, linear, relu
+from npflow.autodiff.primitives import linear, relu
 from npflow.errors import InputError
 from npflow.networks.convnet import check_image, check_kernel
+from npflow.networks.masked import causal_mask, masked, masked_convolution, side_of, slices_of
 from npflow.networks.mlp import check_widths
 from npflow.networks.network import Network, check_context
 from npflow.validation import check_count
@@ -82,7 +81,7 @@ class MaskedConvNet(Network):
             )
 
         def layer(kernel, inputs, outputs, kind="B", takes_context=False, scale=1.0):
-            mask = mask_of(kind, (kernel**2 // 2 + 1, inputs, outputs), channels, x.dtype)
+            mask = causal_mask(kind, (kernel**2 // 2 + 1, inputs, outputs), channels, x.dtype)
             seen = onp.maximum(onp.sum(mask, axis=(0, 1)), 1)  # inputs that a feature sees
             weight = mask * rng.standard_normal(mask.shape) * onp.sqrt(2 / seen) * scale
             params = {"weight": weight.astype(x.dtype), "bias": onp.zeros(outputs, x.dtype)}
@@ -188,45 +187,3 @@ class Seen:
         """Take in relu(h) as the input's group at a place, and give the output's."""
         self.put(onp.maximum(h, 0), place)
         return self.output(place)
-
-
-def masked_convolution(x, weight, bias, kind, channels):
-    """The sum over a kernel's places up to its middle: (n, h, w, inputs) gives (n, h, w, outputs)."""
-    places = len(weight)
-    side = side_of(places)
-    return dense(
-        unfold(x, side, side, places=places) if side > 1 else x, masked(weight, kind, channels), bias
-    )
-
-
-def masked(weight, kind, channels):
-    """A weight times its mask as a matrix: shape (places, inputs, outputs) gives (places * inputs, outputs)."""
-    mask = constant(mask_of(kind, weight.shape, channels, weight.dtype), like=weight)
-    return np.reshape(weight * mask, (-1, weight.shape[-1]))
-
-
-@functools.lru_cache(maxsize=64)
-def mask_of(kind, shape, channels, dtype):
-    """Mask A or B, of zeros and ones, for a weight of shape (places, inputs, outputs)."""
-    _, inputs, outputs = shape
-    given, group = groups_of(inputs, channels)[:, None], groups_of(outputs, channels)
-    mask = onp.ones(shape, dtype)
-    mask[-1] = given < group if kind == "A" else given <= group
-    mask.setflags(write=False)  # it is kept for the next call
-    return mask
-
-
-def groups_of(features, channels):
-    """The group of each feature; that of a channel is its own number."""
-    return onp.arange(features) * channels // features
-
-
-def slices_of(features, channels):
-    """Where each group's features are."""
-    ends = onp.searchsorted(groups_of(features, channels), onp.arange(channels + 1)).tolist()
-    return [slice(start, stop) for start, stop in itertools.pairwise(ends)]
-
-
-def side_of(places):
-    """The side of a kernel that has so many places up to its middle."""
-    return math.isqrt(2 * places - 1)

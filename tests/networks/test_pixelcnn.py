@@ -79,22 +79,6 @@ def test_with_each_block_an_output_sees_a_pixel_further(blocks):
     np.testing.assert_array_equal(np.flatnonzero(seen), np.arange(8)[-1 - blocks :])
 
 
-def test_each_group_of_features_sees_its_own_and_earlier_ones_at_its_own_pixel():
-    a, b = (pixelcnn.mask_of(kind, (5, 3, 6), 3, np.dtype(float)) for kind in "AB")
-    np.testing.assert_array_equal(a[:4], 1)
-    np.testing.assert_array_equal(a[4], [[0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1], [0] * 6])
-    np.testing.assert_array_equal(b[:4], 1)
-    np.testing.assert_array_equal(b[4], [[1] * 6, [0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1]])
-    np.testing.assert_array_equal(pixelcnn.groups_of(5, 3), [0, 0, 1, 1, 2])
-
-
-def test_masks_are_kept_and_cannot_be_written_to():
-    first, again = (pixelcnn.mask_of("A", (5, 3, 6), 3, np.dtype(np.float32)) for _ in range(2))
-    assert first is again
-    with pytest.raises(ValueError, match="read-only"):
-        first[0, 0, 0] = 5
-
-
 def test_every_output_sees_the_context_the_first_too():
     network, (x, context) = MaskedConvNet(6, 1, 3), draw((2, 2, 2), True)
     params = moved(network, x, 4, context)
