@@ -209,7 +209,7 @@ def translate(x, source, target):
 def encode(flow, params, x, context, name="x"):
     """z of `x`, which the caller calls `name`."""
     if not isinstance(flow, (Flow, Dequantized)):
-        raise InputError(f"expected a Flow, got {flow!r}")
+        raise InputError(f"expected a Flow or a Dequantized, got {flow!r}")
     layout, event_shape = flow.check(params), prior_of(flow).event_shape
     if isinstance(flow, Dequantized):
         check_integers(x, flow.levels, event_shape, name)
@@ -232,7 +232,6 @@ def parts_of(side, name):
     """A flow, its parameters, and its context or None."""
     parts = check_sequence(side, f"the {name}")
     if len(parts) not in (2, 3) or not isinstance(parts[0], (Flow, Dequantized)):
-        raise InputError(
-            f"expected the {name} as (flow, params) or (flow, params, context), got {len(parts)} parts"
-        )
+        kinds = ", ".join(type(part).__name__ for part in parts)
+        raise InputError(f"expected the {name} as (flow, params) or (flow, params, context), got ({kinds})")
     return (*parts, None)[:3]

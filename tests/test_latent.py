@@ -204,7 +204,7 @@ def test_bad_input_gets_a_sentence(rng):
     second["prior"]["mean"] += 1
     ones = np.ones(3)
     for call, sentence in (
-        (lambda: latent.attribute_vector(None, params, x, x), "expected a Flow, got None"),
+        (lambda: latent.attribute_vector(None, params, x, x), "expected a Flow or a Dequantized, got None"),
         (
             lambda: latent.attribute_vector(flow, params, x, x[:, :2]),
             "expected b with rows of 3 features, got rows of 2",
@@ -249,7 +249,7 @@ def test_bad_input_gets_a_sentence(rng):
         ),
         (
             lambda: latent.translate(x, (flow, params), (flow,)),
-            r"expected the target as \(flow, params\) or \(flow, params, context\), got 1 parts",
+            r"expected the target as \(flow, params\) or \(flow, params, context\), got \(Flow\)",
         ),
         (
             lambda: latent.translate(x, (flow, params), (other, params)),
