@@ -12,6 +12,7 @@ from npflow.autodiff import Layout, tree
 from npflow.autodiff.chunks import map_rows
 from npflow.autodiff.devices import device_of, to_device, to_host
 from npflow.autodiff.primitives import concatenate_last
+from npflow.autodiff.threads import one_blas_thread
 from npflow.culprit import draw, first_non_finite, host_bound
 from npflow.errors import InputError
 from npflow.layers import Layer
@@ -260,7 +261,7 @@ def expected_layout(flow):
     """
     rng = onp.random.default_rng(0)
     try:
-        with onp.errstate(all="ignore"):
+        with one_blas_thread(), onp.errstate(all="ignore"):
             few, more = (Layout(flow._init(rng, *_noise(flow, rng, rows))) for rows in (4, 5))
     except Exception:
         return None
