@@ -1,5 +1,6 @@
 """The loss of a mini-batch and its gradient: by programs, on slices of the batch, or by the plain tape."""
 
+import collections
 import contextvars
 import itertools
 import math
@@ -90,11 +91,13 @@ class ProgramGradient:
             wait(jobs)  # all of them, also where one fails: none may still write when this returns
             losses = [job.result() for job in jobs]
         if len(slices) == 1:
-            out[...] = slices[0].gradient
+            out[...] = slices[0].gradient.vector
             return losses[0]
         shares = [piece.share for piece in slices]
         in_pieces(
-            lambda total, *parts: add_up(total, parts, shares), out, *(piece.gradient for piece in slices)
+            lambda total, *parts: add_up(total, parts, shares),
+            out,
+            *(piece.gradient.vector for piece in slices),
         )
         return sum(share * loss for share, loss in zip(shares, losses))
 
@@ -107,8 +110,11 @@ class ProgramGradient:
         return self.plans[kind]
 
     def nbytes(self, batch):
-        """How much memory the slices of a batch like this one take: workspaces and gradients."""
-        return sum(piece.program.peak_bytes + piece.gradient.nbytes for piece in self.slices(batch))
+        """How much memory the slices of a batch like this one take: a workspace for each thread, and their gradients."""
+        slices = self.slices(batch)
+        shares = collections.Counter(piece.program for piece in slices)
+        workspaces = sum(min(self.threads, count) * program.peak_bytes for program, count in shares.items())
+        return workspaces + sum(piece.gradient.vector.nbytes for piece in slices)
 
     def plan(self, batch):
         """The slices of a batch like this one.
@@ -130,7 +136,8 @@ class ProgramGradient:
             program = programs[tried[0]]
             count = min(slices_worth(program, needs(rows).seconds), rows)
             if rows not in tried:
-                check_memory(program, needs(-(-rows // count)), rows, count, parameters)
+                a_slice = needs(-(-rows // count))
+                check_memory(program, a_slice, rows, count, min(self.threads, count), parameters)
             bounds = [rows * number // count for number in range(count + 1)]
             slices = []
             for start, stop in itertools.pairwise(bounds):
@@ -156,8 +163,7 @@ class Slice:
     def __init__(self, program, params, batch, start, stop):
         self.program, self.rows, self.share = program, slice(start, stop), (stop - start) / len(batch[0])
         self.parameters, _ = program.read(params, *self.of(batch))
-        self.workspace = program.take_workspace()
-        self.gradient = self.workspace.gradient
+        self.gradient = program.new_gradient()
 
     def of(self, batch):
         """The rows of a batch that are in this slice."""
@@ -165,7 +171,8 @@ class Slice:
 
     def run(self, batch):
         """The loss of this slice of a batch; its gradient is left in `gradient`."""
-        return self.program.run(self.parameters, self.of(batch), self.workspace)
+        with self.program.workspace() as workspace:
+            return self.program.run(self.parameters, self.of(batch), workspace, self.gradient)
 
 
 def add_up(total, gradients, shares):
@@ -215,14 +222,14 @@ def slices_worth(program, seconds):
     return int(min(max(worth, 1), MOST_SLICES))
 
 
-def check_memory(program, needs, rows, count, parameters):
+def check_memory(program, needs, rows, count, threads, parameters):
     """Raise unless there is memory for a batch of so many rows, cut into `count` slices that need as much each.
 
     A recording holds a gradient and what autograd's tape does, and is held against the function on nudged parameters;
-    a step has a workspace and a gradient for each slice.
+    a step has a workspace for each thread and a gradient for each slice.
     """
     a_gradient = parameters.size * parameters.dtype.itemsize
-    needed = max(needs.recording + 3 * a_gradient, count * (needs.workspace + a_gradient))
+    needed = max(needs.recording + 3 * a_gradient, threads * needs.workspace + count * a_gradient)
     free = program.device.free_bytes()
     if needed > free:
         raise MemoryError(

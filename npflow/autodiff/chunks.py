@@ -128,8 +128,7 @@ def _run(program, params, arrays, starts, rows, result):
     parameters, _ = program.read(params, *_rows(arrays, 0, rows))
 
     def work(starts):
-        workspace = program.take_workspace()
-        with np.errstate(**errors):
+        with program.workspace() as workspace, np.errstate(**errors):
             for start in starts:
                 chunk = _rows(arrays, start, start + rows)
                 result[start : start + rows] = program.run(parameters, chunk, workspace)

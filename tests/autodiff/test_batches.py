@@ -139,8 +139,8 @@ def test_slices_cover_every_row_once_and_differ_by_one_row_at_most(n, count):
         def read(self, params, x):
             return (), (x,)
 
-        def take_workspace(self):
-            return SimpleNamespace(gradient=None)
+        def new_gradient(self):
+            return None
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "record", lambda loss, params, x: Whole())
@@ -223,8 +223,8 @@ def test_slices_of_one_size_share_a_program(recordings, cut):
         loss_and_gradient(loss_of, rows(30), vector.size)
     assert recordings == [30, 7, 8]
     programs = {piece.program for piece in loss_of.plans[((30, 4), np.dtype(float)),]}
-    workspaces = {id(piece.workspace) for piece in loss_of.plans[((30, 4), np.dtype(float)),]}
-    assert (len(programs), len(workspaces)) == (2, 4)  # but no workspace: they run at the same time
+    gradients = {id(piece.gradient) for piece in loss_of.plans[((30, 4), np.dtype(float)),]}
+    assert (len(programs), len(gradients)) == (2, 4)  # but no gradient: these are added up in the end
 
 
 def test_a_large_model_is_tried_on_a_row_and_on_two_and_its_memory_known_before_it_is_taken(
@@ -241,6 +241,8 @@ def test_a_large_model_is_tried_on_a_row_and_on_two_and_its_memory_known_before_
     np.testing.assert_array_equal(gradient, expected[1])
     assert recordings == [1, 2, 6]
     program = loss_of.slices(x)[0].program
+    assert loss_of.nbytes(x) == program.peak_bytes + 2 * vector.nbytes
+    loss_of.threads = 7  # of which two have something to do
     assert loss_of.nbytes(x) == 2 * (program.peak_bytes + vector.nbytes)
 
     monkeypatch.setattr(HOST, "free_bytes", lambda: 5000, raising=False)

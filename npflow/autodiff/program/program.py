@@ -4,6 +4,7 @@ import itertools
 import linecache
 import weakref
 from collections import defaultdict, deque
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from npflow.autodiff import tree
 from npflow.autodiff.devices import HOST, as_array, device_of, fetch, is_array
 from npflow.autodiff.program import statistics
 from npflow.autodiff.program.buffers import plan
-from npflow.autodiff.program.workspace import Workspace
+from npflow.autodiff.program.workspace import Gradient, Workspace
 from npflow.autodiff.program.writing import write
 from npflow.errors import InputError
 
@@ -86,14 +87,12 @@ class Program:
             If shapes, dtypes or constants are not those that were recorded.
         """
         parameters, data = self.read(params, *args)
-        workspace = self.take_workspace()
-        try:
-            value = self.run(parameters, data, workspace)
+        gradient = self.new_gradient() if self.with_gradient else None
+        with self.workspace() as workspace:
+            value = self.run(parameters, data, workspace, gradient)
             if is_array(value):  # it may lie in the workspace, or be an argument
                 value = value.copy(order="K")
-            return (value, workspace.gradient.copy()) if self.with_gradient else value
-        finally:
-            self.give_workspace(workspace)
+        return (value, gradient.vector) if self.with_gradient else value
 
     def read(self, params, *args):
         """The arrays that a program reads, parameters and data, once they are seen to be what it expects."""
@@ -107,30 +106,33 @@ class Program:
             data += self._match(expected, tree.items(arg, name))
         return tuple(parameters), tuple(data)
 
-    def run(self, parameters, data, workspace):
-        """The value of arrays from `read`; the gradient is left in `workspace.gradient`."""
+    def run(self, parameters, data, workspace, gradient=None):
+        """The value of arrays from `read`; the gradient is left in a `gradient` from `new_gradient`."""
         with np.errstate(invalid="ignore"):  # see primitives._dot
-            return self._run(parameters, data, workspace)
+            if not self.with_gradient:
+                return self.forward(parameters, data, workspace.buffers)
+            value, saved = self.forward(parameters, data, workspace.buffers)
+            # A number, not a place in the workspace.
+            value = value[()] if isinstance(value, np.ndarray) else value.copy() if is_array(value) else value
+            self.backward(parameters, data, saved, workspace.buffers, gradient.leaves)
+            return value
 
-    def _run(self, parameters, data, workspace):
-        if not self.with_gradient:
-            return self.forward(parameters, data, workspace.buffers)
-        value, saved = self.forward(parameters, data, workspace.buffers)
-        # A number, not a place in the workspace.
-        value = value[()] if isinstance(value, np.ndarray) else value.copy() if is_array(value) else value
-        self.backward(parameters, data, saved, workspace.buffers, workspace.leaves)
-        return value
+    def new_gradient(self):
+        """Memory for a gradient, zeros."""
+        return Gradient(self.device, self.shapes, self.dtype)
 
-    def take_workspace(self):
-        """A workspace that no other thread is using."""
+    @contextmanager
+    def workspace(self):
+        """A workspace that no other thread is using; the one used last, which may still be in the cache."""
+        idle = self._idle[self.device.queue()]
         try:
-            return self._idle[self.device.queue()].pop()
+            workspace = idle.pop()
         except IndexError:
-            return Workspace(self.device, self.slots, self.peak_bytes, self.shapes, self.dtype)
-
-    def give_workspace(self, workspace):
-        """Let others use a workspace again."""
-        self._idle[self.device.queue()].append(workspace)
+            workspace = Workspace(self.device, self.slots, self.peak_bytes)
+        try:
+            yield workspace
+        finally:
+            idle.append(workspace)
 
     def drop_workspaces(self):
         """Free the memory of the workspaces that nobody is using."""

@@ -5,24 +5,33 @@ import math
 
 
 class Workspace:
-    """The memory that one run of a program writes to.
+    """The memory that one run of a program writes to on its way, and that the next run may write to.
 
     Attributes
     ----------
     buffers : tuple of ndarray
         The places of intermediate results.
-    gradient : ndarray
-        The gradient, one vector.
+    """
+
+    def __init__(self, device, slots, size):
+        memory = device.memory(size)
+        self.buffers = tuple(slot.array(memory, device) for slot in slots)
+
+
+class Gradient:
+    """The memory for the gradient of a program, one vector.
+
+    Attributes
+    ----------
+    vector : ndarray
     leaves : tuple of ndarray
         Its views, one for each parameter.
     """
 
-    def __init__(self, device, slots, size, shapes, dtype):
-        memory = device.memory(size)
-        self.buffers = tuple(slot.array(memory, device) for slot in slots)
+    def __init__(self, device, shapes, dtype):
         sizes = [math.prod(shape) for shape in shapes]
-        self.gradient = device.module.zeros(sum(sizes), dtype)
+        self.vector = device.module.zeros(sum(sizes), dtype)
         ends = itertools.accumulate(sizes)
         self.leaves = tuple(
-            self.gradient[end - size : end].reshape(shape) for end, size, shape in zip(ends, sizes, shapes)
+            self.vector[end - size : end].reshape(shape) for end, size, shape in zip(ends, sizes, shapes)
         )

@@ -425,21 +425,29 @@ def test_a_program_runs_in_several_threads_at_once():
 def test_a_workspace_is_used_again():
     program = record(loss, PARAMS, X)
     program(PARAMS, X)
-    first = program.take_workspace()
-    second = program.take_workspace()
-    assert first is not second
-    program.give_workspace(first)
-    assert program.take_workspace() is first
-    assert all(buffer.ctypes.data % 64 == 0 for buffer in second.buffers)
+    with program.workspace() as first, program.workspace() as second:
+        assert first is not second
+        assert all(buffer.ctypes.data % 64 == 0 for buffer in second.buffers)
+    with program.workspace() as again:  # the one that was used last
+        assert again is first
 
 
 def test_an_error_in_a_call_gives_the_workspace_back():
     program = record(lambda p, x: anp.sum(anp.linalg.inv(p["a"])), {"a": MATRIX}, X)
-    workspace = program.take_workspace()
-    program.give_workspace(workspace)
+    with program.workspace() as workspace:
+        pass
     with pytest.raises(np.linalg.LinAlgError):
         program({"a": np.zeros((3, 3))}, X)
-    assert program.take_workspace() is workspace
+    with program.workspace() as again:
+        assert again is workspace
+
+
+def test_a_gradient_is_the_callers_own():
+    program = record(loss, PARAMS, X)
+    _, first = program(PARAMS, X)
+    kept = first.copy()
+    program(PARAMS, 2 * X)
+    np.testing.assert_array_equal(first, kept)
 
 
 # ---------------------------------------------------------------- what it says of itself

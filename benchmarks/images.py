@@ -1,0 +1,79 @@
+"""Models of images with equal time: bits/dim of held-out images of CIFAR-10, in one table.
+
+Each model is trained by ``npflow train`` for so many minutes, one after the other, with all cores. What is there already
+in the folder of results is not trained again. Beside stand what the papers report for the whole of CIFAR-10 after days on
+GPUs, and the 8 bits/dim of a uniform distribution.
+
+    pip install -e '.[benchmarks]'
+    python benchmarks/images.py --minutes 20 --data cifar10
+
+The folder of CIFAR-10, and --part where it is a part, are the options of ``npflow train``.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """A model of ``npflow train``: its name in the table, the sizes that it has here, and what its paper reports."""
+
+    title: str
+    sizes: tuple
+    published: float
+
+
+ROWS = {
+    "glow": Row("Glow", ("--levels", "3", "--steps-per-level", "8"), 3.35),
+    "real_nvp": Row("RealNVP", (), 3.49),
+    "nice": Row("NICE", (), 4.48),
+    "mintnet": Row("MintNet", (), 3.32),
+    "pixelcnn": Row("PixelCNN, no flow", (), 3.14),
+}
+UNIFORM = 8.0
+
+
+def train(name, options, rest):
+    """Train a model, or find it trained; its summary."""
+    folder = options.out / name
+    summary = folder / "summary.json"
+    if not finished(summary):
+        command = [sys.executable, "-m", "npflow", "train", name, "--out", str(folder)]
+        if (folder / "checkpoint.npz").exists():
+            command += ["--resume"]
+        else:
+            command += ["--minutes", str(options.minutes), "--data", options.data, *ROWS[name].sizes]
+        subprocess.run([*command, *rest], check=True)
+    return json.loads(summary.read_text("utf-8"))
+
+
+def finished(summary):
+    """Whether a summary is that of a run that has come to its end."""
+    if not summary.exists():
+        return False
+    found = json.loads(summary.read_text("utf-8"))
+    return found["steps"] == found["of"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--minutes", type=float, default=20.0, help="of each model (default %(default)s)")
+    parser.add_argument("--data", default="cifar10", choices=("cifar10", "patches"))
+    parser.add_argument("--out", type=Path, default=Path("out/benchmarks/images"))
+    options, rest = parser.parse_known_args()  # the others are those of npflow train
+
+    rows = {name: train(name, options, rest) for name in ROWS}
+    print(f"\n{'':18} {'parameters':>10} {'steps':>7} {'minutes':>8} {'bits/dim':>14} {'published':>10}")
+    for name, found in rows.items():
+        title, _, published = ROWS[name]
+        bits = f"{found['bits_per_dim']:.3f} ± {found['standard_error']:.3f}"
+        print(f"{title:18} {found['parameters']:10,} {found['steps']:7,} {found['seconds'] / 60:8.1f} {bits:>14} "
+              f"{published:10.2f}")  # fmt: skip
+    print(f"{'uniform':18} {0:10} {'':7} {'':8} {UNIFORM:14.3f}")
+
+
+if __name__ == "__main__":
+    main()
