@@ -1,10 +1,10 @@
-"""Which part of a flow it was: the first layer whose output is not finite, what cannot compute on a device."""
+"""Which part of a flow it was: the first layer whose output is not finite, or not found; what cannot compute on a device."""
 
 import autograd.numpy as np
 import numpy as onp
 
 from npflow.autodiff.devices import HOST, device_of, to_host
-from npflow.errors import InputError
+from npflow.errors import ConvergenceError, InputError
 from npflow.layers import Chain, Given, Inverse, Split
 from npflow.layers.layer import given
 
@@ -54,6 +54,19 @@ def first_non_finite(layer, params, x, name="layer", direction="forward", contex
     """The name of the first layer, inside `layer`, whose output or log-det is not finite; None if all are."""
     is_wrong = lambda call: not all(bool(np.isfinite(array).all()) for array in call())
     return first_layer(is_wrong, layer, params, x, name, direction, context)
+
+
+def first_lost(layer, params, x, name="layer", direction="forward", context=None):
+    """The name of the first layer, inside `layer`, whose iteration comes to no end; None if all do."""
+
+    def is_lost(call):
+        try:
+            call()
+        except ConvergenceError:
+            return True
+        return False
+
+    return first_layer(is_lost, layer, params, x, name, direction, context)
 
 
 def host_bound(error, flow, params, x, direction="forward", context=None):

@@ -13,8 +13,8 @@ from npflow.autodiff.chunks import map_rows
 from npflow.autodiff.devices import device_of, to_device, to_host
 from npflow.autodiff.primitives import concatenate_last
 from npflow.autodiff.threads import one_blas_thread
-from npflow.culprit import draw, first_non_finite, host_bound
-from npflow.errors import InputError
+from npflow.culprit import draw, first_lost, first_non_finite, host_bound
+from npflow.errors import ConvergenceError, InputError
 from npflow.layers import Layer
 from npflow.layers.layer import check_keeps_shape, check_layer, given, uses_context
 from npflow.model import Model
@@ -197,6 +197,9 @@ class Flow(Model):
         device_of({"params": params, **arrays})  # one, or its sentence
         try:
             return map_rows(method, params, *arrays.values())
+        except ConvergenceError as error:
+            place = first_lost(self.layer, params["layer"], x, direction=direction, context=context)
+            raise ConvergenceError(f"{place}: {error}") from error
         except Exception as error:
             named = host_bound(error, self, params, x, direction, context)
             if named is None:

@@ -30,8 +30,8 @@ class History:
         Whether Ctrl-C ended the run before its last step.
     peak_bytes : int, optional
         How much memory the steps take, known before the first one: their programs, and all vectors as long as the
-        parameters, those that are copied for a checkpoint too (and not the best that validation keeps). The data is
-        not in it. None without programs.
+        parameters, those that are copied for a checkpoint and the best by validation too. Neither the data is in it, nor
+        what NumPy makes elsewhere (the results of `np.where`, say). None without programs.
     """
 
     loss: list = field(default_factory=list)
