@@ -2,6 +2,7 @@
 
 import argparse
 import signal
+import threading
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import timedelta
@@ -102,7 +103,11 @@ def run(arguments):
 @contextmanager
 def terminated_as_interrupted():
     """SIGTERM, by which a batch system or a computer that is shut down ends a run, is as Ctrl-C: a checkpoint is written."""
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is sent signals
+        return
+    interrupt = lambda *_: signal.raise_signal(signal.SIGINT)
+    before = signal.signal(signal.SIGTERM, interrupt) or signal.SIG_DFL  # None: one that is not Python's
     try:
         yield
     finally:
