@@ -102,6 +102,8 @@ def _check_shape(array, event_shape, name):
     """Raise unless `array` has rows, of a shape if it is given."""
     if array.ndim not in (2, 4):
         hint = f"; add an axis for the channels: {name}[..., None]" if array.ndim == 3 else ""
+        if event_shape is not None and array.shape == event_shape:
+            hint = f"; a single one is a batch of one: {name}[None]"
         raise InputError(
             f"expected {name} of shape (n, features) or (n, height, width, channels), got shape {array.shape}{hint}"
         )

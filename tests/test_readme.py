@@ -37,7 +37,8 @@ def test_the_ten_lines_the_program_and_the_checkpoint_run(fast_fit, tmp_path, mo
     scope = {}
     exec(compile(ten_lines, "README", "exec"), scope)
     assert scope["new"].shape == (1000, 2)
-    assert scope["nats"].shape == (1000,)
+    assert scope["nats"].shape == (20_000,)
+    assert (tmp_path / "moons.png").exists()
     exec(compile(program, "README", "exec"), scope)
     shown = re.search(r"```text\n(.*?)```", TEXT, flags=re.DOTALL)[1].splitlines()
     assert len(shown) == 4

@@ -84,6 +84,11 @@ def test_rows_of_another_dtype_than_float32_and_float64_are_refused(dtype):
     )
 
 
+@pytest.mark.parametrize("shape", [(8, 8, 1), (4,)])
+def test_a_single_row_is_a_batch_of_one(shape):
+    assert refusal(check_rows, np.ones(shape), shape).endswith("; a single one is a batch of one: x[None]")
+
+
 def test_images_without_an_axis_for_channels_are_refused_with_a_hint():
     assert refusal(check_rows, np.ones((5, 28, 28))) == (
         "expected x of shape (n, features) or (n, height, width, channels), got shape (5, 28, 28); "

@@ -24,12 +24,14 @@ class Size(NamedTuple):
 class ImageModel(NamedTuple):
     """A model of images by its paper.
 
-    `build(data, context_features, **sizes)` gives the model for an `ImageData`; `sizes` has a `Size` by each name.
+    `build(data, context_features, **sizes)` gives the model for an `ImageData`; `sizes` has a `Size` by each name; `rate`
+    is the peak of the learning rate.
     """
 
     paper: str
     build: Callable
     sizes: dict
+    rate: float = 1e-2
 
 
 def glow(data, context_features, levels, steps_per_level, channels):
@@ -109,9 +111,10 @@ MODELS = {
             "steps_per_level": Size(2, "pairs of masked convolutions in each level"),
             "filters": Size(12, "hidden channels for each channel; the paper has 85 for CIFAR-10"),
         },
+        rate=3e-3,  # with more it comes to maps whose inverse is beyond float32 on its way
     ),
     "pixelcnn": ImageModel(
-        "PixelCNN (van den Oord, Kalchbrenner, Kavukcuoglu 2016), no flow",
+        "PixelCNN (van den Oord, Kalchbrenner, Kavukcuoglu 2016), which is no flow",
         pixelcnn,
         {
             "features": Size(32, "features of each 3 x 3 convolution; the paper has 128"),

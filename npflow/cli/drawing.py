@@ -9,6 +9,7 @@ from npflow.files import written_aside
 from npflow.validation import check_count
 
 INCHES = 0.6  # of an image
+LONG = 5  # letters of a name, with more it is wider than an image
 
 
 def figure_of(x, levels, columns, title, *, across="", down="", column_names=(), row_names=()):
@@ -39,7 +40,8 @@ def figure_of(x, levels, columns, title, *, across="", down="", column_names=(),
     ax.set_title(title, fontsize="medium")
     height, width = x.shape[1:3]
     ax.set(xlabel=across, ylabel=down)
-    ax.set_xticks(middles(width, len(column_names)), column_names)
+    long = {"rotation": 45, "ha": "right"} if any(len(name) > LONG for name in column_names) else {}
+    ax.set_xticks(middles(width, len(column_names)), column_names, **long)
     ax.set_yticks(middles(height, len(row_names)), row_names)
     ax.tick_params(length=0)
     return figure

@@ -55,13 +55,16 @@ def run(arguments):
         a = data.train[data.train_labels == target][:MOST]
         b = data.train[without(data.train_labels, target, source)][:MOST]
         vector = latent.attribute_vector(trained.model, trained.params, a, b)
-        x = data.test[without(data.test_labels, target, source)][:count]
+        others = data.test[without(data.test_labels, target, source)]
+        x = others[
+            : check_count(count, "--n", most=len(others), because=", the held-out images of that class")
+        ]
         columns = [
             latent.add_attribute(trained.model, trained.params, x, vector, strength) for strength in STRENGTHS
         ]
         moved.append(np.concatenate(np.stack(columns, axis=1)))
-        others = "others" if source is None else trained.settings.classes[source]
-        row_names += [f"{others} to {trained.settings.classes[target]}"] * len(x)
+        name_of_source = "others" if source is None else trained.settings.classes[source]
+        row_names += [f"{name_of_source} to {trained.settings.classes[target]}"] * len(x)
     figure = figure_of(
         np.concatenate(moved),
         trained.model.levels,

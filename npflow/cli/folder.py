@@ -104,7 +104,9 @@ class Settings:
             return self.classes.index(text)
         if text.isdecimal() and int(text) < len(self.classes):
             return int(text)
-        classes = ", ".join(self.classes) or "none"
+        if not self.classes:
+            raise InputError(f"expected data that has classes, got {self.data}")
+        classes = ", ".join(self.classes)
         raise InputError(f"expected a class of {self.data}, one of {classes}, got {text!r}")
 
 

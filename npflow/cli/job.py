@@ -2,13 +2,14 @@
 
 import sys
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import numpy as np
 
 from npflow.autodiff import Layout
 from npflow.cli.catalogue import MODELS
 from npflow.cli.folder import FILES, Folder, Settings
-from npflow.cli.parsing import tell
+from npflow.cli.parsing import duration, tell
 from npflow.cli.report import Report
 from npflow.datasets import ImageData
 from npflow.errors import NonFiniteError
@@ -17,7 +18,8 @@ from npflow.training import Adam, WarmupCosine, fit
 from npflow.validation import check_count
 
 CLIP_NORM, AVERAGE = 100.0, 0.999
-WARMUP = 500  # steps at most, of a long run; of a short one it is a twentieth
+WARMUP = 500  # steps at most, of a long run; of a short one it is a fifth
+LOOKS, NEXT_LOOK = 5, 5.0  # so many at the least, but the next one no sooner than after so many seconds
 REHEARSAL = 11  # steps
 HELD_OUT = 500  # images of the test part that are looked at now and then
 
@@ -33,6 +35,7 @@ class Job:
     params: dict
     rng: np.random.Generator
     context: np.ndarray | None
+    seconds: float = 0.0  # that its steps are going to take, once there has been a rehearsal
 
     @classmethod
     def of(cls, folder, settings, data):
@@ -89,8 +92,8 @@ class Job:
             settings = replace(settings, steps=max(1, int(60 * settings.minutes / seconds)))
         left = settings.steps - done
         tell(f"a step takes {1000 * seconds:,.0f} ms and {peak_bytes / 1e6:,.0f} MB: "
-              f"{left:,} steps in some {left * seconds / 60:.1f} minutes")  # fmt: skip
-        return replace(self, settings=settings)
+              f"{left:,} steps in some {duration(left * seconds)}")  # fmt: skip
+        return replace(self, settings=settings, seconds=left * seconds)
 
     def rehearse(self):
         """The seconds and the memory that a step takes."""
@@ -112,9 +115,10 @@ class Job:
         return float(np.median(np.subtract(clock[2::2], clock[1:-1:2]))), history.peak_bytes
 
     def train(self, every):
-        """Train to the end; return the exit status."""
+        """Train to the end, with a checkpoint and a look at it `every` so often, or more often if it is short; return the exit status."""
         settings = self.settings
-        schedule = WarmupCosine(settings.rate, settings.steps, min(WARMUP, settings.steps // 20))
+        schedule = WarmupCosine(settings.rate, settings.steps, min(WARMUP, settings.steps // 5))
+        every = min(every, timedelta(seconds=max(self.seconds / LOOKS, NEXT_LOOK)))
         report = Report(self)
         try:
             _, history = self.fit(
@@ -132,10 +136,14 @@ class Job:
             hint = "with a lower --rate, in another --out, it may not come to that"
             raise NonFiniteError(f"{error}; {hint}", error.params, error.history) from error
         if history.interrupted:
-            tell(f"interrupted after step {history.steps:,} of {settings.steps:,}: --resume goes on")
+            tell(f"interrupted after step {history.steps:,} of {settings.steps:,}: "
+                 f"npflow train {settings.model} --out {self.folder.path} --resume goes on")  # fmt: skip
             return 130
-        tell(f"{history.steps:,} steps in {history.seconds[-1] / 60:.1f} minutes: {report.score} on "
+        tell(f"{history.steps:,} steps in {duration(history.seconds[-1])}: {report.score} on "
               f"{len(self.held_out):,} held-out images")  # fmt: skip
+        if (best := report.better_before()) is not None:
+            tell(f"it was {best['bits_per_dim']:.3f} at step {best['step']:,}: fewer steps do better on images that it "
+                 "has not seen")  # fmt: skip
         there = [name for name in FILES if (self.folder.path / name).exists()]
         tell(f"{self.folder.path}: {', '.join(there)}")
         return 0

@@ -54,3 +54,11 @@ def make_folder(folder, purpose):
 def tell(line):
     """Print a line at once, also into a file that somebody watches."""
     print(line, flush=True)
+
+
+def duration(seconds):
+    """A length of time in words, in seconds, minutes or hours."""
+    for unit, size in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

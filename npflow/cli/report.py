@@ -54,7 +54,8 @@ class Report:
         self.score = Score(bits_per_dim(job.model, params, job.held_out, context))
         entry = {"step": history.steps, "bits_per_dim": self.score.mean}
         self.course = [*(old for old in self.course if old["step"] < history.steps), entry]
-        tqdm.write(f"step {history.steps:,}: {self.score} held out")
+        if history.steps < job.settings.steps:  # at the end the job says it
+            tqdm.write(f"step {history.steps:,}: {self.score} held out")
         summary = {
             "steps": history.steps,
             "of": job.settings.steps,
@@ -75,6 +76,11 @@ class Report:
             warnings.warn(f"expected samples of step {history.steps}, got none: {error}", stacklevel=2)
         else:
             write_figure(job.folder.path / "samples.png", samples)
+
+    def better_before(self):
+        """The entry of the course that was better than the last by more than its standard error; None if there is none."""
+        best = min(self.course, key=lambda entry: entry["bits_per_dim"])
+        return best if best["bits_per_dim"] < self.score.mean - self.score.standard_error else None
 
     def course_figure(self, history):
         """A figure of the losses and of the held-out images' bits/dim."""

@@ -26,7 +26,8 @@ def add_to(commands):
         "train a model of images",
         "In DIR it keeps a checkpoint, samples, the course of the run, and bits/dim of held-out images.",
         "npflow train glow --data digits --steps 1000 --out runs/glow\n"
-        "  npflow train glow --out runs/glow --resume",
+        "  npflow train glow --out runs/glow --resume\n"
+        "  npflow train glow --help  # the options, which each model has",
     )
     names = parser.add_subparsers(title="models", required=True, metavar="MODEL", dest="model")
     for name, entry in MODELS.items():
@@ -41,7 +42,7 @@ def add_model(names, name, entry):
     parser = names.add_parser(
         name,
         help=entry.paper,
-        description=f"Train {entry.paper} on images.",
+        description=f"Train a model of images: {entry.paper}.",
         epilog=f"example:\n  npflow train {name} --data digits --steps 1000 --out runs/{name}\n"
         f"  npflow train {name} --out runs/{name} --resume",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -60,7 +61,7 @@ def add_model(names, name, entry):
     add(
         "--rate",
         type=float,
-        help="the peak of the learning rate, after a warm-up (default 1e-2; wide networks want less)",
+        help=f"the peak of the learning rate, after a warm-up (default {entry.rate:g}; wide networks want less)",
     )
     add("--seed", type=int, help="draws all that is random (default 0)")
     add("--resume", action="store_true", default=False, help="go on from the checkpoint in DIR")
@@ -119,6 +120,7 @@ def new_settings(folder, given):
     folder.check_new()
     sizes = {name: given.get(name, default) for name, (default, _) in MODELS[given["model"]].sizes.items()}
     names = {field.name for field in fields(Settings)}
+    given = {"rate": MODELS[given["model"]].rate} | given
     settings = Settings(sizes=sizes, **{name: value for name, value in given.items() if name in names})
     # A run may be resumed from another folder.
     place = None if settings.path is None else str(Path(settings.path).expanduser().absolute())
@@ -137,6 +139,6 @@ def settings_of_folder(folder, given):
         if given[name] != started_with[name]:
             raise InputError(
                 f"expected the {name if name == 'model' else option(name)} that the run in {folder.path} was started with, "
-                f"{started_with[name]}, got {given[name]}: leave it out, or begin another run with another --out"
+                f"{started_with[name]}, got {given[name]}: another --out begins another run"
             )
     return settings

@@ -46,9 +46,7 @@ def history(history, ax=None, *, limit=None, limit_label="entropy of the data"):
         median = median_filter(loss, window, mode="reflect")
         ax.plot(step, median, color=BLUE, linewidth=1.6, label=f"median of {window} steps")
     if len(validation):
-        ax.plot(
-            history.validation_step, validation, "o", color=VERMILLION, markersize=3.5, label="validation"
-        )
+        ax.plot(history.validation_step, validation, "o", color=VERMILLION, markersize=3.5, label="held out")
     if limit is not None:
         ax.axhline(limit, color=BLACK, linestyle="--", linewidth=1, label=limit_label)
     ax.set(xlabel="step", ylabel="negative log-likelihood [nats]", ylim=(low, high))

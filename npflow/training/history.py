@@ -60,6 +60,10 @@ class History:
         """How many steps were made."""
         return len(self.loss)
 
+    def __repr__(self):
+        last = f", the last loss {self.loss[-1]:.4g} nats" if self.loss else ""
+        return f"History({self.steps:,} steps{last})"
+
     def plot(self, ax=None, **kwargs):
         """Draw the run: see `npflow.plots.history`."""
         from npflow import plots

@@ -97,6 +97,13 @@ def test_edited_images_go_from_one_class_to_another(runs, drawn):
     assert (runs / "flow" / "edit.png").exists()
 
 
+def test_long_names_of_columns_are_turned():
+    figure = drawing.figure_of(np.zeros((2, 4, 4, 1), int), 2, 2, "", column_names=["airplane", "car"])
+    assert {label.get_rotation() for label in figure.axes[0].get_xticklabels()} == {45.0}
+    figure = drawing.figure_of(np.zeros((2, 4, 4, 1), int), 2, 2, "", column_names=["0", "1"])
+    assert {label.get_rotation() for label in figure.axes[0].get_xticklabels()} == {0.0}
+
+
 # ---------------------------------------------------------------- scores
 
 
@@ -106,11 +113,9 @@ def test_a_score_is_the_mean_over_the_test_part_and_its_standard_error(runs, cap
     bits = saved.flow.bits_per_dim(saved.params, np.random.default_rng(0), data.test, draws=2)
     error = bits.std(ddof=1) / np.sqrt(360)
     first, second = capsys.readouterr().out.splitlines()
-    assert first == (
-        f"nice on digits: {bits.mean():.3f} ± {error:.3f} bits/dim on the 360 images of the test part"
-    )
+    assert first == (f"nice on digits: {bits.mean():.3f} ± {error:.3f} bits/dim on all 360 held-out images")
     assert re.fullmatch(
-        r"from z and back: 100.0000% of all numbers are what they were, the largest error is .* levels",
+        r"from z and back: 100.0000% of the numbers of 100 images are what they were, the largest error is .* levels",
         second,
     )
 
@@ -183,6 +188,7 @@ def test_a_run_json_of_ten_thousand_lists_is_refused(runs, tmp_path, capsys):
         (["edit", "{}/flow", "--attribute", "3-3"], "expected an attribute of two classes, got '3-3'"),
         (["edit", "{}/flow", "--attribute", "3-x"], "expected a class of digits"),
         (["edit", "{}/flow", "--attribute", "3", "--n", "0"], "expected --n to be at least 1, got 0"),
+        (["edit", "{}/flow", "--attribute", "3-8", "--n", "999"], "expected --n to be at most "),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_said_in_a_sentence(arguments, sentence, runs, capsys):

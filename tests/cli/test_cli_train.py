@@ -18,9 +18,10 @@ import npflow
 from npflow import Dequantized, Flow, datasets, load
 from npflow.autodiff import Layout, batches, triangular
 from npflow.autodiff.device import Host
-from npflow.cli import main
+from npflow.cli import main, report
 from npflow.cli.catalogue import MODELS
 from npflow.cli.folder import Folder
+from npflow.cli.parsing import duration
 from npflow.layers import Affine
 from npflow.priors import Normal
 from npflow.training import saver
@@ -93,7 +94,7 @@ def test_it_says_how_large_and_how_good_the_model_is_and_leaves_a_whole_folder(m
         f"{model} on digits: 1,437 images of 8 x 8 x 1, 17 levels; 360 held out; {size:,} parameters"
     )
     assert second.startswith("a step takes ")
-    assert " MB: 6 steps in some 0.0 minutes" in second
+    assert " MB: 6 steps in some 0 seconds" in second
     files = {"samples.png", "history.png", "summary.json", "checkpoint.npz", "run.json"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == files
     assert names == f"{tmp_path / 'run'}: samples.png, history.png, summary.json, checkpoint.npz, run.json"
@@ -125,6 +126,39 @@ def test_the_course_of_held_out_images_is_kept_over_a_resumption(tmp_path, every
     assert [entry["step"] for entry in summary["held_out"]] == [1, 2, 3]
 
 
+def test_a_run_that_was_better_before_says_so(tmp_path, every_step, monkeypatch, capsys):
+    scores = iter(
+        [np.full(8, 3.0) + 0.1 * np.arange(8), np.full(8, 2.0) + 0.01 * np.arange(8), np.arange(3.0, 11.0)]
+    )
+    monkeypatch.setattr(report, "bits_per_dim", lambda *_: next(scores))
+    assert main(train(tmp_path, steps=3)) == 0
+    assert (
+        "it was 2.035 at step 2: fewer steps do better on images that it has not seen"
+        in capsys.readouterr().out
+    )
+
+
+def test_each_model_has_a_rate_of_its_own(tmp_path):
+    assert main(train(tmp_path, model="mintnet", steps=1)) == 0
+    assert Folder(tmp_path).settings().rate == MODELS["mintnet"].rate == 3e-3
+    assert main(train(tmp_path / "other", "--rate", "0.5", model="mintnet", steps=1)) == 0
+    assert Folder(tmp_path / "other").settings().rate == 0.5
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "0 seconds"),
+        (119, "119 seconds"),
+        (150, "2.5 minutes"),
+        (7200, "2.0 hours"),
+        (1e6, "277.8 hours"),
+    ],
+)
+def test_a_duration_has_the_unit_that_it_is_read_in(seconds, words):
+    assert duration(seconds) == words
+
+
 def test_a_part_of_cifar_10_is_trained_on_and_its_last_tenth_held_out(tmp_path, capsys):
     records = np.random.default_rng(0).integers(256, size=(20, 3073), dtype=np.uint8)
     records[:, 0] %= 10
@@ -138,7 +172,7 @@ def test_a_part_of_cifar_10_is_trained_on_and_its_last_tenth_held_out(tmp_path, 
     assert main(["score", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
     assert "nice on cifar10: 90 images of 32 x 32 x 3, 256 levels; 10 held out" in out
-    score = "bits/dim on the 10 images of the test part"
+    score = "bits/dim on all 10 held-out images"
     assert score in out
 
     # A run on the whole is scored on a part where that is asked for.
@@ -187,7 +221,8 @@ def test_a_signal_keeps_what_has_been_learned_and_resume_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(Run, "update", interrupted)
         assert main(train(tmp_path, "--batch-size", "32", "--seed", "3")) == 130
-    assert "interrupted after step 4 of 6: --resume goes on" in capsys.readouterr().out
+    command = f"npflow train nice --out {tmp_path} --resume"
+    assert f"interrupted after step 4 of 6: {command} goes on" in capsys.readouterr().out
     assert main(resume(tmp_path)) == 0
     assert_same_bits(finished, tmp_path)
 
@@ -216,7 +251,7 @@ def test_resume_goes_on_with_what_the_run_was_started_with(finished, capsys):
 )  # fmt: skip
 def test_resume_with_other_settings_is_refused(more, model, sentence, finished, capsys):
     assert main(resume(finished, *more, model=model)) == 2
-    assert capsys.readouterr().err.startswith(f"npflow: {sentence.format(finished)}: leave it out, or begin")
+    assert capsys.readouterr().err.startswith(f"npflow: {sentence.format(finished)}: another --out begins")
 
 
 def test_a_folder_holds_one_run_at_a_time(finished, tmp_path, capsys):

@@ -28,3 +28,8 @@ def test_it_plots(monkeypatch):
     assert History([1.0, 2.0], [0.1, 0.1], [3.0, 4.0], [0.5, 1.0]).plot(ax, limit=0.5) is ax
     assert ax.lines
     plt.close("all")
+
+
+def test_it_is_shown_in_a_line():
+    assert repr(History()) == "History(0 steps)"
+    assert repr(History([1.0, 2.25], [0.1, 0.1])) == "History(2 steps, the last loss 2.25 nats)"
