@@ -198,7 +198,7 @@ axes[0].set(title=f"layer {slowest}, the slowest", ylabel="largest |z - f(x)|")
 axes[1].set(title="alpha = 1, each of the eight layers", xlim=(-1, 31))
 for ax in axes:
     ax.set(yscale="log", ylim=(1e-16, 1e4), xlabel="steps")
-    ax.axhline(1e-10, color="0.6", linestyle="--", linewidth=0.8)
+    ax.axhline(1e-10, color="0.6", linestyle="--", linewidth=0.8, label="1e-10")
     ax.legend(fontsize=9)
 figure.savefig(options.out / "convergence.png", dpi=80)
 convergence = {
@@ -226,7 +226,7 @@ for (name, error), color in zip(errors.items(), (BLUE, VERMILLION)):
     axes[1].hist(
         np.maximum(error.ravel(), 1e-17), bins=bins, color=color, alpha=0.8, label=f"{name} precision"
     )
-axes[1].axvline(0.5, color=BLACK, linestyle="--", linewidth=1)
+axes[1].axvline(0.5, color=BLACK, linestyle="--", linewidth=1, label="half a level")
 axes[1].set(xscale="log", xlabel="error of a pixel [levels], 1e-17 stands for 0", ylabel="pixels")
 axes[1].margins(y=0.4)  # room for the legend
 axes[1].legend(fontsize=9, loc="upper left")
