@@ -202,19 +202,22 @@ rows |= {kind: row for kind, (_, _, row) in learned.items()}
 # %%
 STYLES = ((False, BLUE, "o", "any digit"), (True, VERMILLION, "s", "given the class"))
 figure, axes = plt.subplots(1, 2, figsize=(12, 4.2), layout="constrained")
+best = []
 for (name, by_class), (_, history, _) in learned.items():
     if not by_class:
         bits = np.array(history.validation_loss) / (64 * np.log(2))
-        axes[0].plot(history.validation_step, bits, label=name)
+        axes[0].plot(history.validation_step, bits, "o-", label=name, markersize=3)
+        best.append(bits.min())
 axes[0].set(xlabel="step", ylabel="bits per pixel", title="validation digits, while learning")
-axes[0].set_ylim(top=3.2)
+axes[0].set(xlim=(0, None), ylim=(min(best) - 0.1, max(best) + 1))  # the first steps may be far above
+axes[0].xaxis.get_major_locator().set_params(integer=True)
 axes[0].legend()
 names = ["independent pixels", *MODELS]
 for by_class, color, mark, label in STYLES:
-    places = np.arange(len(names))[::-1] - 0.12 * (2 * by_class - 1)
-    for part, style in (("test", mark), ("train", "|")):
+    places = np.arange(len(names))[::-1] - 0.2 * (2 * by_class - 1)
+    for part, style, size in (("test", mark, 5), ("train", "|", 13)):
         bits = [rows[name, by_class][part] if (name, by_class) in rows else np.nan for name in names]
-        axes[1].plot(bits, places, style, color=color, label=f"{part}, {label}", markersize=6)
+        axes[1].plot(bits, places, style, color=color, label=f"{part}, {label}", markersize=size)
 axes[1].set(yticks=range(len(names)), yticklabels=names[::-1], xlabel="bits per pixel", title="learned")
 axes[1].grid(axis="y", color="0.9")
 axes[1].legend(fontsize=8)
@@ -261,10 +264,10 @@ for temperature, color, mark in zip(TEMPERATURES, (BLUE, VERMILLION), "os"):
     heard = [called[name, temperature] for name in told]
     axes[1, 0].plot(heard, told, mark, color=color, label=f"temperature {temperature:g}")
 axes[1, 0].axvline(accuracy, color=BLACK, linestyle="--", linewidth=1, label="test digits")
-axes[1, 0].set(title="share called as asked", xlim=(min(0.7, *called.values()) - 0.05, 1.03), box_aspect=1)
+axes[1, 0].set(xlabel="share called as asked", xlim=(min(0.7, *called.values()) - 0.05, 1.03), box_aspect=1)
 axes[1, 0].invert_yaxis()
 axes[1, 0].margins(y=0.3)
-axes[1, 0].legend(fontsize=7, loc="upper left")
+axes[1, 0].legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1))
 figure.savefig(options.out / "samples.png", dpi=90)
 
 # %% [markdown]
@@ -288,6 +291,7 @@ for source, target in PAIRS:
     shares[source, target] = [float(np.mean(judge.predict(x.reshape(-1, 64)) == target)) for x in moved]
 
 figure, axes = plt.subplots(1, 4, figsize=(16, 3.9), layout="constrained", width_ratios=(1, 1, 1, 1.1))
+figure.get_layout_engine().set(wspace=0.1)
 for ax, (source, target) in zip(axes, PAIRS):
     title = f"{source} + strength * ({target} - {source})"
     plots.images(attributes[source, target][:6], ax, title=title, **ink)
@@ -314,6 +318,7 @@ first, last = (np.stack([test[labels["test"] == pair[side]][side] for pair in EN
 in_z = latent.interpolate(glow, params, first, last, SHARES)
 in_pixels = np.stack([(1 - share) * first + share * last for share in SHARES])
 figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+figure.get_layout_engine().set(wspace=0.1)
 for ax, between, title in zip(axes, (in_z, in_pixels), ("mixed in z", "mixed pixel by pixel")):
     plots.images(between.swapaxes(0, 1), ax, title=title, **ink)
     ax.set_xticks(9 * np.arange(len(SHARES))[::2] + 3.5, labels=[f"{share:g}" for share in SHARES[::2]])
