@@ -7,7 +7,7 @@ x <- x + (z - f(x)) / d(x)
 
 Each component takes a step of Newton's in its own number, as if the others stood still. Once those before it do, it is
 Newton's method for a function of one number; so components settle one after the other, whatever is after them. Mostly
-they settle many at a time: ten or twenty steps are enough.
+they settle many at a time: ten or twenty steps are enough for some hundred of them, a hundred for thousands.
 
 Where each f_i is convex in its own number, or concave, with a slope nowhere below some t > 0, it converges from
 anywhere. For let r be the distance of f_i from z_i and s its slope, r' and s' those after a step. A convex function lies
@@ -15,6 +15,7 @@ above its tangents, so that from the second step on it is never below z_i, and r
 1 >= r'/r + s'/s, of which the product is a quarter at most: each step divides r s by four or more, and s stays above t.
 """
 
+import itertools
 import math
 
 import numpy as onp
@@ -26,7 +27,8 @@ from npflow.autodiff.devices import HOST, device_of
 from npflow.autodiff.primitives import held
 from npflow.errors import ConvergenceError
 
-STEPS = 100  # several times as many as a flow that was trained takes
+PATIENCE = 50  # steps in which not one more component settles: no more will
+DEVICE_STEPS = 100  # on a device, which is not waited for: so many, and one more for each four components
 
 
 def invert_triangular(fun, z, *arrays):
@@ -46,8 +48,9 @@ def invert_triangular(fun, z, *arrays):
     Raises
     ------
     ConvergenceError
-        If after `STEPS` steps z - f(x) is not small, as the numbers go that it is made of: below eps^(2/3) of their size,
-        which is 4e-11 in float64 and 2e-5 in float32. On a device, which nobody waits for, such a row is nan instead.
+        If the iteration ends, as for `PATIENCE` steps not one more component has settled, where z - f(x) is not small, as
+        the numbers go that it is made of: below eps^(2/3) of their size, which is 4e-11 in float64 and 2e-5 in float32.
+        On a device, which nobody waits for, the steps are counted beforehand, and such a row is nan instead.
 
     References
     ----------
@@ -95,21 +98,27 @@ def _settle(fun, target, start, unit):
     # Components are thrown far out while those before them are still wrong: without a limit they might overflow.
     limit = math.sqrt(onp.finfo(target.dtype).max)
     x, event = start, tuple(range(1, start.ndim))
+    most, since = -1, 0  # how many components have settled at the most, and for how many steps
+    steps = itertools.count(1) if on_host else range(DEVICE_STEPS + math.prod(start.shape[1:]) // 4)
     with onp.errstate(over="ignore", invalid="ignore"):
-        for _ in range(STEPS):
+        for step in steps:
             value, d = fun(x)
             residual = target - value
             size = unit + onp.abs(target) + d * onp.abs(x)
             # A component whose residual is rounding stays where it is, for the next ones to settle.
             settled = onp.abs(residual) <= 8 * eps * size
-            if on_host and (settled | onp.isnan(residual)).all():  # a GPU would have to be waited for
-                break
+            if on_host:  # a GPU would have to be waited for
+                count = onp.count_nonzero(settled | onp.isnan(residual))
+                most, since = max(count, most), 0 if count > most else since + 1
+                if count == x.size or since == PATIENCE:
+                    break
             x = onp.where(settled, x, onp.clip(x + residual / d, -limit, limit))
         lost = onp.abs(residual) > eps ** (2 / 3) * size
         lost = lost | (onp.isnan(residual) & onp.isfinite(target).all(axis=event, keepdims=True))
     if on_host and lost.any():
         worst = float(onp.max(onp.abs(residual[lost])))
         raise ConvergenceError(
-            f"expected the inverse of a triangular map within {STEPS} steps, got a residual of {worst:.3g} after them"
+            f"expected the inverse of a triangular map to settle, got a residual of {worst:.3g} after {step} steps, the "
+            f"last {PATIENCE} of them in vain"
         )
     return onp.where(lost.any(axis=event, keepdims=True), onp.nan, x)

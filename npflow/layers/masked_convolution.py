@@ -41,8 +41,8 @@ class MaskedConvolution(Layer):
     iteration converges from anywhere (`npflow.autodiff.triangular` says why). In the paper D1 and D3 may have any signs,
     and D2 has those that make the products positive; there the iteration converges from nearby.
 
-    The inverse stops where all residuals z - f(x) are rounding; where they are not after a hundred steps, and not below
-    eps^(2/3) of the size of the numbers they are made of (4e-11 in float64), it raises `ConvergenceError`.
+    The inverse stops where all residuals z - f(x) are rounding. Where in fifty steps not one more comes to that, and some are
+    not below eps^(2/3) of the size of the numbers they are made of (4e-11 in float64), it raises `ConvergenceError`.
 
     Parameters
     ----------

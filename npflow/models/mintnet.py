@@ -13,7 +13,8 @@ def mintnet(shape, levels=3, steps=4, filters=16, prior=None):
     numbers in [0, 1], as `Dequantized` makes them; `Logit` makes them real numbers.
 
     The density takes one pass, and so does its gradient. Sampling takes one pass of each layer for each step of its
-    inverse: some ten or twenty, and on a GPU always a hundred, as it is not waited for to ask whether fewer are enough.
+    inverse: some ten or twenty for digits, up to a hundred for images of 32 x 32, and on a GPU always hundreds, as it is not
+    waited for to ask whether fewer are enough.
 
     What keeps training finite: t and what is on the diagonals is positive whatever is learned, a new layer is near
     the identity, and `ActNorm` (which the paper does without) starts each pair on values of unit variance. ELUs grow no
