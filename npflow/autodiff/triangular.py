@@ -101,7 +101,7 @@ def _settle(fun, target, start, unit):
     most, since = -1, 0  # how many components have settled at the most, and for how many steps
     steps = itertools.count(1) if on_host else range(DEVICE_STEPS + math.prod(start.shape[1:]) // 4)
     with onp.errstate(over="ignore", invalid="ignore"):
-        for step in steps:
+        for step in steps:  # noqa: B007 (the error says how many there were)
             value, d = fun(x)
             residual = target - value
             size = unit + onp.abs(target) + d * onp.abs(x)
