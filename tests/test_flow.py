@@ -338,7 +338,8 @@ BAD_BATCHES = {
     "images": (np.zeros((4, 2, 2, 3)), "expected x with rows of 2 features, got rows of shape (2, 2, 3)"),
     "one row": (
         np.zeros(2),
-        "expected x of shape (n, features) or (n, height, width, channels), got shape (2,)",
+        "expected x of shape (n, features) or (n, height, width, channels), got shape (2,); a single one is a batch of "
+        "one: x[None]",
     ),
     "empty": (
         np.zeros((0, 2)),
