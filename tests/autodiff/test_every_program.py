@@ -46,7 +46,7 @@ FLOWS = {name: flow_of(case) for name, case in CASES.items()}  # the recipes' la
 
 def examples(name):
     """How many examples a flow gets: recording one of many lines takes as long as a hundred others."""
-    return 2 if name in ("glow/kinks", "gaussianization", "image_glow", "image_real_nvp", "mintnet") else 5
+    return 2 if name in ("glow/kinks", "gaussianization", "image_glow", "image_real_nvp", "mintnet") else 3
 
 
 def moved(flow, rng, dtype):
