@@ -26,9 +26,8 @@ FLOPS_A_SECOND, BYTES_A_SECOND = 80e9, 40e9  # a core's, roughly: the same every
 # That takes some 6 nanoseconds a parameter; a slice is to take four times as long.
 SECONDS_A_PARAMETER = 25e-9
 MOST_SLICES = 16
-LARGE = (
-    2**24
-)  # rows times the parameters, or the numbers of the widest layer: recording takes hundreds of megabytes
+# Rows times the parameters, or times the numbers of the widest layer: recording then takes hundreds of megabytes.
+LARGE = 2**24
 
 
 class PlainGradient:

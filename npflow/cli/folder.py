@@ -19,6 +19,7 @@ from npflow.files import written_aside
 from npflow.model import Model
 from npflow.models import PixelCNN
 from npflow.training import load
+from npflow.training.checkpoint import load_run
 from npflow.validation import check_choice, check_count, check_number
 
 try:
@@ -229,12 +230,7 @@ class Folder:
 
     def step(self):
         """The step after which the checkpoint was written."""
-        run = load(self.checkpoint).run
-        if "step" not in run:
-            raise InputError(
-                f"expected the checkpoint of a training run at {self.checkpoint}, got one without its state"
-            )
-        return run["step"]
+        return load_run(self.checkpoint).run["step"]
 
 
 def write_json(path, value):

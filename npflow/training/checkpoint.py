@@ -166,6 +166,14 @@ def check_path(path):
     return path
 
 
+def load_run(path):
+    """Read the checkpoint of a training run; raise `InputError` where it has no state to go on from."""
+    saved = load(path)
+    if not isinstance(saved.run, dict) or not {"settings", "step"} <= saved.run.keys():
+        raise InputError(f"expected the checkpoint of a training run at {path}, got one without its state")
+    return saved
+
+
 def with_prefix(contents, prefix):
     """The entries of a dict whose names begin with a prefix, under their names without it."""
     return {name.removeprefix(prefix): value for name, value in contents.items() if name.startswith(prefix)}

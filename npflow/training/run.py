@@ -13,7 +13,7 @@ from npflow.autodiff.pieces import in_pieces
 from npflow.description import describe, rebuild
 from npflow.errors import InputError, NonFiniteError
 from npflow.training.adam import Adam
-from npflow.training.checkpoint import FORMATS, load, with_prefix, write
+from npflow.training.checkpoint import FORMATS, load_run, with_prefix, write
 from npflow.training.data import Batch
 from npflow.training.history import History
 from npflow.training.random_state import from_plain, to_plain
@@ -220,12 +220,8 @@ class Run:
 
     def resume(self, path, settings, steps):
         """Go on where a checkpoint stopped, or raise, and change nothing, where it is another run's."""
-        saved = load(path)
+        saved = load_run(path)
         state = saved.run
-        if "settings" not in state:
-            raise InputError(
-                f"expected the checkpoint of a training run at {path}, got one without its state"
-            )
         for name, value in settings.items():
             saved_value = state["settings"].get(name)
             if isinstance(
