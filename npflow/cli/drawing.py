@@ -9,7 +9,8 @@ from npflow.files import written_aside
 from npflow.validation import check_count
 
 INCHES = 0.6  # of an image
-LONG = 5  # letters of a name, with more it is wider than an image
+LONG = 5  # letters of a name, with more it is wider than an image and is turned
+TURNED = 0.05  # inches that each letter of a turned name adds to the height
 
 
 def figure_of(x, levels, columns, title, *, across="", down="", column_names=(), row_names=()):
@@ -35,13 +36,15 @@ def figure_of(x, levels, columns, title, *, across="", down="", column_names=(),
     from npflow import plots
 
     rows = -(-len(x) // columns)
-    figure = Figure(figsize=(max(5.0, INCHES * columns + 1), INCHES * rows + 1), layout="constrained")
+    longest = max(map(len, column_names), default=0)
+    turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if longest > LONG else {}
+    size = (max(5.0, INCHES * columns + 1), INCHES * rows + 1 + (TURNED * longest if turned else 0))
+    figure = Figure(figsize=size, layout="constrained")
     ax = plots.images(x, figure.subplots(), levels=levels, columns=columns)
     ax.set_title(title, fontsize="medium")
     height, width = x.shape[1:3]
     ax.set(xlabel=across, ylabel=down)
-    long = {"rotation": 45, "ha": "right"} if any(len(name) > LONG for name in column_names) else {}
-    ax.set_xticks(middles(width, len(column_names)), column_names, **long)
+    ax.set_xticks(middles(width, len(column_names)), column_names, **turned)
     ax.set_yticks(middles(height, len(row_names)), row_names)
     ax.tick_params(length=0)
     return figure

@@ -97,9 +97,16 @@ def test_edited_images_go_from_one_class_to_another(runs, drawn):
     assert (runs / "flow" / "edit.png").exists()
 
 
-def test_long_names_of_columns_are_turned():
-    figure = drawing.figure_of(np.zeros((2, 4, 4, 1), int), 2, 2, "", column_names=["airplane", "car"])
-    assert {label.get_rotation() for label in figure.axes[0].get_xticklabels()} == {45.0}
+def test_long_names_of_columns_are_turned_and_all_is_within_the_figure():
+    x, names = np.zeros((10, 4, 4, 1), int), ["automobile"] * 10
+    figure = drawing.figure_of(x, 2, 10, "samples", across="class", column_names=names)
+    ax = figure.axes[0]
+    assert {label.get_rotation() for label in ax.get_xticklabels()} == {45.0}
+    figure.draw_without_rendering()
+    for text in (ax.title, ax.xaxis.label, *ax.get_xticklabels()):
+        box = text.get_window_extent()
+        assert figure.bbox.contains(box.x0, box.y0)
+        assert figure.bbox.contains(box.x1, box.y1)
     figure = drawing.figure_of(np.zeros((2, 4, 4, 1), int), 2, 2, "", column_names=["0", "1"])
     assert {label.get_rotation() for label in figure.axes[0].get_xticklabels()} == {0.0}
 
