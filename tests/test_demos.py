@@ -241,15 +241,34 @@ def test_a_demo_writes_pictures_and_a_summary_prints_a_table_and_shows_what_it_s
     CHECKS[name](tmp_path, summary, result.stdout)
 
 
+def run_cifar10(folder, *arguments, **env):
+    """The demo of CIFAR-10, run in a folder."""
+    command = [sys.executable, str(DEMOS / "cifar10.py"), "--out", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ | env)
+
+
 def test_the_cifar10_demo_says_that_an_archive_is_damaged_and_takes_no_patches_in_its_place(tmp_path):
     archive = tmp_path / "cifar-10-binary.tar.gz"
     archive.write_bytes(b"damaged")
-    command = [sys.executable, str(DEMOS / "cifar10.py"), "--out", str(tmp_path)]
-    env = os.environ | {"NPFLOW_DATA": str(archive)}
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
+    result = run_cifar10(tmp_path, NPFLOW_DATA=str(archive))
     assert result.returncode == 1
     assert result.stderr.startswith(f"{archive}: expected a .tar.gz, got")
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (["--quick", "--path", "."], 1, "expected CIFAR-10 at ., got nothing there"),
+        (["--minutes", "0"], 2, "expected --minutes above 0, got 0"),
+        (["--minutes", "inf"], 2, "expected --minutes above 0, got inf"),
+    ],
+)
+def test_the_cifar10_demo_refuses_a_path_without_it_and_no_time(arguments, status, sentence, tmp_path):
+    result = run_cifar10(tmp_path, *arguments)
+    assert result.returncode == status
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("path", sorted(DEMOS.glob("*.py")), ids=lambda path: path.stem)

@@ -89,14 +89,14 @@ def run(arguments):
     with folder.held(), terminated_as_interrupted():
         folder.clear()
         tell(job)
-        done = 0
         if arguments.resume:
             done = folder.step()
             tell(f"resumed at step {done:,} of {settings.steps:,}")
+            if done < settings.steps:
+                job = job.rehearsed(done)
         else:
             folder.check_new()  # another run may have been in it until now
-        job = job.rehearsed(done)
-        if not arguments.resume:
+            job = job.rehearsed()
             folder.write_settings(job.settings)
         return job.train(timedelta(minutes=minutes))
 

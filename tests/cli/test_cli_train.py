@@ -237,7 +237,9 @@ def test_ctrl_c_in_the_rehearsal_leaves_nothing(tmp_path, monkeypatch, capsys):
 def test_resume_goes_on_with_what_the_run_was_started_with(finished, capsys):
     before = result(finished)
     assert main(resume(finished, "--seed", "3")) == 0
-    assert "resumed at step 6 of 6" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "resumed at step 6 of 6" in printed
+    assert "a step takes" not in printed  # nothing is left to rehearse for
     assert np.array_equal(before[0], result(finished)[0])
 
 
