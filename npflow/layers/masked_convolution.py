@@ -113,7 +113,7 @@ def residual_block(x, t, lower1, diagonal1, bias1, lower2, diagonal2, bias2, low
     """f(x) and d(x) of `MaskedConvolution`, each of the shape of x."""
     channels = x.shape[-1]
     a = masked_convolution(x, lower1, bias1, "A", channels) + linear(x, diagonal1)
-    slope = elu_slope(a) * linear(np.ones_like(x), diagonal1)
+    slope = elu_slope(a) * np.sum(diagonal1, axis=0)
     h = elu(a)
     a = masked_convolution(h, lower2, bias2, "A", channels) + linear(h, diagonal2)
     slope = elu_slope(a) * linear(slope, diagonal2)
