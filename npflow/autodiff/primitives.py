@@ -12,6 +12,8 @@ makes a new array, or writes to the one that it is given as `out`, which a progr
 "The last axis" is where features and channels lie; all axes before it are rows, or rows and pixels.
 """
 
+import math
+
 import autograd.numpy as np
 import numpy as onp
 from autograd.core import VJPNode
@@ -376,13 +378,13 @@ def log_softmax_at(x, labels):
     ndarray, shape (...)
     """
     x = x - np.max(x, axis=-1, keepdims=True)
-    return take_last(x, labels) - np.log(_sum_last(np.exp(x)))
+    return take_last(x, labels) - np.log(_sum_last(_exp(x)))
 
 
 @transparent
 def softmax_last(x):
     """exp(x) / sum(exp(x)) over the last axis, without overflow."""
-    y = np.exp(x - np.max(x, axis=-1, keepdims=True))
+    y = _exp(x - np.max(x, axis=-1, keepdims=True))
     return y / _sum_last(y)[..., None]
 
 
@@ -399,6 +401,13 @@ def one_hot_minus(x, labels, g):
     dtype = onp.promote_types(labels.dtype, onp.min_scalar_type(k - 1))  # small integers are compared fast
     one_hot = np.equal(labels[..., None], constant(onp.arange(k, dtype=dtype), like=x))
     return (one_hot - x) * g[..., None]
+
+
+def _exp(x):
+    """exp(x) for x up to 0, and tiny^0.8 for what is less: in a sum that has exp(0) it is lost either way."""
+    # Denormal numbers, those below the smallest of full precision, are slow: a product in which one of twenty-five is
+    # denormal, as in a trained PixelCNN, takes ten times as long.
+    return np.exp(np.maximum(x, 0.8 * math.log(onp.finfo(x.dtype).tiny)))
 
 
 def _sum_last(x):

@@ -487,8 +487,17 @@ def test_log_softmax_of_extreme_inputs_and_its_derivatives_are_exact(dtype):
     total = lambda x: anp.sum(P.log_softmax_at(x, labels))
     np.testing.assert_allclose(P.log_softmax_at(x, labels), [-2e4, -np.log(2), -np.log(3)], rtol=1e-6)
     slopes = [[-1, 1, 0], [0.5, -0.5, 0], [-1 / 3, -1 / 3, 2 / 3]]
-    np.testing.assert_allclose(gradient(total, [x])[0], slopes, rtol=1e-6)
+    np.testing.assert_allclose(gradient(total, [x])[0], slopes, rtol=1e-6, atol=1e-30)
     assert np.isfinite(gradient(squared_gradient_norm(total), [x])).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_gradient_of_a_softmax_is_a_denormal_number(dtype):
+    x = np.linspace(-2, 0, 256, dtype=dtype)[None] * -np.log(np.finfo(dtype).tiny)
+    slopes = gradient(lambda x: anp.sum(P.log_softmax_at(x, np.array([255]))) / 1000, [x])[0]
+    assert (abs(slopes) > np.finfo(dtype).tiny).all()
+    expected = np.exp(x) / np.exp(x).sum()
+    np.testing.assert_allclose(P.softmax_last(x), expected, rtol=1e-5, atol=np.finfo(dtype).tiny ** 0.75)
 
 
 @pytest.mark.parametrize("k", [2, 256, 257, 300])
