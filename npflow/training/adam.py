@@ -10,6 +10,8 @@ from npflow.description import Described
 from npflow.training.schedules import Constant
 from npflow.validation import check_number
 
+CLEAR_EVERY = 64  # steps, in which m comes to 0.9^64 of what it was: a thousandth
+
 
 @dataclass(frozen=True)
 class Adam(Described):
@@ -92,4 +94,19 @@ class Adam(Described):
             p -= g
 
         in_pieces(move, state["m"], state["v"], vector, gradient)
+        if step % CLEAR_EVERY == 0:
+            in_pieces(clear_faded, state["m"], state["v"])
         return rate
+
+
+def clear_faded(*moments):
+    """Make what has faded away zero: what is below tiny^0.7 is rounded, in place, to multiples of eps tiny^0.7.
+
+    A parameter whose gradient stays 0, such as a weight of a ReLU that is never on, has an m that shrinks until it is a
+    denormal number, below the smallest of full precision. Arithmetic with these is so slow that a step takes twice as
+    long where one number in fifty is one.
+    """
+    for moment in moments:
+        faded = float(np.finfo(moment.dtype).tiny) ** 0.7
+        moment += faded
+        moment -= faded

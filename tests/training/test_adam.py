@@ -75,6 +75,22 @@ def test_float32_stays_float32_and_follows_float64():
     np.testing.assert_allclose(vectors[np.float32], vectors[np.float64], rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_moments_fade_to_zero_and_are_denormal_at_no_step(dtype):
+    gradients = np.zeros((8000, 3))
+    gradients[0], gradients[:, 1], gradients[3000, 2] = [1, 1e-3, -1], 1e-3, 1
+    adam, vector = Adam(0.01, beta2=0.9), np.zeros(3, dtype)
+    state = adam.init(vector)
+    for step, gradient in enumerate(gradients, start=1):
+        adam.update(state, vector, gradient.astype(dtype), step)
+        for moment in state.values():
+            assert not ((moment != 0) & (abs(moment) < np.finfo(dtype).tiny)).any()
+    assert state["m"][0] == state["v"][0] == 0
+    assert state["m"][1] == pytest.approx(1e-2, rel=1e-5)
+    expected = algorithm_1(gradients, 0.01, 0.9, 0.9, 1e-8)
+    np.testing.assert_allclose(vector, expected, rtol=1e-3)
+
+
 def test_it_takes_a_schedule_or_a_number():
     assert Adam(1e-2) == Adam(Constant(1e-2))
     vector = np.zeros(2)
