@@ -148,11 +148,11 @@ triangular = {
 # On the left are several alpha. With alpha = 1 each pixel takes a step of Newton's in its own number. The first pixels are
 # right almost at once, then those that depend on these alone, and in the end all that is left falls into place. With less,
 # each step leaves `1 - alpha` of an error. With more, it goes beyond what it looks for, by `alpha - 1` near the end, and
-# 1.5 is too much to get there from so far. The paper proves that the iteration converges for alpha between 0 and 2 if it
+# from so far it may never get there. The paper proves that the iteration converges for alpha between 0 and 2 if it
 # begins near enough. Here alpha = 1 converges from anywhere, because each pixel's own function is convex, or in the
 # reversed order concave: `npflow/autodiff/triangular.py` has the proof, and is what `inverse` uses.
 #
-# On the right is alpha = 1 for each of the layers: ten to twenty steps for 64 numbers.
+# On the right is alpha = 1 for each of the layers: ten to some twenty steps for 64 numbers.
 
 # %%
 ALPHAS = (0.5, 0.8, 1.0, 1.2, 1.5)
