@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 
 import pytest
 
@@ -36,6 +37,18 @@ def find_device(name):
     if name == "cuda" and why_not(name):
         pytest.skip(why_not(name))
     return devices.find_device(name)
+
+
+@pytest.fixture
+def uncovered():
+    """No trace of the test's lines: where coverage takes three times as long as the test, and others cover them.
+
+    (The mark no_cover of pytest-cov has no effect in the processes of pytest-xdist, where two coverages are on.)
+    """
+    trace = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(trace)
 
 
 @pytest.fixture(params=["strict", CUDA])

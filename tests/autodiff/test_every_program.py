@@ -17,6 +17,8 @@ from npflow.networks import MADE, MLP, ConvNet, ResNet
 from npflow.priors import Normal
 from npflow.verify.cases import CASES, Case
 
+pytestmark = pytest.mark.usefixtures("uncovered")
+
 # Each recipe as a small flow: a new one is tested by being listed.
 SMALL, MASKED, CONVOLUTIONS = MLP((8,), "tanh"), MADE((8,), "tanh"), ConvNet((6, 6))
 RECIPES = {

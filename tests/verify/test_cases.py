@@ -16,6 +16,7 @@ from npflow.verify import check
 from npflow.verify.cases import CASES, select
 
 
+@pytest.mark.usefixtures("uncovered")
 @pytest.mark.parametrize("name", CASES)
 def test_layer_holds_its_formula(name):
     case = CASES[name]

@@ -482,6 +482,7 @@ def test_wrong_layer_is_caught_for_its_own_reason(name):
         report.raise_if_failed()
 
 
+@pytest.mark.usefixtures("uncovered")
 @pytest.mark.parametrize("seed", range(3))
 def test_wrong_layers_are_caught_whatever_the_seed(seed):
     missed = []
