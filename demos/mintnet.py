@@ -143,7 +143,7 @@ triangular = {
 # ## How fast is the iteration?
 #
 # The paper's iteration, written out: `x <- x + alpha (z - f(x)) / d(x)`, where `d` is the diagonal, from `x = z` on, for the z
-# of a hundred test digits. Its residual is the largest of all pixels and digits.
+# of 100 test digits. Its residual is the largest of all pixels and digits.
 #
 # On the left are several alpha. With alpha = 1 each pixel takes a step of Newton's in its own number. The first pixels are
 # right almost at once, then those that depend on these alone, and in the end all that is left falls into place. With less,
@@ -157,8 +157,7 @@ triangular = {
 # %%
 ALPHAS = (0.5, 0.8, 1.0, 1.2, 1.5)
 COUNT = 60
-digits = test[: 10 if options.quick else 100]
-images = model.dequantize(digits, np.full_like(digits, 0.5, dtype=float))
+images = model.dequantize(test[:100], np.full_like(test[:100], 0.5, dtype=float))
 outputs = [images, *(step.output for step in flow.layer.trace(double["layer"], images))]
 
 

@@ -483,7 +483,7 @@ def test_wrong_layer_is_caught_for_its_own_reason(name):
 
 
 @pytest.mark.usefixtures("uncovered")
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(5))
 def test_wrong_layers_are_caught_whatever_the_seed(seed):
     missed = []
     for name, (layer, check_name, _, event_shape) in WRONG.items():
