@@ -29,12 +29,12 @@ class Npflow(Contender):
 
     name = module = "npflow"
     glow, rate = staticmethod(glow), RATE
-    finds_gpu = "npflow.autodiff.devices.find_device('cuda')"
+    finds_gpu = "npflow.autodiff.gpu.devices.find_device('cuda')"
 
     def __init__(self, arrays, model, device):
         import npflow
-        from npflow.autodiff import devices
-        from npflow.autodiff.threads import one_blas_thread
+        from npflow.autodiff.gpu import devices
+        from npflow.autodiff.program.threads import one_blas_thread
 
         self.version, self.device = npflow.__version__, devices.find_device(device)
         if device == "cuda":
@@ -47,8 +47,8 @@ class Npflow(Contender):
         self.one_blas_thread.__enter__()  # as fit does, for as long as it runs
 
     def prepare(self, batches):
-        from npflow.autodiff.batches import ProgramGradient
-        from npflow.autodiff.threads import available_cores
+        from npflow.autodiff.program.slices import ProgramGradient
+        from npflow.autodiff.program.threads import available_cores
         from npflow.training import Adam
         from npflow.training.data import Batches
         from npflow.training.run import Run

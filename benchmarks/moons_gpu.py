@@ -19,8 +19,9 @@ from contenders_moons import Npflow, Torch, glow, parameters, save
 from side_by_side import Column, arrays_file, measure, option_parser, print_table, those_that_run, write
 
 import npflow
-from npflow.autodiff import devices, tree
-from npflow.autodiff.threads import available_cores
+from npflow.autodiff import tree
+from npflow.autodiff.gpu import devices
+from npflow.autodiff.program.threads import available_cores
 
 BLOCKS, BLOCK_SECONDS = 3, 0.3  # of a round: the median block counts
 BARS = {"float32": 1e-5, "float64": 1e-12}  # how far a log-det of the GPU may be from the host's

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from npflow.autodiff import Layout
-from npflow.autodiff.threads import one_blas_thread
+from npflow.autodiff.program.threads import one_blas_thread
 from npflow.models import PixelCNN
 from npflow.networks import MaskedConvNet
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from npflow.autodiff import Layout
-from npflow.autodiff.threads import one_blas_thread
+from npflow.autodiff.program.threads import one_blas_thread
 from npflow.layers import MaskedAutoregressive
 from npflow.models import iaf, maf
 from npflow.networks import MADE

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from npflow import Dequantized, Flow, datasets, fit, latent, plots
 from npflow.autodiff import Layout
-from npflow.autodiff.threads import available_cores
+from npflow.autodiff.program.threads import available_cores
 from npflow.layers import Chain, Logit
 from npflow.models import PixelCNN, image_glow, image_nice, image_real_nvp, mintnet
 from npflow.networks import ConvNet, MaskedConvNet, ResNet

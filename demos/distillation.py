@@ -21,7 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from npflow import datasets, fit, plots
-from npflow.autodiff.threads import one_blas_thread
+from npflow.autodiff.program.threads import one_blas_thread
 from npflow.models import iaf, maf
 from npflow.networks import MADE
 from npflow.training import Adam, WarmupCosine, distill, kl_divergence

@@ -23,7 +23,7 @@ from sklearn.neighbors import KernelDensity
 from tqdm.auto import tqdm
 
 from npflow import Flow, fit, plots
-from npflow.autodiff.threads import available_cores
+from npflow.autodiff.program.threads import available_cores
 from npflow.datasets import DENSITIES
 from npflow.layers import ActNorm, Chain, Conv1x1
 from npflow.models import gaussianization, glow, iaf, maf, neural_spline, nice, real_nvp

@@ -31,7 +31,7 @@ from tqdm.auto import tqdm
 
 from npflow import Flow, datasets, fit
 from npflow.autodiff import tree
-from npflow.autodiff.threads import available_cores
+from npflow.autodiff.program.threads import available_cores
 from npflow.layers import Chain, Spline
 from npflow.models import gaussianization, glow, iaf, maf, neural_spline, nice, real_nvp
 from npflow.networks import MADE, MLP

@@ -12,7 +12,7 @@
 """
 
 from npflow import autodiff, datasets, latent, layers, models, networks, plots, priors, training, verify
-from npflow.autodiff.devices import to_device, to_host
+from npflow.autodiff.gpu.devices import to_device, to_host
 from npflow.dequantization import Dequantized
 from npflow.errors import ConvergenceError, InputError, MissingDataError, NonFiniteError, VerificationError
 from npflow.flow import Flow

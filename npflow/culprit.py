@@ -3,7 +3,7 @@
 import autograd.numpy as np
 import numpy as onp
 
-from npflow.autodiff.devices import HOST, device_of, to_host
+from npflow.autodiff.gpu.devices import HOST, device_of, to_host
 from npflow.errors import ConvergenceError, InputError
 from npflow.layers import Chain, Given, Inverse, Split
 from npflow.layers.layer import given
@@ -131,7 +131,7 @@ def not_on(there, method, place, error=None):
     got = "an array of NumPy's back" if error is None else f"an error ({error})"
     return InputError(
         f"expected {method} to compute on {there} alone, where its input lives, got {got}: an array is made like another "
-        "there, np.zeros_like(x, shape=...), or sent once, npflow.autodiff.devices.constant(values, like=x), and a "
+        "there, np.zeros_like(x, shape=...), or sent once, npflow.autodiff.gpu.devices.constant(values, like=x), and a "
         "function has to be one that CuPy has",
         place,
     )

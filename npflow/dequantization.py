@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import autograd.numpy as np
 import numpy as onp
 
-from npflow.autodiff.devices import device_of, to_device, to_host
+from npflow.autodiff.gpu.devices import device_of, to_device, to_host
 from npflow.errors import ConvergenceError, InputError
 from npflow.flow import Flow
 from npflow.model import Model

@@ -9,10 +9,10 @@ import numpy as onp
 from autograd.tracer import getval
 
 from npflow.autodiff import Layout, tree
-from npflow.autodiff.chunks import map_rows
-from npflow.autodiff.devices import device_of, to_device, to_host
+from npflow.autodiff.gpu.devices import device_of, to_device, to_host
 from npflow.autodiff.primitives import concatenate_last
-from npflow.autodiff.threads import one_blas_thread
+from npflow.autodiff.program.chunks import map_rows
+from npflow.autodiff.program.threads import one_blas_thread
 from npflow.culprit import draw, first_lost, first_non_finite, host_bound
 from npflow.errors import ConvergenceError, InputError
 from npflow.layers import Layer

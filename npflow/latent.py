@@ -10,7 +10,7 @@ It is the same for a `Dequantized` flow: integers are encoded at the middle of t
 import numpy as np
 
 from npflow.autodiff import tree
-from npflow.autodiff.devices import fetch
+from npflow.autodiff.gpu.devices import fetch
 from npflow.dequantization import Dequantized
 from npflow.errors import InputError
 from npflow.flow import Flow

@@ -2,7 +2,7 @@
 
 import autograd.numpy as np
 
-from npflow.autodiff.chunks import map_rows
+from npflow.autodiff.program.chunks import map_rows
 from npflow.description import Described, describe
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import autograd.numpy as np
 import numpy as onp
 
-from npflow.autodiff.devices import constant
+from npflow.autodiff.gpu.devices import constant
 from npflow.autodiff.primitives import logsumexp_last, softplus, sum_event
 from npflow.autodiff.quantiles import LOG_2PI
 from npflow.description import Described

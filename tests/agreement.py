@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from npflow.autodiff import devices, tree
+from npflow.autodiff import tree
+from npflow.autodiff.gpu import devices
 
 # How far a GPU may be from the host, which adds up in another order.
 TOLERANCES = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}

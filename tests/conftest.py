@@ -15,7 +15,7 @@ for library in ("OPENBLAS", "MKL", "OMP"):
 
 import stand_in  # noqa: E402 (after the lines above)
 
-from npflow.autodiff import devices  # noqa: E402
+from npflow.autodiff.gpu import devices  # noqa: E402
 from npflow.errors import InputError  # noqa: E402
 
 devices.MAKERS["strict"] = stand_in.Strict
@@ -66,13 +66,13 @@ def any_device(request):
 @pytest.fixture
 def recordings(monkeypatch):
     """The number of rows of each recording that a gradient of batches makes."""
-    from npflow.autodiff import batches
+    from npflow.autodiff.program import slices
 
-    rows, record = [], batches.record
+    rows, record = [], slices.record
 
     def counting(loss, params, x):
         rows.append(len(x))
         return record(loss, params, x)
 
-    monkeypatch.setattr(batches, "record", counting)
+    monkeypatch.setattr(slices, "record", counting)
     return rows

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npflow.autodiff.device import Device
-from npflow.autodiff.devices import HOST
+from npflow.autodiff.gpu.device import Device
+from npflow.autodiff.gpu.devices import HOST
 
 # ---------------------------------------------------------------- what CuPy has
 
@@ -568,7 +568,7 @@ class Module:
 
 
 class Strict(Device):
-    """The device of the stand-in's arrays: what CuPy is to `npflow.autodiff.devices.Cuda`."""
+    """The device of the stand-in's arrays: what CuPy is to `npflow.autodiff.gpu.devices.Cuda`."""
 
     name, alias = "strict", "strict"
     exact = True  # its numbers are the host's

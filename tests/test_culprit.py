@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from npflow import Flow, InputError, fit, to_device
-from npflow.autodiff import devices
+from npflow.autodiff.gpu import devices
 from npflow.culprit import first_non_finite
 from npflow.layers import ActNorm, Affine, Chain, Inverse, Layer, Reverse, Split
 from npflow.priors import Normal

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npflow.autodiff import Layout, tree, value_and_grad
-from npflow.autodiff.devices import device_of, to_device, to_host
+from npflow.autodiff.gpu.devices import device_of, to_device, to_host
 from npflow.errors import InputError
 from npflow.flow import Flow, dtype_of, expected_layout
 from npflow.layers import (

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from npflow.autodiff import devices
+from npflow.autodiff.gpu import devices
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text()

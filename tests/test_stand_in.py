@@ -17,8 +17,8 @@ from autograd.extend import Box
 from autograd.tracer import new_box
 from stand_in import CREATION, FUNCTIONS, METHODS, NOT_UFUNCS, SCIPY, Module, StrictArray, Transfers, counted
 
-from npflow.autodiff import devices
-from npflow.autodiff.cupy import register
+from npflow.autodiff.gpu import devices
+from npflow.autodiff.gpu.cupy import register
 
 
 def strict(shape, dtype=np.float32):

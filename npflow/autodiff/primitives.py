@@ -21,7 +21,7 @@ from autograd.extend import defvjp, primitive
 from autograd.numpy.numpy_vjps import unbroadcast_f
 from autograd.tracer import register_notrace
 
-from npflow.autodiff.devices import constant, scipy_function
+from npflow.autodiff.gpu.devices import constant, scipy_function
 
 TRANSPARENT, FRESH = set(), set()
 

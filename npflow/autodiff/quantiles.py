@@ -16,7 +16,7 @@ from autograd.extend import defvjp, primitive
 from autograd.tracer import register_notrace
 from scipy import special
 
-from npflow.autodiff.devices import HOST, device_of, scipy_function
+from npflow.autodiff.gpu.devices import HOST, device_of, scipy_function
 from npflow.autodiff.primitives import held, log_sigmoid, logsumexp_last, where
 
 LOG_2PI = math.log(2 * math.pi)

@@ -23,7 +23,7 @@ from autograd.core import VJPNode, make_vjp
 from autograd.extend import defvjp, primitive
 from autograd.tracer import register_notrace
 
-from npflow.autodiff.devices import HOST, device_of
+from npflow.autodiff.gpu.devices import HOST, device_of
 from npflow.autodiff.primitives import held
 from npflow.errors import ConvergenceError
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import entr, i0e, log_ndtr
 
-from npflow.autodiff.devices import to_host
+from npflow.autodiff.gpu.devices import to_host
 from npflow.autodiff.quantiles import LOG_2PI
 from npflow.datasets import toy
 from npflow.datasets.numerics import bisect, gauss, log_sum, normal_plane, plane

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import autograd.numpy as np
 import numpy as onp
 
-from npflow.autodiff.devices import constant
+from npflow.autodiff.gpu.devices import constant
 from npflow.autodiff.primitives import permute, slice_last, sum_event
 from npflow.errors import InputError
 from npflow.layers.elementwise import Elementwise, ScaleShift

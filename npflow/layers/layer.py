@@ -10,7 +10,7 @@ from typing import NamedTuple
 import autograd.numpy as np
 import numpy as onp
 
-from npflow.autodiff.devices import constant
+from npflow.autodiff.gpu.devices import constant
 from npflow.autodiff.primitives import concatenate_last, spread_over_rows
 from npflow.description import Described
 from npflow.errors import InputError
@@ -27,7 +27,7 @@ class Layer(Described):
 
     `init` works on the host. The other methods work wherever their arrays live: what they make is made like
     what they are given (`np.zeros_like(x, shape=...)`), and fixed arrays are a `constant` of
-    `npflow.autodiff.devices`.
+    `npflow.autodiff.gpu.devices`.
 
     Arrays have shape (n, features), or (n, height, width, channels).
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import autograd.numpy as np
 import numpy as onp
 
-from npflow.autodiff.devices import constant
+from npflow.autodiff.gpu.devices import constant
 from npflow.autodiff.primitives import linear, permute, solve_triangular, spread_rows
 from npflow.layers.layer import Layer, pixels, zeros_per_row
 

@@ -8,7 +8,7 @@ import numpy as onp
 
 from npflow.autodiff import tree
 from npflow.autodiff.convolution import half_turn
-from npflow.autodiff.devices import constant
+from npflow.autodiff.gpu.devices import constant
 from npflow.autodiff.primitives import elu, elu_slope, linear, softplus, sum_event
 from npflow.autodiff.triangular import invert_triangular
 from npflow.errors import InputError

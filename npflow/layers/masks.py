@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npflow.autodiff.devices import constant
+from npflow.autodiff.gpu.devices import constant
 from npflow.autodiff.primitives import concatenate_last, permute, split_last, sum_event, where
 from npflow.errors import InputError
 from npflow.layers.layer import pixels

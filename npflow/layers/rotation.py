@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import autograd.numpy as np
 import numpy as onp
 
-from npflow.autodiff.devices import constant
+from npflow.autodiff.gpu.devices import constant
 from npflow.autodiff.primitives import linear, solve_triangular, sum_rows
 from npflow.errors import InputError
 from npflow.layers.layer import Layer, zeros_per_row

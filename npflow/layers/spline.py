@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import autograd.numpy as np
 import numpy as onp
 
-from npflow.autodiff.devices import constant
+from npflow.autodiff.gpu.devices import constant
 from npflow.autodiff.planes import planes, softmax_planes, steps
 from npflow.autodiff.primitives import softplus, tanh, where
 from npflow.layers.elementwise import Elementwise

@@ -9,10 +9,10 @@ import autograd.numpy as np
 import numpy as onp
 
 from npflow.autodiff import Layout
-from npflow.autodiff.chunks import map_rows
-from npflow.autodiff.devices import device_of, to_device
+from npflow.autodiff.gpu.devices import device_of, to_device
 from npflow.autodiff.primitives import log_softmax_at, sum_event
-from npflow.autodiff.threads import one_blas_thread
+from npflow.autodiff.program.chunks import map_rows
+from npflow.autodiff.program.threads import one_blas_thread
 from npflow.errors import InputError
 from npflow.model import Model
 from npflow.networks import MaskedConvNet

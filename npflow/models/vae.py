@@ -8,9 +8,9 @@ import autograd.numpy as np
 import numpy as onp
 
 from npflow.autodiff import Layout
-from npflow.autodiff.chunks import map_rows
-from npflow.autodiff.devices import device_of, to_device, to_host
+from npflow.autodiff.gpu.devices import device_of, to_device, to_host
 from npflow.autodiff.primitives import concatenate_last, logsumexp_last, split_last, sum_event, tanh
+from npflow.autodiff.program.chunks import map_rows
 from npflow.errors import InputError
 from npflow.layers import ActNorm
 from npflow.model import Model

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import autograd.numpy as np
 import numpy as onp
 
-from npflow.autodiff.devices import constant
+from npflow.autodiff.gpu.devices import constant
 from npflow.autodiff.primitives import concatenate_last, dense, linear, permute, slice_last
 from npflow.errors import InputError
 from npflow.networks.mlp import ACTIVATIONS, check_activation, check_widths

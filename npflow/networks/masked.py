@@ -15,7 +15,7 @@ import autograd.numpy as np
 import numpy as onp
 
 from npflow.autodiff.convolution import unfold
-from npflow.autodiff.devices import constant
+from npflow.autodiff.gpu.devices import constant
 from npflow.autodiff.primitives import dense
 
 

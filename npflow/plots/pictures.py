@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from npflow.autodiff.devices import fetch
+from npflow.autodiff.gpu.devices import fetch
 from npflow.errors import InputError
 from npflow.plots.canvas import check_axes
 from npflow.validation import check_count

@@ -5,7 +5,7 @@ import textwrap
 
 import numpy as np
 
-from npflow.autodiff.devices import fetch, to_host
+from npflow.autodiff.gpu.devices import fetch, to_host
 from npflow.errors import InputError
 from npflow.plots.canvas import BLUE, VERMILLION, check_axes, color_bar, ink
 from npflow.validation import check_count, check_rows

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from npflow.autodiff.devices import fetch
+from npflow.autodiff.gpu.devices import fetch
 from npflow.errors import InputError
 from npflow.plots.canvas import BLUE, check_axes
 

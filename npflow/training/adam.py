@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npflow.autodiff.pieces import in_pieces
+from npflow.autodiff.program.chunks import in_chunks
 from npflow.description import Described
 from npflow.training.schedules import Constant
 from npflow.validation import check_number
@@ -93,9 +93,9 @@ class Adam(Described):
             g *= rate * of_m / of_root
             p -= g
 
-        in_pieces(move, state["m"], state["v"], vector, gradient)
+        in_chunks(move, state["m"], state["v"], vector, gradient)
         if step % CLEAR_EVERY == 0:
-            in_pieces(clear_faded, state["m"], state["v"])
+            in_chunks(clear_faded, state["m"], state["v"])
         return rate
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from npflow.autodiff import Layout, tree
-from npflow.autodiff.devices import to_host
+from npflow.autodiff.gpu.devices import to_host
 from npflow.description import describe, rebuild
 from npflow.errors import InputError
 from npflow.files import written_aside

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from npflow.autodiff.devices import HOST, device_of
+from npflow.autodiff.gpu.devices import HOST, device_of
 
 
 def euclidean_norm(vector):

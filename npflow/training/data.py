@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npflow.autodiff.devices import device_of, to_device
+from npflow.autodiff.gpu.devices import device_of, to_device
 
 SHARE = 0.5  # of a device's free memory that a data set may take
 
@@ -29,7 +29,7 @@ class Data:
     Parameters
     ----------
     x : ndarray, shape (n, *event)
-    device : npflow.autodiff.device.Device
+    device : npflow.autodiff.gpu.device.Device
     """
 
     def __init__(self, x, device):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from npflow.autodiff import tree
-from npflow.autodiff.devices import device_of, fetch, find_device, to_device
+from npflow.autodiff.gpu.devices import device_of, fetch, find_device, to_device
 from npflow.culprit import first_non_finite, host_bound
 from npflow.description import describe
 from npflow.errors import InputError

@@ -7,9 +7,9 @@ from contextlib import closing, contextmanager
 import numpy as np
 
 from npflow.autodiff import tree
-from npflow.autodiff.batches import PlainGradient, ProgramGradient
-from npflow.autodiff.devices import device_of, find_device
-from npflow.autodiff.threads import available_cores, one_blas_thread
+from npflow.autodiff.gpu.devices import device_of, find_device
+from npflow.autodiff.program.slices import PlainGradient, ProgramGradient
+from npflow.autodiff.program.threads import available_cores, one_blas_thread
 from npflow.description import describe
 from npflow.errors import InputError
 from npflow.training.adam import Adam

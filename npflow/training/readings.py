@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from npflow.autodiff.devices import HOST
+from npflow.autodiff.gpu.devices import HOST
 
 EVERY = 50  # steps that a device makes between two readings
 

@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 
 from npflow.autodiff import Layout, tree
-from npflow.autodiff.device import Device
-from npflow.autodiff.devices import as_array, device_of, fetch, to_device, to_host
-from npflow.autodiff.pieces import in_pieces
+from npflow.autodiff.gpu.device import Device
+from npflow.autodiff.gpu.devices import as_array, device_of, fetch, to_device, to_host
+from npflow.autodiff.program.chunks import in_chunks
 from npflow.description import describe, rebuild
 from npflow.errors import InputError, NonFiniteError
 from npflow.training.adam import Adam
@@ -122,7 +122,7 @@ class Run:
         """
         self.step += 1
         held = None if sound is None else self.vector.copy()
-        in_pieces(partial(np.copyto, where=True if sound is None else sound), self.before, self.vector)
+        in_chunks(partial(np.copyto, where=True if sound is None else sound), self.before, self.vector)
         rate = self.optimizer.update(self.moments, self.vector, gradient, self.step)
         if sound is not None:
             np.copyto(self.vector, held, where=~sound)
@@ -136,7 +136,7 @@ class Run:
                     np.copyto(way, 0, where=~sound)
                 average += way
 
-            in_pieces(draw_near, self.average, self.vector, gradient)
+            in_chunks(draw_near, self.average, self.vector, gradient)
         return rate
 
     def validate(self, data):

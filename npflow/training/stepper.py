@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from npflow.autodiff import value_and_grad
-from npflow.autodiff.batches import PlainGradient
+from npflow.autodiff.program.slices import PlainGradient
 from npflow.errors import InputError
 from npflow.training.clipping import clip, euclidean_norm
 from npflow.training.readings import Readings

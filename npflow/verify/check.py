@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from npflow.autodiff import tree
-from npflow.autodiff.devices import to_host
-from npflow.autodiff.threads import one_blas_thread
+from npflow.autodiff.gpu.devices import to_host
+from npflow.autodiff.program.threads import one_blas_thread
 from npflow.errors import InputError
 from npflow.layers.layer import check_layer, domain_of, inner_layers
 from npflow.validation import check_rng, check_rows

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from npflow import Flow, fit, models, to_device
 from npflow.autodiff import Layout, record, value_and_grad
-from npflow.autodiff.threads import one_blas_thread
+from npflow.autodiff.program.threads import one_blas_thread
 from npflow.layers import Chain, Squeeze, Unsqueeze
 from npflow.networks import MADE, MLP, ConvNet, ResNet
 from npflow.priors import Normal

@@ -21,7 +21,7 @@ from npflow.autodiff import convolution as C
 from npflow.autodiff import planes, record, value_and_grad
 from npflow.autodiff import primitives as P
 from npflow.autodiff import quantiles as Q
-from npflow.autodiff.devices import constant, to_device
+from npflow.autodiff.gpu.devices import constant, to_device
 
 ROWS, IMAGES = (4, 4), (2, 3, 2, 4)
 PERMUTATION = np.array([2, 0, 3, 1])

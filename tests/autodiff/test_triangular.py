@@ -10,7 +10,8 @@ import stand_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npflow.autodiff import devices, record, tree, triangular, value_and_grad
+from npflow.autodiff import record, tree, triangular, value_and_grad
+from npflow.autodiff.gpu import devices
 from npflow.autodiff.primitives import elu, elu_slope, linear
 from npflow.autodiff.triangular import invert_triangular
 from npflow.errors import ConvergenceError

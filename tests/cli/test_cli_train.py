@@ -16,8 +16,9 @@ import pytest
 
 import npflow
 from npflow import Dequantized, Flow, datasets, load
-from npflow.autodiff import Layout, batches, triangular
-from npflow.autodiff.device import Host
+from npflow.autodiff import Layout, triangular
+from npflow.autodiff.gpu.device import Host
+from npflow.autodiff.program import slices
 from npflow.cli import main, report
 from npflow.cli.catalogue import MODELS
 from npflow.cli.folder import Folder
@@ -353,7 +354,7 @@ def test_a_model_has_no_sizes_but_its_own(tmp_path, capsys):
 
 
 def test_a_run_that_does_not_fit_says_so_before_its_first_step(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(batches, "LARGE", 1)
+    monkeypatch.setattr(slices, "LARGE", 1)
     monkeypatch.setattr(Host, "free_bytes", lambda self: 1000)
     assert main(train(tmp_path)) == 1
     assert "GB of free memory on" in capsys.readouterr().err

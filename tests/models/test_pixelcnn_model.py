@@ -9,7 +9,7 @@ from agreement import assert_agrees
 import npflow
 from npflow import InputError, NonFiniteError, fit, load, to_device
 from npflow.autodiff import Layout, record, value_and_grad
-from npflow.autodiff.devices import device_of
+from npflow.autodiff.gpu.devices import device_of
 from npflow.models import VAE, PixelCNN
 from npflow.networks import MLP, MaskedConvNet
 from npflow.training import Adam, WarmupCosine

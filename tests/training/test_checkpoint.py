@@ -15,7 +15,7 @@ from agreement import assert_agrees
 
 from npflow import Flow, InputError, load, save, to_device
 from npflow.autodiff import tree
-from npflow.autodiff.devices import HOST
+from npflow.autodiff.gpu.devices import HOST
 from npflow.layers import AffineCoupling, Chain, Conv1x1, Inverse, Layer, Permutation
 from npflow.models import glow
 from npflow.networks import MLP, Beside

@@ -5,7 +5,7 @@ import pytest
 import stand_in
 from agreement import assert_agrees
 
-from npflow.autodiff import devices
+from npflow.autodiff.gpu import devices
 from npflow.training.data import Batch, Data
 
 X = np.arange(60.0).reshape(20, 3)

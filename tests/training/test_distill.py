@@ -9,7 +9,7 @@ from agreement import assert_agrees
 
 from npflow import Flow, InputError, NonFiniteError, load, to_device
 from npflow.autodiff import Layout, record, value_and_grad
-from npflow.autodiff.devices import HOST
+from npflow.autodiff.gpu.devices import HOST
 from npflow.layers import Affine, Chain, Layer
 from npflow.models import iaf, maf, real_nvp
 from npflow.networks import MADE

@@ -16,8 +16,9 @@ from kill_and_resume import killed_and_left_alone, same_bits
 
 import npflow
 from npflow import Flow, InputError, NonFiniteError, fit, load, to_device
-from npflow.autodiff import Layout, batches, tree
-from npflow.autodiff.devices import HOST, find_device
+from npflow.autodiff import Layout, tree
+from npflow.autodiff.gpu.devices import HOST, find_device
+from npflow.autodiff.program import slices
 from npflow.layers import ActNorm, Affine, AffineCoupling, Chain, Conv1x1, Layer, Permutation, Reverse
 from npflow.models import glow
 from npflow.networks import MLP
@@ -216,9 +217,9 @@ def test_the_clock_of_the_history_goes_forward(x):
 @pytest.fixture
 def cut(monkeypatch):
     """Every batch is cut into five slices, or into its rows, where there are fewer."""
-    monkeypatch.setattr(batches, "SECONDS_A_LINE", 1e-15)
-    monkeypatch.setattr(batches, "SECONDS_A_PARAMETER", 1e-15)
-    monkeypatch.setattr(batches, "MOST_SLICES", 5)
+    monkeypatch.setattr(slices, "SECONDS_A_LINE", 1e-15)
+    monkeypatch.setattr(slices, "SECONDS_A_PARAMETER", 1e-15)
+    monkeypatch.setattr(slices, "MOST_SLICES", 5)
 
 
 EVERYTHING = {"average": 0.9, "clip_norm": 1.0, "optimizer": Adam(WarmupCosine(1e-2, 20))}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import stand_in
 
-from npflow.autodiff import devices
+from npflow.autodiff.gpu import devices
 from npflow.training import History
 from npflow.training.readings import EVERY, Readings
 

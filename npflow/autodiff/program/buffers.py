@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npflow.autodiff.device import ALIGNMENT
-from npflow.autodiff.devices import HOST
+from npflow.autodiff.gpu.device import ALIGNMENT
+from npflow.autodiff.gpu.devices import HOST
 from npflow.autodiff.program.calls import is_elementwise, takes_out
 from npflow.autodiff.program.tape import Value
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 from autograd.numpy import numpy_boxes, numpy_wrapper
 
-from npflow.autodiff import cupy
 from npflow.autodiff.derivatives import scatter
-from npflow.autodiff.devices import HOST, as_array, device_of, fetch, is_array
+from npflow.autodiff.gpu import cupy
+from npflow.autodiff.gpu.devices import HOST, as_array, device_of, fetch, is_array
 from npflow.autodiff.primitives import FRESH
 from npflow.autodiff.program.naming import identifier, unique
 from npflow.autodiff.program.tape import Value

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import autograd
 
-from npflow.autodiff.devices import DEVICES
+from npflow.autodiff.gpu.devices import DEVICES
 from npflow.autodiff.program.tape import Place
 
 # The machinery's own files: npflow/autodiff, autograd, and what may call back from below.

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from npflow.autodiff.devices import is_array
+from npflow.autodiff.gpu.devices import is_array
 from npflow.autodiff.program.calls import ASTYPE, SHAPE_ONLY, is_uniform, key_of, takes_out
 from npflow.autodiff.program.naming import unique
 from npflow.autodiff.program.tape import Value, example_of

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from npflow.autodiff import tree
-from npflow.autodiff.devices import HOST, as_array, device_of, fetch, is_array
+from npflow.autodiff.gpu.devices import HOST, as_array, device_of, fetch, is_array
 from npflow.autodiff.program import statistics
 from npflow.autodiff.program.buffers import plan
 from npflow.autodiff.program.workspace import Gradient, Workspace
@@ -27,7 +27,7 @@ class Program:
 
     Attributes
     ----------
-    device : npflow.autodiff.device.Device
+    device : npflow.autodiff.gpu.device.Device
         Where it runs.
     source : str
         Two functions, `forward` and `backward`, a NumPy call a line. They are compiled from this very text, so

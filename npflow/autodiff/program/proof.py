@@ -3,9 +3,9 @@
 import numpy as np
 
 from npflow.autodiff import tree
-from npflow.autodiff.devices import as_array, fetch, is_array
+from npflow.autodiff.gpu.devices import as_array, fetch, is_array
 from npflow.autodiff.gradient import value_and_grad
-from npflow.autodiff.threads import one_blas_thread
+from npflow.autodiff.program.threads import one_blas_thread
 
 
 def is_proven(program, fun, params, args):

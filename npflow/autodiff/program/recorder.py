@@ -4,7 +4,7 @@ import gc
 import inspect
 from contextlib import contextmanager
 
-from npflow.autodiff.devices import device_of
+from npflow.autodiff.gpu.devices import device_of
 from npflow.autodiff.program import passes
 from npflow.autodiff.program.naming import name_values
 from npflow.autodiff.program.program import Program

@@ -12,7 +12,7 @@ from autograd.numpy import numpy_boxes, numpy_wrapper
 from autograd.tracer import Box, Node, isbox, new_box, notrace_primitives, register_notrace, trace_stack
 
 from npflow.autodiff import tree
-from npflow.autodiff.devices import as_array, device_of, is_array
+from npflow.autodiff.gpu.devices import as_array, device_of, is_array
 from npflow.autodiff.gradient import Differentiated, differentiate
 from npflow.autodiff.primitives import FRESH, TRANSPARENT
 from npflow.autodiff.program import frames

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npflow.autodiff.devices import is_array
+from npflow.autodiff.gpu.devices import is_array
 from npflow.autodiff.program.calls import ASTYPE, CONCATENATE, GETITEM, is_numpys, is_ufunc
 from npflow.autodiff.program.tape import example_of
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from npflow.autodiff.devices import device_of, is_array
+from npflow.autodiff.gpu.devices import device_of, is_array
 
 
 @dataclass(frozen=True)

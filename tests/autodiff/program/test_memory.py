@@ -7,9 +7,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from npflow.autodiff import Layout, batches
-from npflow.autodiff.batches import ProgramGradient
-from npflow.autodiff.threads import one_blas_thread
+from npflow.autodiff import Layout
+from npflow.autodiff.program import slices
+from npflow.autodiff.program.slices import ProgramGradient
+from npflow.autodiff.program.threads import one_blas_thread
 from npflow.models import glow
 from npflow.networks import MLP
 from npflow.training import Adam
@@ -43,11 +44,11 @@ def peak_of_this_process():
     return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def growth_in_a_thousand_steps(slices):
+def growth_in_a_thousand_steps(count):
     """How many bytes the peak of this process grows by between step 10 and step 1,000."""
-    if slices > 1:
-        batches.SECONDS_A_LINE, batches.MOST_SLICES = 1e-15, slices
-        batches.SECONDS_A_PARAMETER = 1e-15
+    if count > 1:
+        slices.SECONDS_A_LINE, slices.MOST_SLICES = 1e-15, count
+        slices.SECONDS_A_PARAMETER = 1e-15
     step, peaks = training_step(threads=2), {}
     with one_blas_thread():
         losses = []
@@ -60,10 +61,10 @@ def growth_in_a_thousand_steps(slices):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell the peak in this way")
-@pytest.mark.parametrize("slices", [1, 4])
-def test_the_peak_after_a_thousand_steps_is_that_after_ten(slices):
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_peak_after_a_thousand_steps_is_that_after_ten(count):
     """In a process of its own: the peak of this one is that of the tests before."""
-    command = [sys.executable, "-W", "error", __file__, str(slices)]
+    command = [sys.executable, "-W", "error", __file__, str(count)]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     assert int(process.stdout) < 2 * MEGABYTE
@@ -71,9 +72,9 @@ def test_the_peak_after_a_thousand_steps_is_that_after_ten(slices):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_what_python_and_numpy_hold_does_not_grow_with_the_calls(threads, monkeypatch):
-    monkeypatch.setattr(batches, "SECONDS_A_LINE", 1e-15)
-    monkeypatch.setattr(batches, "SECONDS_A_PARAMETER", 1e-15)
-    monkeypatch.setattr(batches, "MOST_SLICES", 2)
+    monkeypatch.setattr(slices, "SECONDS_A_LINE", 1e-15)
+    monkeypatch.setattr(slices, "SECONDS_A_PARAMETER", 1e-15)
+    monkeypatch.setattr(slices, "MOST_SLICES", 2)
     step, held = training_step(threads), {}
     for number in range(1, 21):  # recordings, workspaces and threads are made
         step(number)

@@ -10,7 +10,7 @@ import stand_in
 from agreement import assert_agrees
 
 from npflow import to_device
-from npflow.autodiff.devices import constant, find_device
+from npflow.autodiff.gpu.devices import constant, find_device
 from npflow.autodiff.program import record
 from npflow.autodiff.program.proof import _agree
 from npflow.errors import InputError

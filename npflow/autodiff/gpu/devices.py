@@ -14,8 +14,8 @@ import numpy as np
 from autograd.tracer import getval
 
 from npflow.autodiff import tree
-from npflow.autodiff.cupy import register
-from npflow.autodiff.device import Cuda, Host
+from npflow.autodiff.gpu.cupy import register
+from npflow.autodiff.gpu.device import Cuda, Host
 from npflow.errors import InputError
 
 HOST = Host()

@@ -9,15 +9,17 @@ import numpy as np
 from autograd.tracer import isbox
 
 from npflow.autodiff import tree
-from npflow.autodiff.devices import HOST, device_of
+from npflow.autodiff.gpu.devices import HOST, device_of
 from npflow.autodiff.program import record
-from npflow.autodiff.threads import available_cores, one_blas_thread
+from npflow.autodiff.program.threads import available_cores, one_blas_thread
 from npflow.errors import InputError
 
 CACHE_BYTES = 2**21  # a core's share of the caches, roughly; chunks are the same on every machine
 FEWEST, MOST = 16, 2**14  # rows of a chunk
 DEVICE_ROWS = 64  # times as many on a device, whose memory is as fast as a cache, and calls are slow to tell
 WORTH_RECORDING = 16  # chunks: a recording takes as long as some ten of them
+NUMBERS = 2**17  # of a vector's chunk: four vectors' chunks of float32 are a core's cache, roughly
+WORTH_THREADS = 2**20  # numbers: with fewer, threads take longer to start than they save
 
 # The programs used last, or None where a function cannot be recorded, each with a reference to the function's
 # object that does not keep it alive.
@@ -134,5 +136,36 @@ def _run(program, params, arrays, starts, rows, result):
                 result[start : start + rows] = program.run(parameters, chunk, workspace)
 
     errors, threads = np.geterr(), min(available_cores(), len(starts)) or 1
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, [starts[number::threads] for number in range(threads)]))
+
+
+def in_chunks(function, *vectors):
+    """Call `function` on the same piece of each vector, piece by piece, on all cores where vectors are long.
+
+    For functions that work in place and treat each number by itself, so that it makes no difference how
+    vectors are cut. Ten lines on vectors of millions of numbers go through memory ten times; piece by piece
+    they do once. A device, which has its own ways with long vectors, is called once.
+
+    Parameters
+    ----------
+    function : callable
+        `function(*pieces)`; what it returns is dropped.
+    *vectors : ndarray, shape (d,)
+    """
+    size = len(vectors[0])
+    if size <= NUMBERS or device_of(vectors[0]) is not HOST:
+        function(*vectors)
+        return
+
+    def work(starts):
+        for start in starts:
+            function(*(vector[start : start + NUMBERS] for vector in vectors))
+
+    starts = range(0, size, NUMBERS)
+    threads = min(available_cores(), len(starts)) if size >= WORTH_THREADS else 1
+    if threads == 1:
+        work(starts)
+        return
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, [starts[number::threads] for number in range(threads)]))

@@ -2,7 +2,7 @@
 
     import autograd, cupy
     import autograd.numpy as np
-    from npflow.autodiff.cupy import register
+    from npflow.autodiff.gpu.cupy import register
 
     register(cupy)
     autograd.grad(lambda x: np.sum(np.tanh(x) ** 2))(cupy.ones(3))

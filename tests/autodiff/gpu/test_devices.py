@@ -13,8 +13,9 @@ import scipy.special
 import stand_in
 from agreement import assert_agrees
 
-from npflow.autodiff import devices, tree
-from npflow.autodiff.device import ALIGNMENT
+from npflow.autodiff import tree
+from npflow.autodiff.gpu import devices
+from npflow.autodiff.gpu.device import ALIGNMENT
 from npflow.errors import InputError
 
 Pair = namedtuple("Pair", "first second")

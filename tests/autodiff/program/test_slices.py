@@ -10,11 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npflow.autodiff import Layout, batches
-from npflow.autodiff.batches import MOST_SLICES, Needs, PlainGradient, ProgramGradient, forecast, slices_worth
-from npflow.autodiff.devices import HOST
+from npflow.autodiff import Layout
+from npflow.autodiff.gpu.devices import HOST
+from npflow.autodiff.program import slices
+from npflow.autodiff.program.slices import (
+    MOST_SLICES,
+    Needs,
+    PlainGradient,
+    ProgramGradient,
+    forecast,
+    slices_worth,
+)
 from npflow.autodiff.program.statistics import Cost
-from npflow.autodiff.threads import one_blas_thread
+from npflow.autodiff.program.threads import one_blas_thread
 from npflow.models import PixelCNN, glow, image_glow, maf
 from npflow.networks import MADE, MLP, ConvNet, MaskedConvNet
 
@@ -32,9 +40,9 @@ def cut(monkeypatch):
     """Cut every batch into the given number of slices, or into its rows, where there are fewer."""
 
     def cut(count):
-        monkeypatch.setattr(batches, "SECONDS_A_LINE", 1e-15)
-        monkeypatch.setattr(batches, "SECONDS_A_PARAMETER", 1e-15)
-        monkeypatch.setattr(batches, "MOST_SLICES", count)
+        monkeypatch.setattr(slices, "SECONDS_A_LINE", 1e-15)
+        monkeypatch.setattr(slices, "SECONDS_A_PARAMETER", 1e-15)
+        monkeypatch.setattr(slices, "MOST_SLICES", count)
 
     return cut
 
@@ -143,15 +151,15 @@ def test_slices_cover_every_row_once_and_differ_by_one_row_at_most(n, count):
             return None
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "record", lambda loss, params, x: Whole())
-        patch.setattr(batches, "slices_worth", lambda program, seconds: count)
-        slices = ProgramGradient(None, {}).slices(np.zeros((n, 1)))
-    covered = [row for piece in slices for row in range(n)[piece.rows]]
-    sizes = [piece.rows.stop - piece.rows.start for piece in slices]
+        patch.setattr(slices, "record", lambda loss, params, x: Whole())
+        patch.setattr(slices, "slices_worth", lambda program, seconds: count)
+        made = ProgramGradient(None, {}).slices(np.zeros((n, 1)))
+    covered = [row for one in made for row in range(n)[one.rows]]
+    sizes = [one.rows.stop - one.rows.start for one in made]
     assert covered == list(range(n))
-    assert len(slices) == min(n, count)
+    assert len(made) == min(n, count)
     assert max(sizes) - min(sizes) <= 1
-    assert [piece.share for piece in slices] == [size / n for size in sizes]
+    assert [one.share for one in made] == [size / n for size in sizes]
 
 
 def test_how_a_batch_is_cut_depends_on_neither_threads_nor_cores_nor_values(monkeypatch, cut):
@@ -189,7 +197,7 @@ def test_a_usual_batch_stays_whole_and_a_large_one_is_cut():
     for n in (64, 256, 10_000):
         x = np.random.default_rng(0).standard_normal((n, 2)).astype(np.float32)
         params = flow.init(np.random.default_rng(0), x)
-        program = batches.record(flow.nll, params, x)
+        program = slices.record(flow.nll, params, x)
         counts.append(slices_worth(program, Needs.of(program).seconds))
     assert counts[:2] == [1, 1]  # so that the default of `fit` has the bits of the plain path
     assert counts[2] > 1
@@ -234,7 +242,7 @@ def test_a_large_model_is_tried_on_a_row_and_on_two_and_its_memory_known_before_
     vector, params = training_params()
     x, gradient = rows(12), np.empty_like(vector)
     expected = loss_and_gradient(ProgramGradient(FLOW.nll, params), x, vector.size)
-    monkeypatch.setattr(batches, "LARGE", 12 * vector.size)
+    monkeypatch.setattr(slices, "LARGE", 12 * vector.size)
     recordings.clear()
     loss_of = ProgramGradient(FLOW.nll, params)
     assert loss_of(x, gradient) == expected[0]
@@ -265,7 +273,7 @@ def test_what_many_rows_take_is_seen_from_one_and_two(kind):
     x = np.random.default_rng(0).integers(2, size=shape)
     x = x if isinstance(model, PixelCNN) else x + np.random.default_rng(0).random(shape)
     params = model.init(np.random.default_rng(0), x)
-    needs = {n: Needs.of(batches.record(model.loss, params, x[:n])) for n in (1, 2, len(x))}
+    needs = {n: Needs.of(slices.record(model.loss, params, x[:n])) for n in (1, 2, len(x))}
     forecasts = forecast([needs[1], needs[2]], len(x))
     assert np.divide(forecasts, needs[len(x)]) == pytest.approx(1, abs=0.2)
 
@@ -274,7 +282,7 @@ def test_a_batch_whose_pixels_are_many_is_tried_first_however_few_the_parameters
     model = PixelCNN((16, 16, 1), 256, MaskedConvNet(4, 1))
     x = np.zeros((8, 16, 16, 1), np.uint8)
     params = model.init(np.random.default_rng(0), x)
-    monkeypatch.setattr(batches, "LARGE", len(x) * 16 * 16 * 256)
+    monkeypatch.setattr(slices, "LARGE", len(x) * 16 * 16 * 256)
     assert Layout(params).size < 16 * 16 * 256
     ProgramGradient(model.loss, params).slices(x)
     assert recordings[:2] == [1, 2]
@@ -303,13 +311,13 @@ def test_the_error_state_of_the_caller_reaches_the_threads_and_their_errors_reac
 ):
     """Warnings are errors here: one from a thread whose NumPy was not told would be raised by the call."""
     cut(3)
-    workers, run = [], batches.Slice.run
+    workers, run = [], slices.Slice.run
 
     def watched(piece, x):
         workers.append(threading.current_thread())
         return run(piece, x)
 
-    monkeypatch.setattr(batches.Slice, "run", watched)
+    monkeypatch.setattr(slices.Slice, "run", watched)
     loss_of, x, gradient = ProgramGradient(overflowing, {"a": np.ones(1)}, 2), np.ones((9, 1)), np.zeros(1)
     x[4] = 1e4  # in the second slice of three
     with np.errstate(all="ignore"):
@@ -347,7 +355,7 @@ def test_no_slice_still_runs_when_the_error_of_another_reaches_the_caller(cut, m
     vector, params = training_params()
     loss_of = ProgramGradient(FLOW.nll, params, threads=2)
     loss_and_gradient(loss_of, rows(32), vector.size)
-    running, run = [], batches.Slice.run
+    running, run = [], slices.Slice.run
 
     def slow_or_broken(piece, x):
         if piece.rows.start == 0:
@@ -358,7 +366,7 @@ def test_no_slice_still_runs_when_the_error_of_another_reaches_the_caller(cut, m
         running.remove(piece)
         return loss
 
-    monkeypatch.setattr(batches.Slice, "run", slow_or_broken)
+    monkeypatch.setattr(slices.Slice, "run", slow_or_broken)
     with pytest.raises(ZeroDivisionError):
         loss_of(rows(32), np.empty_like(vector))
     assert not running

@@ -1,7 +1,7 @@
 """autograd on CuPy's arrays: the values and gradients of NumPy's arrays, to second order, with no transfer.
 
 Everything here uses autograd alone. `CASES` is one table for two comparisons: a device against the host, and the
-host with the derivatives of `npflow.autodiff.cupy` against the host with autograd's own.
+host with the derivatives of `npflow.autodiff.gpu.cupy` against the host with autograd's own.
 """
 
 import json
@@ -23,8 +23,9 @@ from autograd.core import make_jvp
 from autograd.extend import vspace
 from autograd.numpy import numpy_wrapper
 
-from npflow.autodiff import devices, tree
-from npflow.autodiff.cupy import DERIVATIVES, DERIVATIVES_BY_NUMBER, FUNCTIONS, register
+from npflow.autodiff import tree
+from npflow.autodiff.gpu import devices
+from npflow.autodiff.gpu.cupy import DERIVATIVES, DERIVATIVES_BY_NUMBER, FUNCTIONS, register
 
 SQUARE, VECTOR, BLOCK = (4, 4), (4,), (2, 3, 4)
 DTYPES = [np.float64, np.float32, np.complex128]
@@ -474,10 +475,10 @@ def changed(before):
 
 before = state()
 import npflow
-import npflow.autodiff.cupy
+import npflow.autodiff.gpu.cupy
 import stand_in
 imported = changed(before)
-npflow.autodiff.cupy.register(stand_in.Module())
+npflow.autodiff.gpu.cupy.register(stand_in.Module())
 print(json.dumps({
     "imported": imported, "registered": changed(before), "loaded": sorted({"cupy", "cupyx"} & set(sys.modules)),
 }))

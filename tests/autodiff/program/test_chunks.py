@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npflow import Flow, to_device
-from npflow.autodiff import Layout, chunks, value_and_grad
-from npflow.autodiff.chunks import map_rows, rows_in_cache
-from npflow.autodiff.threads import one_blas_thread
+from npflow.autodiff import Layout, value_and_grad
+from npflow.autodiff.program import chunks
+from npflow.autodiff.program.chunks import map_rows, rows_in_cache
+from npflow.autodiff.program.threads import one_blas_thread
 from npflow.layers import ActNorm, AffineCoupling, Chain, Conv1x1, Layer, Permutation, Reverse
 from npflow.models import glow
 from npflow.networks import MLP

@@ -10,12 +10,11 @@ from typing import NamedTuple
 import numpy as np
 
 from npflow.autodiff import tree
-from npflow.autodiff.chunks import widest_row
-from npflow.autodiff.devices import HOST
+from npflow.autodiff.gpu.devices import HOST
 from npflow.autodiff.gradient import value_and_grad
-from npflow.autodiff.pieces import in_pieces
 from npflow.autodiff.program import record
-from npflow.autodiff.threads import one_blas_thread
+from npflow.autodiff.program.chunks import in_chunks, widest_row
+from npflow.autodiff.program.threads import one_blas_thread
 
 # A slice has to be worth a thread of its own. Python lets one thread run at a time, and NumPy lets go of it
 # during a call, so two threads pass it back and forth at every line: some 5 microseconds each time. On slices
@@ -93,7 +92,7 @@ class ProgramGradient:
             out[...] = slices[0].gradient.vector
             return losses[0]
         shares = [piece.share for piece in slices]
-        in_pieces(
+        in_chunks(
             lambda total, *parts: add_up(total, parts, shares),
             out,
             *(piece.gradient.vector for piece in slices),
