@@ -12,10 +12,11 @@ import numpy as onp
 
 from npflow.autodiff.gpu.devices import constant
 from npflow.autodiff.primitives import logsumexp_last, softplus, sum_event
-from npflow.autodiff.quantiles import LOG_2PI
 from npflow.description import Described
 from npflow.errors import InputError
 from npflow.validation import check_count, check_number, check_sequence
+
+LOG_2PI = math.log(2 * math.pi)
 
 
 class Prior(Described):

@@ -28,9 +28,9 @@ import numpy as np
 from scipy.special import entr, i0e, log_ndtr
 
 from npflow.autodiff.gpu.devices import to_host
-from npflow.autodiff.quantiles import LOG_2PI
 from npflow.datasets import toy
 from npflow.datasets.numerics import bisect, gauss, log_sum, normal_plane, plane
+from npflow.priors import LOG_2PI
 from npflow.validation import check_number, check_rows
 
 LOG_2PI_E = LOG_2PI + 1  # the entropy of the standard normal in two dimensions

@@ -1,19 +1,19 @@
 """Gaussianization, component by component: through a learned distribution function, and the normal quantiles."""
 
+import math
 from dataclasses import dataclass
 
-import numpy as np
+import autograd.numpy as np
+import numpy as onp
+from autograd.core import VJPNode
+from autograd.extend import defvjp, primitive
+from autograd.tracer import register_notrace
+from scipy import special
 
-from npflow.autodiff.primitives import sum_event
-from npflow.autodiff.quantiles import (
-    log_normal_slope,
-    logistic_mixture,
-    logit_of_normal,
-    mixture_quantile,
-    normal_of_logit,
-)
+from npflow.autodiff.gpu.devices import HOST, device_of, scipy_function
+from npflow.autodiff.primitives import held, log_sigmoid, logsumexp_last, sum_event, where
 from npflow.layers.layer import Layer
-from npflow.layers.logistics import fit_logistics
+from npflow.priors import LOG_2PI
 from npflow.validation import check_count
 
 
@@ -51,10 +51,10 @@ class Gaussianize(Layer):
         check_count(self.components, "Gaussianize's components")
 
     def init(self, rng, x):
-        columns = x.reshape(len(x), -1).T.astype(np.float64)
+        columns = x.reshape(len(x), -1).T.astype(onp.float64)
         fits = [fit_logistics(column, self.components) for column in columns]
         return {
-            name: np.array(rows, x.dtype).reshape(*x.shape[1:], self.components)
+            name: onp.array(rows, x.dtype).reshape(*x.shape[1:], self.components)
             for name, rows in zip(("means", "log_scales", "log_weights"), zip(*fits))
         }
 
@@ -68,3 +68,181 @@ class Gaussianize(Layer):
         x = mixture_quantile(logit, **params)
         _, log_slope = logistic_mixture(x, **params)
         return x, -sum_event(log_slope + log_normal_slope(z, logit))
+
+
+# ---------------------------------------------------------------- the normal distribution, with straight tails
+#
+# z as a function of its logit is that of the standard normal as far as |z| = BEND, and goes straight on from there.
+# A normal's tail is lighter than any mixture of logistics has: taken back through one such mixture after another, what
+# is far out would be squared by each, and few of them lead beyond any number.
+
+BEND = 3.0
+LOGIT_BEND = float(special.log_ndtr(BEND) - special.log_ndtr(-BEND))  # 6.6
+SLOPE_BEND = float(
+    special.ndtr(BEND) * special.ndtr(-BEND) * math.exp(0.5 * (BEND**2 + LOG_2PI))
+)  # dz / d logit: 0.3
+
+
+@primitive
+def normal_of_logit(logit):
+    """The z with Phi(z) = sigmoid(logit), straight on beyond the bend."""
+    size = onp.abs(logit)  # z is odd, and the smaller of the two probabilities the one with all its digits
+    near = onp.minimum(size, LOGIT_BEND)
+    ndtri = scipy_function("special.ndtri", like=logit)
+    return onp.copysign(SLOPE_BEND * (size - near) - ndtri(1 / (1 + onp.exp(near))), logit)
+
+
+@primitive
+def logit_of_normal(z):
+    """The logit of Phi(z), straight on beyond the bend."""
+    near = onp.clip(z, -BEND, BEND)
+    log_ndtr = scipy_function("special.log_ndtr", like=z)
+    return log_ndtr(near) - log_ndtr(-near) + (z - near) / SLOPE_BEND
+
+
+def log_normal_slope(z, logit):
+    """log(dz / d logit) = log(Phi(z) Phi(-z) / phi(z)), for the z of a logit; beyond the bend what it is there."""
+    z = where(np.abs(z) < BEND, z, BEND)
+    logit = where(np.abs(logit) < LOGIT_BEND, logit, LOGIT_BEND)
+    return log_sigmoid(logit) + log_sigmoid(-logit) + 0.5 * (z * z + LOG_2PI)
+
+
+defvjp(normal_of_logit, lambda z, logit: lambda g: g * np.exp(log_normal_slope(z, logit)))
+defvjp(logit_of_normal, lambda logit, z: lambda g: g * np.exp(-log_normal_slope(z, logit)))
+
+# ---------------------------------------------------------------- mixtures of logistics
+
+
+def logistic_mixture(x, means, log_scales, log_weights):
+    """The logit of F(x), and the log of its slope in x, for F = sum_k w_k sigmoid((x - mean_k) / scale_k).
+
+    The slope of log F - log(1 - F) is f / F + f / (1 - F): each is a mean of the components' slopes, with
+    weights that are their shares in F and in 1 - F, so that nothing cancels in either tail.
+
+    Parameters
+    ----------
+    x : ndarray, shape (...)
+    means, log_scales, log_weights : ndarray, shape (..., k)
+        The components of each mixture. The weights are divided by their sum.
+    """
+    a = (x[..., None] - means) * np.exp(-log_scales)
+    below = log_sigmoid(a)
+    above = below - a  # log(1 - sigmoid(a))
+    log_f, log_rest = logsumexp_last(log_weights + below), logsumexp_last(log_weights + above)
+    rise = logsumexp_last(log_weights + below - log_f[..., None] + above - log_scales)
+    fall = logsumexp_last(log_weights + above - log_rest[..., None] + below - log_scales)
+    return log_f - log_rest, np.logaddexp(rise, fall)
+
+
+def mixture_quantile(logit, means, log_scales, log_weights):
+    """The x at which the F of `logistic_mixture` has a given logit, to rounding.
+
+    Its derivative is that of the implicit function: where F(x; parameters) keeps its logit,
+    dx = (d logit - d F's logit at a fixed x) / slope.
+    """
+    x = _solve(logit, means, log_scales, log_weights)
+    found, log_slope = logistic_mixture(x, means, log_scales, log_weights)
+    return _implicit(x, found - logit, held(log_slope))
+
+
+@primitive
+def _implicit(x, residual, log_slope):
+    """x itself, for which a residual is 0: all that it depends on, it depends on through the residual."""
+    return x
+
+
+STEPS = 100  # more than any mixture takes: each halves the bracket or the step
+
+
+@primitive
+def _solve(logit, means, log_scales, log_weights):
+    """`mixture_quantile`, by Newton's method kept inside a bracket; to autograd a constant.
+
+    F has any logit between the first and the last of the places where its components have it. A step is
+    Newton's where it stays inside and is half as long as the one before at most, otherwise to the middle.
+    """
+    quantiles = means + onp.exp(log_scales) * logit[..., None]
+    low, high = onp.min(quantiles, axis=-1), onp.max(quantiles, axis=-1)
+    x, step, eps = 0.5 * (low + high), high - low, float(onp.finfo(logit.dtype).eps)
+    found = onp.zeros_like(x, dtype=bool)
+    for _ in range(STEPS):
+        at, log_slope = logistic_mixture(x, means, log_scales, log_weights)
+        low, high = onp.where(at < logit, x, low), onp.where(at < logit, high, x)
+        with onp.errstate(over="ignore", invalid="ignore"):  # F may be level there
+            newton = x + (logit - at) * onp.exp(-log_slope)
+        good = (low <= newton) & (newton <= high) & (onp.abs(newton - x) <= 0.5 * step)
+        new = onp.where(good, newton, 0.5 * (low + high))
+        step = onp.abs(new - x)
+        found = found | (step <= 2 * eps * onp.abs(x))
+        found = found | (onp.abs(logit - at) <= 4 * eps * (1 + onp.abs(logit)))
+        x = onp.where(found, x, new)
+        if device_of(x) is HOST and found.all():  # a GPU would have to be waited for
+            break
+    return x
+
+
+defvjp(_implicit, lambda y, x, residual, log_slope: lambda g: -g * np.exp(-log_slope), argnums=(1,))
+register_notrace(VJPNode, _solve)
+
+
+# ---------------------------------------------------------------- the start: a mixture fitted without gradients
+
+POINTS = 500  # quantiles that stand for a column: a fit takes as long for a million numbers as for these
+ROUNDS = 50
+
+
+def fit_logistics(column, components):
+    r"""A mixture of logistics that is distributed much as a column of numbers is, by the EM algorithm.
+
+    In each round, every point is shared out among the components, in proportion to the densities that they have
+    there; and then each component is moved to where its shares are more likely. A logistic's log density,
+    -2 log cosh(a / 2) at a scales from its mean, lies above a parabola that touches it there, in a^2 with the factor
+    tanh(a / 2) / 2a; where those of all shares have their highest point together is a weighted mean and variance.
+
+    The components start at quantiles of the column, side by side. Each is given one number of its own there,
+    for good: so none ever dies or shrinks to a point, and where numbers are few the start remains.
+
+    Parameters
+    ----------
+    column : ndarray, shape (n,)
+    components : int
+
+    Returns
+    -------
+    means, log_scales, log_weights : ndarray, shape (components,)
+        Where the column is constant the components are all alike, of scale 1.
+
+    References
+    ----------
+    Dempster, Laird, Rubin: Maximum likelihood from incomplete data via the EM algorithm, 1977.
+
+    Jaakkola, Jordan: Bayesian parameter estimation via variational methods, 2000, section 3 (the parabola).
+    """
+    points = onp.quantile(column, midpoints(min(len(column), POINTS)), method="hazen")[:, None]
+    start = means = onp.quantile(column, midpoints(components), method="hazen")
+    low, high = onp.quantile(column, [0.1, 0.9])
+    # The standard deviation, if it is normal: outliers must not count.
+    spread = (high - low) / 2.56 or onp.std(column)
+    if spread <= 10 * onp.finfo(column.dtype).eps * onp.max(onp.abs(column)):
+        return means, onp.zeros(components), onp.zeros(components)
+
+    first_scale = 1.1 * spread / (components + 1)
+    scales, counts = onp.full(components, first_scale), onp.ones(components)
+    for _ in range(ROUNDS):
+        a = onp.maximum(onp.abs(points - means) / scales, 1e-6)
+        log_densities = onp.log(counts / scales) - a - 2 * onp.log1p(onp.exp(-a))
+        shares = onp.exp(log_densities - onp.max(log_densities, axis=1, keepdims=True))
+        shares *= len(column) / len(points) / onp.sum(shares, axis=1, keepdims=True)
+        pulls = shares * onp.tanh(a / 2) / (2 * a)  # 1/4 at the mean
+        counts = 1 + onp.sum(shares, axis=0)
+        means = (start / 4 + onp.sum(pulls * points, axis=0)) / (1 / 4 + onp.sum(pulls, axis=0))
+        squares = (
+            first_scale**2 + (start - means) ** 2 / 2 + 2 * onp.sum(pulls * (points - means) ** 2, axis=0)
+        )
+        scales = onp.sqrt(squares / counts)
+    return means, onp.log(scales), onp.log(counts / onp.sum(counts))
+
+
+def midpoints(count):
+    """The middles of so many equal parts of the interval from 0 to 1."""
+    return (onp.arange(count) + 0.5) / count

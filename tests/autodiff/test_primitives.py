@@ -18,10 +18,11 @@ from autograd.scipy.stats import norm
 from autograd.test_util import check_grads
 
 from npflow.autodiff import convolution as C
-from npflow.autodiff import planes, record, value_and_grad
 from npflow.autodiff import primitives as P
-from npflow.autodiff import quantiles as Q
+from npflow.autodiff import record, value_and_grad
 from npflow.autodiff.gpu.devices import constant, to_device
+from npflow.layers import gaussianization as Q
+from npflow.layers import spline as planes
 
 ROWS, IMAGES = (4, 4), (2, 3, 2, 4)
 PERMUTATION = np.array([2, 0, 3, 1])
@@ -242,14 +243,14 @@ CASES = [
         variant="total",
     ),
     Case(
-        "steps",
-        lambda x: planes.steps(x, start=-2.0, end=5.0),
+        "running_sums",
+        lambda x: planes.running_sums(x, start=-2.0, end=5.0),
         lambda x: np.array([[-2.0], [-2.0], [-2.0], [5.0]]) + anp.einsum("ji,...im->...jm", STEPS, x),
         lambda shape: [(*shape[:-2], 3, shape[-1])],
     ),
     Case(
-        "steps_vjp",
-        planes.steps_vjp,
+        "running_sums_vjp",
+        planes.running_sums_vjp,
         lambda g: anp.einsum("ji,...jm->...im", STEPS, g),
         lambda shape: [(*shape[:-2], 4, shape[-1])],
     ),

@@ -16,7 +16,7 @@ import pytest
 
 import npflow
 from npflow import Dequantized, Flow, datasets, load
-from npflow.autodiff import Layout, triangular
+from npflow.autodiff import Layout
 from npflow.autodiff.gpu.device import Host
 from npflow.autodiff.program import slices
 from npflow.cli import main, report
@@ -24,6 +24,7 @@ from npflow.cli.catalogue import MODELS
 from npflow.cli.folder import Folder
 from npflow.cli.parsing import duration
 from npflow.layers import Affine
+from npflow.layers import masked_convolution as triangular
 from npflow.priors import Normal
 from npflow.training import saver
 from npflow.training.run import Run

@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from npflow.autodiff.quantiles import logistic_mixture, normal_of_logit
-from npflow.layers import logistics
-from npflow.layers.logistics import fit_logistics
+from npflow.layers import gaussianization as logistics
+from npflow.layers.gaussianization import fit_logistics, logistic_mixture, normal_of_logit
 
 
 def gaussianized(column, components, x=None):

@@ -10,12 +10,13 @@ import stand_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npflow.autodiff import record, tree, triangular, value_and_grad
+from npflow.autodiff import record, tree, value_and_grad
 from npflow.autodiff.gpu import devices
 from npflow.autodiff.primitives import elu, elu_slope, linear
-from npflow.autodiff.triangular import invert_triangular
 from npflow.errors import ConvergenceError
 from npflow.layers import MaskedConvolution
+from npflow.layers import masked_convolution as triangular
+from npflow.layers.masked_convolution import invert_triangular
 from npflow.verify.jacobians import by_autograd
 
 every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])

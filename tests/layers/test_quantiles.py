@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from scipy.special import log_ndtr
 from scipy.stats import norm
 
-from npflow.autodiff import quantiles, value_and_grad
-from npflow.autodiff.quantiles import (
+from npflow.autodiff import value_and_grad
+from npflow.layers import gaussianization as quantiles
+from npflow.layers.gaussianization import (
     logistic_mixture,
     logit_of_normal,
     mixture_quantile,
