@@ -1,24 +1,30 @@
-"""Architectures as plain data: what a checkpoint stores instead of a pickle.
+"""Architectures as plain data: hyper-parameters are declared once, checked, described as JSON and rebuilt.
 
-Layers, networks, priors, flows and optimizers are frozen dataclasses of hyper-parameters. `describe`
-turns one into dicts, lists, strings and numbers (JSON), `rebuild` turns that back into an equal object.
-Rebuilding looks names up among the classes that are defined already; it imports nothing and runs no
-code from the file.
+Layers, networks, priors, models and optimizers are frozen dataclasses of hyper-parameters. A field says what it
+accepts where it stands::
+
+    log_scale_limit: float = number(2.0, above=0)
+
+and `Described` applies all such checks when an object is made. `describe` turns an object into dicts, lists, strings
+and numbers, which a checkpoint stores instead of a pickle. `rebuild` turns them back into an equal object. It looks
+names up among the classes that are defined already; it imports nothing and runs no code from the file.
 """
 
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, field, fields, is_dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
 from npflow.errors import InputError
+from npflow.validation import check_choice, check_count, check_flag, check_instance, check_number
 
 
 class Described:
-    """Base of every class that can be described: a subclass is known by its name once it is defined.
+    """Base of every class with declared hyper-parameters; a subclass is known by its name once it is defined.
 
-    npflow's own classes go by their bare name, yours by module and name, so that an `ActNorm` of your
-    own never stands in for npflow's.
+    npflow's own classes are known by their bare name, yours by module and name, so that an `ActNorm` of your own
+    never stands in for npflow's.
     """
 
     known: ClassVar[dict] = {}
@@ -26,6 +32,58 @@ class Described:
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         Described.known[class_name(cls)] = cls
+
+    def __post_init__(self):
+        """Check each declared field and store what its check returns; None passes where it is the default."""
+        for declared in fields(self):
+            check, value = declared.metadata.get("check"), getattr(self, declared.name)
+            if check is not None and not (value is None and declared.default is None):
+                checked_value = check(value, f"{type(self).__name__}'s {declared.name}")
+                object.__setattr__(self, declared.name, checked_value)
+
+
+# ---------------------------------------------------------------- declarations of hyper-parameters
+
+
+def checked(check, default=MISSING):
+    """A dataclass field that is checked when an object is made.
+
+    Parameters
+    ----------
+    check : callable
+        `check(value, name)` returns the value to store, or raises `InputError` with a sentence on `name`.
+    default : object, optional
+        Without one the field is required. Where it is None, None is accepted too.
+    """
+    return field(default=default, metadata={"check": check})
+
+
+def number(default=MISSING, **bounds):
+    """A field for a finite number, stored as a float; `bounds` are those of `npflow.validation.check_number`."""
+    return checked(partial(check_number, **bounds), default)
+
+
+def count(default=MISSING, **bounds):
+    """A field for an integer, at least 1 by default; `bounds` are those of `npflow.validation.check_count`."""
+    return checked(partial(check_count, **bounds), default)
+
+
+def flag(default=MISSING):
+    """A field for True or False."""
+    return checked(check_flag, default)
+
+
+def choice(choices, default=MISSING):
+    """A field for one of several strings."""
+    return checked(lambda value, name: check_choice(value, choices, name), default)
+
+
+def instance(kind, default=MISSING):
+    """A field for an object of a class."""
+    return checked(lambda value, name: check_instance(value, kind, name), default)
+
+
+# ---------------------------------------------------------------- plain data, there and back
 
 
 def class_name(cls):

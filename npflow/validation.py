@@ -165,9 +165,23 @@ def check_number(value, name, *, above=None, least=None, below=None):
 
 
 def check_choice(value, choices, name):
-    """Raise unless `value` is one of the choices; return it."""
-    if value not in tuple(choices):
-        raise InputError(f"expected {name}, one of {', '.join(choices)}, got {value!r}")
+    """Raise unless `value` is one of the choices, which are strings; return it."""
+    if not isinstance(value, str) or value not in tuple(choices):
+        raise InputError(f"expected {name} to be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def check_flag(value, name):
+    """Raise unless `value` is True or False; return it as a bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"expected {name} to be True or False, got {value!r}")
+    return bool(value)
+
+
+def check_instance(value, kind, name):
+    """Raise unless `value` is an object of the class `kind`; return it."""
+    if not isinstance(value, kind):
+        raise InputError(f"expected {name} to be an instance of {kind.__name__}, got {value!r}")
     return value
 
 

@@ -248,7 +248,7 @@ def test_a_choice_is_one_of_those_there_are():
     assert check_choice("b", {"a": 1, "b": 2}, "the letter") == "b"
     for value in ("c", None, ["a"]):
         assert refusal(check_choice, value, ("a", "b"), "the letter") == (
-            f"expected the letter, one of a, b, got {value!r}"
+            f"expected the letter to be one of 'a', 'b', got {value!r}"
         )
 
 

@@ -257,7 +257,7 @@ def test_a_folder_with_nothing_and_a_file_of_something_else_are_refused(tmp_path
     with pytest.raises(InputError, match=r"photo\.png: expected a \.tar\.gz") as error:
         cifar10(tmp_path / "photo.png")
     assert not isinstance(error.value, MissingDataError)  # something is there
-    with pytest.raises(InputError, match="expected split, one of train, test, got 'validation'"):
+    with pytest.raises(InputError, match="expected split to be one of 'train', 'test', got 'validation'"):
         cifar10(tmp_path, "validation")
 
 

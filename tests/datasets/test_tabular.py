@@ -118,9 +118,9 @@ def test_the_rows_that_figures_are_measured_on_stay_what_they_are():
 
 
 def test_bad_input():
-    with pytest.raises(InputError, match="one of digits, breast_cancer, wine, got 'power'"):
+    with pytest.raises(InputError, match="one of 'digits', 'breast_cancer', 'wine', got 'power'"):
         tabular("power", rng=rng())
-    with pytest.raises(InputError, match=r"one of digits, breast_cancer, wine, got \['wine'\]"):
+    with pytest.raises(InputError, match=r"one of 'digits', 'breast_cancer', 'wine', got \['wine'\]"):
         tabular(["wine"], rng=rng())
     with pytest.raises(InputError, match="expected the number of copies to be at least 1, got 0"):
         tabular("wine", rng=rng(), copies=0)

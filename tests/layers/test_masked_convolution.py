@@ -178,7 +178,7 @@ def test_turned_round_it_is_trained_by_the_same_programs():
         ({"filters": "many"}, "expected MaskedConvolution's filters to be an integer, got 'many'"),
         (
             {"order": "columns"},
-            "expected MaskedConvolution's order, one of raster, reversed, got 'columns'",
+            "expected MaskedConvolution's order to be one of 'raster', 'reversed', got 'columns'",
         ),
     ],
 )
