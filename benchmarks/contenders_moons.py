@@ -63,7 +63,7 @@ class Npflow(Contender):
         x, adam = np.concatenate(batches), Adam(self.rate, BETA1, BETA2, EPSILON)
         rng, size = np.random.default_rng(0), len(batches[0])
         run = InOrder.start(self.flow, self.start, self.device, len(x), rng, adam, None, size)
-        loss_of = ProgramGradient(self.flow.nll, run.params, available_cores())
+        loss_of = ProgramGradient(self.flow.loss, run.params, available_cores())
         loss_of(self.device.send(batches[0]), out=np.empty_like(run.vector))
         self.stepper = Stepper(run, Batches(run, (x,)), loss_of)
 

@@ -46,12 +46,12 @@ params = layout.unpack(layout.pack(start) + 0.3 * rng.standard_normal(layout.siz
 # %% [markdown]
 # ## Record it
 #
-# `record` runs `value_and_grad(flow.nll)` once and writes down every NumPy call. What no result needs is left out,
+# `record` runs `value_and_grad(flow.loss)` once and writes down every NumPy call. What no result needs is left out,
 # what is computed twice is computed once, and a result is written where one that nobody reads any more was.
 # `print(program)` says what it costs.
 
 # %%
-program = record(flow.nll, params, x)
+program = record(flow.loss, params, x)
 print(program)
 
 # %% [markdown]
@@ -149,13 +149,13 @@ figure.savefig(options.out / "read_the_gradient.png", dpi=100)
 
 # %%
 loss, gradient = program(params, x)
-plain_loss, plain = value_and_grad(flow.nll)(params, x)
+plain_loss, plain = value_and_grad(flow.loss)(params, x)
 same_bits = loss == plain_loss and np.array_equal(gradient, layout.pack(plain))
 
 direction = rng.standard_normal(layout.size)
 direction /= np.linalg.norm(direction)
 vector = layout.pack(params)
-losses = np.vectorize(lambda step: float(flow.nll(layout.unpack(vector + step * direction, params), x)))
+losses = np.vectorize(lambda step: float(flow.loss(layout.unpack(vector + step * direction, params), x)))
 numerical = float(derivative(losses, 0.0, initial_step=0.1).df)
 exact = float(gradient @ direction)
 
@@ -170,7 +170,7 @@ exact = float(gradient @ direction)
 # step through the layers themselves. This is what it looks like, with the commands typed in ahead:
 
 # %%
-readable = record(flow.nll, params, x, reuse=False)
+readable = record(flow.loss, params, x, reuse=False)
 commands = [
     "tbreak readable.backward",
     "continue",

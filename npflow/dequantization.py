@@ -1,4 +1,4 @@
-"""A flow over integers, such as pixels: each is a cell of the line, with the probability that the density has there."""
+"""A flow over integers, such as pixels: the probability of an integer is that of its cell under the density."""
 
 import math
 from dataclasses import dataclass
@@ -7,8 +7,10 @@ import autograd.numpy as np
 import numpy as onp
 
 from npflow.autodiff.gpu.devices import device_of, to_device, to_host
-from npflow.errors import ConvergenceError, InputError
-from npflow.flow import Flow
+from npflow.autodiff.program.chunks import map_rows
+from npflow.description import count, instance
+from npflow.errors import ConvergenceError
+from npflow.flow import Flow, named_errors
 from npflow.model import Model
 from npflow.validation import check_count, check_dtype, check_integers, check_rng
 
@@ -17,25 +19,25 @@ AT_ONCE = 2**24  # numbers of u that are drawn at a time
 
 @dataclass(frozen=True)
 class Dequantized(Model):
-    r"""Integers 0 ... levels - 1 with the density p of a flow over [0, 1]^D, by uniform noise u in [0, 1)^D.
+    r"""A distribution of integers 0 ... levels - 1, from a flow over [0, 1]^D and uniform noise u in [0, 1)^D.
 
     P(x) = integral of levels^-D p((x + u) / levels) du
     log P(x) >= E_u[log p((x + u) / levels)] - D log levels
 
-    P(x) is the probability that p has in the cell of x, so that it compares with any other model's of the same
-    integers, and -log P(x) / (D log 2) are the bits/dim that they can be coded with. Training makes the bound large,
-    with another u for each row and step. Trained on the integers themselves a density has no bound: it puts ever more
-    on the few values that occur.
+    P(x) is the probability of the cell of x under the density p of the flow. So it compares with any other model of
+    the same integers, and -log P(x) / (D log 2) are the bits/dim of a code for them. Training maximizes the bound, with
+    a new u for each row and step. Without noise the likelihood would be unbounded: a density can grow without limit at
+    the few values that occur.
 
-    The data stay integers: a batch becomes an array of the parameters' dtype when u is added.
-    The parameters are the flow's.
+    The data stay integers. A batch becomes an array of the dtype of the parameters when u is added. The parameters are
+    those of the flow.
 
     Parameters
     ----------
     flow : Flow
-        Over numbers in [0, 1], such as one whose first layer is `Logit`.
+        A flow over numbers in [0, 1], such as one whose first layer is `Logit`.
     levels : int
-        How many integers there are, at most 65536: 256 for images of 8 bits.
+        The number of integers, at most 65536: 256 for images of 8 bits.
 
     References
     ----------
@@ -55,33 +57,33 @@ class Dequantized(Model):
     >>> model = Dequantized(Flow(Chain([Logit(), ActNorm()]), Normal((4, 4, 3))))
     >>> params = model.init(rng, x)
     >>> params, history = npflow.fit(model, params, x, rng=rng, steps=5, progress=False)
-    >>> model.bits_per_dim(params, rng, x).shape, model.sample(params, rng, 7).dtype
+    >>> model.bits_per_dim(params, x, rng=rng).shape, model.sample(params, rng, 7).dtype
     ((50,), dtype('uint8'))
     """
 
-    flow: Flow
-    levels: int = 256
+    flow: Flow = instance(Flow)
+    levels: int = count(256, least=2, most=2**16)
 
     noisy = True
+    invertible = True
 
-    def __post_init__(self):
-        if not isinstance(self.flow, Flow):
-            raise InputError(f"expected a Flow to be Dequantized, got {self.flow!r}")
-        levels = check_count(self.levels, "Dequantized's levels", least=2, most=2**16)
-        object.__setattr__(self, "levels", levels)
+    @property
+    def prior(self):
+        """The prior of the flow."""
+        return self.flow.prior
 
     @property
     def event_shape(self):
         """The shape of a row of x."""
-        return self.flow.prior.event_shape
+        return self.flow.event_shape
 
     @property
     def dims(self):
-        """D: how many numbers a row has."""
+        """D: the number of integers in a row."""
         return math.prod(self.event_shape)
 
     def dequantize(self, x, u):
-        """(x + u) / levels, in the dtype of `u`: where in its cell of [0, 1] each integer is.
+        """(x + u) / levels, in the dtype of `u`: a point in the cell of each integer.
 
         The sum is kept below x + 1, to which it may be rounded.
         """
@@ -90,14 +92,14 @@ class Dequantized(Model):
         return np.minimum(x + u, below_next) / self.levels
 
     def quantize(self, y):
-        """The integer in whose cell of [0, 1] each number is; of what lies outside, the nearest."""
+        """The integer whose cell each number is in; the nearest one for numbers outside [0, 1]."""
         x = np.clip(np.floor(self.levels * y), 0, self.levels - 1)
         return x.astype(onp.uint8 if self.levels <= 2**8 else onp.uint16)
 
     def init(self, rng, x, context=None, dtype=onp.float32):
-        """Parameters in a dtype, drawn from `rng`, started on the batch `x`, integers of shape (n, *event).
+        """Parameters in a dtype, drawn from `rng` and started on the batch `x`, integers of shape (n, *event).
 
-        They are worked out on the host, and live where `x` lives.
+        They are computed on the host and live where `x` lives.
         """
         check_rng(rng)
         check_dtype(dtype)
@@ -107,15 +109,7 @@ class Dequantized(Model):
         y = self.dequantize(x, *self.noise(rng, len(x), onp.dtype(dtype)))
         return to_device(self.flow.init(rng, y, context), there.name)
 
-    def check(self, params, x=None, name="x", context=None):
-        """The layout of `params`.
-
-        Raises
-        ------
-        InputError
-            Unless they are the flow's, `x` rows of integers from 0 to levels - 1, and `context` rows of the dtype of
-            the parameters.
-        """
+    def check(self, params, x=None, context=None, name="x"):
         layout = self.flow.check(params)
         if x is not None:
             check_integers(x, self.levels, self.event_shape, name)
@@ -123,89 +117,86 @@ class Dequantized(Model):
         return layout
 
     def noise(self, rng, rows, dtype):
-        """u of so many rows, shape (rows, *event)."""
+        """u, shape (rows, *event)."""
         return (rng.random((rows, *self.event_shape), dtype),)
 
-    def row_losses(self, params, *batch):
-        """D log levels - log p((x + u) / levels) of each row, in nats, shape (n,): on average over u, a bound on -log P(x).
+    def losses(self, params, *batch):
+        """D log levels - log p((x + u) / levels) of each row in nats, shape (n,).
 
-        A batch is (x, u), or (x, context, u) where the flow is conditional.
+        The mean over u is a bound on -log P(x). A batch is (x, u), or (x, context, u) where the flow is conditional.
         """
-        return self.flow.row_losses(params, *self._parts(batch)) + self.dims * math.log(self.levels)
+        return self.flow.losses(params, *self._dequantized(batch)) + self.dims * math.log(self.levels)
 
-    def loss_in_words(self, loss):
-        """A mean loss, in nats, as the progress bar shows it: in bits/dim."""
+    def visits(self, params, *batch):
+        """Each layer of the flow, and its prior."""
+        return self.flow.visits(params, *self._dequantized(batch))
+
+    def format_loss(self, loss):
+        """A mean loss in nats as the progress bar shows it, in bits/dim."""
         return f"{loss / (self.dims * math.log(2)):.4f} bits/dim"
 
-    def log_prob(self, params, rng, x, context=None, draws=1):
-        r"""log P(x) in nats, shape (n,), estimated by `draws` draws of u from `rng` for each row.
+    def log_prob(self, params, x, context=None, *, rng, draws=1):
+        r"""log P(x) in nats, shape (n,), estimated from `draws` draws of u for each row.
 
         log P(x) ~ log 1/K sum_k p((x + u_k) / levels) - D log levels
 
-        On average it lies between the bound, where K is 1, and log P(x), the closer to it the more draws there are.
+        Its expectation lies between the bound, at K = 1, and log P(x), and grows with the number of draws K.
         """
         check_count(draws, "draws")
         check_rng(rng)
-        dtype = self.check(params, x, context=context).dtype
+        dtype = self.check(params, x, context).dtype
         there = device_of({"params": params, "x": x, "context": context}).generator(rng)
         arrays = (x,) if context is None else (x, context)
         rows = max(1, AT_ONCE // self.dims)
-        parts = []
+        found = []
         for start in range(0, len(x), rows):
-            part = [array[start : start + rows] for array in arrays]
+            chunk = [array[start : start + rows] for array in arrays]
             total = -math.inf
             for _ in range(draws):
-                losses = self.losses(params, *part, *self.noise(there, len(part[0]), dtype))
-                total = np.logaddexp(total, -losses)
-            parts.append(total - math.log(draws))
-        return np.concatenate(parts)
+                batch = (*chunk, *self.noise(there, len(chunk[0]), dtype))
+                with named_errors(self.visits, params, *batch):
+                    total = np.logaddexp(total, -map_rows(self.losses, params, *batch))
+            found.append(total - math.log(draws))
+        return np.concatenate(found)
 
-    def bits_per_dim(self, params, rng, x, context=None, draws=1):
-        """-log P(x) / (D log 2), shape (n,), with log P(x) as `log_prob` estimates it."""
-        return self.log_prob(params, rng, x, context, draws) / (-self.dims * math.log(2))
+    def bits_per_dim(self, params, x, context=None, *, rng, draws=1):
+        """-log P(x) / (D log 2), shape (n,), with log P(x) from `log_prob`."""
+        return self.log_prob(params, x, context, rng=rng, draws=draws) / (-self.dims * math.log(2))
 
     def sample(self, params, rng, n, context=None, temperature=1.0):
-        """`n` draws of x, integers of shape (n, *event); a number of the flow's outside [0, 1] is the nearest of them.
+        """`n` draws of x, integers of shape (n, *event), uint8, or uint16 for more than 256 levels.
 
-        `context` and `temperature` are those of `Flow.sample`. The integers are uint8, or uint16 where there are more
-        than 256 levels.
+        `context` and `temperature` are those of `Flow.sample`. A draw of the flow outside [0, 1] becomes the nearest
+        integer.
         """
-        return self.quantize(found(self.flow.sample(params, rng, n, context, temperature)))
+        return self.quantize(check_solved(self.flow.sample(params, rng, n, context, temperature)))
 
     def encode(self, params, x, context=None):
         """z of the middle of the cell of x, where u is 1/2; both of shape (n, *event)."""
-        dtype = self.check(params, x, context=context).dtype
+        dtype = self.check(params, x, context).dtype
         middle = self.dequantize(x, np.full_like(x, 0.5, dtype=dtype))
         return self.flow.encode(params, middle, context)
 
     def decode(self, params, z, context=None):
         """x of z, both of shape (n, *event), as integers."""
-        return self.quantize(found(self.flow.decode(params, z, context)))
+        return self.quantize(check_solved(self.flow.decode(params, z, context)))
 
     def reconstruction_error(self, params, x, context=None):
-        """How far each number is from where it was, in levels, after `encode` and the flow's inverse: shape (n, *event).
+        """How far `encode` and the inverse of the flow move each integer, in levels, shape (n, *event).
 
-        Below 1/2 it decodes to what it was.
+        Below 1/2 it decodes to itself.
         """
         y = self.flow.decode(params, self.encode(params, x, context), context)
         return np.abs(self.levels * y - 0.5 - x.astype(y.dtype))
 
-    def explain(self, params, *batch):
-        """What is the first to be not finite where a loss is not, as the end of a sentence."""
-        return self.flow.explain(params, *self._parts(batch))
-
-    def host_bound(self, error, params, *batch):
-        """The error that names what cannot compute on a device, where an error came; None if it is another."""
-        return self.flow.host_bound(error, params, *self._parts(batch))
-
-    def _parts(self, batch):
-        """What the flow takes of a batch: numbers in [0, 1], and their context where there is one."""
+    def _dequantized(self, batch):
+        """A batch of the flow: numbers in [0, 1], and the context where there is one."""
         x, *context, u = batch
         return self.dequantize(x, u), *context
 
 
-def found(y):
-    """y, as the inverse of a flow gave it; raise `ConvergenceError` where one of its numbers is nan: no integer is."""
+def check_solved(y):
+    """Raise `ConvergenceError` where the inverse of a flow gave nan; return y."""
     lost = np.isnan(y)
     if lost.any():
         row = int(np.argmax(lost.reshape(len(y), -1).any(axis=1)))

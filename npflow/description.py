@@ -5,23 +5,39 @@ accepts where it stands::
 
     log_scale_limit: float = number(2.0, above=0)
 
-and `Described` applies all such checks when an object is made. `describe` turns an object into dicts, lists, strings
+and `Declared` applies all such checks when an object is made. `describe` turns an object into dicts, lists, strings
 and numbers, which a checkpoint stores instead of a pickle. `rebuild` turns them back into an equal object. It looks
 names up among the classes that are defined already; it imports nothing and runs no code from the file.
 """
 
+import zlib
 from dataclasses import MISSING, field, fields, is_dataclass
 from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
+from npflow.autodiff.gpu.devices import fetch
 from npflow.errors import InputError
 from npflow.validation import check_choice, check_count, check_flag, check_instance, check_number
 
 
-class Described:
-    """Base of every class with declared hyper-parameters; a subclass is known by its name once it is defined.
+class Declared:
+    """Base of dataclasses whose fields are declared with checks, which are applied when an object is made."""
+
+    def __post_init__(self):
+        for declared in fields(self):
+            check, value = declared.metadata.get("check"), getattr(self, declared.name)
+            if check is not None and not (value is None and declared.default is None):
+                object.__setattr__(self, declared.name, check(value, self.name_of(declared.name)))
+
+    def name_of(self, field_name):
+        """What an error calls a field."""
+        return f"{type(self).__name__}'s {field_name}"
+
+
+class Described(Declared):
+    """Base of every class that can be described; a subclass is known by its name once it is defined.
 
     npflow's own classes are known by their bare name, yours by module and name, so that an `ActNorm` of your own
     never stands in for npflow's.
@@ -32,14 +48,6 @@ class Described:
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         Described.known[class_name(cls)] = cls
-
-    def __post_init__(self):
-        """Check each declared field and store what its check returns; None passes where it is the default."""
-        for declared in fields(self):
-            check, value = declared.metadata.get("check"), getattr(self, declared.name)
-            if check is not None and not (value is None and declared.default is None):
-                checked_value = check(value, f"{type(self).__name__}'s {declared.name}")
-                object.__setattr__(self, declared.name, checked_value)
 
 
 # ---------------------------------------------------------------- declarations of hyper-parameters
@@ -140,3 +148,9 @@ def rebuild(description):
         return Described.known[name](**values)
     except TypeError as error:
         raise InputError(f"expected the hyper-parameters of {name}, got {sorted(values)}: {error}") from error
+
+
+def fingerprint(array):
+    """Shape, dtype and checksum of an array as text, by which other data is noticed."""
+    array = fetch(array)
+    return f"{array.shape} {array.dtype} {zlib.crc32(np.ascontiguousarray(array)):08x}"

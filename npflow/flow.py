@@ -1,6 +1,7 @@
 """A flow: a layer and a prior, together a density with an exact log-probability and a sampler."""
 
 import textwrap
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,13 +11,15 @@ from autograd.tracer import getval
 
 from npflow.autodiff import Layout, tree
 from npflow.autodiff.gpu.devices import device_of, to_device, to_host
+from npflow.autodiff.gpu.host_bound import draw, host_bound
 from npflow.autodiff.primitives import concatenate_last
 from npflow.autodiff.program.chunks import map_rows
 from npflow.autodiff.program.threads import one_blas_thread
-from npflow.culprit import draw, first_lost, first_non_finite, host_bound
+from npflow.description import checked, count, instance
 from npflow.errors import ConvergenceError, InputError
 from npflow.layers import Layer
-from npflow.layers.layer import check_keeps_shape, check_layer, given, uses_context
+from npflow.layers.composite import Visit, dry_run, name_of, uses_context, walk
+from npflow.layers.layer import check_keeps_shape, check_layer, given
 from npflow.model import Model
 from npflow.priors import Prior
 from npflow.validation import check_context, check_count, check_number, check_rng, check_rows
@@ -28,19 +31,19 @@ class Flow(Model):
 
     z, log_det = layer.forward(x)       log p(x) = log prior(z) + log_det
 
-    A conditional flow has a density for each context, log p(x | context): its layers are conditioned by it.
+    A conditional flow has a density for each context, log p(x | context): its layers take the context.
 
-    The parameters are a dict of the layer's and the prior's: ``{"layer": ..., "prior": ...}``. All
-    methods check their input first, and say in one sentence what was expected and what came. Many rows
-    are worked off in chunks that stay in the cache; so the layer and the prior treat each row by itself.
+    The parameters are a dict of those of the layer and the prior: ``{"layer": ..., "prior": ...}``. All methods check
+    their input, and say in one sentence what was expected and what came. Many rows are evaluated in chunks that stay
+    in the cache, so the layer and the prior must treat each row by itself.
 
     Parameters
     ----------
     layer : Layer
     prior : Prior
     context_features : int
-        How many numbers a row of context has. By default there is none; where there is, every method takes one
-        beside its rows: `context`, shape (n, context_features).
+        The number of features of a row of context. With 0, the default, there is no context; otherwise every method
+        takes one beside its rows: `context`, shape (n, context_features).
 
     Examples
     --------
@@ -54,20 +57,19 @@ class Flow(Model):
     ((100,), (7, 2))
     """
 
-    layer: Layer
-    prior: Prior
-    context_features: int = 0
+    layer: Layer = checked(check_layer)
+    prior: Prior = instance(Prior)
+    context_features: int = count(0, least=0)
+
+    invertible = True
 
     def __post_init__(self):
-        check_layer(self.layer, "the layer of a Flow")
-        count = check_count(self.context_features, "a Flow's context_features", least=0)
-        object.__setattr__(self, "context_features", count)
-        if count and not uses_context(self.layer):
+        super().__post_init__()
+        if self.context_features and not uses_context(self.layer, self.prior.event_shape):
             raise InputError(
-                f"expected a layer that takes a context, as context_features is {count}, got none in {self.layer!r}"
+                f"expected a layer that takes a context, as context_features is {self.context_features}, got none in "
+                f"{self.layer!r}"
             )
-        if not isinstance(self.prior, Prior):
-            raise InputError(f"expected a prior from npflow.priors, got {self.prior!r}")
         try:
             hash(self)
         except TypeError as error:
@@ -75,13 +77,20 @@ class Flow(Model):
                 f"expected layers that are frozen dataclasses of numbers, strings and tuples, got {error}"
             ) from error
 
-    def init(self, rng, x, context=None):
-        """Parameters in the dtype of `x`, drawn from `rng`, started on the batch `x`, shape (n, *event).
+    @property
+    def event_shape(self):
+        """The shape of a row of x, and of z."""
+        return self.prior.event_shape
 
-        They are worked out on the host, and live where `x` lives.
+    # ---------------------------------------------------------------- parameters
+
+    def init(self, rng, x, context=None):
+        """Parameters in the dtype of `x`, drawn from `rng` and started on the batch `x`, shape (n, *event).
+
+        They are computed on the host and live where `x` lives.
         """
         check_rng(rng)
-        check_rows(x, self.prior.event_shape)
+        check_rows(x, self.event_shape)
         self.check_context(context, len(x), x.dtype)
         host = to_host(x if context is None else (x, context))
         params = self._init(rng, host) if context is None else self._init(rng, *host)
@@ -109,14 +118,82 @@ class Flow(Model):
                 )
         return params
 
+    def check(self, params, x=None, context=None, name="x"):
+        if not isinstance(params, dict) or set(params) != {"layer", "prior"}:
+            got = f"one of {list(params)}" if isinstance(params, dict) else f"a {type(params).__name__}"
+            raise InputError(f"expected the parameters of a flow, a dict of 'layer' and 'prior', got {got}")
+        layout = Layout(params)
+        difference = difference_of_layouts(self, layout)
+        if difference:
+            raise InputError(
+                f"expected the parameters of this flow, got another architecture's: {difference}"
+            )
+        if x is not None:
+            check_rows(x, self.event_shape, layout.dtype if layout.size else None, name)
+            self.check_context(context, len(x), getval(x).dtype)
+        return layout
+
+    def check_context(self, context, rows, dtype):
+        """Raise `InputError` unless there is a context for each of `rows` rows, or none where the flow takes none."""
+        check_context(context, self.context_features, rows, dtype, "a flow")
+
+    # ---------------------------------------------------------------- the density
+
+    def losses(self, params, x, context=None):
+        """-log p(x) of each row in nats, shape (n,). It is pure arithmetic and checks nothing."""
+        z, log_det = self.layer.forward(params["layer"], x, **given(self.layer, context))
+        return -(self.prior.log_prob(params["prior"], z) + log_det)
+
     def log_prob(self, params, x, context=None):
         """log p(x) in nats, shape (n,), for rows of shape (n, *event)."""
-        self.check(params, x, context=context)
-        return self._map_rows(self._log_prob, params, x, context, "forward")
+        self.check(params, x, context)
+        return -self._map_rows(self.losses, params, x, context, "forward")
 
-    def _log_prob(self, params, x, context=None):
-        z, log_det = self.layer.forward(params["layer"], x, **given(self.layer, context))
-        return self.prior.log_prob(params["prior"], z) + log_det
+    # ---------------------------------------------------------------- x and z
+
+    def sample(self, params, rng, n, context=None, temperature=1.0):
+        """`n` draws of x, shape (n, *event): z from the prior, then the inverse of the layer.
+
+        They are made where the parameters live. On a GPU the random numbers come from a generator of the GPU, which is
+        seeded from `rng`: they are reproducible, and differ from those of the host. A `context` has a row for each
+        draw.
+
+        The `temperature` T, at least 0, multiplies z where the prior is a standard normal. That draws z from
+        p(z)^(1/T^2), normalized: below 1 samples are closer to each other and more likely, at 0 all are the x of
+        z = 0. Other priors draw z T times as far from its mean, a mixture from the mean of each component.
+
+        Source: Kingma & Dhariwal 2018, Glow, section 6, after Parmar et al. 2018, Image transformer.
+        """
+        temperature = check_number(temperature, "temperature", least=0)
+        z = self._draw(params, rng, n, context, temperature)
+        return self._map_rows(self._decode, params, z, context, "inverse")
+
+    def sample_and_log_prob(self, params, rng, n, context=None):
+        """`n` draws of x, shape (n, *event), and log p(x) of each in nats, shape (n,).
+
+        log p(x) = log prior(z) - log|det dx/dz| comes from the z that x was made of, without `forward`. For an inverse
+        autoregressive flow, whose `forward` takes one pass for each feature, that is much faster.
+        """
+        z = self._draw(params, rng, n, context)
+        both = self._map_rows(self._sample_log_prob, params, z, context, "inverse")
+        return np.reshape(both[:, :-1], z.shape), both[:, -1]
+
+    def encode(self, params, x, context=None):
+        """z of x, both of shape (n, *event)."""
+        self.check(params, x, context)
+        return self._map_rows(self._encode, params, x, context, "forward")
+
+    def decode(self, params, z, context=None):
+        """x of z, both of shape (n, *event)."""
+        self.check(params, z, context, "z")
+        return self._map_rows(self._decode, params, z, context, "inverse")
+
+    def _draw(self, params, rng, n, context, temperature=1.0):
+        check_count(n, "the number of samples")
+        check_rng(rng)
+        dtype = self.check(params).dtype
+        self.check_context(context, n, dtype)
+        return draw(self.prior, params["prior"], rng, n, dtype, device_of(params), temperature)
 
     def _encode(self, params, x, context=None):
         return self.layer.forward(params["layer"], x, **given(self.layer, context))[0]
@@ -129,120 +206,23 @@ class Flow(Model):
         log_prob = self.prior.log_prob(params["prior"], z) - log_det
         return concatenate_last(np.reshape(x, (len(x), -1)), np.reshape(log_prob, (-1, 1)))
 
-    def nll(self, params, x, context=None):
-        """The mean negative log-likelihood of a batch, in nats: the loss that `fit` minimizes.
-
-        Unlike the other methods it checks nothing, so that it is nothing but its arithmetic.
-        """
-        return -np.sum(self._log_prob(params, x, context)) / len(x)
-
-    loss = nll
-
-    def row_losses(self, params, x, context=None):
-        """The negative log-likelihood of each row, in nats, shape (n,); unlike `log_prob` it checks nothing."""
-        return -self._log_prob(params, x, context)
-
-    def losses(self, params, x, context=None):
-        """The negative log-likelihood of each row, in nats, shape (n,)."""
-        return -self.log_prob(params, x, context)
-
-    def sample(self, params, rng, n, context=None, temperature=1.0):
-        """`n` draws of x, shape (n, *event): z from the prior, through the layer's inverse.
-
-        They are made where the parameters live. On a GPU the random numbers come from a generator of the
-        GPU's, which a number drawn from `rng` starts: they repeat themselves, and are others than the host's.
-        A `context` has a row for each draw.
-
-        The `temperature` T, from 0 on, multiplies z, where the prior is a standard normal. That draws z from p(z)^(1/T^2),
-        made to integrate to one: below 1 samples are nearer to each other and to what is likeliest, at 0 all are the x
-        of z = 0. Other priors draw z T times as far from their mean, a mixture from the mean of each component.
-
-        Source: Kingma & Dhariwal 2018, Glow, section 6, after Parmar et al. 2018, Image transformer.
-        """
-        temperature = check_number(temperature, "temperature", least=0)
-        z = self._draw(params, rng, n, context, temperature)
-        return self._map_rows(self._decode, params, z, context, "inverse")
-
-    def sample_and_log_prob(self, params, rng, n, context=None):
-        """`n` draws of x, shape (n, *event), and their log p(x), shape (n,), by way of the z that they were made of.
-
-        log p(x) = log prior(z) - log|det dx/dz|, so that no x goes back through `forward`: of an inverse
-        autoregressive flow that takes one pass a feature, its own samples' density none beside the sampling.
-        """
-        z = self._draw(params, rng, n, context)
-        both = self._map_rows(self._sample_log_prob, params, z, context, "inverse")
-        return np.reshape(both[:, :-1], z.shape), both[:, -1]
-
-    def _draw(self, params, rng, n, context, temperature=1.0):
-        check_count(n, "the number of samples")
-        check_rng(rng)
-        dtype = self.check(params).dtype
-        self.check_context(context, n, dtype)
-        return draw(self.prior, params["prior"], rng, n, dtype, device_of(params), temperature)
-
-    def encode(self, params, x, context=None):
-        """z of x, both of shape (n, *event)."""
-        self.check(params, x, context=context)
-        return self._map_rows(self._encode, params, x, context, "forward")
-
-    def decode(self, params, z, context=None):
-        """x of z, both of shape (n, *event)."""
-        self.check(params, z, "z", context)
-        return self._map_rows(self._decode, params, z, context, "inverse")
-
     def _map_rows(self, method, params, x, context, direction):
         arrays = {"x" if direction == "forward" else "z": x}
         if context is not None:
             arrays["context"] = context
-        device_of({"params": params, **arrays})  # one, or its sentence
-        try:
+        device_of({"params": params, **arrays})  # raises where they are on several devices
+        visits = lambda params, *batch: self.visits(params, *batch, direction=direction)
+        with named_errors(visits, params, *arrays.values()):
             return map_rows(method, params, *arrays.values())
-        except ConvergenceError as error:
-            place = first_lost(self.layer, params["layer"], x, direction=direction, context=context)
-            raise ConvergenceError(f"{place}: {error}") from error
-        except Exception as error:
-            named = host_bound(error, self, params, x, direction, context)
-            if named is None:
-                raise
-            raise named from error
 
-    def host_bound(self, error, params, x, context=None):
-        """The error that names what cannot compute on a device, where an error came; None if it is another."""
-        return host_bound(error, self, params, x, context=context)
+    # ---------------------------------------------------------------- to look inside
 
-    def explain(self, params, x, context=None):
-        """What is the first to be not finite where a loss is not, as the end of a sentence."""
-        culprit = first_non_finite(self.layer, params["layer"], x, context=context)
-        if culprit is None:
-            return "every layer's output is finite, the prior's is not"
-        return f"the first output not finite is that of {culprit}"
-
-    def check(self, params, x=None, name="x", context=None):
-        """The layout of `params`.
-
-        Raises
-        ------
-        InputError
-            Unless they are this flow's, and `x` and `context` rows of their dtype.
-        """
-        if not isinstance(params, dict) or set(params) != {"layer", "prior"}:
-            got = f"one of {list(params)}" if isinstance(params, dict) else f"a {type(params).__name__}"
-            raise InputError(f"expected the parameters of a flow, a dict of 'layer' and 'prior', got {got}")
-        layout = Layout(params)
-        expected = expected_layout(self)
-        difference = expected and expected.difference(layout)
-        if difference:
-            raise InputError(
-                f"expected the parameters of this flow, got another architecture's: {difference}"
-            )
-        if x is not None:
-            check_rows(x, self.prior.event_shape, layout.dtype if layout.size else None, name)
-            self.check_context(context, len(x), getval(x).dtype)
-        return layout
-
-    def check_context(self, context, rows, dtype):
-        """Raise `InputError` unless there is a row of context for each of so many rows, where this flow takes one."""
-        check_context(context, self.context_features, rows, dtype, "a flow")
+    def visits(self, params, x, context=None, direction="forward", path=""):
+        """Each layer on the way from x to z, and the prior; or each layer on the way from z to x."""
+        z = yield from walk(self.layer, params["layer"], x, direction, context, f"{path}layer")
+        if direction == "forward":
+            name = name_of(f"{path}prior", self.prior)
+            yield Visit(name, self.prior.log_prob, (params["prior"], z))
 
     def __repr__(self):
         lines = f"layer={self.layer!r},\nprior={self.prior!r},"
@@ -251,17 +231,65 @@ class Flow(Model):
         return f"Flow(\n{textwrap.indent(lines, '    ')}\n)"
 
 
-def dtype_of(params):
-    """The dtype of a parameter tree."""
-    return Layout(params).dtype
+@contextmanager
+def named_errors(visits, *arguments):
+    """Errors of a pass name the layer that they come from; ``visits(*arguments)`` goes through the pass again."""
+    try:
+        yield
+    except ConvergenceError as error:
+        raise ConvergenceError(f"{first_lost(visits(*arguments))}: {error}") from error
+    except Exception as error:
+        named = host_bound(error, visits, *arguments)
+        if named is None:
+            raise
+        raise named from error
+
+
+def first_lost(visits):
+    """The name of the first of the visits whose iteration does not converge."""
+    for visit in visits:
+        try:
+            visit.result  # noqa: B018 (it computes)
+        except ConvergenceError:
+            return visit.name
+    return None
+
+
+# ---------------------------------------------------------------- what the parameters of a flow look like
+
+
+def difference_of_layouts(flow, layout):
+    """A sentence on the first place where parameters of a layout are not those of a flow, or None.
+
+    Shapes are compared with those that `init` gives, without applying a layer. Where they differ, `init` itself
+    has the last word: a layer of the reader's may rearrange rows without an `output_shape`, refuse noise, or have as
+    many parameters as it sees rows.
+    """
+    expected = layout_without_a_pass(flow)
+    difference = None if expected is None else expected.difference(layout)
+    if expected is None or difference:
+        expected = layout_of_init(flow)
+        difference = None if expected is None else expected.difference(layout)
+    return difference
 
 
 @lru_cache(maxsize=64)
-def expected_layout(flow):
-    """The layout of a flow's parameters, from initializing it on noise; None where noise cannot tell.
+def layout_without_a_pass(flow):
+    """The layout of a flow's parameters, from `init` of its layers on noise; None where they refuse noise."""
+    rng = onp.random.default_rng(0)
+    x, *context = _noise(flow, rng, 4)
+    init = lambda layer, x, context: layer.init(rng, x, **given(layer, context))
+    try:
+        with one_blas_thread(), onp.errstate(all="ignore"):
+            params, z = dry_run(flow.layer, x, init, context=context[0] if context else None)
+            return Layout({"layer": params, "prior": flow.prior.init(rng, z)})
+    except Exception:
+        return None
 
-    A layer may refuse noise (its domain is bounded), or have as many parameters as it sees rows.
-    """
+
+@lru_cache(maxsize=64)
+def layout_of_init(flow):
+    """The layout of a flow's parameters, from initializing it on noise; None where noise cannot tell."""
     rng = onp.random.default_rng(0)
     try:
         with one_blas_thread(), onp.errstate(all="ignore"):
@@ -272,6 +300,6 @@ def expected_layout(flow):
 
 
 def _noise(flow, rng, rows):
-    """Rows of noise in the shape of a flow's x, and of its context where it takes one."""
-    shapes = [flow.prior.event_shape] + [(flow.context_features,)] * bool(flow.context_features)
+    """Rows of noise in the shape of x, and of the context where the flow takes one."""
+    shapes = [flow.event_shape] + [(flow.context_features,)] * bool(flow.context_features)
     return [rng.standard_normal((rows, *shape)) for shape in shapes]

@@ -1,24 +1,22 @@
-"""Arithmetic on z: the vector of an attribute, what lies between two samples, one data set's samples in another.
+"""Arithmetic on z: attribute vectors, interpolation, and translation from one data set to another.
 
-All of it is three lines: encode, add, decode. What makes it mean something is that a flow is invertible, so that
-nothing of x is lost in z, and that all of z is one round cloud, so that what lies between and beside samples is
-likely too.
+Each is three lines: encode, add, decode. It works because a flow is invertible, so that z keeps all of x, and because z
+is one round cloud, so that points between and beside samples are likely too.
 
-It is the same for a `Dequantized` flow: integers are encoded at the middle of their cells, and decoded to integers.
+A `Dequantized` flow works the same way: integers are encoded at the middle of their cells, and decoded to integers.
 """
 
 import numpy as np
 
 from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import fetch
-from npflow.dequantization import Dequantized
 from npflow.errors import InputError
-from npflow.flow import Flow
-from npflow.validation import check_integers, check_number, check_rows, check_sequence
+from npflow.model import Model
+from npflow.validation import check_number, check_rows, check_sequence
 
 
 def attribute_vector(flow, params, a, b, *, context_a=None, context_b=None):
-    r"""The way in z from samples without an attribute to samples with it: the difference of their means.
+    r"""The vector in z from samples without an attribute to samples with it: the difference of their means.
 
     vector = mean(z of a) - mean(z of b)
 
@@ -29,9 +27,9 @@ def attribute_vector(flow, params, a, b, *, context_a=None, context_b=None):
     a : ndarray, shape (n, *event)
         Samples that have the attribute.
     b : ndarray, shape (m, *event)
-        Samples that have it not, and are otherwise alike: whatever else tells the two sets apart is in the vector too.
+        Samples without it that are otherwise similar: any other difference between the two sets is in the vector too.
     context_a, context_b : ndarray, shape (context features,) or (n, context features), optional
-        Where the flow is conditional: one for all rows, or one for each.
+        For a conditional flow: one for all rows, or one for each.
 
     Returns
     -------
@@ -40,7 +38,7 @@ def attribute_vector(flow, params, a, b, *, context_a=None, context_b=None):
     Raises
     ------
     InputError
-        If the samples or contexts are not the flow's.
+        If the samples or contexts do not fit the flow.
 
     References
     ----------
@@ -66,8 +64,8 @@ def add_attribute(flow, params, x, vector, strength=1.0, *, context=None):
 
     x' = f^-1(f(x) + strength * vector)
 
-    At strength 0 they are what they were, at 1 they have as much of the attribute as those have that it was taken
-    from, below 0 less of it than they had.
+    Strength 0 leaves them as they are. Strength 1 gives them as much of the attribute as the samples have that the
+    vector was taken from, a negative strength less than they had.
 
     Parameters
     ----------
@@ -78,7 +76,7 @@ def add_attribute(flow, params, x, vector, strength=1.0, *, context=None):
         From `attribute_vector`.
     strength : float
     context : ndarray, shape (context features,) or (n, context features), optional
-        Where the flow is conditional: one for all rows, or one for each.
+        For a conditional flow: one for all rows, or one for each.
 
     Returns
     -------
@@ -87,7 +85,7 @@ def add_attribute(flow, params, x, vector, strength=1.0, *, context=None):
     Raises
     ------
     InputError
-        If the samples, the vector or the context are not the flow's, or the strength is not a finite number.
+        If the samples, the vector or the context do not fit the flow, or the strength is not a finite number.
     """
     z = encode(flow, params, x, context)
     if not hasattr(vector, "__array_function__") or vector.shape != z.shape[1:]:
@@ -99,20 +97,20 @@ def add_attribute(flow, params, x, vector, strength=1.0, *, context=None):
 
 
 def interpolate(flow, params, a, b, shares, *, context_a=None, context_b=None):
-    r"""What lies between samples: on the straight line from the z of one to the z of the other.
+    r"""Samples between samples: on the straight line from the z of one to the z of the other.
 
     x = f^-1((1 - share) f(a) + share f(b))
 
-    (A straight line between far points of a cloud in many dimensions passes nearer to its middle than samples lie.)
+    (In many dimensions a straight line between two points of a cloud passes nearer to its centre than samples lie.)
 
     Parameters
     ----------
     flow : Flow or Dequantized
     params : tree of ndarray
     a, b : ndarray, shape (n, *event)
-        Pairs of samples, a row of one and a row of the other.
+        Pairs of samples, row by row.
     shares : sequence of float
-        How much of b: 0 is a, 1 is b.
+        The share of b: 0 is a, 1 is b.
     context_a, context_b : ndarray, shape (context features,) or (n, context features), optional
         Where the flow is conditional: one for all rows, or one for each; they are mixed as z is.
 
@@ -146,23 +144,23 @@ def interpolate(flow, params, a, b, shares, *, context_a=None, context_b=None):
 
 
 def translate(x, source, target):
-    r"""Samples of one data set as samples of another: encoded by one flow, decoded by another.
+    r"""Translate samples of one data set to another: encode them by one flow, decode them by another.
 
     y = f_target^-1(f_source(x))
 
-    Each flow maps its own data to z of one and the same prior. So where x is distributed as the source's data, z is as
-    the prior, and y as the target's data: by two flows that were never shown a pair. Which y an x becomes is the
-    flows' choice; two that are alike, started from the same numbers, tend to keep what the two data sets
-    share.
+    Each flow maps its own data to z of the same prior. So where x is distributed as the data of the source, z is
+    distributed as the prior, and y as the data of the target, although the flows were never shown a pair. Which y an x
+    becomes is not determined. Two flows of the same architecture, started from the same parameters, tend to keep what
+    the two data sets share.
 
-    One conditional flow at two contexts is two flows, such as one for each class of digits.
+    One conditional flow at two contexts serves as two flows, such as one for each class of digits.
 
     Parameters
     ----------
     x : ndarray, shape (n, *event)
-        Samples of the source's data.
+        Samples of the data of the source.
     source, target : tuple
-        ``(flow, params)``, or ``(flow, params, context)`` where the flow is conditional: a context of shape (context
+        ``(flow, params)``, or ``(flow, params, context)`` for a conditional flow, with a context of shape (context
         features,) for all rows, or (n, context features), one for each.
 
     Returns
@@ -172,7 +170,7 @@ def translate(x, source, target):
     Raises
     ------
     InputError
-        If the two have not one prior, or the samples or contexts are not theirs.
+        If the two do not have the same prior, or the samples or contexts do not fit.
 
     References
     ----------
@@ -191,11 +189,10 @@ def translate(x, source, target):
     flow_b, params_b, context_b = parts_of(target, "target")
     z = encode(flow_a, params_a, x, context_a)
     flow_b.check(params_b)
-    prior_a, prior_b = prior_of(flow_a), prior_of(flow_b)
-    if prior_a != prior_b:
+    if flow_a.prior != flow_b.prior:
         raise InputError(
             "expected a source and a target with one prior, so that what is likely for one is likely for the other, "
-            f"got {prior_a!r} and {prior_b!r}"
+            f"got {flow_a.prior!r} and {flow_b.prior!r}"
         )
     trained = [[fetch(leaf) for _, leaf in tree.items(params["prior"])] for params in (params_a, params_b)]
     if not all(np.array_equal(mine, theirs) for mine, theirs in zip(*trained)):
@@ -208,19 +205,17 @@ def translate(x, source, target):
 
 def encode(flow, params, x, context, name="x"):
     """z of `x`, which the caller calls `name`."""
-    if not isinstance(flow, (Flow, Dequantized)):
-        raise InputError(f"expected a Flow or a Dequantized, got {flow!r}")
-    layout, event_shape = flow.check(params), prior_of(flow).event_shape
-    if isinstance(flow, Dequantized):
-        check_integers(x, flow.levels, event_shape, name)
-    else:
-        check_rows(x, event_shape, layout.dtype if layout.size else None, name)
-    return flow.encode(params, x, context_rows(context, len(x)))
+    check_invertible(flow, "the flow")
+    context = context_rows(context, len(x) if hasattr(x, "__len__") else 0)
+    flow.check(params, x, context, name)
+    return flow.encode(params, x, context)
 
 
-def prior_of(flow):
-    """The prior of a flow, which may be a `Dequantized` one."""
-    return flow.flow.prior if isinstance(flow, Dequantized) else flow.prior
+def check_invertible(model, name):
+    """Raise unless a model takes x to z and back; return it."""
+    if not isinstance(model, Model) or not model.invertible:
+        raise InputError(f"expected {name} to be a Flow or a Dequantized flow, got {model!r}")
+    return model
 
 
 def context_rows(context, rows):
@@ -231,7 +226,8 @@ def context_rows(context, rows):
 def parts_of(side, name):
     """A flow, its parameters, and its context or None."""
     parts = check_sequence(side, f"the {name}")
-    if len(parts) not in (2, 3) or not isinstance(parts[0], (Flow, Dequantized)):
+    if len(parts) not in (2, 3):
         kinds = ", ".join(type(part).__name__ for part in parts)
         raise InputError(f"expected the {name} as (flow, params) or (flow, params, context), got ({kinds})")
+    check_invertible(parts[0], f"the flow of the {name}")
     return (*parts, None)[:3]

@@ -2,61 +2,64 @@
 
 import autograd.numpy as np
 
-from npflow.autodiff.program.chunks import map_rows
 from npflow.description import Described, describe
 
 
 class Model(Described):
-    """A loss for each row of data, with parameters that make it small: a `Flow`, or whatever else is trained.
+    """A loss for each row of data, and parameters that make it small: a `Flow`, or anything else that `fit` trains.
 
-    A model is a frozen dataclass of hyper-parameters; its arrays live in `params`. The loss of a row may take,
-    beside the row, a context and noise: a batch is the tuple of them, an array each, with as many rows.
+    A model is a frozen dataclass of hyper-parameters; its arrays live in `params`. A batch is a tuple of arrays with
+    one row each: the data, a context where the model is conditional, and noise where its loss takes some.
 
     Attributes
     ----------
     noisy : bool
-        Whether the loss takes noise, which `noise` draws afresh for every step.
+        Whether the loss takes noise, which `noise` draws for every step. The log-probability is then an estimate:
+        ``log_prob(params, x, context, rng=rng, draws=1)``. It is ``log_prob(params, x, context)`` otherwise.
+    invertible : bool
+        Whether x and z are one to one, so that `encode` and `decode` take one to the other; z is distributed as
+        `prior`.
     """
 
     noisy = False
+    invertible = False
 
-    def check(self, params, x=None, name="x", context=None):
-        """Raise `InputError` unless `params` are this model's, and `x`, called `name`, and `context` rows for them."""
-        raise NotImplementedError
+    def check(self, params, x=None, context=None, name="x"):
+        """The layout of `params`.
 
-    def row_losses(self, params, *batch):
-        """The loss of each row of a batch, in nats, shape (n,)."""
+        Raises
+        ------
+        InputError
+            Unless `params` are those of this model, and `x`, which the caller calls `name`, and `context` are rows
+            for it.
+        """
         raise NotImplementedError
 
     def losses(self, params, *batch):
-        """The loss of each row of any number of rows, in chunks that stay in the cache."""
-        return map_rows(self.row_losses, params, *batch)
+        """The loss of each row of a batch in nats, shape (n,). It is pure arithmetic and checks nothing."""
+        raise NotImplementedError
 
-    def loss_in_words(self, loss):
-        """A mean loss, in nats, as the progress bar shows it."""
-        return f"{loss:.4f}"
+    def loss(self, params, *batch):
+        """The mean loss of a batch in nats: what `fit` minimizes and a program records."""
+        return np.sum(self.losses(params, *batch)) / len(batch[0])
 
     def noise(self, rng, rows, dtype):
         """The noise of a batch, a tuple of arrays with `rows` rows."""
         return ()
 
-    def loss(self, params, *batch):
-        """The mean loss of a batch, in nats. It checks nothing, so that it is nothing but its arithmetic."""
-        return np.sum(self.row_losses(params, *batch)) / len(batch[0])
+    def visits(self, params, *batch):
+        """Go through the loss of a batch step by step, to find the step that goes wrong; see `Visit`."""
+        return iter(())
 
-    def explain(self, params, *batch):
-        """What is the first to be not finite where a loss is not, as the end of a sentence."""
-        return "the parameters are finite, the loss is not"
-
-    def host_bound(self, error, params, *batch):
-        """The error that names what cannot compute on a device, where an error came; None if it is another."""
-        return None
+    def format_loss(self, loss):
+        """A mean loss in nats as the progress bar shows it."""
+        return f"{loss:.4f}"
 
     def settings(self):
-        """What a run has to share with a checkpoint to go on from it, as plain data, by name."""
+        """What a run must share with a checkpoint in order to resume it: plain data by name."""
         return {"flow": describe(self)}
 
     @property
     def learned(self):
-        """Whose the parameters are, which a checkpoint therefore holds: this model, or a part of it."""
+        """The model that a checkpoint stores: this one, or the part of it that has the parameters."""
         return self

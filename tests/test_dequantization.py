@@ -96,7 +96,7 @@ def test_one_draw_is_the_density_at_one_place_of_the_cell(seed):
     expected = np.sum(norm(mean, std).logpdf((x + u) / 5) - np.log(5), axis=1)
     rng = np.random.default_rng(seed)
     np.testing.assert_allclose(BELL.log_prob(bell(mean, std), rng, x), expected, rtol=1e-12)
-    np.testing.assert_allclose(BELL.row_losses(bell(mean, std), x, u), -expected, rtol=1e-12)
+    np.testing.assert_allclose(BELL.losses(bell(mean, std), x, u), -expected, rtol=1e-12)
     bits = BELL.bits_per_dim(bell(mean, std), np.random.default_rng(seed), x)
     np.testing.assert_allclose(bits, -expected / (2 * np.log(2)), rtol=1e-12)
 
@@ -230,7 +230,7 @@ def test_each_row_has_a_context_of_its_own(rng):
     assert (draw(context) != draw(-context)).all()
     u = np.random.default_rng(0).random((5, 4, 2, 2))
     np.testing.assert_allclose(
-        -CONDITIONAL.row_losses(params, x, context, u),
+        -CONDITIONAL.losses(params, x, context, u),
         CONDITIONAL.flow.log_prob(params, (x + u) / 8, context) - 16 * np.log(8),
         rtol=1e-12,
     )

@@ -91,7 +91,7 @@ def test_shapes_and_dtypes_are_those_of_the_batch_and_the_parameters(flow, dtype
     samples = flow.sample(params, np.random.default_rng(0), 5)
     assert (samples.shape, samples.dtype) == ((5, *x.shape[1:]), dtype if trained else np.float64)
     assert dtype_of(params) == (dtype if trained else np.float64)
-    assert flow.nll(params, x).dtype == dtype
+    assert flow.loss(params, x).dtype == dtype
 
 
 @every_flow
@@ -146,14 +146,14 @@ def test_the_density_integrates_to_one(name):
 @every_dtype
 def test_the_negative_log_likelihood_is_minus_the_mean_log_prob(flow, dtype):
     x, params = rows(flow, dtype=dtype), perturbed(flow, dtype)
-    np.testing.assert_allclose(flow.nll(params, x), -flow.log_prob(params, x).mean(), rtol=1e-6)
+    np.testing.assert_allclose(flow.loss(params, x), -flow.log_prob(params, x).mean(), rtol=1e-6)
 
 
 def test_the_negative_log_likelihood_checks_nothing():
     flow = FLOWS["one layer"]
     x = rows(flow)
     x[0, 0] = np.nan
-    assert np.isnan(flow.nll(perturbed(flow), x))
+    assert np.isnan(flow.loss(perturbed(flow), x))
 
 
 @every_flow
@@ -257,7 +257,7 @@ def test_log_prob_is_differentiable_in_the_data():
 def test_every_parameter_has_a_gradient_of_the_loss_in_its_own_dtype(name):
     flow = FLOWS[name]
     x, params = rows(flow, dtype=np.float32), perturbed(flow, np.float32)
-    value, gradient = value_and_grad(flow.nll)(params, x)
+    value, gradient = value_and_grad(flow.loss)(params, x)
     assert value.dtype == np.float32
     for (path, leaf), (_, slope) in zip(tree.items(params), tree.items(gradient), strict=True):
         if tree.is_trained(leaf):

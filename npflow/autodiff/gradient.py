@@ -1,9 +1,10 @@
 """Value and gradient of a function of a parameter tree, by autograd's reverse mode.
 
-autograd's `value_and_grad` takes one array. A tree has many leaves, and sending the whole tree through
-autograd as one container costs more than the arithmetic of a small layer. So each trained leaf gets a
-box of its own here, the function runs once, and the tape is walked back once: the same reverse mode,
-written out in the open.
+autograd's `value_and_grad` takes one array. Sending a whole tree through autograd as one container costs more than the
+arithmetic of a small layer. So here each trained leaf gets a box of its own, the function runs once, and the tape is
+walked back once.
+
+While it runs, values are boxes of autograd's: ``print(h)`` shows the numbers of a box, and ``h._value`` is its array.
 """
 
 import functools
@@ -16,19 +17,21 @@ from npflow.autodiff import tree
 from npflow.errors import InputError
 
 
-def value_and_grad(fun):
+def value_and_grad(fun, node=None):
     """A function that returns the value of `fun` and its gradient in the float leaves of its first argument.
 
     Parameters
     ----------
     fun : callable
         `fun(params, *args) -> scalar`, written with `autograd.numpy` and npflow's primitives.
+    node : type, optional
+        The kind of node that the tape is made of; a subclass of `Differentiated`, which is the default.
 
     Returns
     -------
     callable
-        `(params, *args) -> (value, gradient)`. The gradient is a tree like `params`; where a leaf is a
-        constant (integer or boolean) or does not influence the value, it has None.
+        `(params, *args) -> (value, gradient)`. The gradient is a tree like `params`, with None for a leaf that is a
+        constant (integer or boolean) or does not influence the value.
 
     Raises
     ------
@@ -42,30 +45,26 @@ def value_and_grad(fun):
     >>> value_and_grad(loss)({"weight": np.array([1.0, 2.0])}, np.array([3.0, 1.0]))
     (np.float64(25.0), {'weight': array([30., 10.])})
     """
+    node = node or Differentiated
 
     @functools.wraps(fun)
     def value_and_gradient(params, *args):
-        return differentiate(fun, params, args, Differentiated)
+        roots = []  # a node of the tape for each leaf, None for a constant
+
+        def box(path, leaf):
+            roots.append(node.new_root(leaf) if tree.is_trained(leaf) else None)
+            return leaf if roots[-1] is None else new_box(leaf, trace, roots[-1])
+
+        with trace_stack.new_trace() as trace:
+            end = fun(tree.build(box, params), *args)
+        depends = isbox(end) and end._trace == trace
+        value = end._value if depends else end
+        if getattr(value, "shape", ()) != ():
+            raise InputError(f"expected a scalar to differentiate, got an array of shape {value.shape}")
+        gradients, nodes = backward(end) if depends else {}, iter(roots)
+        return value, tree.build(lambda path, leaf: gradients.get(next(nodes)), params)
 
     return value_and_gradient
-
-
-def differentiate(fun, params, args, node_type):
-    """What `value_and_grad(fun)(params, *args)` returns, by a tape of `node_type`."""
-    roots = []  # a node for each leaf, None for a constant
-
-    def box(path, leaf):
-        roots.append(node_type.new_root(leaf) if tree.is_trained(leaf) else None)
-        return leaf if roots[-1] is None else new_box(leaf, trace, roots[-1])
-
-    with trace_stack.new_trace() as trace:
-        end = fun(tree.build(box, params), *args)
-    depends = isbox(end) and end._trace == trace
-    value = end._value if depends else end
-    if getattr(value, "shape", ()) != ():
-        raise InputError(f"expected a scalar to differentiate, got an array of shape {value.shape}")
-    gradients, nodes = backward(end) if depends else {}, iter(roots)
-    return value, tree.build(lambda path, leaf: gradients.get(next(nodes)), params)
 
 
 def backward(end):

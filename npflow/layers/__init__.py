@@ -2,10 +2,14 @@
 
 from npflow.layers.affine import ActNorm, Affine, Scaling
 from npflow.layers.autoregressive import MaskedAutoregressive
-from npflow.layers.coupling import AdditiveCoupling, AffineCoupling, SplineCoupling
+from npflow.layers.chain import Chain
+from npflow.layers.composite import Composite, Step
+from npflow.layers.coupling import AdditiveCoupling, AffineCoupling, ElementwiseCoupling, SplineCoupling
 from npflow.layers.elementwise import Elementwise, ScaleShift, Shift
 from npflow.layers.gaussianization import Gaussianize
-from npflow.layers.layer import Chain, Given, Inverse, Layer
+from npflow.layers.given import Given
+from npflow.layers.inverse import Inverse
+from npflow.layers.layer import Layer
 from npflow.layers.linear import Conv1x1, Permutation, Reverse
 from npflow.layers.logit import Logit
 from npflow.layers.masked_convolution import MaskedConvolution
@@ -21,8 +25,10 @@ __all__ = [
     "Affine",
     "AffineCoupling",
     "Chain",
+    "Composite",
     "Conv1x1",
     "Elementwise",
+    "ElementwiseCoupling",
     "Gaussianize",
     "Given",
     "Inverse",
@@ -40,6 +46,7 @@ __all__ = [
     "SplineCoupling",
     "Split",
     "Squeeze",
+    "Step",
     "Units",
     "Unsqueeze",
 ]

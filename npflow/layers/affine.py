@@ -1,4 +1,4 @@
-"""Scale and shift: one for each component, or one for each channel."""
+"""A scale and a shift for each component, or for each channel."""
 
 from dataclasses import dataclass
 
@@ -15,8 +15,8 @@ class Affine(Layer):
     z = (x - mean) * exp(-log_std)          log|det J| = -sum(log_std)
     x = z * exp(log_std) + mean
 
-    With a standard normal prior, `mean` and exp(`log_std`) are the mean and the standard deviation of x:
-    trained, they come to the maximum-likelihood values.
+    With a standard normal prior, `mean` and exp(`log_std`) are the mean and the standard deviation of x. Training
+    takes them to their maximum-likelihood values.
     """
 
     def init(self, rng, x):
@@ -36,7 +36,7 @@ class Affine(Layer):
 
 @dataclass(frozen=True)
 class ActNorm(Layer):
-    r"""A scale and a shift for each channel, whose first batch leaves with mean 0 and variance 1.
+    r"""A scale and a shift for each channel; `init` chooses them so that the first batch has mean 0 and variance 1.
 
     z = (x + bias) * exp(log_scale)         log|det J| = H W sum(log_scale)
     x = z * exp(-log_scale) - bias
@@ -49,7 +49,7 @@ class ActNorm(Layer):
     def init(self, rng, x):
         rows_and_pixels = tuple(range(x.ndim - 1))
         mean, std = np.mean(x, axis=rows_and_pixels), np.std(x, axis=rows_and_pixels)
-        constant = std <= 10 * np.finfo(x.dtype).eps * np.abs(mean)  # there is no scale to divide by
+        constant = std <= 10 * np.finfo(x.dtype).eps * np.abs(mean)  # no scale to divide by
         return {"bias": -mean, "log_scale": -np.log(np.where(constant, 1, std))}
 
     def forward(self, params, x):
@@ -71,8 +71,8 @@ class Scaling(Layer):
     z = x * exp(log_scale)          log|det J| = sum(log_scale)
     x = z * exp(-log_scale)
 
-    After layers that keep volume it is where a flow says which dimensions matter: exp(-log_scale) is the spread that
-    it gives the data along each.
+    After layers that keep the volume, it tells which dimensions matter: exp(-log_scale) is the spread of the data
+    along each.
 
     Source: Dinh et al. 2014, NICE, section 3.3.
     """

@@ -1,4 +1,4 @@
-"""The masked autoregressive layer: each component is transformed as a network says that sees those before it."""
+"""The masked autoregressive layer: a network of the components before it says how each is transformed."""
 
 from dataclasses import dataclass
 
@@ -7,63 +7,85 @@ import numpy as onp
 
 from npflow.autodiff.gpu.devices import constant
 from npflow.autodiff.primitives import permute, slice_last, sum_event
+from npflow.description import checked, instance
 from npflow.errors import InputError
 from npflow.layers.elementwise import Elementwise, ScaleShift
 from npflow.layers.layer import Layer
 from npflow.networks import MADE
 
 
+def check_transformer(transformer, name):
+    """Raise unless `transformer` is an elementwise map that takes numbers; return it."""
+    if not isinstance(transformer, Elementwise) or not transformer.numbers:
+        raise InputError(f"expected {name} to be an elementwise map such as ScaleShift(), got {transformer!r}")
+    return transformer
+
+
 @dataclass(frozen=True)
 class MaskedAutoregressive(Layer):
-    r"""Transform each component by a map that the components before it choose; starts as the identity.
+    r"""Scale and shift each component by a network of the components before it; starts as the identity.
+
+    z_i = x_i exp(log_scale_i) + shift_i                log|det J| = sum(log_scale)
+    x_i = (z_i - shift_i) exp(-log_scale_i)             one i after the other
+    log_scale_i, shift_i = network_i(x_1 ... x_{i-1})
+
+    With another elementwise map t as its `transformer`, such as a spline,
 
     z_i = t(x_i; network_i(x_1 ... x_{i-1}))            log|det J| = sum(log dt/dx_i)
     x_i = t^-1(z_i; network_i(x_1 ... x_{i-1}))         one i after the other
 
     The Jacobian is triangular in the network's order, as z_i depends on no x_j after its own. `forward` is one pass
-    of the network. In `inverse` the network is needed for x_i before x_i is known: it goes component by component,
-    each time computing of the network only what has become known. `Inverse` of it is the layer of an inverse
-    autoregressive flow, whose sampling is the one pass.
+    of the network. `inverse` needs the network's output for x_i before x_i is known. It goes component by component,
+    and computes each time only the part of the network that has become known. `Inverse` of this layer is the layer of
+    an inverse autoregressive flow, which samples in one pass.
 
     Parameters
     ----------
     network : MADE
         Computes the numbers of all components at once.
     transformer : Elementwise
-        What t is: by default z = x exp(log_scale) + shift, `ScaleShift`; or a `Spline`.
+        `ScaleShift`, which bounds log_scale, by default; or another map, such as `Spline`.
 
-    Source: Papamakarios et al. 2017, Masked autoregressive flow for density estimation, section 3.1; Kingma
-    et al. 2016, Improved variational inference with inverse autoregressive flow, section 3.
+    Source: Papamakarios et al. 2017, Masked autoregressive flow for density estimation, section 3.1; Kingma et al.
+    2016, Improved variational inference with inverse autoregressive flow, section 3.
+
+    Examples
+    --------
+    >>> from npflow.layers import MaskedAutoregressive
+    >>> layer, x = MaskedAutoregressive(), rng.normal(size=(5, 3))
+    >>> params = layer.init(rng, x)
+    >>> z, log_det = layer.forward(params, x)
+    >>> bool(np.allclose(layer.inverse(params, z)[0], x))
+    True
     """
 
-    network: MADE = MADE()  # noqa: RUF009 (frozen)
-    transformer: Elementwise = ScaleShift()  # noqa: RUF009 (frozen)
-
-    def __post_init__(self):
-        if not isinstance(self.network, MADE):
-            raise InputError(f"expected MaskedAutoregressive's network to be a MADE, got {self.network!r}")
-        if not isinstance(self.transformer, Elementwise) or not self.transformer.numbers:
-            raise InputError(
-                "expected MaskedAutoregressive's transformer to be an elementwise map such as ScaleShift(), "
-                f"got {self.transformer!r}"
-            )
+    network: MADE = instance(MADE, MADE())
+    transformer: Elementwise = checked(check_transformer, ScaleShift())
 
     def init(self, rng, x, context=None):
         return self.network.init(rng, x, self.transformer.numbers * x.shape[-1], context)
 
     def forward(self, params, x, context=None):
         raw = self.network.apply(params, x, context)
-        z, log_slope = self.transformer.transform(raw, x)
-        return z, sum_event(log_slope)
+        if not isinstance(self.transformer, ScaleShift):
+            z, log_slope = self.transformer.transform(raw, x)
+            return z, sum_event(log_slope)
+        log_scale, shift = self.transformer.log_scale_and_shift(raw, x)
+        z = x * np.exp(log_scale) + shift
+        return z, sum_event(log_scale)
 
     def inverse(self, params, z, context=None):
         places = self.network.places(z.shape[-1])
         network = self.network.one_by_one(params, z, context)
-        found, log_slopes, x = [], [], None
-        for place in places.tolist():
-            raw = network.send(x)
-            x, log_slope = self.transformer.untransform(raw, slice_last(z, place, place + 1))
-            found.append(x)
+        found, log_slopes, x_i = [], [], None
+        for i in places.tolist():
+            raw, z_i = network.send(x_i), slice_last(z, i, i + 1)
+            if isinstance(self.transformer, ScaleShift):
+                log_scale, shift = self.transformer.log_scale_and_shift(raw, z_i)
+                x_i, log_slope = (z_i - shift) * np.exp(-log_scale), -log_scale
+            else:
+                x_i, log_slope = self.transformer.untransform(raw, z_i)
+            found.append(x_i)
             log_slopes.append(log_slope)
         x = permute(np.concatenate(found, axis=-1), constant(onp.argsort(places), like=z))
         return x, sum_event(np.concatenate(log_slopes, axis=-1))

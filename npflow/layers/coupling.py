@@ -1,137 +1,212 @@
-"""Couplings: one part of the input is transformed, by a map that a network of the other part chooses."""
+"""Couplings: a network of one part of the input says how the other part is transformed."""
 
 from dataclasses import dataclass
-from functools import cached_property
 
+import autograd.numpy as np
+
+from npflow.autodiff.primitives import split_last, tanh
+from npflow.description import checked, instance, number
 from npflow.errors import InputError
-from npflow.layers.elementwise import ScaleShift, Shift
-from npflow.layers.layer import Layer, with_context
+from npflow.layers.elementwise import Elementwise, ScaleShift
+from npflow.layers.layer import Layer, with_context, zeros_per_row
 from npflow.layers.masks import check_transformed, mask_of
 from npflow.layers.spline import Spline
 from npflow.networks import MADE, MLP, Network
 from npflow.networks.network import check_network
-from npflow.validation import check_number
+
+
+def check_coupling_network(network, name):
+    """Raise unless `network` is one that sees all of its input for each output; return it."""
+    check_network(network, name)
+    if isinstance(network, MADE):
+        raise InputError(f"expected {name} to see all of its input for each output, got {network!r}")
+    return network
 
 
 @dataclass(frozen=True)
 class Coupling(Layer):
-    r"""What couplings have in common: a part a that stays, and a part b, transformed by what a network says of a.
+    r"""The base of couplings: x is taken apart into a, which stays, and b, which is transformed.
 
     x = (a, b)      z = (a, t(b; network(a)))           log|det J| = sum(log dt/db)
                     x = (a, t^-1(z_b; network(a)))
 
-    The Jacobian is triangular, whatever the network is: z_a does not depend on b, and each z_b depends on its own b
-    alone. What t is, the `transformer`, an `Elementwise` map, says. With a context, the network sees (a, context).
+    The Jacobian is triangular whatever the network is: z_a does not depend on b, and each component of z_b depends on
+    no other component of b. With a context, the network sees (a, context).
 
     On a checkerboard the parts are pixels. With m = 1 where they stay and 0 where they are transformed, the network
-    sees the whole image m x, with zeros in the places of b:
+    sees the image m x, which has zeros in the places of b:
 
     z = m x + (1 - m) t(x; network(m x))                log|det J| = sum((1 - m) log dt/dx)
 
     Parameters
     ----------
     network : Network
-        Computes the numbers from the part that stays.
+        Computes the numbers of t from the part that stays.
     transformed : str or tuple of bool
-        Which part is transformed. Of the channels: the "second" or the "first" half (the first is the larger by one
-        where their number is odd), those at "odd" or "even" places, counted from 0, or those where a mask is true.
-        Of the pixels: those where row + column is odd, "checkerboard-odd", or even, "checkerboard-even".
-        A flow alternates, or mixes channels between couplings.
+        The part that is transformed. Channels: the "second" or the "first" half (the first is larger by one where
+        their number is odd), those at "odd" or "even" places, counted from 0, or those where a mask is true. Pixels:
+        those where row + column is odd, "checkerboard-odd", or even, "checkerboard-even". A flow alternates them, or
+        mixes channels between couplings.
 
     Source: Dinh et al. 2017, Density estimation using Real NVP, sections 3.2 and 3.4.
     """
 
-    network: Network = MLP()  # noqa: RUF009 (frozen)
-    transformed: str | tuple = "second"
+    network: Network = checked(check_coupling_network, MLP())
+    transformed: str | tuple = checked(check_transformed, "second")
 
-    def __post_init__(self):
-        name = type(self).__name__
-        check_network(self.network, f"{name}'s network")
-        if isinstance(self.network, MADE):
-            raise InputError(
-                f"expected {name}'s network to see all of its input for each output, got {self.network!r}"
-            )
-        object.__setattr__(self, "transformed", check_transformed(self.transformed, name))
+    numbers = 0  # of t, for each transformed component
 
     @property
     def mask(self):
-        """What takes the two parts apart, and puts them together."""
+        """Takes the two parts apart and puts them together."""
         return mask_of(self.transformed)
 
     def init(self, rng, x, context=None):
-        kept, changed = self.mask.parts(x)
-        return self.network.init(
-            rng, with_context(kept, context), outputs=self.transformer.numbers * changed.shape[-1]
-        )
-
-    def forward(self, params, x, context=None):
-        kept, changed = self.mask.parts(x)
-        raw = self.network.apply(params, with_context(kept, context))
-        changed, log_slope = self.transformer.transform(raw, changed)
-        log_det = self.mask.log_det(log_slope)
-        return self.mask.join(kept, changed), log_det
-
-    def inverse(self, params, z, context=None):
-        kept, changed = self.mask.parts(z)
-        raw = self.network.apply(params, with_context(kept, context))
-        changed, log_slope = self.transformer.untransform(raw, changed)
-        log_det = self.mask.log_det(log_slope)
-        return self.mask.join(kept, changed), log_det
+        a, b = self.mask.parts(x)
+        return self.network.init(rng, with_context(a, context), outputs=self.numbers * b.shape[-1])
 
 
 @dataclass(frozen=True)
 class AdditiveCoupling(Coupling):
-    r"""Shift one part of the input by a network of the other: volume stays as it is.
+    r"""Shift one part of the input by a network of the other; starts as the identity.
 
     x = (a, b)      z = (a, b + network(a))             log|det J| = 0
                     x = (a, z_b - network(a))
 
-    The Jacobian is triangular with ones on its diagonal. Starts as the identity.
-
-    Source: Dinh et al. 2014, NICE, section 3.2.
-    """
-
-    transformer = Shift()
-
-
-@dataclass(frozen=True)
-class AffineCoupling(Coupling):
-    r"""Scale and shift one part of the input, by a network of the other; starts as the identity.
-
-    x = (a, b)      z = (a, b * exp(log_scale) + shift)             log|det J| = sum(log_scale)
-                    x = (a, (z_b - shift) * exp(-log_scale))        raw, shift = network(a)
-
-    log_scale = L tanh(raw / L) stays in (-L, L), so that no input makes exp overflow.
+    The Jacobian is triangular with ones on its diagonal, so the volume stays as it is.
 
     Parameters
     ----------
     network : Network
-        Computes raw and shift from the part that stays; `Beside` makes two networks one.
+        Computes the shift from the part that stays.
     transformed : str or tuple of bool
-        Which part is transformed; see `Coupling`.
-    log_scale_limit : float
-        L.
+        The part that is transformed; see `Coupling`.
 
-    Source: Dinh et al. 2017, Density estimation using Real NVP, section 3.2; the tanh
-    is after its section 4.1.
+    Source: Dinh et al. 2014, NICE, section 3.2.
+
+    Examples
+    --------
+    >>> from npflow.layers import AdditiveCoupling
+    >>> layer, x = AdditiveCoupling(), rng.normal(size=(5, 4))
+    >>> z, log_det = layer.forward(layer.init(rng, x), x)
+    >>> bool(np.all(log_det == 0))
+    True
     """
 
-    log_scale_limit: float = 2.0
+    numbers = 1
 
-    def __post_init__(self):
-        super().__post_init__()
-        limit = check_number(self.log_scale_limit, "AffineCoupling's log_scale_limit", above=0)
-        object.__setattr__(self, "log_scale_limit", limit)
+    def forward(self, params, x, context=None):
+        a, b = self.mask.parts(x)
+        z_b = b + self.network.apply(params, with_context(a, context))
+        return self.mask.join(a, z_b), self.log_det(params, x)
 
-    @cached_property
-    def transformer(self):
-        """The scale and shift of each channel."""
-        return ScaleShift(self.log_scale_limit)
+    def inverse(self, params, z, context=None):
+        a, z_b = self.mask.parts(z)
+        b = z_b - self.network.apply(params, with_context(a, context))
+        return self.mask.join(a, b), self.log_det(params, z)
+
+    def log_det(self, params, x, context=None):
+        return zeros_per_row(x)
 
 
 @dataclass(frozen=True)
-class SplineCoupling(Coupling):
-    r"""Transform one part of the input by splines, which a network of the other chooses; starts as the identity.
+class AffineCoupling(Coupling):
+    r"""Scale and shift one part of the input by a network of the other; starts as the identity.
+
+    x = (a, b)      z = (a, b * exp(log_scale) + shift)             log|det J| = sum(log_scale)
+                    x = (a, (z_b - shift) * exp(-log_scale))        raw, shift = network(a)
+
+    log_scale = L tanh(raw / L) stays in (-L, L), so that exp does not overflow for any input.
+
+    Parameters
+    ----------
+    network : Network
+        Computes raw and shift from the part that stays. `Beside` makes one network of two.
+    transformed : str or tuple of bool
+        The part that is transformed; see `Coupling`.
+    log_scale_limit : float
+        L, above 0.
+
+    Source: Dinh et al. 2017, Density estimation using Real NVP, section 3.2; the tanh is after its section 4.1.
+
+    Examples
+    --------
+    `ElementwiseCoupling` with `ScaleShift` is the same map, written for any elementwise map:
+
+    >>> from npflow.layers import AffineCoupling, ElementwiseCoupling, ScaleShift
+    >>> layer, x = AffineCoupling(), rng.normal(size=(5, 4))
+    >>> params = layer.init(rng, x)
+    >>> z, log_det = layer.forward(params, x)
+    >>> bool(np.all(z == ElementwiseCoupling(transformer=ScaleShift()).forward(params, x)[0]))
+    True
+    """
+
+    log_scale_limit: float = number(2.0, above=0)
+
+    numbers = 2
+
+    def forward(self, params, x, context=None):
+        a, b = self.mask.parts(x)
+        raw, shift = split_last(self.network.apply(params, with_context(a, context)), b.shape[-1])
+        log_scale = self.log_scale_limit * tanh(raw / self.log_scale_limit)
+        z_b = b * np.exp(log_scale) + shift
+        return self.mask.join(a, z_b), self.mask.sum(log_scale)
+
+    def inverse(self, params, z, context=None):
+        a, z_b = self.mask.parts(z)
+        raw, shift = split_last(self.network.apply(params, with_context(a, context)), z_b.shape[-1])
+        log_scale = self.log_scale_limit * tanh(raw / self.log_scale_limit)
+        b = (z_b - shift) * np.exp(-log_scale)
+        return self.mask.join(a, b), self.mask.sum(-log_scale)
+
+    def log_det(self, params, x, context=None):
+        a, b = self.mask.parts(x)
+        raw, _ = split_last(self.network.apply(params, with_context(a, context)), b.shape[-1])
+        return self.mask.sum(self.log_scale_limit * tanh(raw / self.log_scale_limit))
+
+
+@dataclass(frozen=True)
+class ElementwiseCoupling(Coupling):
+    r"""Transform one part of the input by any elementwise map, whose numbers a network of the other part computes.
+
+    x = (a, b)      z = (a, t(b; network(a)))           log|det J| = sum(log dt/db)
+                    x = (a, t^-1(z_b; network(a)))
+
+    Parameters
+    ----------
+    network : Network
+        Computes the numbers of t from the part that stays.
+    transformed : str or tuple of bool
+        The part that is transformed; see `Coupling`.
+    transformer : Elementwise
+        t, such as `ScaleShift` or `Spline`.
+
+    Source: Dinh et al. 2017, Density estimation using Real NVP, section 3.2.
+    """
+
+    transformer: Elementwise = instance(Elementwise, ScaleShift())
+
+    @property
+    def numbers(self):
+        """How many numbers t takes for each component."""
+        return self.transformer.numbers
+
+    def forward(self, params, x, context=None):
+        a, b = self.mask.parts(x)
+        raw = self.network.apply(params, with_context(a, context))
+        z_b, log_slope = self.transformer.transform(raw, b)
+        return self.mask.join(a, z_b), self.mask.sum(log_slope)
+
+    def inverse(self, params, z, context=None):
+        a, z_b = self.mask.parts(z)
+        raw = self.network.apply(params, with_context(a, context))
+        b, log_slope = self.transformer.untransform(raw, z_b)
+        return self.mask.join(a, b), self.mask.sum(log_slope)
+
+
+@dataclass(frozen=True)
+class SplineCoupling(ElementwiseCoupling):
+    r"""Transform one part of the input by splines that a network of the other chooses; starts as the identity.
 
     x = (a, b)      z = (a, spline(b; network(a)))              log|det J| = sum(log spline'(b))
                     x = (a, spline^-1(z_b; network(a)))
@@ -139,19 +214,19 @@ class SplineCoupling(Coupling):
     Parameters
     ----------
     network : Network
-        Computes the splines' widths, heights and slopes from the part that stays.
+        Computes the widths, heights and slopes of the splines from the part that stays.
     transformed : str or tuple of bool
-        Which part is transformed; see `Coupling`.
+        The part that is transformed; see `Coupling`.
     transformer : Spline
 
     Source: Durkan et al. 2019, Neural spline flows, section 3.
+
+    Examples
+    --------
+    >>> from npflow.layers import Spline, SplineCoupling
+    >>> layer, x = SplineCoupling(transformer=Spline(bins=4)), rng.normal(size=(5, 4))
+    >>> layer.init(rng, x)[-1]["bias"].shape  # 3 bins - 1 numbers for each of two components
+    (22,)
     """
 
-    transformer: Spline = Spline()  # noqa: RUF009 (frozen)
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not isinstance(self.transformer, Spline):
-            raise InputError(
-                f"expected SplineCoupling's transformer to be a Spline, got {self.transformer!r}"
-            )
+    transformer: Spline = instance(Spline, Spline())

@@ -1,22 +1,22 @@
-"""Monotone maps of each component on its own: a shift, a scale and a shift, and what all such maps share."""
+"""Elementwise maps: each component is shifted, or scaled and shifted, on its own."""
 
 from dataclasses import dataclass
 
 import autograd.numpy as np
 
 from npflow.autodiff.primitives import split_last, sum_event, tanh
+from npflow.description import number
 from npflow.layers.layer import Layer
-from npflow.validation import check_number
 
 
 class Elementwise(Layer):
-    r"""A monotone map of each component, with a few numbers that say which one; zeros say the identity.
+    r"""A monotone map of each component, which a few numbers choose; zeros choose the identity.
 
     z_i = f(x_i; raw_i)             log|det J| = sum(log f'(x_i; raw_i))
     x_i = f^-1(z_i; raw_i)
 
-    What a map needs is its two directions as functions of the numbers `raw`, so that a coupling can have
-    them computed by a network. As a layer of its own it trains them: one set for each feature or channel.
+    A subclass writes the two directions as functions of the numbers `raw`, so that a coupling can have a network
+    compute them. As a layer of its own it trains them: one set for each feature or channel.
 
     Attributes
     ----------
@@ -32,9 +32,9 @@ class Elementwise(Layer):
         Parameters
         ----------
         raw : ndarray, shape (..., numbers * c)
-            Any real numbers. Those of component i are entries i, i + c, i + 2c, ... of the last axis: first
-            the first numbers of all components, then the second. The axes before it are those of `x`, or
-            are broadcast to them.
+            Any real numbers. Those of component i are entries i, i + c, i + 2c, ... of the last axis: first the
+            first numbers of all components, then the second. The axes before it are those of `x`, or broadcast to
+            them.
         x : ndarray, shape (..., c)
         """
         raise NotImplementedError
@@ -56,7 +56,7 @@ class Elementwise(Layer):
 
 
 def spread_like(value, x):
-    """`value` in every place of `x` that it is broadcast to."""
+    """`value` broadcast to the shape of `x`."""
     return value if value.shape == x.shape else value * np.ones_like(x)
 
 
@@ -86,24 +86,19 @@ class ScaleShift(Elementwise):
     z = x * exp(log_scale) + shift              log|det J| = sum(log_scale)
     x = (z - shift) * exp(-log_scale)           log_scale = L tanh(raw / L)
 
-    log_scale stays in (-L, L), so that no number that a network may give makes exp overflow.
+    log_scale stays in (-L, L), so that exp does not overflow for any output of a network.
 
     Parameters
     ----------
     log_scale_limit : float
-        L.
+        L, above 0.
 
-    Source: Dinh et al. 2017, Density estimation using Real NVP, section 3.2; the tanh
-    is after its section 4.1.
+    Source: Dinh et al. 2017, Density estimation using Real NVP, section 3.2; the tanh is after its section 4.1.
     """
 
-    log_scale_limit: float = 2.0
+    log_scale_limit: float = number(2.0, above=0)
 
     numbers = 2
-
-    def __post_init__(self):
-        limit = check_number(self.log_scale_limit, "ScaleShift's log_scale_limit", above=0)
-        object.__setattr__(self, "log_scale_limit", limit)  # a NumPy float64 would promote float32
 
     def transform(self, raw, x):
         log_scale, shift = self.log_scale_and_shift(raw, x)
@@ -116,7 +111,7 @@ class ScaleShift(Elementwise):
         return x, spread_like(-log_scale, z)
 
     def log_scale_and_shift(self, raw, x):
-        """The two numbers of each component, from any two."""
+        """log_scale and shift of each component, from any two numbers."""
         raw, shift = split_last(raw, x.shape[-1])
         log_scale = self.log_scale_limit * tanh(raw / self.log_scale_limit)
         return log_scale, shift

@@ -1,4 +1,4 @@
-"""Gaussianization, component by component: through a learned distribution function, and the normal quantiles."""
+"""Gaussianization of each component: a learned distribution function, then the normal quantile function."""
 
 import math
 from dataclasses import dataclass
@@ -12,30 +12,30 @@ from scipy import special
 
 from npflow.autodiff.gpu.devices import HOST, device_of, scipy_function
 from npflow.autodiff.primitives import held, log_sigmoid, logsumexp_last, sum_event, where
+from npflow.description import count
 from npflow.layers.layer import Layer
 from npflow.priors import LOG_2PI
-from npflow.validation import check_count
 
 
 @dataclass(frozen=True)
 class Gaussianize(Layer):
-    r"""Each component through its distribution function F, and then through the normal quantile function Phi^-1.
+    r"""Map each component by its distribution function F, and then by the normal quantile function Phi^-1.
 
     z = Phi^-1(F(x))        F(x) = sum_k w_k sigmoid((x - mean_k) / scale_k)
     x = F^-1(Phi(z))        log|det J| = sum(log F'(x) - log Phi'(z))
 
-    F is a mixture of logistics, one for each component of an event. Where it is the distribution of x, F(x) is
-    uniform and z standard normal: so it starts, fitted to the first batch without gradients.
+    F is a mixture of logistics, one mixture for each component of an event. `init` fits it to the first batch by the EM
+    algorithm. Where F is the distribution of x, F(x) is uniform and z is standard normal.
 
-    It has no bounds. All is computed from the logits of probabilities, which neither tail rounds away. Beyond three
-    standard deviations Phi goes on as a logistic would, straight in its logit, as F does far out: what is far out
-    moves in proportion, both ways, in each of many layers. (With a normal's own tail, one layer's inverse squares
-    it; of a chain of fifteen some draws are not finite.)
+    The map is unbounded. It is computed from the logits of probabilities, which stay exact in both tails. Beyond three
+    standard deviations Phi continues as a logistic distribution function, whose logit is linear, as that of F is far
+    out. So outliers move in proportion, in both directions, through any number of layers. (With the normal's own tail,
+    the inverse of one layer squares an outlier, and some draws from a chain of fifteen are not finite.)
 
     Parameters
     ----------
     components : int
-        How many logistics a mixture has.
+        The number of logistics in each mixture.
 
     References
     ----------
@@ -45,10 +45,7 @@ class Gaussianize(Layer):
     https://arxiv.org/abs/2003.01941
     """
 
-    components: int = 8
-
-    def __post_init__(self):
-        check_count(self.components, "Gaussianize's components")
+    components: int = count(8)
 
     def init(self, rng, x):
         columns = x.reshape(len(x), -1).T.astype(onp.float64)
@@ -72,9 +69,13 @@ class Gaussianize(Layer):
 
 # ---------------------------------------------------------------- the normal distribution, with straight tails
 #
-# z as a function of its logit is that of the standard normal as far as |z| = BEND, and goes straight on from there.
-# A normal's tail is lighter than any mixture of logistics has: taken back through one such mixture after another, what
-# is far out would be squared by each, and few of them lead beyond any number.
+# A probability p is given by its logit, log p - log(1 - p), which stays exact in both tails, where p itself is rounded
+# to 0 or 1: the logit of 1e-300 is -690.8, that of 1 - 1e-300 is 690.8. Phi is the distribution function of the
+# standard normal, phi its density.
+#
+# z as a function of the logit is that of the standard normal up to |z| = BEND, and linear beyond. The tails of a normal
+# are lighter than those of any mixture of logistics: through the inverse of each mixture an outlier would be squared,
+# and a few of them would overflow.
 
 BEND = 3.0
 LOGIT_BEND = float(special.log_ndtr(BEND) - special.log_ndtr(-BEND))  # 6.6
@@ -101,7 +102,7 @@ def logit_of_normal(z):
 
 
 def log_normal_slope(z, logit):
-    """log(dz / d logit) = log(Phi(z) Phi(-z) / phi(z)), for the z of a logit; beyond the bend what it is there."""
+    """log(dz / d logit) = log(Phi(z) Phi(-z) / phi(z)) at the z of a logit; constant beyond the bend."""
     z = where(np.abs(z) < BEND, z, BEND)
     logit = where(np.abs(logit) < LOGIT_BEND, logit, LOGIT_BEND)
     return log_sigmoid(logit) + log_sigmoid(-logit) + 0.5 * (z * z + LOG_2PI)
@@ -116,8 +117,8 @@ defvjp(logit_of_normal, lambda logit, z: lambda g: g * np.exp(-log_normal_slope(
 def logistic_mixture(x, means, log_scales, log_weights):
     """The logit of F(x), and the log of its slope in x, for F = sum_k w_k sigmoid((x - mean_k) / scale_k).
 
-    The slope of log F - log(1 - F) is f / F + f / (1 - F): each is a mean of the components' slopes, with
-    weights that are their shares in F and in 1 - F, so that nothing cancels in either tail.
+    The slope of log F - log(1 - F) is f / F + f / (1 - F). Each term is a mean of the slopes of the components, with
+    their shares in F and in 1 - F as weights, so that nothing cancels in either tail.
 
     Parameters
     ----------
@@ -137,8 +138,8 @@ def logistic_mixture(x, means, log_scales, log_weights):
 def mixture_quantile(logit, means, log_scales, log_weights):
     """The x at which the F of `logistic_mixture` has a given logit, to rounding.
 
-    Its derivative is that of the implicit function: where F(x; parameters) keeps its logit,
-    dx = (d logit - d F's logit at a fixed x) / slope.
+    The derivative is that of the implicit function: dx = (d logit - dF) / slope, where dF is the change of the logit
+    of F at a fixed x.
     """
     x = _solve(logit, means, log_scales, log_weights)
     found, log_slope = logistic_mixture(x, means, log_scales, log_weights)
@@ -147,19 +148,19 @@ def mixture_quantile(logit, means, log_scales, log_weights):
 
 @primitive
 def _implicit(x, residual, log_slope):
-    """x itself, for which a residual is 0: all that it depends on, it depends on through the residual."""
+    """x, at which a residual is 0: x depends on the parameters through the residual alone."""
     return x
 
 
-STEPS = 100  # more than any mixture takes: each halves the bracket or the step
+STEPS = 100  # more than any mixture takes, as each step halves the bracket or the step
 
 
 @primitive
 def _solve(logit, means, log_scales, log_weights):
-    """`mixture_quantile`, by Newton's method kept inside a bracket; to autograd a constant.
+    """`mixture_quantile` by Newton's method inside a bracket; a constant for autograd.
 
-    F has any logit between the first and the last of the places where its components have it. A step is
-    Newton's where it stays inside and is half as long as the one before at most, otherwise to the middle.
+    The solution lies between the smallest and the largest solution for a single component. A Newton step is taken
+    where it stays inside the bracket and is at most half as long as the one before; otherwise the bracket is halved.
     """
     quantiles = means + onp.exp(log_scales) * logit[..., None]
     low, high = onp.min(quantiles, axis=-1), onp.max(quantiles, axis=-1)
@@ -168,7 +169,7 @@ def _solve(logit, means, log_scales, log_weights):
     for _ in range(STEPS):
         at, log_slope = logistic_mixture(x, means, log_scales, log_weights)
         low, high = onp.where(at < logit, x, low), onp.where(at < logit, high, x)
-        with onp.errstate(over="ignore", invalid="ignore"):  # F may be level there
+        with onp.errstate(over="ignore", invalid="ignore"):  # F may be flat there
             newton = x + (logit - at) * onp.exp(-log_slope)
         good = (low <= newton) & (newton <= high) & (onp.abs(newton - x) <= 0.5 * step)
         new = onp.where(good, newton, 0.5 * (low + high))
@@ -176,7 +177,7 @@ def _solve(logit, means, log_scales, log_weights):
         found = found | (step <= 2 * eps * onp.abs(x))
         found = found | (onp.abs(logit - at) <= 4 * eps * (1 + onp.abs(logit)))
         x = onp.where(found, x, new)
-        if device_of(x) is HOST and found.all():  # a GPU would have to be waited for
+        if device_of(x) is HOST and found.all():  # asking a GPU would wait for it
             break
     return x
 
@@ -187,20 +188,20 @@ register_notrace(VJPNode, _solve)
 
 # ---------------------------------------------------------------- the start: a mixture fitted without gradients
 
-POINTS = 500  # quantiles that stand for a column: a fit takes as long for a million numbers as for these
+POINTS = 500  # quantiles that stand for a column, so that a fit takes no longer for a million rows
 ROUNDS = 50
 
 
 def fit_logistics(column, components):
-    r"""A mixture of logistics that is distributed much as a column of numbers is, by the EM algorithm.
+    r"""Fit a mixture of logistics to a column of numbers by the EM algorithm.
 
-    In each round, every point is shared out among the components, in proportion to the densities that they have
-    there; and then each component is moved to where its shares are more likely. A logistic's log density,
-    -2 log cosh(a / 2) at a scales from its mean, lies above a parabola that touches it there, in a^2 with the factor
-    tanh(a / 2) / 2a; where those of all shares have their highest point together is a weighted mean and variance.
+    In each round the E-step shares each point out among the components, in proportion to their densities there, and
+    the M-step moves each component to where its shares are more likely. The log density of a logistic,
+    -2 log cosh(a / 2) at a scales from its mean, lies above a parabola in a that touches it there, with the factor
+    tanh(a / 2) / 2a of a^2. The sum of these parabolas is highest at a weighted mean and variance.
 
-    The components start at quantiles of the column, side by side. Each is given one number of its own there,
-    for good: so none ever dies or shrinks to a point, and where numbers are few the start remains.
+    The components start at quantiles of the column. Each keeps one pseudo-observation at its start, so that none
+    vanishes or shrinks to a point, and for few numbers the fit stays near the start.
 
     Parameters
     ----------
@@ -210,7 +211,7 @@ def fit_logistics(column, components):
     Returns
     -------
     means, log_scales, log_weights : ndarray, shape (components,)
-        Where the column is constant the components are all alike, of scale 1.
+        Where the column is constant, all components are the same, of scale 1.
 
     References
     ----------
@@ -221,7 +222,7 @@ def fit_logistics(column, components):
     points = onp.quantile(column, midpoints(min(len(column), POINTS)), method="hazen")[:, None]
     start = means = onp.quantile(column, midpoints(components), method="hazen")
     low, high = onp.quantile(column, [0.1, 0.9])
-    # The standard deviation, if it is normal: outliers must not count.
+    # The standard deviation of normal data, and not moved by outliers.
     spread = (high - low) / 2.56 or onp.std(column)
     if spread <= 10 * onp.finfo(column.dtype).eps * onp.max(onp.abs(column)):
         return means, onp.zeros(components), onp.zeros(components)
@@ -244,5 +245,5 @@ def fit_logistics(column, components):
 
 
 def midpoints(count):
-    """The middles of so many equal parts of the interval from 0 to 1."""
+    """The midpoints of `count` equal parts of [0, 1]."""
     return (onp.arange(count) + 0.5) / count

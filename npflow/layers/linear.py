@@ -1,4 +1,4 @@
-"""Linear maps of the channels: a learned 1x1 convolution, a fixed permutation, the reversal."""
+"""Linear maps of the channels: a learned 1x1 convolution, a fixed permutation, a reversal."""
 
 from dataclasses import dataclass
 
@@ -17,10 +17,10 @@ class Conv1x1(Layer):
     z = x W,    W = P (L' + I) (U' + diag(s))       log|det J| = H W sum(log|s|)
     x = z W^-1, by two triangular solves and a permutation
 
-    The channels of a pixel are a row vector here, where the paper has columns and writes z = W x. P is a
-    permutation and stays, L' is strictly lower and U' strictly upper triangular, the signs of s
-    stay and log|s| is learned: W is invertible whatever is learned. W starts as a random orthogonal matrix,
-    with log-det 0. H W is the number of pixels, 1 for rows of features.
+    The channels of a pixel are a row vector here; the paper has columns and writes z = W x. L' is strictly lower and
+    U' strictly upper triangular. L', U' and log|s| are learned, P and the signs of s are fixed, so W stays
+    invertible. W starts as a random orthogonal matrix, with log-det 0. H W is the number of pixels, 1 for rows of
+    features.
 
     Source: Kingma & Dhariwal 2018, Glow, section 3.2.
     """
@@ -59,9 +59,7 @@ class Conv1x1(Layer):
     def inverse(self, params, z):
         lower, upper = self.triangles(params)
         y = solve_triangular(z, upper, lower=False)
-        y = solve_triangular(
-            y, lower, lower=True, unit_diagonal=True
-        )  # this is x P; rows were permuted above
+        y = solve_triangular(y, lower, lower=True, unit_diagonal=True)  # x P, as forward permuted the rows of W
         return permute(y, params["permutation"]), -self.log_det(params, z)
 
     def log_det(self, params, x):
@@ -70,11 +68,11 @@ class Conv1x1(Layer):
 
 @dataclass(frozen=True)
 class Permutation(Layer):
-    """A fixed permutation of the channels, drawn when the layer is initialized.
+    """A fixed permutation of the channels, drawn by `init`.
 
     z_i = x_{p(i)}      x_{p(i)} = z_i      log|det J| = 0
 
-    Its determinant is 1 or -1.
+    The determinant is 1 or -1.
     """
 
     def init(self, rng, x):
@@ -89,7 +87,7 @@ class Permutation(Layer):
 
 @dataclass(frozen=True)
 class Reverse(Layer):
-    """The channels in reverse order: the plainest way for the two halves of a coupling to change places.
+    """The channels in reverse order, so that the two halves of a coupling change places.
 
     z_i = x_{c+1-i}, for channels i = 1 ... c       log|det J| = 0
     """

@@ -1,4 +1,4 @@
-"""The logit: numbers between 0 and 1, such as pixels, as any real numbers."""
+"""The logit: numbers between 0 and 1, such as pixels, become real numbers."""
 
 import math
 from dataclasses import dataclass
@@ -7,40 +7,37 @@ import autograd.numpy as np
 import numpy as onp
 
 from npflow.autodiff.primitives import log_sigmoid, sigmoid, sum_event
+from npflow.description import number
 from npflow.layers.layer import Layer
-from npflow.validation import check_number
 
 
 @dataclass(frozen=True)
 class Logit(Layer):
-    r"""The logit of numbers between 0 and 1, drawn in a little from both ends; nothing is trained.
+    r"""The logit of numbers between 0 and 1, which are first moved away from both ends; nothing is trained.
 
     z = log p - log(1 - p)                  p = alpha + (1 - 2 alpha) x
     x = (sigmoid(z) - alpha) / (1 - 2 alpha)
     log|det J| = sum(log(1 - 2 alpha) - log p - log(1 - p))
 
-    A density over real numbers becomes one over pixels that has no bounds to learn. Without alpha, a pixel at an end
-    would be at infinity; with it, the inverse gives numbers up to alpha / (1 - 2 alpha) beyond 0 and 1, and the
-    map is finite up to there.
+    Behind it a flow is over real numbers and has no bounds to learn. Without alpha a pixel at 0 or 1 would go to
+    infinity. With alpha, the map is finite up to alpha / (1 - 2 alpha) beyond 0 and 1, and the inverse gives numbers
+    in that larger interval.
 
     Parameters
     ----------
     alpha : float
-        From 0, where x has to lie inside (0, 1), to below 1/2.
+        At least 0 and below 1/2; with 0, x must lie inside (0, 1).
 
     Source: Dinh et al. 2017, Density estimation using Real NVP, section 4.1, with p = alpha + (1 - alpha) x, which
-    reaches 1; drawn in from both ends as by Papamakarios et al. 2017, Masked autoregressive flow for density
+    reaches 1; moved away from both ends as by Papamakarios et al. 2017, Masked autoregressive flow for density
     estimation.
     """
 
-    alpha: float = 0.05
-
-    def __post_init__(self):
-        object.__setattr__(self, "alpha", check_number(self.alpha, "Logit's alpha", least=0, below=0.5))
+    alpha: float = number(0.05, least=0, below=0.5)
 
     @property
     def domain(self):
-        """From 0 to 1; without alpha the ends themselves are at infinity, and lie outside."""
+        """(0, 1); without alpha the ends themselves are excluded."""
         end = 0.0 if self.alpha else float(onp.finfo(onp.float32).eps)
         return end, 1.0 - end
 

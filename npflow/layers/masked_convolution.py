@@ -14,13 +14,13 @@ from npflow.autodiff import tree
 from npflow.autodiff.convolution import half_turn
 from npflow.autodiff.gpu.devices import HOST, constant, device_of
 from npflow.autodiff.primitives import elu, elu_slope, held, linear, softplus, sum_event
+from npflow.description import choice, count
 from npflow.errors import ConvergenceError, InputError
 from npflow.layers.layer import Layer
 from npflow.networks.masked import causal_mask, groups_of, masked_convolution
-from npflow.validation import check_choice, check_count
 
-PLACES = 5  # of a kernel of 3 x 3, row by row, those as far as its middle
-START = (1.0, 1.0, 0.2)  # what D adds up to in each convolution: d starts between t and t + 0.2
+PLACES = 5  # of a 3 x 3 kernel, row by row up to its middle
+START = (1.0, 1.0, 0.2)  # the sum of D in each convolution, so that d starts between t and t + 0.2
 
 
 @dataclass(frozen=True)
@@ -33,26 +33,27 @@ class MaskedConvolution(Layer):
     z = f(x)                                    log|det J| = sum(log d(x))
     x = f^-1(z), by x <- x + (z - f(x)) / d(x)
 
-    The components of an image have an order: pixel by pixel, row by row, and channel by channel within a pixel. Each
-    hidden channel belongs to a channel of the image, `filters` of them to each. L is a convolution with the mask A of a
-    PixelCNN, through which a component sees those before it; D is what it sees itself by. So f is triangular. On the
-    diagonal of its Jacobian is d, made of the ways that lead through D alone, and d is positive whatever is learned.
+    The components of an image are ordered row by row, pixel by pixel, and channel by channel within a pixel. Each
+    channel of the image has `filters` hidden channels. L is a convolution with mask A of a PixelCNN, through which a
+    component sees those before it. Through D it sees itself. So the Jacobian of f is triangular. Its diagonal d
+    collects the paths that lead through D alone, and is always positive.
 
-    In the reversed order z = -R f(-R x), where R turns an image by half a circle and reverses its channels: the last
-    component comes first. Each f_i is convex in its own x_i, as h is, and as D is positive; the signs make it concave. So
-    of a pair of layers the one has slopes that rise with x_i, the other slopes that fall. And with either the inverse's
-    iteration converges from anywhere (below the class is why). In the paper D1 and D3 may have any signs,
-    and D2 has those that make the products positive; there the iteration converges from nearby.
+    In the reversed order z = -R f(-R x), where R reverses the order of all components. Each f_i is convex in its own
+    x_i, as h is convex and D positive; the signs make it concave in the reversed order. So of a pair of layers one has
+    slopes that rise with x_i, the other slopes that fall. For both, the iteration of the inverse converges from any
+    start (the comment below the class shows why). In the paper D1 and D3 may have any sign, and D2 the sign that makes
+    the product positive; there the iteration converges from a near start.
 
-    The inverse stops where all residuals z - f(x) are rounding. Where in fifty steps not one more comes to that, and some are
-    not below eps^(2/3) of the size of the numbers they are made of (4e-11 in float64), it raises `ConvergenceError`.
+    The inverse stops where all residuals z - f(x) are at rounding. It raises `ConvergenceError` where no further
+    component reaches that in fifty steps and some residual is above eps^(2/3) of the size of its terms (4e-11 in
+    float64).
 
     Parameters
     ----------
     filters : int
-        How many hidden channels each channel of the image has, in both hidden layers.
+        The number of hidden channels for each channel of the image, in both hidden layers.
     order : {"raster", "reversed"}
-        Whether components see what is above and on the left of them, or what is below and on the right.
+        "raster": components see those above and on the left; "reversed": those below and on the right.
 
     References
     ----------
@@ -60,12 +61,8 @@ class MaskedConvolution(Layer):
     https://arxiv.org/abs/1907.07945
     """
 
-    filters: int = 16
-    order: str = "raster"
-
-    def __post_init__(self):
-        object.__setattr__(self, "filters", check_count(self.filters, "MaskedConvolution's filters"))
-        check_choice(self.order, ("raster", "reversed"), "MaskedConvolution's order")
+    filters: int = count(16)
+    order: str = choice(("raster", "reversed"), "raster")
 
     def init(self, rng, x):
         if x.ndim != 4:
@@ -99,11 +96,11 @@ class MaskedConvolution(Layer):
         return x, -self.log_det(params, x)
 
     def in_order(self, x):
-        """x, or -R x, which takes itself back."""
+        """x, or -R x, which is its own inverse."""
         return x if self.order == "raster" else -half_turn(x)
 
     def arrays(self, params, x):
-        """t, and L, D and b of each convolution: what `residual_block` takes."""
+        """t, and L, D and b of each convolution: the arguments of `residual_block`."""
         arrays = [np.exp(params["log_scale"])]
         for layer in params["convolutions"]:
             inputs, outputs = (groups_of(count, x.shape[-1]) for count in layer["diagonal"].shape)
@@ -127,36 +124,34 @@ def residual_block(x, t, lower1, diagonal1, bias1, lower2, diagonal2, bias2, low
 
 # ---------------------------------------------------------------- the inverse of a triangular map
 #
-# The inverse of a triangular map, found for all components at once by a fixed-point iteration.
-#
-# In a triangular map f each f_i depends on x_i and on what is before it in some order of the components. The diagonal d of
-# its Jacobian is positive. The iteration is
+# In a triangular map f, each f_i depends on x_i and on the components before it. The diagonal d of its Jacobian is
+# positive. A fixed-point iteration finds all components of the inverse at once:
 #
 # x <- x + (z - f(x)) / d(x)
 #
-# Each component takes a step of Newton's in its own number, as if the others stood still. Once those before it do, it is
-# Newton's method for a function of one number; so components settle one after the other, whatever is after them. Mostly
-# they settle many at a time: ten or twenty steps are enough for some hundred of them, a hundred for thousands.
+# Each component takes a Newton step in its own number, as if the others were fixed. Once those before it have settled,
+# this is Newton's method for a function of one number. So the components settle one after the other. Mostly they settle
+# many at a time: some hundred components take ten or twenty steps, thousands take a hundred.
 #
-# Where each f_i is convex in its own number, or concave, with a slope nowhere below some t > 0, it converges from
-# anywhere. For let r be the distance of f_i from z_i and s its slope, r' and s' those after a step. A convex function lies
-# above its tangents, so that from the second step on it is never below z_i, and r >= r' + s' r / s. Divided by r that is
-# 1 >= r'/r + s'/s, of which the product is a quarter at most: each step divides r s by four or more, and s stays above t.
+# Where each f_i is convex in x_i, or concave, with a slope nowhere below some t > 0, the iteration converges from any
+# start. Let r be the distance of f_i from z_i and s its slope, and r' and s' those after a step. A convex function lies
+# above its tangents. So from the second step on it is never below z_i, and r >= r' + s' r / s. Division by r gives
+# 1 >= r'/r + s'/s, so the product of these two ratios is at most a quarter: each step divides r s by four or more,
+# while s stays above t.
 
-PATIENCE = 50  # steps in which not one more component settles: no more will
-DEVICE_STEPS = 100  # on a device, which is not waited for: so many, and one more for each four components
+PATIENCE = 50  # steps in which no further component settles: none will
+DEVICE_STEPS = 100  # on a device, plus one for each four components: nothing waits for it to ask if fewer do
 
 
 def invert_triangular(fun, z, *arrays):
     """The x that a triangular map takes to z, to rounding.
 
-    Its derivative is that of the implicit function: where f(x; arrays) keeps its value z, dx = J^-1 (dz - df), with df at a
-    fixed x.
+    The derivative is that of the implicit function: dx = J^-1 (dz - df), where df is the change of f at a fixed x.
 
     Parameters
     ----------
     fun : callable
-        `fun(x, *arrays)` gives f(x) and d(x), each of the shape of x; a row of them depends on that row of x alone.
+        `fun(x, *arrays)` returns f(x) and d(x), each of the shape of x. Rows do not depend on each other.
     z : ndarray, shape (n, ...)
     *arrays : ndarray
         The parameters of f.
@@ -164,9 +159,9 @@ def invert_triangular(fun, z, *arrays):
     Raises
     ------
     ConvergenceError
-        If the iteration ends, as for `PATIENCE` steps not one more component has settled, where z - f(x) is not small, as
-        the numbers go that it is made of: below eps^(2/3) of their size, which is 4e-11 in float64 and 2e-5 in float32.
-        On a device, which nobody waits for, the steps are counted beforehand, and such a row is nan instead.
+        If no further component settles for `PATIENCE` steps and some |z - f(x)| is above eps^(2/3) of the size of its
+        terms, which is 4e-11 in float64 and 2e-5 in float32. On a device the number of steps is fixed beforehand, and
+        such a row is nan instead.
 
     References
     ----------
@@ -180,13 +175,13 @@ def invert_triangular(fun, z, *arrays):
 
 @primitive
 def _implicit(x, residual, fun, *arrays):
-    """x itself, for which a residual is 0: all that it depends on, it depends on through the residual."""
+    """x, at which a residual is 0: x depends on the parameters through the residual alone."""
     return x
 
 
 @primitive
 def _solve(fun, z, *arrays):
-    """`invert_triangular`; to autograd a constant."""
+    """`invert_triangular`; a constant for autograd."""
     return _settle(lambda x: fun(x, *arrays), z, start=z, unit=1.0)
 
 
@@ -195,13 +190,13 @@ def _solve_transposed(fun, g, x, *arrays):
     """The u with J^T u = g, by the same iteration: J^T is triangular in the opposite order, and linear."""
     _, d = fun(x, *arrays)
     transposed, _ = make_vjp(lambda x: fun(x, *arrays)[0], x)
-    unit = onp.max(onp.abs(g), axis=tuple(range(1, g.ndim)), keepdims=True)  # most of g may be 0
+    unit = onp.max(onp.abs(g), axis=tuple(range(1, g.ndim)), keepdims=True)  # much of g may be 0
     return _settle(lambda u: (transposed(u), d), g, start=g / d, unit=unit)
 
 
 defvjp(
     _implicit,
-    # At `ans`, which is x and has its derivatives, so that a second one is refused and not 0.
+    # At `ans`, which is x with its derivatives, so that a second derivative is refused rather than 0.
     lambda ans, x, residual, fun, *arrays: lambda g: -_solve_transposed(fun, g, ans, *arrays),
     argnums=(1,),
 )
@@ -209,21 +204,21 @@ register_notrace(VJPNode, _solve)
 
 
 def _settle(fun, target, start, unit):
-    """The x at which f(x) is the target, where `fun(x)` gives f(x) and d(x); `unit` is a size that counts as large."""
+    """The x at which f(x) is the target; `fun(x)` returns f(x) and d(x), residuals are measured in units of `unit`."""
     on_host, eps = device_of(target) is HOST, float(onp.finfo(target.dtype).eps)
-    # Components are thrown far out while those before them are still wrong: without a limit they might overflow.
+    # While the components before it are still wrong, a component may move far out; the limit avoids overflow.
     limit = math.sqrt(onp.finfo(target.dtype).max)
     x, event = start, tuple(range(1, start.ndim))
-    most, since = -1, 0  # how many components have settled at the most, and for how many steps
+    most, since = -1, 0  # the largest number of settled components so far, and the steps since it was reached
     steps = itertools.count(1) if on_host else range(DEVICE_STEPS + math.prod(start.shape[1:]) // 4)
     with onp.errstate(over="ignore", invalid="ignore"):
         for step in steps:  # noqa: B007 (the error says how many there were)
             value, d = fun(x)
             residual = target - value
             size = unit + onp.abs(target) + d * onp.abs(x)
-            # A component whose residual is rounding stays where it is, for the next ones to settle.
+            # A component whose residual is at rounding stays, so that the next ones can settle.
             settled = onp.abs(residual) <= 8 * eps * size
-            if on_host:  # a GPU would have to be waited for
+            if on_host:  # asking a GPU would wait for it
                 count = onp.count_nonzero(settled | onp.isnan(residual))
                 most, since = max(count, most), 0 if count > most else since + 1
                 if count == x.size or since == PATIENCE:
@@ -234,7 +229,7 @@ def _settle(fun, target, start, unit):
     if on_host and lost.any():
         worst = float(onp.max(onp.abs(residual[lost])))
         raise ConvergenceError(
-            f"expected the inverse of a triangular map to settle, got a residual of {worst:.3g} after {step} steps, the "
-            f"last {PATIENCE} of them in vain"
+            f"expected the inverse of a triangular map to converge, got a residual of {worst:.3g} after {step} steps, "
+            f"{PATIENCE} of them without progress"
         )
     return onp.where(lost.any(axis=event, keepdims=True), onp.nan, x)

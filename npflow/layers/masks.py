@@ -1,7 +1,7 @@
-"""Masks: which part of its input a layer transforms, some of the channels or every other pixel.
+"""Masks: the part of its input that a layer transforms, some of the channels or every other pixel.
 
-A mask takes an array apart, into the part that stays and the part that is transformed, and puts the two together
-again; and it adds up the log-slopes of what is transformed.
+A mask takes an array apart into the part that stays and the part that is transformed, puts the two together again,
+and sums over what is transformed.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ CHECKERBOARDS = ("checkerboard-odd", "checkerboard-even")
 
 @dataclass(frozen=True)
 class ChannelMask:
-    """Some of the channels are transformed: both parts have as many pixels, and some of the channels each.
+    """Some of the channels are transformed: each part has all pixels and some of the channels.
 
     Parameters
     ----------
@@ -48,12 +48,12 @@ class ChannelMask:
         order, _ = self.order(joined.shape[-1])
         return joined if order is None else permute(joined, constant(np.argsort(order), like=joined))
 
-    def log_det(self, log_slope):
-        """The sum of the log-slopes of a row, shape (n,): they are those of the channels that are transformed."""
-        return sum_event(log_slope)
+    def sum(self, changed):
+        """The sum over the transformed channels of a row, shape (n,)."""
+        return sum_event(changed)
 
     def order(self, channels):
-        """The places of the channels, those that stay first, or None if halves do; and where to cut."""
+        """The places of the channels, those that stay first (None for halves), and where to cut."""
         if channels < 2:
             raise InputError(f"expected at least two channels to take parts of, got {channels}")
         if self.transformed in ("first", "second"):
@@ -71,33 +71,33 @@ class ChannelMask:
 
 @dataclass(frozen=True)
 class Checkerboard:
-    """Every other pixel is transformed, all channels of it: both parts are whole images.
+    """Every other pixel is transformed, with all its channels: both parts are whole images.
 
-    The part that stays has zeros in the places of the other, so that what a network makes of it has a number for
-    each pixel that is transformed. What the other part has in the places of pixels that stay is of no account.
+    The part that stays has zeros at the transformed pixels, so that a network's output has a number for each of
+    them. The values of the other part at pixels that stay are not used.
 
     Parameters
     ----------
     transformed : {"checkerboard-odd", "checkerboard-even"}
-        Those pixels where row + column, counted from 0, is odd, or even.
+        The pixels where row + column, counted from 0, is odd or even.
     """
 
     transformed: str
 
     def parts(self, x):
-        """The image with zeros for the pixels that are transformed, and the image."""
+        """The image with zeros at the transformed pixels, and the image."""
         return where(self.places(x), 0, x), x
 
     def join(self, kept, changed):
         """Both parts in their places again."""
         return where(self.places(kept), changed, kept)
 
-    def log_det(self, log_slope):
-        """The sum of the log-slopes of the pixels of a row that are transformed, shape (n,)."""
-        return sum_event(where(self.places(log_slope), log_slope, 0))
+    def sum(self, changed):
+        """The sum over the transformed pixels of a row, shape (n,)."""
+        return sum_event(where(self.places(changed), changed, 0))
 
     def places(self, x):
-        """Where a row of `x` is transformed, shape (height, width, channels): NumPy is slow to broadcast one a pixel."""
+        """Where a row of `x` is transformed, shape (height, width, channels); broadcasting channels is slow."""
         if x.ndim != 4 or pixels(x) < 2:
             raise InputError(
                 "expected images (n, height, width, channels) of at least two pixels for a checkerboard, "
@@ -109,19 +109,19 @@ class Checkerboard:
 
 
 def mask_of(transformed):
-    """The mask that says what is `transformed`."""
+    """The mask of a value of `transformed`."""
     return Checkerboard(transformed) if transformed in CHECKERBOARDS else ChannelMask(transformed)
 
 
 def check_transformed(transformed, name):
-    """Raise unless `transformed` says what a layer called `name` is to transform; return it, a mask as a tuple of bool."""
+    """Raise unless `transformed` says which part to transform; return it, a mask as a tuple of bool."""
     if isinstance(transformed, str) and transformed in (*CHANNELS, *CHECKERBOARDS):
         return transformed
     named = ", ".join(map(repr, (*CHANNELS, *CHECKERBOARDS)))
-    expected = f"expected {name}'s transformed to be {named} or a mask"
+    expected = f"expected {name} to be {named} or a mask"
     if isinstance(transformed, (str, type(None))):
         raise InputError(f"{expected}, got {transformed!r}")
-    mask = check_sequence(transformed, f"{name}'s transformed")
+    mask = check_sequence(transformed, name)
     if any(np.ndim(one) or one not in (0, 1) for one in mask) or len(set(mask)) < 2:
         raise InputError(f"{expected}, true for some channels and false for others, got {mask!r}")
     return tuple(map(bool, mask))

@@ -1,4 +1,4 @@
-"""Pixels as channels, and back: what a multi-scale flow changes scale by."""
+"""Pixels as channels, and back: how a multi-scale flow changes scale."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ from npflow.layers.layer import Layer, zeros_per_row
 
 @dataclass(frozen=True)
 class Squeeze(Layer):
-    r"""Each block of 2 x 2 pixels becomes one pixel of four times as many channels.
+    r"""Make each block of 2 x 2 pixels one pixel with four times as many channels.
 
     z[i, j, 4 c + 2 a + b] = x[2 i + a, 2 j + b, c]         log|det J| = 0
 
     (n, height, width, channels) becomes (n, height / 2, width / 2, 4 channels). The four pixels of a block, row by
-    row, lie side by side for each channel: the order of Glow's code and of PyTorch's `PixelUnshuffle`. TensorFlow's
-    `space_to_depth` has the other common one, all channels of the first pixel, then all of the second.
+    row, lie side by side for each channel. This is the order of Glow's code and of PyTorch's `PixelUnshuffle`.
+    TensorFlow's `space_to_depth` has the other common order: all channels of the first pixel, then of the second.
 
     Source: Dinh et al. 2017, Density estimation using Real NVP, section 3.6; Kingma & Dhariwal 2018, Glow, section 3.
     """
@@ -27,10 +27,13 @@ class Squeeze(Layer):
     def inverse(self, params, z):
         return unsqueeze(z), zeros_per_row(z)
 
+    def output_shape(self, shape, direction="forward"):
+        return (squeeze if direction == "forward" else unsqueeze)(np.zeros((1, *shape))).shape[1:]
+
 
 @dataclass(frozen=True)
 class Unsqueeze(Layer):
-    r"""Each pixel becomes a block of 2 x 2 pixels of a quarter of its channels: `Squeeze` turned round.
+    r"""Make each pixel a block of 2 x 2 pixels with a quarter of its channels: the inverse of `Squeeze`.
 
     z[2 i + a, 2 j + b, c] = x[i, j, 4 c + 2 a + b]         log|det J| = 0
     """
@@ -40,6 +43,9 @@ class Unsqueeze(Layer):
 
     def inverse(self, params, z):
         return squeeze(z), zeros_per_row(z)
+
+    def output_shape(self, shape, direction="forward"):
+        return (unsqueeze if direction == "forward" else squeeze)(np.zeros((1, *shape))).shape[1:]
 
 
 def squeeze(x):

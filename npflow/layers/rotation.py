@@ -7,7 +7,7 @@ import numpy as onp
 
 from npflow.autodiff.gpu.devices import constant
 from npflow.autodiff.primitives import linear, solve_triangular, sum_rows
-from npflow.errors import InputError
+from npflow.description import choice, count
 from npflow.layers.layer import Layer, zeros_per_row
 from npflow.validation import check_count
 
@@ -19,21 +19,20 @@ class Rotation(Layer):
     z = x Q         Q = H_1 H_2 ... H_m         log|det J| = 0
     x = z Q^T       H_i = I - 2 v_i v_i^T / |v_i|^2
 
-    H_i is the mirror on the plane that v_i is normal to, so Q is orthogonal whatever is learned. A channel's
-    sign comes as it comes: the determinant of Q is (-1)^m.
+    H_i reflects at the plane that v_i is normal to, so Q is always orthogonal. Its determinant is (-1)^m.
 
-    The mirrors are not applied one by one. With the v_i / |v_i| as the columns of U their product is
+    The reflections are not applied one by one. With the v_i / |v_i| as the columns of U, their product is
     Q = I - U T U^T, where T^-1 is upper triangular: 1/2 on the diagonal, U^T U above it.
 
     Parameters
     ----------
     reflections : int, optional
-        m, at most the number of channels. By default one less, which makes any orthogonal matrix there is,
-        up to signs; a single channel has one, and changes its sign.
+        m, at most the number of channels. By default one less, which is enough for any orthogonal matrix up to
+        signs; with a single channel, one.
     start : {"random", "pca"}
-        Q starts as a random orthogonal matrix, all equally likely, or with the principal components of the
-        first batch as its columns, that of the largest variance first: z is then uncorrelated. With fewer
-        reflections this holds for the first m columns.
+        "random": Q starts as a random orthogonal matrix, uniformly distributed. "pca": its columns start as the
+        principal components of the first batch, that of the largest variance first, so that z is uncorrelated. With
+        fewer reflections this holds for the first m columns.
 
     References
     ----------
@@ -44,28 +43,22 @@ class Rotation(Layer):
     https://arxiv.org/abs/1611.09630
     """
 
-    reflections: int | None = None
-    start: str = "random"
-
-    def __post_init__(self):
-        if self.reflections is not None:
-            check_count(self.reflections, "Rotation's reflections")
-        if self.start not in ("random", "pca"):
-            raise InputError(f"expected Rotation's start to be 'random' or 'pca', got {self.start!r}")
+    reflections: int | None = count(None)
+    start: str = choice(("random", "pca"), "random")
 
     def init(self, rng, x):
         from scipy.linalg import qr
 
         channels = x.shape[-1]
-        count = max(channels - 1, 1) if self.reflections is None else self.reflections
-        check_count(count, "Rotation's reflections", most=channels, because=f", the {channels} channels of x")
+        reflections = max(channels - 1, 1) if self.reflections is None else self.reflections
+        check_count(reflections, "Rotation's reflections", most=channels, because=f", the {channels} channels of x")
         if self.start == "random":
             columns = rng.standard_normal((channels, channels))
         else:
             columns = principal_components(x)
         # LAPACK's QR leaves Q as its reflections: v_i has a one at i, zeros above, and the rest below.
         (below, _), _ = qr(columns, mode="raw")
-        return {"vectors": (onp.tril(below, -1) + onp.eye(channels))[:, :count].astype(x.dtype, order="C")}
+        return {"vectors": (onp.tril(below, -1) + onp.eye(channels))[:, :reflections].astype(x.dtype, order="C")}
 
     def forward(self, params, x):
         return linear(x, self.matrix(params)), zeros_per_row(x)
@@ -76,11 +69,11 @@ class Rotation(Layer):
     def matrix(self, params):
         """Q, shape (channels, channels)."""
         vectors = params["vectors"]
-        (channels, count), dtype = vectors.shape, vectors.dtype
+        (channels, reflections), dtype = vectors.shape, vectors.dtype
         squares = sum_rows(vectors * vectors)
         unit = vectors / np.sqrt(squares + float(onp.finfo(dtype).tiny))  # a vector of zeros reflects nothing
-        above = constant(onp.tri(count, k=-1, dtype=dtype).T, like=vectors)
-        half = constant(onp.eye(count, dtype=dtype) / 2, like=vectors)
+        above = constant(onp.tri(reflections, k=-1, dtype=dtype).T, like=vectors)
+        half = constant(onp.eye(reflections, dtype=dtype) / 2, like=vectors)
         inverse_of_t = linear(unit.T, unit) * above + half
         identity = constant(onp.eye(channels, dtype=dtype), like=vectors)
         return identity - linear(solve_triangular(unit, inverse_of_t, lower=False), unit.T)

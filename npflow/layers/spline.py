@@ -8,11 +8,11 @@ from autograd.extend import defvjp
 
 from npflow.autodiff.gpu.devices import constant
 from npflow.autodiff.primitives import fresh, softplus, tanh, transparent, where
+from npflow.description import count, number
 from npflow.layers.elementwise import Elementwise
-from npflow.validation import check_count, check_number
 
-LEAST = 1e-3  # of a bin's share of the width and of the height, and of a slope: those of the paper's code
-STEEPEST = 1e4  # that the slope at a knot can be
+LEAST = 1e-3  # the smallest share of a bin in width and height, and the smallest slope, as in the paper's code
+STEEPEST = 1e4  # the largest slope at a knot
 ONE = float(onp.log(onp.expm1(1 - LEAST)))  # where LEAST + softplus is 1
 
 
@@ -32,37 +32,31 @@ class Spline(Elementwise):
 
     Outside, z = x. The slopes at the outermost knots are 1, so value and slope are continuous everywhere.
 
-    Nothing in it can fail: D is the paper's s + (d0 + d1 - 2 s) t u and r^2 its discriminant b^2 - 4 a c (over
-    h^2), which rounding can turn negative, both as sums of what is not negative. Where a < 0,
-    t = (r - a) / (r - a + 2 s p) is the same number, and cancels nothing.
+    D is the paper's s + (d0 + d1 - 2 s) t u, and r^2 its discriminant b^2 - 4 a c divided by h^2. Here both are sums
+    of terms that are not negative, so rounding cannot make them negative. Where a < 0, the same number is computed as
+    t = (r - a) / (r - a + 2 s p), without cancellation.
 
-    A bin's width and height are 2 bound (l + (1 - bins l) softmax(raw)), with l = 0.001. The slope at a knot
-    is l + softplus(S tanh(raw / S) + c): c is such that raw = 0 gives 1 (the paper's code has none), and
-    S = 10,000 changes raw = 5 by less than 1e-6, but keeps the largest number that a network may give from
-    a slope that float32 cannot compute with.
+    The width and the height of a bin are 2 bound (l + (1 - bins l) softmax(raw)), with l = 0.001. The slope at a knot
+    is l + softplus(S tanh(raw / S) + c). The constant c makes the slope 1 at raw = 0 (the paper's code has no such
+    constant). S = 10,000 bounds the slope, so that float32 can compute with it for any output of a network; it
+    changes raw = 5 by less than 1e-6.
 
     Parameters
     ----------
     bins : int
     bound : float
-        The spline is that of [-bound, bound]; below a million, since knots are rounded by their size.
+        The spline acts on [-bound, bound]; below a million, as the rounding of knots grows with it.
 
     Source: Durkan et al. 2019, Neural spline flows, section 3.1, after Gregory & Delbourgo 1982, Piecewise
     rational quadratic interpolation to monotonic data.
     """
 
-    bins: int = 8
-    bound: float = 5.0
-
-    def __post_init__(self):
-        because = f", as each has at least {LEAST} of the width"
-        bins = check_count(self.bins, "Spline's bins", least=2, most=500, because=because)
-        object.__setattr__(self, "bins", bins)
-        object.__setattr__(self, "bound", check_number(self.bound, "Spline's bound", above=0, below=1e6))
+    bins: int = count(8, least=2, most=500, because=f", as each has at least {LEAST} of the width")
+    bound: float = number(5.0, above=0, below=1e6)
 
     @property
     def numbers(self):
-        """A width and a height for each bin, and a slope for each knot between two."""
+        """A width and a height for each bin, and a slope for each inner knot."""
         return 3 * self.bins - 1
 
     def transform(self, raw, x):
@@ -81,8 +75,9 @@ class Spline(Elementwise):
         return where(outside, z, x0 + w * t), where(outside, 0, -log_slope)
 
     def bin_of(self, raw, x, axis):
-        """Which components lie outside; all, with -bound for those; the knots x0, x1, y0, y1 of their bins; and
-        the slopes d0, d1 there. Along `axis` 0 bins are found by the knots' x, along 1 by their y.
+        """Where components lie outside; the components, those moved to -bound; x0, x1, y0, y1 and d0, d1 of their bins.
+
+        With `axis` 0 bins are found by the x of the knots, with 1 by their y.
         """
         knots, slopes = self.knots_and_slopes(raw, x)
         ends, m = knots[axis], knots.shape[-1]
@@ -118,12 +113,12 @@ class Spline(Elementwise):
 
 
 def slope(raw):
-    """The slope at a knot, from any number."""
+    """The slope at a knot, positive for any number."""
     return LEAST + softplus(STEEPEST * tanh(raw / STEEPEST) + ONE)
 
 
 def rational_quadratic(t, s, d0, d1):
-    """The share of a bin's height that is reached at a share `t` of its width, and the log-slope there."""
+    """The share q of a bin's height at the share `t` of its width, and the log-slope there."""
     u = 1 - t
     tt, tu, uu = t * t, t * u, u * u
     rise = s * tt + d0 * tu
@@ -133,7 +128,7 @@ def rational_quadratic(t, s, d0, d1):
 
 
 def inverse_rational_quadratic(q, s, d0, d1):
-    """The share of a bin's width at which a share `q` of its height is reached."""
+    """The share t of a bin's width at the share `q` of its height."""
     p = 1 - q
     a = d0 * p - d1 * q
     r = np.sqrt(a * a + 4 * (s * s) * (q * p))
@@ -143,8 +138,8 @@ def inverse_rational_quadratic(q, s, d0, d1):
 
 
 def look_up(table, places):
-    """The numbers at `places` of a table, which are counted through all of it; shaped like `places`."""
-    # One axis of places: NumPy adds a gradient up at several six times as slowly.
+    """The numbers at `places` of a flattened table; shaped like `places`."""
+    # With one axis of places NumPy adds up the gradient six times as fast as with several.
     return np.reshape(np.reshape(table, (-1,))[np.reshape(places, (-1,))], places.shape)
 
 

@@ -1,59 +1,55 @@
-"""Multi-scale flows by recursion: a part of the channels stays, a layer goes on with the rest."""
+"""Multi-scale flows by recursion: half of the channels stay, a layer transforms the rest."""
 
 from dataclasses import dataclass
 
-from npflow.layers.layer import Layer, check_keeps_shape, check_layer, given
+from npflow.description import checked
+from npflow.layers.composite import Composite, Step
+from npflow.layers.layer import Layer, check_keeps_shape, check_layer
 from npflow.layers.masks import ChannelMask
 
 
 @dataclass(frozen=True)
-class Split(Layer):
-    r"""The first half of the channels stays as it is, and a layer that keeps its shape is applied to the rest.
+class Split(Composite):
+    r"""Leave the first half of the channels as it is, and apply a layer that keeps its shape to the rest.
 
     x = (a, b)      z = (a, f(b))           log|det J| = log|det J_f(b)|
                     x = (a, f^-1(z_b))
 
-    So a whole multi-scale flow is one layer that keeps its shape, such as this one of two scales:
+    So a whole multi-scale flow is one layer that keeps its shape. One of two scales is
 
     Chain([Squeeze(), steps..., Split(Chain([Squeeze(), steps..., Unsqueeze()])), Unsqueeze()])
 
-    In Glow's code the half that is split off has a prior of its own, N(mean(b), std(b)^2) with a network's mean and
-    std. `AffineCoupling(network, transformed="first")` in front of the `Split` is just that: with its
+    In Glow's code the half that is split off has a prior of its own, N(mean(b), std(b)^2), whose mean and std a
+    network computes. An `AffineCoupling(network, transformed="first")` in front of the `Split` is the same. With its
     z_a = a exp(log_scale(b)) + shift(b),
 
     log N(z_a; 0, 1) + sum(log_scale(b)) = log N(a; mean(b), std(b)^2),
     std(b) = exp(-log_scale(b)),     mean(b) = -shift(b) std(b)
 
-    The parameters are those of the inner layer. Where the number of channels is odd, the first half is the larger
-    by one.
+    Where the number of channels is odd, the first half is larger by one.
 
     Parameters
     ----------
     layer : Layer
+        f. Its parameters are those of this layer.
 
     Source: Dinh et al. 2017, Density estimation using Real NVP, section 3.6; Kingma & Dhariwal 2018, Glow, section 3.
+
+    Examples
+    --------
+    >>> from npflow.layers import Conv1x1, Split
+    >>> layer, x = Split(Conv1x1()), rng.normal(size=(5, 4, 4, 6))
+    >>> z, _ = layer.forward(layer.init(rng, x), x)
+    >>> bool(np.all(z[..., :3] == x[..., :3]))
+    True
     """
 
-    layer: Layer
+    layer: Layer = checked(check_layer)
 
     mask = ChannelMask("second")
 
-    def __post_init__(self):
-        check_layer(self.layer, "the layer of Split")
-
-    def init(self, rng, x, context=None):
-        _, rest = self.mask.parts(x)
-        params = self.layer.init(rng, rest, **given(self.layer, context))
-        changed, _ = self.layer.forward(params, rest, **given(self.layer, context))
-        check_keeps_shape("the layer of Split", rest, changed)
-        return params
-
-    def forward(self, params, x, context=None):
+    def steps(self, x, direction, context=None):
         first, rest = self.mask.parts(x)
-        rest, log_det = self.layer.forward(params, rest, **given(self.layer, context))
-        return self.mask.join(first, rest), log_det
-
-    def inverse(self, params, z, context=None):
-        first, rest = self.mask.parts(z)
-        rest, log_det = self.layer.inverse(params, rest, **given(self.layer, context))
-        return self.mask.join(first, rest), log_det
+        changed = yield Step(None, self.layer, rest, direction, context)
+        check_keeps_shape("the layer of Split", rest, changed)
+        return self.mask.join(first, changed)

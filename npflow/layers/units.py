@@ -1,4 +1,4 @@
-"""The data in units of its own, so that training does not depend on the units it came in."""
+"""Data in its own units, so that training does not depend on those it was measured in."""
 
 from dataclasses import dataclass
 
@@ -11,20 +11,20 @@ from npflow.layers.layer import Layer, pixels
 
 @dataclass(frozen=True)
 class Units(Layer):
-    r"""Each channel times a power of two, which brings the first batch to the order of one; nothing is trained.
+    r"""Multiply each channel by a power of two that brings the first batch to the order of one; nothing is trained.
 
     z = x * 2^-e        log|det J| = -H W sum(e) log 2
     x = z * 2^e
 
-    The exponents e are integers, and so constants. Adam moves all parameters by steps of about one size: too
-    large for a mean in the layers behind where its column is in millionths, too small where it is in millions.
-    A power of two costs no digit. H W is the number of pixels, 1 for rows of features.
+    The exponents e are integers, and so constants. Adam moves all parameters by steps of about one size. For the mean
+    of a column such a step is too large where the column is in millionths, too small where it is in millions. A power
+    of two is exact in floating point. H W is the number of pixels, 1 for rows of features.
     """
 
     def init(self, rng, x):
         channels = x.reshape(-1, x.shape[-1]).astype(onp.float64)
         low, high = onp.quantile(channels, [0.1, 0.9], axis=0)
-        # The standard deviation, if they are normal: outliers must not count.
+        # The standard deviation of normal data, and not moved by outliers.
         spread = onp.where(high > low, (high - low) / 2.56, onp.std(channels, axis=0))
         constant = spread <= 10 * onp.finfo(onp.float64).eps * onp.max(onp.abs(channels), axis=0)
         exponent = onp.round(onp.log2(onp.where(constant, 1, spread)))
@@ -40,6 +40,6 @@ class Units(Layer):
         return spread_rows(pixels(x) * np.sum(np.log(self.scale(params, x))), len(x))
 
     def scale(self, params, x):
-        """2^-e of each channel, to the bit, in the dtype of `x`."""
+        """2^-e of each channel, exactly, in the dtype of `x`."""
         exponent = params["exponent"]
         return onp.ldexp(np.ones_like(x, shape=exponent.shape), -exponent)

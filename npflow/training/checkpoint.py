@@ -22,6 +22,7 @@ from npflow.description import describe, rebuild
 from npflow.errors import InputError
 from npflow.files import written_aside
 from npflow.model import Model
+from npflow.training.options import check_path
 
 FORMATS = ("npflow checkpoint 1", "npflow checkpoint 2")  # in 1, Adam's m and v had the factors 1 - beta
 FORMAT = FORMATS[-1]
@@ -147,23 +148,6 @@ def load(path):
         raise InputError(
             f"expected a checkpoint of npflow at {path}, got another .npz: {type(error).__name__}: {error}"
         ) from error
-
-
-def check_path(path):
-    """Raise unless `path` can be a checkpoint's; return it as a `Path`."""
-    try:
-        path = Path(path)
-    except TypeError:
-        raise InputError(f"expected the path of a checkpoint, got {path!r}") from None
-    if path.suffix != ".npz":
-        raise InputError(f"expected a checkpoint's path to end in .npz, got {str(path)!r}")
-    if path.is_dir():
-        raise InputError(f"expected a checkpoint's path to be a file's, got the folder {str(path)!r}")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(
-            f"expected a folder that can be written to for the checkpoint, got {str(path.parent)!r}"
-        )
-    return path
 
 
 def load_run(path):

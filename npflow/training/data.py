@@ -10,9 +10,9 @@ SHARE = 0.5  # of a device's free memory that a data set may take
 
 
 class Batch(NamedTuple):
-    """Which rows a mini-batch has: those at `rows`, a slice, of `order`, a permutation of all.
+    """The rows of a mini-batch: those at `rows`, a slice, of `order`, a permutation of all.
 
-    `number` is the step's that it is for, which its noise is drawn by.
+    `number` is that of its step, from 1 on; the noise of the step is drawn from it.
     """
 
     order: np.ndarray
@@ -21,10 +21,10 @@ class Batch(NamedTuple):
 
 
 class Data:
-    """A data set whose rows are used on a device.
+    """An array whose rows are used on a device.
 
-    It is sent there once where it fits, at most half of what is free; a larger one stays where it is, and
-    what is asked for is sent each time.
+    It is sent there once where it takes at most half of the free memory. A larger one stays where it is, and the rows
+    that are asked for are sent each time.
 
     Parameters
     ----------
@@ -51,38 +51,40 @@ class Data:
         return self.x[self.places[rows]]
 
     def rows_at_once(self):
-        """How many rows fit at a time: all where they are there."""
+        """How many rows fit at a time; all where they are there."""
         if self.is_there:
             return len(self.x)
         return max(1, int(0.5 * SHARE * self.device.free_bytes() / self.x[0].nbytes))
 
-    def piece(self, start, stop):
-        """The rows from one number to another, on the device."""
+    def chunk(self, start, stop):
+        """The rows from `start` to `stop`, on the device."""
         return to_device(self.x if stop - start == len(self.x) else self.x[start:stop], self.device.name)
 
 
 class Batches:
-    """What a run is made on: rows of one or several arrays, and beside them the noise that its model takes.
+    """The arrays of a run, row by row, and the noise that its model takes beside them.
 
     Parameters
     ----------
-    run : Run
     arrays : tuple of ndarray
         As many rows in each; none where a model is trained on noise alone.
+    device : npflow.autodiff.gpu.device.Device
+    noise : callable
+        ``noise(rows, number)`` is the noise of step `number`, a tuple of arrays.
     """
 
-    def __init__(self, run, arrays):
-        self.run, self.data = run, [Data(array, run.device) for array in arrays]
+    def __init__(self, arrays, device, noise):
+        self.data, self.noise = [Data(array, device) for array in arrays], noise
 
     def take(self, batch):
         """The arrays of a batch, on the device."""
         rows = batch.rows.stop - batch.rows.start
-        return (*(data.take(batch) for data in self.data), *self.run.noise(rows, batch.number))
+        return (*(data.take(batch) for data in self.data), *self.noise(rows, batch.number))
 
-    def pieces(self):
-        """All rows in order: in one piece where they are there, else in pieces that fit."""
+    def chunks(self):
+        """All rows in order, in chunks that fit on the device."""
         rows = min(data.rows_at_once() for data in self.data)
-        noise = self.run.noise(len(self.data[0]), 0)
+        noise = self.noise(len(self.data[0]), 0)
         for start in range(0, len(self.data[0]), rows):
             stop = min(start + rows, len(self.data[0]))
-            yield (*(data.piece(start, stop) for data in self.data), *(array[start:stop] for array in noise))
+            yield (*(data.chunk(start, stop) for data in self.data), *(array[start:stop] for array in noise))

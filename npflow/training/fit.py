@@ -1,142 +1,292 @@
-"""Maximum likelihood by mini-batches."""
+"""Training by mini-batches: the loop and its step."""
 
+import signal
+import threading
+from contextlib import closing, contextmanager
+
+import numpy as np
+
+from npflow.autodiff import tree, value_and_grad
+from npflow.autodiff.gpu.devices import HOST, device_of, fetch
+from npflow.autodiff.gpu.host_bound import host_bound
+from npflow.autodiff.program.slices import ProgramGradient
+from npflow.autodiff.program.threads import available_cores, one_blas_thread
+from npflow.description import describe, fingerprint
 from npflow.errors import InputError
 from npflow.model import Model
-from npflow.training.loop import train
-from npflow.validation import check_rng
+from npflow.training.clipping import clip, euclidean_norm
+from npflow.training.data import Batches
+from npflow.training.on_device import DeviceRun
+from npflow.training.options import Options, takes_options
+from npflow.training.run import Run
+from npflow.training.saver import Saver
+from npflow.validation import check_count, check_rng
 
 
-def fit(
-    model,
-    params,
-    x,
-    context=None,
-    *,
-    rng,
-    steps=1000,
-    batch_size=None,
-    optimizer=None,
-    clip_norm=None,
-    average=None,
-    validation=None,
-    validation_context=None,
-    checkpoint=None,
-    checkpoint_every=100,
-    on_checkpoint=None,
-    device=None,
-    record=True,
-    threads=None,
-    progress=True,
-):
-    """Minimize the mean negative log-likelihood of `x` by mini-batches; nats throughout.
+@takes_options
+def fit(model, params, x, context=None, *, rng, validation=None, validation_context=None, **options):
+    """Minimize the mean negative log-likelihood of `x` by mini-batches.
 
-    Each epoch goes through all rows once, in a new random order; its last mini-batch has the rows that
-    are left. Ctrl-C ends the run after the step it is in and returns what has been learned so far.
+    Each epoch goes through all rows once, in a new random order. Its last mini-batch has the rows that are left.
+    Ctrl-C ends the run after the current step and returns what has been learned so far. Losses are in nats.
 
     Parameters
     ----------
     model : Flow or Model
-        A flow; of another model its own loss is minimized, such as the bound of a `Dequantized` flow.
+        A flow, or another model with a loss of its own, such as the bound of a `Dequantized` flow.
     params : tree of ndarray
-        Where to start, from ``model.init``; left as it is.
+        Where to start, from ``model.init``; not changed.
     x : ndarray, shape (n, *event)
-        The data, in the dtype of the parameters; for a `Dequantized` flow or a `PixelCNN`, integers.
+        The data, in the dtype of the parameters; integers for a `Dequantized` flow or a `PixelCNN`.
     context : ndarray, shape (n, context features), optional
-        What a conditional flow takes beside each row.
+        For a conditional model, a context for each row.
     rng : numpy.random.Generator
-        Draws the order of the rows; a checkpoint that is continued sets its state.
-    steps : int
-        How many steps the whole run has, those of a resumed checkpoint included.
-    batch_size : int, optional
-        Rows a step, at most n; by default 256, or all where there are fewer.
-    optimizer : Adam, optional
-        By default ``Adam(1e-3)``; ``Adam(WarmupCosine(...))`` for a schedule.
-    clip_norm : float, optional
-        Scale the whole gradient down to this Euclidean norm where it is longer.
-    average : float, optional
-        The decay of an exponential moving average of the parameters, such as 0.999. The average is then
-        what is validated and returned. At step k the decay is at most (1 + k) / (10 + k), so that a short
-        run's average does not remember its start.
+        Draws the order of the rows. Resuming a checkpoint sets its state.
     validation : ndarray, shape (m, *event), optional
-        Held-out data, looked at after every epoch and at the end; the parameters that did best on it are
+        Held-out data. It is evaluated after each epoch and at the end, and the parameters that did best on it are
         returned.
     validation_context : ndarray, shape (m, context features), optional
-        What a conditional flow takes beside each row of the held-out data.
+        For a conditional model, a context for each row of the held-out data.
+    steps : int
+        The number of steps of the whole run, including those of a checkpoint that is resumed.
+    batch_size : int, optional
+        Rows of a mini-batch, at most n; by default 256, or n where that is less.
+    optimizer : Adam, optional
+        By default ``Adam(1e-3)``. ``Adam(WarmupCosine(...))`` has a schedule.
+    clip_norm : float, optional
+        Scale the gradient down to this Euclidean norm where it is longer.
+    average : float, optional
+        The decay of an exponential moving average of the parameters, such as 0.999. The average is then what is
+        validated and returned. The decay at step k is at most (1 + k) / (10 + k), so that a short run forgets its
+        start.
     checkpoint : path, optional
-        An ``.npz`` to write every `checkpoint_every` steps, at the end, and at Ctrl-C. Where the file is
-        there already, its run is continued: to the same parameters, bit for bit, as if it had not been
-        interrupted; `params` then says no more than which architecture it is. `npflow.load` reads it.
-        Where it cannot be written (a full disk), the one before stays, a `RuntimeWarning` says so, and training
-        goes on; at the end that is an error.
+        An ``.npz`` that is written every `checkpoint_every` steps, at the end, and at Ctrl-C; `npflow.load` reads it.
+        If the file exists, its run is resumed, with the same result to the bit as an uninterrupted run; `params` then
+        only tells the architecture. If it cannot be written, as on a full disk, the one before stays, a
+        `RuntimeWarning` says so, and training goes on; at the end that is an error.
     checkpoint_every : int or datetime.timedelta
-        How many steps, or how much time, from one checkpoint to the next.
+        The number of steps, or the time, between checkpoints.
     on_checkpoint : callable, optional
-        `on_checkpoint(params, history)` is called after each checkpoint was written, the last one too: for pictures
-        and scores of the run so far. `params` are those that `fit` would return now, a copy; the history is the
-        run's own, to be read. What it does makes no difference to the run, unless it raises.
+        ``on_checkpoint(params, history)`` is called after each checkpoint, including the last, for instance to draw
+        pictures. `params` is a copy of what `fit` would return now; `history` is the run's own and only to be read.
     device : {"cuda", "cpu"}, optional
-        Where to train, by default where the parameters live; what is returned lives where they came from. On a
-        GPU the data is sent once where it fits, otherwise batch by batch; and losses are read every 50 steps, so
-        that a `NonFiniteError` comes up to 50 steps late, with what it would have had at once.
+        Where to train; by default where the parameters live. The result lives where they came from. On a GPU the data
+        is sent once if it fits, otherwise batch by batch, and losses are read every 50 steps. A `NonFiniteError` comes
+        up to 50 steps late, with the same contents.
     record : bool
-        Whether to record the gradient of each size of batch once and replay it as a program, several times as
-        fast. False computes it anew at every step, through the layers themselves, for a debugger to step
-        into; where no batch is large enough to be cut into slices, the results are the same to the bit.
+        Whether to record the gradient once for each size of batch and replay it as a program, which is several times
+        as fast. With False each step runs the layers themselves, so that a debugger can step into them. The results
+        are the same to the bit where no batch is large enough to be cut into slices.
     threads : int, optional
-        How many threads work off the slices of a large batch, by default as many as there are cores; the
-        result is the same to the bit for any number. Small batches are not cut, and without `record` none is.
+        How many threads work on the slices of a large batch; by default as many as there are cores. The result does
+        not depend on it. Small batches are not cut, and no batch is without `record`.
     progress : bool
-        Whether to show a progress bar with the memory that the run takes, the loss, and the learning rate.
+        Whether to show a progress bar with the memory of the run, the loss and the learning rate.
 
     Returns
     -------
     params : tree of ndarray
         The best by validation, else the average, else the last.
     history : History
+        The loss, learning rate, gradient norm and time of each step, and the validation losses.
 
     Raises
     ------
     InputError
-        Before any work, where an argument cannot be used, or the checkpoint is another run's; or at the first
-        step, where a layer cannot be recorded (it branches on the values of arrays), or makes NumPy arrays on a
-        device.
+        Before any work, if an argument cannot be used or the checkpoint is that of another run. At the first step, if
+        a layer cannot be recorded because it branches on the values of arrays, or makes NumPy arrays on a GPU.
     NonFiniteError
-        When a loss or a gradient is not finite: it names the first layer whose output was not finite, its
-        `params` and `history` are what had been learned, and the last good checkpoint is left alone.
+        If a loss or a gradient is not finite. It names the first layer whose output is not finite, and has what had
+        been learned in `params` and `history`. The last good checkpoint stays.
     MemoryError
-        Before the first step, where a large model's batches would take more memory than is free.
+        Before the first step, if the batches of a large model would take more memory than is free.
     OSError
-        Where the last checkpoint cannot be written.
+        If the last checkpoint cannot be written.
+
+    Examples
+    --------
+    >>> flow = npflow.models.real_nvp(features=2, couplings=2)
+    >>> x = npflow.datasets.moons(500, rng=rng)
+    >>> params, history = npflow.fit(flow, flow.init(rng, x), x, rng=rng, steps=10, progress=False)
+    >>> len(history.loss)
+    10
     """
     check_rng(rng)
+    options = Options.of(options)
     if not isinstance(model, Model):
         raise InputError(f"expected a Flow to fit, got {model!r}")
-    model.check(params, x, context=context)
+    model.check(params, x, context)
+    arrays = tuple(array for array in (x, context) if array is not None)
+    held_out = tuple(array for array in (validation, validation_context) if array is not None)
     if validation is not None:
-        model.check(params, validation, "validation", validation_context)
-    elif validation_context is not None:
+        model.check(params, validation, validation_context, "validation")
+    elif held_out:
         raise InputError("expected validation beside validation_context, got none")
-    return train(
+    run = start(model, params, arrays, options, rng)
+    saver = None
+    if options.checkpoint is not None:
+        settings = settings_of(model, options, run.batch_size, arrays, held_out)
+        saver = Saver(run, options.checkpoint, settings, options.checkpoint_every, options.on_checkpoint)
+    if saver is not None and saver.path.exists():
+        run.resume(saver.path, settings, options.steps)
+    else:
+        run.draw_order()
+
+    gradient = np.empty_like(run.vector)
+    value_and_gradient = value_and_grad(model.loss)
+    programs = ProgramGradient(model.loss, run.params, options.threads or available_cores())
+    held_out = Batches(held_out, run.device, run.noise) if held_out else None
+    with (
+        ctrl_c() as interrupted,
+        one_blas_thread(),
+        closing(programs),
+        progress_bar(options.steps, run.step, options.progress) as bar,
+        np.errstate(all="ignore"),
+    ):
+        if options.record:
+            run.history.peak_bytes = prepare(run, programs, options.steps, held_out is not None)
+            bar.set_description(f"{run.history.peak_bytes / 1e6:,.0f} MB")
+        run.start_clock()
+        while run.step < options.steps and not interrupted.is_set():
+            batch = run.next_batch()
+            arrays = run.batches.take(batch)
+            with named_errors(model, run.params, arrays):
+                if options.record:
+                    loss = programs(arrays, out=gradient)
+                else:
+                    loss, leaves = value_and_gradient(run.params, *arrays)
+                    run.layout.pack(leaves, out=gradient)
+            norm = euclidean_norm(gradient)
+            if saver is not None and saver.is_due():
+                run.read()  # the parameters are good: their loss and gradient, those of the next step, are finite
+                run.check_step(batch, float(fetch(loss)), float(fetch(norm)), gradient)
+                saver.try_to_save()
+            run.note(batch, loss, norm, gradient)
+            if options.clip_norm is not None:
+                clip(gradient, norm, options.clip_norm)
+            rate = run.update(batch, gradient)
+            run.history.learning_rate.append(float(rate))
+
+            if held_out is not None and (run.epoch_is_over or run.step == options.steps):
+                run.read()
+                run.validate(held_out)
+            run.history.seconds.append(run.elapsed())
+            loss = model.format_loss(run.history.loss[-1]) if run.history.loss else "not read yet"
+            bar.set_postfix(loss=loss, rate=f"{rate:.1e}", refresh=False)
+            bar.update()
+        run.read()
+        run.history.interrupted = run.step < options.steps
+        run.check_parameters()
+        if saver is not None:
+            saver.save()
+    return run.result(), run.history
+
+
+def start(model, params, arrays, options, rng):
+    """A run that has not made a step."""
+    rows = len(arrays[0]) if arrays else None
+    batch_size = 256 if options.batch_size is None else options.batch_size
+    if rows is not None and options.batch_size is None:
+        batch_size = min(batch_size, rows)
+    check_count(batch_size, "batch_size", most=rows, because=f", the {rows} rows of data")
+    here = device_of(params if any(tree.items(params)) else arrays)  # a tree without arrays has no device
+    device = options.device or here
+    return (Run if device is HOST else DeviceRun).start(
         model,
         params,
-        rows_of(x, context),
+        arrays,
         rng=rng,
-        steps=steps,
-        batch_size=min(256, len(x)) if batch_size is None else batch_size,
-        optimizer=optimizer,
-        clip_norm=clip_norm,
-        average=average,
-        validation=None if validation is None else rows_of(validation, validation_context),
-        checkpoint=checkpoint,
-        checkpoint_every=checkpoint_every,
-        on_checkpoint=on_checkpoint,
         device=device,
-        record=record,
-        threads=threads,
-        progress=progress,
+        batch_size=batch_size,
+        optimizer=options.optimizer,
+        clip_norm=options.clip_norm,
+        average=options.average,
     )
 
 
-def rows_of(x, context):
-    """The arrays of a data set: its rows, and their context where there is one."""
-    return (x,) if context is None else (x, context)
+def prepare(run, programs, steps, validated):
+    """Record the programs of all steps until number `steps`; return the memory that the steps take, in bytes.
+
+    That is the workspaces of the programs, the vectors of the run and the gradient, two copies of the parameters for a
+    checkpoint, and where the run is `validated` the best ones.
+    """
+    sizes = []
+    for batch in run.sizes_to_come(steps):
+        arrays = run.batches.take(batch)
+        with named_errors(run.model, run.params, arrays, recorded=True):
+            sizes.append(programs.nbytes(arrays))
+    best = validated and run.best is None  # otherwise it is one of the run's vectors already
+    return sum(sizes) + run.nbytes + (3 + best) * run.vector.nbytes
+
+
+@contextmanager
+def named_errors(model, params, batch, recorded=False):
+    """Errors of a step name the layer that does not compute on a device, and say what helps where recording fails."""
+    try:
+        yield
+    except InputError as error:
+        if not recorded:
+            raise
+        raise reason(error, model, params, batch) from error
+    except Exception as error:
+        named = host_bound(error, model.visits, params, *batch)
+        if named is None:
+            raise
+        raise named from error
+
+
+def reason(error, model, params, batch):
+    """The error to raise where no program could be recorded."""
+    try:
+        model.loss(params, *batch)
+    except Exception as own:  # the model fails with or without a program
+        return host_bound(own, model.visits, params, *batch) or own
+    try:
+        value_and_grad(model.loss)(params, *batch)
+    except Exception:
+        return error  # it would not run without a program either
+    return InputError(f"{error.sentence}; fit(..., record=False) runs it without a program", error.place)
+
+
+def settings_of(model, options, batch_size, arrays, held_out):
+    """What a run must share with a checkpoint in order to resume it, as plain data."""
+    data, held_out = list(map(fingerprint, arrays)), list(map(fingerprint, held_out))
+    settings = {
+        **model.settings(),
+        "optimizer": describe(options.optimizer),
+        "batch_size": batch_size,
+        "clip_norm": options.clip_norm,
+        "average": options.average,
+        "data": data[0] if data else None,  # a model may be trained on noise alone
+        "validation": held_out[0] if held_out else None,
+    }
+    if len(data) > 1:
+        settings |= {"context": data[1:], "validation_context": held_out[1:]}
+    return settings
+
+
+@contextmanager
+def ctrl_c():
+    """An event that Ctrl-C sets, so that no step is interrupted half way; a second Ctrl-C interrupts at once."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted  # only the main thread receives Ctrl-C
+        return
+
+    def handle(number, frame):
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        interrupted.set()
+
+    before = signal.signal(signal.SIGINT, handle) or signal.SIG_DFL  # None: a handler that is not Python's
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def progress_bar(steps, done, show):
+    """tqdm's bar: steps made, time left, steps a second, and what the loop adds."""
+    from tqdm.auto import tqdm
+
+    return tqdm(total=steps, initial=done, disable=not show, unit="step")

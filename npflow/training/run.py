@@ -1,32 +1,32 @@
-"""The state of a training run between two steps, and how it is saved and taken up again."""
+"""The state of a training run between two steps, and how it is saved and resumed."""
 
-import zlib
+import time
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from npflow.autodiff import Layout, tree
 from npflow.autodiff.gpu.device import Device
 from npflow.autodiff.gpu.devices import as_array, device_of, fetch, to_device, to_host
-from npflow.autodiff.program.chunks import in_chunks
+from npflow.autodiff.program.chunks import in_chunks, map_rows
 from npflow.description import describe, rebuild
 from npflow.errors import InputError, NonFiniteError
+from npflow.layers.composite import first_non_finite
 from npflow.training.adam import Adam
 from npflow.training.checkpoint import FORMATS, load_run, with_prefix, write
-from npflow.training.data import Batch
+from npflow.training.data import Batch, Batches
 from npflow.training.history import History
 from npflow.training.random_state import from_plain, to_plain
 
 
 @dataclass
 class Run:
-    """The state of a training run between two steps: everything a checkpoint has to hold.
+    """The state of a training run between two steps: everything that a checkpoint has to hold.
 
-    The run is made on `device`, and what it gives lives at `home`, where its parameters came from. `vector` holds
-    the parameters and `params` are its views; `before` is what it was one step before; `average` and `best` are
-    vectors like it, or None. `order`, on the host, is this epoch's order of the rows, `epoch_rng`
-    the random state it was drawn from, and `position` how many of its rows are used up.
+    The run is made on `device`; its results live at `home`, where the parameters came from. `vector` holds the
+    parameters, and `params` are views of it. `before` is the vector one step earlier, so that a step that goes wrong
+    loses nothing; `average` and `best` are vectors like it, or None. `order`, on the host, is the order of the rows in
+    this epoch, `epoch_rng` the random state that it was drawn from, and `position` the number of rows used up.
     """
 
     model: object
@@ -38,6 +38,7 @@ class Run:
     before: np.ndarray
     optimizer: Adam
     moments: dict
+    clip_norm: float | None
     decay: float | None
     average: np.ndarray | None
     rng: np.random.Generator
@@ -50,14 +51,16 @@ class Run:
     best: np.ndarray | None = None
     best_loss: float = np.inf
     noise_seed: int = 0
+    started: float = 0.0  # when the clock would have shown 0 seconds
+    batches: Batches | None = None
 
     @classmethod
-    def start(cls, model, params, device, rows, rng, optimizer, decay, batch_size):
-        """A run on a device that has not made a step; `rows` is how many rows its data has."""
+    def start(cls, model, params, arrays, *, rng, device, batch_size, optimizer, clip_norm, average):
+        """A run that has not made a step. Without arrays, each step is an epoch of one batch."""
         home, params = device_of(params), to_device(params, device.name)
         layout = Layout(params)
-        vector = to_device(layout.pack(params), device.name)  # a tree without arrays says no device
-        return cls(
+        vector = to_device(layout.pack(params), device.name)  # a tree without arrays has no device
+        run = cls(
             model=model,
             device=device,
             home=home,
@@ -67,15 +70,20 @@ class Run:
             before=vector.copy(),
             optimizer=optimizer,
             moments=optimizer.init(vector),
-            decay=decay,
-            average=None if decay is None else vector.copy(),
+            clip_norm=clip_norm,
+            decay=average,
+            average=None if average is None else vector.copy(),
             rng=rng,
             epoch_rng={},
-            order=np.arange(rows),
+            order=np.arange(len(arrays[0]) if arrays else batch_size),
             batch_size=batch_size,
             history=History(),
             noise_seed=int(rng.integers(2**63)) if model.noisy else 0,
         )
+        run.batches = Batches(arrays, device, run.noise)
+        return run
+
+    # ---------------------------------------------------------------- batches
 
     def draw_order(self):
         """Begin an epoch: all rows in a new random order."""
@@ -91,59 +99,56 @@ class Run:
         """The next mini-batch; the last one of an epoch has the rows that are left."""
         if self.epoch_is_over:
             self.draw_order()
-        start, self.position = self.position, min(self.position + self.batch_size, len(self.order))
-        return Batch(self.order, slice(start, self.position), self.step + 1)
+        stop = min(self.position + self.batch_size, len(self.order))
+        return Batch(self.order, slice(self.position, stop), self.step + 1)
 
-    def batches_to_come(self, steps):
-        """A batch of each number of rows that there will be until step number `steps` is made."""
+    def sizes_to_come(self, steps):
+        """A batch of each size that occurs until step number `steps`."""
         made, left = self.position % len(self.order), len(self.order) % self.batch_size
         sizes = [self.batch_size] if self.step < steps else []
         if left and (len(self.order) - made) // self.batch_size < steps - self.step:
             sizes.append(left)
         return [Batch(self.order, slice(0, size)) for size in sizes]
 
-    @property
-    def nbytes(self):
-        """How much memory the vectors take."""
-        vectors = (self.vector, self.before, self.average, self.best, *self.moments.values())
-        return sum(vector.nbytes for vector in vectors if vector is not None)
-
     def noise(self, rows, number):
-        """The noise of a batch: the same whenever the same step's (number 0: the validation's) is asked for."""
+        """The noise of step `number`, the same whenever it is drawn; number 0 is that of the validation."""
         if not self.model.noisy:
             return ()
         rng = np.random.default_rng([self.noise_seed, number])
         return self.model.noise(self.device.generator(rng), rows, self.layout.dtype)
 
-    def update(self, gradient, sound=None):
-        """Make a step: optimizer, then the moving average; the gradient is used up.
+    # ---------------------------------------------------------------- steps
 
-        `sound` is a truth value on a device: where it is false, the vectors stay as they are.
-        """
-        self.step += 1
-        held = None if sound is None else self.vector.copy()
-        in_chunks(partial(np.copyto, where=True if sound is None else sound), self.before, self.vector)
+    def note(self, batch, loss, norm, gradient):
+        """Write down the loss and the gradient's norm of a step that is about to be made; raise where it cannot be."""
+        self.check_step(batch, float(loss), norm, gradient)
+        self.history.loss.append(float(loss))
+        self.history.gradient_norm.append(norm)
+
+    def read(self):
+        """Write down what has not been written down yet: nothing on the host."""
+
+    def update(self, batch, gradient):
+        """Make the step of a batch: optimizer, then moving average. Use the gradient up; return the learning rate."""
+        self.step, self.position = batch.number, batch.rows.stop
+        in_chunks(np.copyto, self.before, self.vector)
         rate = self.optimizer.update(self.moments, self.vector, gradient, self.step)
-        if sound is not None:
-            np.copyto(self.vector, held, where=~sound)
         if self.average is not None:
             decay = min(self.decay, (1 + self.step) / (10 + self.step))
 
-            def draw_near(average, vector, way):
+            def move(average, vector, way):
                 np.subtract(vector, average, out=way)
                 way *= 1 - decay
-                if sound is not None:
-                    np.copyto(way, 0, where=~sound)
                 average += way
 
-            in_chunks(draw_near, self.average, self.vector, gradient)
+            in_chunks(move, self.average, self.vector, gradient)
         return rate
 
-    def validate(self, data):
-        """Look at held-out data, and keep the parameters if they are the best so far."""
+    def validate(self, batches):
+        """Evaluate held-out data, and keep the parameters if they are the best so far."""
         current = self.vector if self.average is None else self.average
         params = self.layout.unpack(current, self.params)
-        losses = [fetch(self.model.losses(params, *piece)) for piece in data.pieces()]
+        losses = [fetch(map_rows(self.model.losses, params, *chunk)) for chunk in batches.chunks()]
         loss = float(np.mean(np.concatenate(losses)))
         if not np.isfinite(loss):
             raise self.failure(f"expected a finite validation loss, got {loss} after step {self.step}")
@@ -151,6 +156,16 @@ class Run:
         self.history.validation_loss.append(loss)
         if loss < self.best_loss:
             self.best, self.best_loss = current.copy(), loss
+
+    def start_clock(self):
+        """Go on counting seconds from those of the history."""
+        self.started = time.perf_counter() - (self.history.seconds[-1] if self.history.seconds else 0.0)
+
+    def elapsed(self):
+        """Seconds of training, those before it was resumed included."""
+        return time.perf_counter() - self.started
+
+    # ---------------------------------------------------------------- results
 
     def result(self):
         """The parameters to return: the best by validation, else the average, else the last."""
@@ -161,6 +176,55 @@ class Run:
         """A copy of a vector as a tree of parameters, at home."""
         return to_device(self.layout.unpack(vector.copy(), self.params), self.home.name)
 
+    @property
+    def nbytes(self):
+        """The memory of all vectors, in bytes."""
+        vectors = (self.vector, self.before, self.average, self.best, *self.moments.values())
+        return sum(vector.nbytes for vector in vectors if vector is not None)
+
+    # ---------------------------------------------------------------- what can go wrong
+
+    @property
+    def longest_gradient(self):
+        """The largest norm that the optimizer can take: Adam's v grows to about its square / (1 - beta2)."""
+        if self.clip_norm is not None:
+            return np.inf
+        return float(np.sqrt(np.finfo(self.layout.dtype).max * (1 - self.optimizer.beta2)))
+
+    def check_step(self, batch, loss, norm, gradient):
+        """Raise `NonFiniteError` unless a step can be made from a loss and its gradient."""
+        if not np.isfinite(loss):
+            raise self.failure(self.explain(batch, loss))
+        if not np.isfinite(norm):
+            path = self.layout.locate(int(np.argmin(np.isfinite(gradient))))
+            raise self.failure(
+                f"expected a finite gradient at step {batch.number}, got one that is not: the first such parameter is "
+                f"{path}"
+            )
+        if norm > self.longest_gradient:
+            raise self.failure(
+                f"expected a gradient whose square {self.layout.dtype} can hold, got one of norm {norm:.1e} at step "
+                f"{batch.number}: clip it with clip_norm"
+            )
+
+    def explain(self, batch, loss):
+        """Why a loss is not finite: the first parameter or layer that is not."""
+        expected = f"expected a finite loss, got {loss} after step {batch.number - 1}"
+        finite = np.isfinite(self.vector)
+        if not finite.all():
+            return f"{expected}: the parameter {self.layout.locate(int(np.argmin(finite)))} is not finite"
+        culprit = first_non_finite(self.model.visits(self.params, *self.batches.take(batch)))
+        if culprit is None:
+            return f"{expected}, although parameters and outputs are finite"
+        return f"{expected}: the first output not finite is that of {culprit}"
+
+    def check_parameters(self):
+        """Raise `NonFiniteError` if the last step has left parameters that are not finite."""
+        finite = np.isfinite(self.vector)
+        if not finite.all():
+            path = self.layout.locate(int(np.argmin(finite)))
+            raise self.failure(f"expected finite parameters after step {self.step}, got {path}, which is not finite")
+
     def failure(self, message):
         """An error that carries what had been learned before the step that went wrong."""
         learned = (self.best, self.average, self.before)
@@ -168,39 +232,7 @@ class Run:
         self.history.cut()
         return NonFiniteError(message, self.tree_of(vector), self.history)
 
-    @property
-    def longest_gradient(self):
-        """The longest gradient that the optimizer can take: Adam's v grows to some 1 / (1 - beta2) times its square."""
-        return float(np.sqrt(np.finfo(self.layout.dtype).max * (1 - self.optimizer.beta2)))
-
-    def failure_of_step(self, batch, loss, gradient, norm):
-        """Why a step cannot be made with a loss and its gradient."""
-        if not np.isfinite(loss):
-            return self.failure(self.explain(batch, loss))
-        if not np.isfinite(norm):
-            path = self.layout.locate(int(np.argmin(np.isfinite(gradient))))
-            return self.failure(
-                f"expected a finite gradient at step {self.step + 1}, got one that is not: the first is that of {path}"
-            )
-        return self.failure(
-            f"expected a gradient whose square {gradient.dtype} can hold, got one of norm {norm:.1e} at step "
-            f"{self.step + 1}: clip it with clip_norm"
-        )
-
-    def check_parameters(self, data):
-        """Raise if the last step has ruined the parameters: their loss on some rows is not finite."""
-        batch = data.take(Batch(self.order, slice(0, self.batch_size)))
-        loss = self.model.loss(self.params, *batch)
-        if not np.isfinite(loss) or not np.isfinite(self.vector).all():
-            raise self.failure(self.explain(batch, loss))
-
-    def explain(self, batch, loss):
-        """Why a loss is not finite: which parameter, or else which layer's output, is the first."""
-        expected = f"expected a finite loss, got {float(loss)} after step {self.step}"
-        finite = np.isfinite(self.vector)
-        if not finite.all():
-            return f"{expected}: the parameter {self.layout.locate(int(np.argmin(finite)))} is not finite"
-        return f"{expected}: {self.model.explain(self.params, *batch)}"
+    # ---------------------------------------------------------------- checkpoints
 
     def save(self, path, settings):
         """Write the whole state to a checkpoint."""
@@ -219,20 +251,17 @@ class Run:
         write(path, self.model.learned, self.result(), state, to_host(arrays))
 
     def resume(self, path, settings, steps):
-        """Go on where a checkpoint stopped, or raise, and change nothing, where it is another run's."""
+        """Go on from a checkpoint; raise, and change nothing, where it is that of another run."""
         saved = load_run(path)
         state = saved.run
         for name, value in settings.items():
             saved_value = state["settings"].get(name)
-            if isinstance(
-                saved_value, dict
-            ):  # a description, perhaps from before a hyper-parameter was there
+            if isinstance(saved_value, dict):  # a description, perhaps older than one of its hyper-parameters
                 saved_value = describe(rebuild(saved_value))
             if saved_value != value:
                 raise InputError(
-                    f"expected a checkpoint of this run at {path}, got one whose {name} is another "
-                    f"({_short(saved_value)} there, {_short(value)} here); "
-                    "pass the same, or another path"
+                    f"expected a checkpoint of this run at {path}, got one with another {name} "
+                    f"({_short(saved_value)} there, {_short(value)} here); pass the same, or another path"
                 )
         if state["step"] > steps:
             raise InputError(
@@ -242,7 +271,7 @@ class Run:
 
         arrays, params = to_device((saved.arrays, saved.params), self.device.name)
         self.vector[...] = arrays["vector"]
-        # The constants, too, are those that were trained with.
+        # The constants, too, are those of the saved run.
         self.params = self.layout.unpack(self.vector, params)
         for name, moment in self.moments.items():
             moment[...] = arrays[f"moment:{name}"]
@@ -253,20 +282,15 @@ class Run:
         self.history = History.from_arrays(with_prefix(saved.arrays, "history:"))
         self.step, self.noise_seed = state["step"], state.get("noise_seed", 0)
         self.best_loss = np.inf if state["best_loss"] is None else state["best_loss"]
-        # The order of the epoch is drawn again, from the state that it was drawn from.
+        # The order of the epoch is drawn again, from the same random state.
         self.rng.bit_generator.state = epoch_rng
         self.draw_order()
         self.position = state["position"]
 
 
 def copy_constants(params):
-    """The tree with its constants copied, so that what is returned shares nothing with what came in."""
+    """The tree with its constants copied, so that a result shares nothing with what came in."""
     return tree.build(lambda _, leaf: leaf if tree.is_trained(leaf) else as_array(leaf).copy("K"), params)
-
-
-def fingerprint(x):
-    """Shape, dtype and checksum of an array: enough to notice that a run goes on with other data."""
-    return f"{x.shape} {x.dtype} {zlib.crc32(np.ascontiguousarray(fetch(x))):08x}"
 
 
 def _short(value):

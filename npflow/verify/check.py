@@ -12,7 +12,8 @@ from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import to_host
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.errors import InputError
-from npflow.layers.layer import check_layer, domain_of, inner_layers
+from npflow.layers.composite import dry_run
+from npflow.layers.layer import check_layer, domain_of
 from npflow.validation import check_rng, check_rows
 from npflow.verify import contract, formulas, gradients
 from npflow.verify.finding import DIRECTIONS, Finding
@@ -206,14 +207,16 @@ def _mixed(rng, x):
     return share * x[rng.permutation(len(x))] + (1 - share) * x[rng.permutation(len(x))]
 
 
-def _count_layers(layer):
-    """How many layers a layer is made of, itself if of none: their noise adds up."""
-    return sum(map(_count_layers, inner_layers(layer))) or 1
+def _count_layers(layer, x):
+    """The number of layers that a layer is made of, 1 where it is made of none: their noise adds up."""
+    met = []
+    dry_run(layer, x, lambda inner, *_: met.append(inner))
+    return len(met)
 
 
 def _points(rng, layer, pristine, start, x):
     """Two points near the start, in parameters and data, and one far out."""
-    count = _count_layers(layer)
+    count = _count_layers(layer, x)
     noise = 0.5 / np.sqrt(count)
     signs = min(1.0, FLIPPED / count)
     few, mixed = x[rng.permutation(len(x))[:ROWS]], _mixed(rng, x)[:ROWS]

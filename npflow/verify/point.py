@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from npflow.autodiff import tree
+from npflow.layers.composite import Composite, walk
 from npflow.verify import jacobians
 from npflow.verify.finding import DIRECTIONS
 
@@ -92,14 +93,11 @@ class Point:
         return max(np.linalg.cond(matrix) if np.isfinite(matrix).all() else np.inf for matrix in matrices)
 
     def parts(self, direction):
-        """For a chain, the log-det of each of its layers on the way; otherwise nothing."""
-        layers = getattr(self.layer, "layers", ())
-        found, array = {}, self.start(direction)
-        order = list(enumerate(layers))
-        for index, layer in order if direction == "forward" else reversed(order):
-            array, log_det = getattr(layer, direction)(self.params[index], array)
-            found[f"{index} ({type(layer).__name__})"] = log_det
-        return found
+        """For a layer that is made of layers, the log-det of each on the way; otherwise nothing."""
+        if not isinstance(self.layer, Composite):
+            return {}
+        visits = walk(self.layer, self.params, self.start(direction), direction)
+        return {visit.name.removeprefix("layer/"): visit.result[1] for visit in visits}
 
     def cast(self, dtype):
         """The same point in another dtype."""

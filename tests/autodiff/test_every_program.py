@@ -99,10 +99,10 @@ def test_a_program_has_the_bits_of_the_plain_path(name, dtype):
         # Other values than those that it is recorded with: what it has to give, not what it has seen.
         later, other = layout.unpack(layout.pack(params) + noise, params), rows(flow, rng, n, dtype)
         with one_blas_thread():
-            program = record(flow.nll, params, x)
+            program = record(flow.loss, params, x)
             for p, batch in ((params, x), (later, other)):
                 loss, gradient = program(p, batch)
-                expected, slopes = value_and_grad(flow.nll)(p, batch)
+                expected, slopes = value_and_grad(flow.loss)(p, batch)
                 assert_same_bits(loss, expected, dtype)
                 assert_same_bits(gradient, layout.pack(slopes), dtype)
             for fun in (outputs, log_dets, inverses):
@@ -118,7 +118,7 @@ def test_on_a_device_it_is_the_hosts_program_with_the_hosts_results_and_sends_no
     flow, rng = FLOWS[name], np.random.default_rng(0)
     params, x = moved(flow, rng, np.float32), rows(flow, rng, 12, np.float32)
     there = to_device((params, x), device.name)
-    on_host, on_device = record(flow.nll, params, x), record(flow.nll, *there)
+    on_host, on_device = record(flow.loss, params, x), record(flow.loss, *there)
     source = on_device.source.replace(f"import {device.alias}\n", "import numpy as np\n")
     assert source != on_device.source
     assert "np." not in on_device.source

@@ -160,10 +160,10 @@ def test_turned_round_it_is_trained_by_the_same_programs():
     layer = Inverse(MaskedConvolution(2))
     flow, x = Flow(layer, Normal((2, 2, 2))), images(6, 2, 2, 2)
     params = {"layer": moved(layer.layer, x), "prior": {}}
-    program = record(flow.nll, params, x)
+    program = record(flow.loss, params, x)
     params = {"layer": moved(layer.layer, x, seed=3), "prior": {}}
     loss, gradient = program(params, x)
-    expected, slopes = value_and_grad(flow.nll)(params, x)
+    expected, slopes = value_and_grad(flow.loss)(params, x)
     assert loss == expected
     np.testing.assert_array_equal(gradient, Layout(params).pack(slopes))
 

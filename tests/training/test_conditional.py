@@ -27,10 +27,10 @@ def assert_same(one, other):
 
 def test_the_context_of_a_row_goes_with_it():
     params, history = trained(steps=1, batch_size=70)
-    assert history.loss[0] == pytest.approx(FLOW.nll(PARAMS, X, C), rel=1e-12)
+    assert history.loss[0] == pytest.approx(FLOW.loss(PARAMS, X, C), rel=1e-12)
     order = np.random.default_rng(3).permutation(70)
-    assert FLOW.nll(params, X[order], C[order]) == pytest.approx(FLOW.nll(params, X, C), rel=1e-12)
-    assert FLOW.nll(params, X, C[order]) != pytest.approx(FLOW.nll(params, X, C), rel=1e-6)
+    assert FLOW.loss(params, X[order], C[order]) == pytest.approx(FLOW.loss(params, X, C), rel=1e-12)
+    assert FLOW.loss(params, X, C[order]) != pytest.approx(FLOW.loss(params, X, C), rel=1e-6)
 
 
 def test_with_and_without_a_program_and_with_any_number_of_threads_the_bits_are_the_same():

@@ -66,7 +66,7 @@ def test_a_rows_loss_is_the_students_log_density_of_its_own_sample_less_the_teac
     z = rng.standard_normal((20, 3))
     x = student.decode(params, z)
     expected = student.log_prob(params, x) - teacher.log_prob(teacher_params, x)
-    losses = Distillation(student, teacher, teacher_params).row_losses(params, z)
+    losses = Distillation(student, teacher, teacher_params).losses(params, z)
     np.testing.assert_allclose(losses, expected, rtol=1e-9, atol=1e-9)
 
 

@@ -1,13 +1,14 @@
 """Where in the code a value is made: the layers that are running, the statement, and the user's line.
 
-Names in a program come from the code that was recorded: `h = activation(dense(h, ...))`, run by the network
-of the coupling that is layer 3 of a chain, makes ``layer03_coupling_h1``. All of it is read off Python's stack, so
-that no layer has to say a word about it.
+Names in a program come from the code that was recorded: `h = activation(dense(h, ...))`, run by the network of the
+coupling that is layer 3 of a chain, makes ``layer03_coupling_h1``. The statement is read off Python's stack. So is the
+layer: a function that `follows_steps` of a composite layer has the step that it applies in its variable `step`.
 """
 
 import ast
 import functools
 import importlib.util
+import itertools
 import linecache
 import re
 import sys
@@ -25,7 +26,14 @@ HIDDEN = (
     *(Path(importlib.util.find_spec(name).origin).parent for name in ("numpy", "scipy")),
 )
 
+FOLLOWERS = set()  # the code of functions that apply the steps of composite layers
 RETURNED = {"forward": ("z", "log_det"), "inverse": ("x", "log_det")}  # by a layer's methods
+
+
+def follows_steps(function):
+    """Mark a function that applies the steps of a composite layer: its variable `step` is the one it is at."""
+    FOLLOWERS.add(function.__code__)
+    return function
 
 
 @functools.cache
@@ -94,61 +102,47 @@ def _positions(code):
 
 
 def _owner(frames):
-    """What names begin with, and the layer as text, from the objects whose methods are running."""
+    """The start of a name, and the layer as text: the steps that are being applied, and who computes inside them."""
     path, layer, parent, parent_locals = [], None, None, {}
-    for frame in reversed(frames):
-        code = frame.f_code
-        if not code.co_argcount or code.co_varnames[0] != "self":
-            continue
+    outward = list(reversed(frames))
+    for frame, inner in itertools.zip_longest(outward, outward[1:]):
         variables = frame.f_locals
-        owner = variables["self"]
-        if owner is not parent:
-            path += _label(parent, parent_locals, owner, variables)
-            if getattr(parent, "transformer", None) is owner:
-                pass  # a coupling's elementwise map is a part of it, not the next layer
-            elif hasattr(owner, "inverse") or (hasattr(owner, "log_prob") and parent is not None):
-                layer = (path.copy(), owner)
-        parent, parent_locals = owner, variables
-    # The chain's own lines, between two layers, belong to the layer before them.
-    part = _part_at(parent, parent_locals)
-    if part is not None:
-        path += _label(parent, parent_locals, part)
-        layer = (path, part)
+        if frame.f_code in FOLLOWERS:
+            step = variables.get("step")
+            if step is not None and not (inner and inner.f_code.co_name == "steps"):  # the composite itself
+                path += _words(step.name, step.layer)
+                layer = (path.copy(), step.layer)
+                parent, parent_locals = step.layer, {}
+        elif frame.f_code.co_argcount and frame.f_code.co_varnames[0] == "self":
+            owner = variables["self"]
+            if owner is not parent:
+                path += _label(parent, parent_locals, owner, variables)
+                if (hasattr(owner, "log_prob") and parent is not None) or (hasattr(owner, "inverse") and getattr(parent, "transformer", None) is not owner):  # a prior
+                    layer = (path.copy(), owner)
+            parent, parent_locals = owner, variables
     if layer is None:
         return "_".join(path), ""
     words, code = " ".join(layer[0]), " ".join(repr(layer[1]).split())
     return "_".join(path), f"{words}: {code}" if words else code
 
 
-def _label(parent, variables, child, child_variables=None):
-    """The words that a child adds to the names: none, its field's, or its class's."""
+def _words(name, layer):
+    """What the step of a composite layer adds to the names."""
+    if name is None:
+        return [] if hasattr(layer, "steps") else [_word(layer)]
+    return [f"layer{name:02d}", _word(layer)] if isinstance(name, int) else [str(name)]
+
+
+def _label(parent, variables, child, child_variables):
+    """What an object that computes for another adds to the names: the name of its field, where it says more."""
     fields = [field for field, value in getattr(parent, "__dict__", {}).items() if value is child]
-    if len(fields) > 1:  # one network in two places: it runs where its parameters are from
-        params, mine = variables.get("params"), (child_variables or {}).get("params")
+    if len(fields) > 1:  # one network in two fields: the one whose parameters it has
+        params, mine = variables.get("params"), child_variables.get("params")
         named = isinstance(params, dict) and mine is not None
         fields = [field for field in fields if named and params.get(field) is mine] or fields
-    if fields:
-        words = {"network": [], "transformer": [], "layer": [] if _sequence(child) else [_word(child)]}
-        return words.get(fields[0], [fields[0]])
-    field, parts = _sequence(parent) or ("", ())
-    for index in [variables.get("index"), *range(len(parts))]:
-        if isinstance(index, int) and index < len(parts) and parts[index] is child:
-            return [f"{field.removesuffix('s')}{index:02d}", _word(child)]
-    return []
-
-
-def _sequence(owner):
-    """The name and the value of the field that holds an object's parts, if it has one."""
-    for field, value in getattr(owner, "__dict__", {}).items():
-        if isinstance(value, tuple) and value and all(hasattr(part, "inverse") for part in value):
-            return field, value
-    return None
-
-
-def _part_at(owner, variables):
-    """The part that an object's loop is at: its local variable `index` says so."""
-    index, sequence = variables.get("index"), _sequence(owner)
-    return sequence[1][index] if sequence and isinstance(index, int) else None
+    if not fields or fields[0] in ("network", "transformer"):
+        return []
+    return _words(None, child) if fields[0] == "layer" else [fields[0]]
 
 
 def _word(owner):

@@ -13,7 +13,7 @@ from autograd.tracer import Box, Node, isbox, new_box, notrace_primitives, regis
 
 from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import as_array, device_of, is_array
-from npflow.autodiff.gradient import Differentiated, differentiate
+from npflow.autodiff.gradient import Differentiated, value_and_grad
 from npflow.autodiff.primitives import FRESH, TRANSPARENT
 from npflow.autodiff.program import frames
 from npflow.autodiff.program.calls import SHAPE_ONLY, is_numpys, key_of
@@ -45,7 +45,7 @@ for name in ("size", "isscalar", "metadata", "zeros_like", "ones_like", "empty_l
     register_notrace(Recorded, getattr(numpy_wrapper, name))
 
 
-class Gradient(Differentiated):
+class RecordedGradient(Differentiated):
     """A node of the differentiated tape that tells the recording whose derivative it works out."""
 
     __slots__ = ["value"]
@@ -68,7 +68,7 @@ class Gradient(Differentiated):
         return super().add(gradient, part)
 
 
-notrace_primitives[Gradient] = notrace_primitives[Differentiated]
+notrace_primitives[RecordedGradient] = notrace_primitives[Differentiated]
 
 
 def value_of(box):
@@ -259,7 +259,7 @@ class Recording:
             before, Recording.running = Recording.running, self  # one recording may start another
             try:
                 if gradient:
-                    value, gradients = differentiate(fun, boxed, boxes, Gradient)
+                    value, gradients = value_and_grad(fun, RecordedGradient)(boxed, *boxes)
                 else:
                     value, gradients = fun(boxed, *boxes), None
             finally:

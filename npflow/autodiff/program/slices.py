@@ -11,7 +11,6 @@ import numpy as np
 
 from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import HOST
-from npflow.autodiff.gradient import value_and_grad
 from npflow.autodiff.program import record
 from npflow.autodiff.program.chunks import in_chunks, widest_row
 from npflow.autodiff.program.threads import one_blas_thread
@@ -27,31 +26,6 @@ SECONDS_A_PARAMETER = 25e-9
 MOST_SLICES = 16
 # Rows times the parameters, or times the numbers of the widest layer: recording then takes hundreds of megabytes.
 LARGE = 2**24
-
-
-class PlainGradient:
-    """A loss and its gradient by autograd's tape, the way to step through the layers themselves.
-
-    Parameters
-    ----------
-    loss : callable
-        `loss(params, *batch) -> scalar`.
-    params : tree of ndarray
-        Where they are read at each call: views that an optimizer changes in place.
-    """
-
-    def __init__(self, loss, params):
-        self.loss_and_gradient, self.params = value_and_grad(loss), params
-        self.layout = tree.Layout(params)
-
-    def __call__(self, batch, out):
-        """The loss of a batch, an array or a tuple of them; the gradient is written to the vector `out`."""
-        loss, gradient = self.loss_and_gradient(self.params, *arrays_of(batch))
-        self.layout.pack(gradient, out=out)
-        return loss
-
-    def close(self):
-        """Nothing is held open."""
 
 
 class ProgramGradient:

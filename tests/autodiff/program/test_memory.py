@@ -26,7 +26,7 @@ def training_step(threads):
     start = flow.init(rng, x)
     layout = Layout(start)
     vector = layout.pack(start)
-    loss_of, state = ProgramGradient(flow.nll, layout.unpack(vector, start), threads), adam.init(vector)
+    loss_of, state = ProgramGradient(flow.loss, layout.unpack(vector, start), threads), adam.init(vector)
     gradient = np.empty_like(vector)
 
     def step(number):

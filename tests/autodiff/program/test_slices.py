@@ -66,7 +66,7 @@ def loss_and_gradient(loss_of, x, size):
 
 
 def program_results(params, x, size, threads=1):
-    loss_of = ProgramGradient(FLOW.nll, params, threads)
+    loss_of = ProgramGradient(FLOW.loss, params, threads)
     try:
         return loss_and_gradient(loss_of, x, size)
     finally:
@@ -86,7 +86,7 @@ def test_a_batch_in_one_piece_has_the_bits_of_the_plain_path(n, dtype):
     vector, params = training_params(dtype)
     x = rows(n, dtype)
     by_program = program_results(params, x, vector.size, threads=3)
-    plain = loss_and_gradient(PlainGradient(FLOW.nll, params), x, vector.size)
+    plain = loss_and_gradient(PlainGradient(FLOW.loss, params), x, vector.size)
     assert same_bits(by_program, plain)
     assert by_program[0].dtype == plain[0].dtype == dtype
     assert np.isfinite(plain[1]).all()
@@ -101,7 +101,7 @@ def test_slices_give_the_plain_loss_and_gradient_to_rounding_and_the_same_bits_f
     vector, params = training_params(dtype)
     x = rows(n, dtype)
     loss, gradient = program_results(params, x, vector.size)
-    plain_loss, plain_gradient = loss_and_gradient(PlainGradient(FLOW.nll, params), x, vector.size)
+    plain_loss, plain_gradient = loss_and_gradient(PlainGradient(FLOW.loss, params), x, vector.size)
     tolerance = 200 * np.finfo(dtype).eps
     assert loss.dtype == dtype
     np.testing.assert_allclose(loss, plain_loss, rtol=tolerance)
@@ -117,7 +117,7 @@ def test_slices_give_the_plain_loss_and_gradient_to_rounding_and_the_same_bits_f
 def test_parameters_that_change_in_place_are_seen_and_a_call_leaves_nothing_to_the_next(count, threads, cut):
     cut(count)
     vector, params = training_params()
-    loss_of = ProgramGradient(FLOW.nll, params, threads)
+    loss_of = ProgramGradient(FLOW.loss, params, threads)
     x, other = rows(9), rows(9, seed=2)
     first = loss_and_gradient(loss_of, x, vector.size)
     vector *= 1.1
@@ -169,7 +169,7 @@ def test_how_a_batch_is_cut_depends_on_neither_threads_nor_cores_nor_values(monk
     for threads, cores in ((1, 1), (2, 64), (7, 2)):
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
         monkeypatch.setattr("os.sched_getaffinity", lambda pid, cores=cores: set(range(cores)), raising=False)
-        loss_of = ProgramGradient(FLOW.nll, params, threads)
+        loss_of = ProgramGradient(FLOW.loss, params, threads)
         for _ in range(2):  # nor on how long the calls before took
             loss_and_gradient(loss_of, rows(30, seed=threads), vector.size)
         plans.append([piece.rows for piece in loss_of.plans[((30, 4), np.dtype(float)),]])
@@ -197,7 +197,7 @@ def test_a_usual_batch_stays_whole_and_a_large_one_is_cut():
     for n in (64, 256, 10_000):
         x = np.random.default_rng(0).standard_normal((n, 2)).astype(np.float32)
         params = flow.init(np.random.default_rng(0), x)
-        program = slices.record(flow.nll, params, x)
+        program = slices.record(flow.loss, params, x)
         counts.append(slices_worth(program, Needs.of(program).seconds))
     assert counts[:2] == [1, 1]  # so that the default of `fit` has the bits of the plain path
     assert counts[2] > 1
@@ -217,7 +217,7 @@ def test_a_model_of_many_parameters_is_cut_less():
 
 def test_there_is_one_program_for_each_shape_of_a_batch(recordings):
     vector, params = training_params()
-    loss_of = ProgramGradient(FLOW.nll, params, threads=2)
+    loss_of = ProgramGradient(FLOW.loss, params, threads=2)
     for n in (8, 3, 8, 8, 3, 5):
         loss_and_gradient(loss_of, rows(n), vector.size)
     assert recordings == [8, 3, 5]
@@ -226,7 +226,7 @@ def test_there_is_one_program_for_each_shape_of_a_batch(recordings):
 def test_slices_of_one_size_share_a_program(recordings, cut):
     cut(4)
     vector, params = training_params()
-    loss_of = ProgramGradient(FLOW.nll, params)
+    loss_of = ProgramGradient(FLOW.loss, params)
     for _ in range(2):
         loss_and_gradient(loss_of, rows(30), vector.size)
     assert recordings == [30, 7, 8]
@@ -241,10 +241,10 @@ def test_a_large_model_is_tried_on_a_row_and_on_two_and_its_memory_known_before_
     cut(2)
     vector, params = training_params()
     x, gradient = rows(12), np.empty_like(vector)
-    expected = loss_and_gradient(ProgramGradient(FLOW.nll, params), x, vector.size)
+    expected = loss_and_gradient(ProgramGradient(FLOW.loss, params), x, vector.size)
     monkeypatch.setattr(slices, "LARGE", 12 * vector.size)
     recordings.clear()
-    loss_of = ProgramGradient(FLOW.nll, params)
+    loss_of = ProgramGradient(FLOW.loss, params)
     assert loss_of(x, gradient) == expected[0]
     np.testing.assert_array_equal(gradient, expected[1])
     assert recordings == [1, 2, 6]
@@ -254,7 +254,7 @@ def test_a_large_model_is_tried_on_a_row_and_on_two_and_its_memory_known_before_
     assert loss_of.nbytes(x) == 2 * (program.peak_bytes + vector.nbytes)
 
     monkeypatch.setattr(HOST, "free_bytes", lambda: 5000, raising=False)
-    refused = ProgramGradient(FLOW.nll, params)
+    refused = ProgramGradient(FLOW.loss, params)
     with pytest.raises(MemoryError, match=r"GB of free memory on cpu for batches of 12 rows, got 0\.0 GB"):
         refused(x, gradient)
     assert recordings == [1, 2, 6, 1, 2]
@@ -290,12 +290,12 @@ def test_a_batch_whose_pixels_are_many_is_tried_first_however_few_the_parameters
 
 def test_a_batch_of_another_dtype_does_not_run_the_program_of_the_first(recordings):
     vector, params = training_params()
-    loss_of = ProgramGradient(FLOW.nll, params)
+    loss_of = ProgramGradient(FLOW.loss, params)
     loss_and_gradient(loss_of, rows(8), vector.size)
     integers = np.arange(32).reshape(8, 4)
     loss = loss_of(integers, np.empty_like(vector))
     assert recordings == [8, 8]
-    assert loss == pytest.approx(float(FLOW.nll(params, integers)))
+    assert loss == pytest.approx(float(FLOW.loss(params, integers)))
 
 
 # ---------------------------------------------------------------- threads
@@ -337,15 +337,15 @@ def test_close_ends_the_threads_and_one_slice_or_one_thread_starts_none(cut):
     vector, params = training_params()
     before = set(threading.enumerate())
     cut(1)
-    whole = ProgramGradient(FLOW.nll, params, threads=3)
+    whole = ProgramGradient(FLOW.loss, params, threads=3)
     loss_and_gradient(whole, rows(12), vector.size)
     cut(4)
-    alone, several = (ProgramGradient(FLOW.nll, params, threads) for threads in (1, 3))
+    alone, several = (ProgramGradient(FLOW.loss, params, threads) for threads in (1, 3))
     loss_and_gradient(alone, rows(12), vector.size)
     assert set(threading.enumerate()) == before
     loss_and_gradient(several, rows(12), vector.size)
     assert 1 <= len(set(threading.enumerate()) - before) <= 3
-    for loss_of in (whole, alone, several, PlainGradient(FLOW.nll, params)):
+    for loss_of in (whole, alone, several, PlainGradient(FLOW.loss, params)):
         loss_of.close()
     assert set(threading.enumerate()) == before
 
@@ -353,7 +353,7 @@ def test_close_ends_the_threads_and_one_slice_or_one_thread_starts_none(cut):
 def test_no_slice_still_runs_when_the_error_of_another_reaches_the_caller(cut, monkeypatch):
     cut(4)
     vector, params = training_params()
-    loss_of = ProgramGradient(FLOW.nll, params, threads=2)
+    loss_of = ProgramGradient(FLOW.loss, params, threads=2)
     loss_and_gradient(loss_of, rows(32), vector.size)
     running, run = [], slices.Slice.run
 

@@ -9,7 +9,7 @@ import pytest
 
 from npflow import Flow, InputError, fit, to_device
 from npflow.autodiff.gpu import devices
-from npflow.culprit import first_non_finite
+from npflow.layers.composite import first_non_finite, walk
 from npflow.layers import ActNorm, Affine, Chain, Inverse, Layer, Reverse, Split
 from npflow.priors import Normal
 

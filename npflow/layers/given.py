@@ -1,0 +1,57 @@
+"""A conditional layer at one context."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from npflow.autodiff.gpu.devices import constant
+from npflow.autodiff.primitives import spread_over_rows
+from npflow.description import checked
+from npflow.errors import InputError
+from npflow.layers.composite import Composite, Step
+from npflow.layers.layer import Layer, check_layer, takes_context
+from npflow.validation import check_number, check_sequence
+
+
+def check_context(numbers, name):
+    """Raise unless `numbers` is at least one finite number; return them as a tuple of float."""
+    numbers = tuple(check_number(one, f"each number of {name}") for one in check_sequence(numbers, name))
+    if not numbers:
+        raise InputError(f"expected {name} to have at least one number, got none")
+    return numbers
+
+
+@dataclass(frozen=True)
+class Given(Composite):
+    """A conditional layer at one context, which is the same for every row.
+
+    Parameters
+    ----------
+    layer : Layer
+        A layer that takes a context. Its parameters are those of this layer.
+    context : tuple of float
+
+    Examples
+    --------
+    >>> from npflow.layers import AffineCoupling, Given
+    >>> layer, x = Given(AffineCoupling(), context=(0.0, 1.0)), rng.normal(size=(5, 2))
+    >>> params = layer.init(rng, x)
+    >>> layer.forward(params, x)[0].shape
+    (5, 2)
+    """
+
+    layer: Layer = checked(check_layer)
+    context: tuple = checked(check_context)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not takes_context(type(self.layer)):
+            raise InputError(f"expected a layer that takes a context for Given, got {self.layer!r}")
+
+    def steps(self, x, direction, context=None):
+        return (yield Step(None, self.layer, x, direction, self.rows(x)))
+
+    def rows(self, x):
+        """The context once for each row of `x`, in its dtype."""
+        context = constant(np.array(self.context, x.dtype), like=x)
+        return spread_over_rows(context, (len(x), len(self.context)))

@@ -1,0 +1,96 @@
+"""The options of training, declared once: `fit`, `distill` and the command line share them."""
+
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from datetime import timedelta
+from pathlib import Path
+
+from npflow.autodiff.gpu.device import Device
+from npflow.autodiff.gpu.devices import find_device
+from npflow.description import Declared, checked, count, flag, instance, number
+from npflow.errors import InputError
+from npflow.training.adam import Adam
+from npflow.validation import check_count
+
+
+def check_path(path, name="the path of a checkpoint"):
+    """Raise unless a checkpoint can be written to `path`; return it as a `Path`."""
+    try:
+        path = Path(path)
+    except TypeError:
+        raise InputError(f"expected {name} to be a path, got {path!r}") from None
+    if path.suffix != ".npz":
+        raise InputError(f"expected {name} to end in .npz, got {str(path)!r}")
+    if path.is_dir():
+        raise InputError(f"expected {name} to be a file, got the folder {str(path)!r}")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"expected {name} in a folder that can be written to, got {str(path.parent)!r}")
+    return path
+
+
+def check_interval(every, name):
+    """Raise unless `every` is a number of steps or a length of time; return it."""
+    if not isinstance(every, timedelta):
+        return check_count(every, name)
+    if every <= timedelta(0):
+        raise InputError(f"expected {name} to be a positive length of time, got {every}")
+    return every
+
+
+def check_callable(function, name):
+    """Raise unless `function` can be called; return it."""
+    if not callable(function):
+        raise InputError(f"expected {name} to be a function, got {function!r}")
+    return function
+
+
+@dataclass(frozen=True)
+class Options(Declared):
+    """The options that `fit` and `distill` share; `fit` says what each one does."""
+
+    steps: int = count(1000)
+    batch_size: int | None = count(None)
+    optimizer: Adam = instance(Adam, Adam())
+    clip_norm: float | None = number(None, above=0)
+    average: float | None = number(None, least=0, below=1)
+    checkpoint: Path | None = checked(check_path, None)
+    checkpoint_every: int | timedelta = checked(check_interval, 100)
+    on_checkpoint: Callable | None = checked(check_callable, None)
+    device: Device | None = checked(lambda name, _: find_device(name), None)
+    record: bool = flag(True)
+    threads: int | None = count(None)
+    progress: bool = flag(True)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.on_checkpoint is not None and self.checkpoint is None:
+            raise InputError("expected a checkpoint beside on_checkpoint, got none")
+
+    def name_of(self, field_name):
+        return field_name
+
+    @classmethod
+    def of(cls, options):
+        """The options given as keywords; None is the default of `optimizer`."""
+        known = [field.name for field in fields(cls)]
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            raise InputError(f"expected options among {', '.join(known)}, got {unknown[0]!r}")
+        if options.get("optimizer", 0) is None:
+            options = {name: value for name, value in options.items() if name != "optimizer"}
+        return cls(**options)
+
+
+def takes_options(function):
+    """Show the options in the signature of a function that takes them as ``**options``."""
+    signature = inspect.signature(function)
+    *own, _ = signature.parameters.values()
+    shared = [
+        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default)
+        for field in fields(Options)
+        if field.default is not MISSING
+    ]
+    function.__signature__ = signature.replace(parameters=[*own, *shared])
+    return function
