@@ -53,7 +53,7 @@ test = datasets.moons(10_000, noise=NOISE, rng=rng).astype(np.float32)
 # `p(x) = 1/2 sum_arcs 1/pi int_0^pi N(x; arc(t), noise^2 I) dt`,
 #
 # and its entropy `-int p log p dx` is another integral, over the plane. Both integrands are smooth, and sums come to
-# within many digits of them: `npflow/datasets/densities.py` has them, with those of other toy densities. A mean over
+# within many digits of them: `npflow/datasets/toy.py` has them, with those of other toy densities. A mean over
 # 10,000 points is uncertain by 0.007 nats, so the true density's own mean on the very same points is computed too.
 
 # %%

@@ -1,8 +1,11 @@
-"""Data to fit: two-dimensional toy densities, with all that is known of them, tables, and images."""
+"""Data to fit: toy densities in the plane, with their log density and entropy; tables; and images."""
 
 from npflow.datasets.cifar10 import CIFAR10_CLASSES, cifar10
-from npflow.datasets.densities import (
+from npflow.datasets.images import IMAGES, ImageData, digit_images, image_data, patches
+from npflow.datasets.tabular import TABULAR, digits, split, tabular
+from npflow.datasets.toy import (
     DENSITIES,
+    TOY,
     Banana,
     Checkerboard,
     Circles,
@@ -12,11 +15,6 @@ from npflow.datasets.densities import (
     Pinwheel,
     Spirals,
     ToyDensity,
-)
-from npflow.datasets.images import IMAGES, ImageData, digit_images, image_data, patches
-from npflow.datasets.tabular import TABULAR, digits, split, tabular
-from npflow.datasets.toy import (
-    TOY,
     banana,
     checkerboard,
     circles,

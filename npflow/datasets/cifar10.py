@@ -1,14 +1,19 @@
-"""CIFAR-10: 60,000 photographs of 32 x 32 pixels in ten classes, from either version, as a folder or an archive.
+"""CIFAR-10: 60,000 photographs of 32 x 32 pixels in ten classes.
 
-It does not matter where the files come from: they are verified, and none is trusted. The Python version is made of
-pickles, which are read as data (`npflow.datasets.pickled`); archives are read in memory (`npflow.datasets.archive`).
+The binary and the Python version are read, as a folder or as the archive. Files are checked against the
+official sizes and checksums. The Python version consists of pickles, which can run any code when they are
+loaded, so only the official ones are. Archives are read in memory.
 
-Source: Krizhevsky 2009, Learning multiple layers of features from tiny images, chapter 3,
+References
+----------
+Krizhevsky: Learning multiple layers of features from tiny images, 2009, chapter 3.
 https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf
 """
 
 import hashlib
 import os
+import pickle
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +21,6 @@ from typing import NamedTuple
 import numpy as np
 
 from npflow.datasets.archive import read_archive, read_at_most
-from npflow.datasets.download import fetch, md5_of
-from npflow.datasets.pickled import as_array, read_pickle
 from npflow.errors import InputError, MissingDataError
 from npflow.validation import check_choice
 
@@ -36,14 +39,12 @@ CIFAR10_CLASSES = (
 
 BATCHES = {"train": tuple(f"data_batch_{number}" for number in range(1, 6)), "test": ("test_batch",)}
 FOLDERS = {".bin": "cifar-10-batches-bin", "": "cifar-10-batches-py"}  # by the suffix of their batches
-PIXELS = 3 * 32 * 32
-RECORD = 1 + PIXELS  # bytes of an image in the binary version: the label and the pixels
-# Bytes of a batch; one of the Python version has 31 million, and up to 61 if Python 3 wrote it.
-LARGEST = 2**26
+RECORD = 1 + 3 * 32 * 32  # bytes of an image in the binary version: the label and the pixels
+LARGEST = 2**26  # bytes of a batch, of which the official ones have 31 million
 
 
 class Official(NamedTuple):
-    """What a file of CIFAR-10 is known by: its size in bytes and its MD5 checksum."""
+    """The size in bytes and the MD5 checksum of an official file of CIFAR-10."""
 
     size: int
     md5: str
@@ -55,7 +56,7 @@ ARCHIVES = {
     BINARY: Official(170_052_171, "c32a1d4ab5d03f1284b67883e8d87530"),
     PYTHON: Official(170_498_071, "c58f30108f718f92721af3b95e74349a"),
 }
-# Published are the checksums of the archives; these are what other libraries hold the files in them to.
+# The authors publish the checksums of the archives only. These are the ones that other libraries check.
 FILES = {
     "data_batch_1.bin": Official(30_730_000, "5dd7e06a14cb22eb9f671a540d1b7c25"),
     "data_batch_2.bin": Official(30_730_000, "5ea93a67294ea407fff1d09f752e9692"),
@@ -73,39 +74,43 @@ FILES = {
 
 
 def cifar10(path=None, split="train", complete=True, download=False):
-    """The images of CIFAR-10 and their labels.
+    """Load the images of CIFAR-10 and their labels.
 
     Parameters
     ----------
     path : str or path, optional
-        The folder with the batches, ``cifar-10-batches-bin`` or ``cifar-10-batches-py``; a folder that one of
-        them lies in, or one of the archives; or the archive, ``cifar-10-binary.tar.gz`` or
-        ``cifar-10-python.tar.gz``, which is read as it is. By default the folder that the environment
-        variable NPFLOW_DATA names, or else ``~/.cache/npflow``.
+        One of the official folders or archives: ``cifar-10-batches-bin``, ``cifar-10-batches-py``,
+        ``cifar-10-binary.tar.gz`` or ``cifar-10-python.tar.gz``; or a folder that contains one of them.
+        Archives need not be unpacked. The default is the path in the environment variable NPFLOW_DATA, or
+        ``~/.cache/npflow`` without it.
     split : {"train", "test"}
         ``"train"``: the five training batches, in order; ``"test"``: the test batch.
     complete : bool
-        Whether each batch has to be the official one, of 10,000 images. With False, batches may have fewer: a
-        part of CIFAR-10 in the same layout. A file of the official size must have the official checksum
-        either way.
+        Whether each batch must be the official one, with 10,000 images. If False, batches of the binary
+        version may have fewer images. A file of the official size must have the official checksum either way.
     download : bool
-        Whether to fetch the binary archive (162 MiB) into the folder if there is nothing yet, or anew if it
-        is damaged. A download that broke off is resumed.
+        Whether to download the binary archive (162 MiB) into the folder if nothing is there, or again if the
+        archive there is damaged. This needs pooch: ``pip install 'npflow[data]'``.
 
     Returns
     -------
-    images : ndarray, shape (n, 32, 32, 3)
-        Uint8, channels last: red, green, blue. All of CIFAR-10 has 50,000 for training and 10,000 to test.
-    labels : ndarray, shape (n,)
-        Int64, indices into `CIFAR10_CLASSES`.
+    images : ndarray of uint8, shape (n, 32, 32, 3)
+        Channels last: red, green, blue. Complete, there are 50,000 for training and 10,000 for test.
+    labels : ndarray of int64, shape (n,)
+        Indices into `CIFAR10_CLASSES`.
 
     Raises
     ------
     MissingDataError
-        If there is nothing at `path`; the message says what to download, and where to put it.
+        If nothing is at `path`. The message says what to download, and where to put it.
     InputError
-        If a batch is missing, not complete or no whole number of images, if a file is damaged or is not what its
-        name says, or if a download fails. Nothing in a file is ever executed.
+        If a batch is missing, incomplete, damaged or not what its name says, or if a download fails.
+
+    Examples
+    --------
+    >>> images, labels = cifar10("cifar-10-batches-bin", "test")  # doctest: +SKIP
+    >>> images.shape, CIFAR10_CLASSES[labels[0]]  # doctest: +SKIP
+    ((10000, 32, 32, 3), 'cat')
     """
     check_choice(split, BATCHES, "split")
     source, contents = _read_files(path, BATCHES[split], download)
@@ -113,10 +118,9 @@ def cifar10(path=None, split="train", complete=True, download=False):
 
 
 def cifar10_parts(path=None, complete=True, download=False):
-    """Training images, their labels, test images and their labels, as `cifar10` reads them.
+    """Load training images, their labels, test images and their labels; see `cifar10` for the parameters.
 
-    With `complete` False the test batch may be missing: then the last tenth of the training images is held out
-    in its place.
+    If `complete` is False and there is no test batch, the last tenth of the training images takes its place.
     """
     source, contents = _read_files(path, (*BATCHES["train"], *BATCHES["test"]), download)
     images, labels = _read_split(source, contents, "train", complete)
@@ -127,15 +131,15 @@ def cifar10_parts(path=None, complete=True, download=False):
 
 
 def _read_files(path, batches, download):
-    """Where CIFAR-10 was found, and the bytes of those of the batches that are there, by file name."""
+    """Return where CIFAR-10 is, and the bytes of those of the batches that are there, by file name."""
     source = _locate(path, download)
     names = {f"{batch}{suffix}": folder for suffix, folder in FOLDERS.items() for batch in batches}
     with _inside(source):
         if source.is_dir():
             return source, {name: _read_file(source / name) for name in names if (source / name).is_file()}
-        for size, md5 in ARCHIVES.values():
-            if source.stat().st_size == size:
-                _check_md5(md5_of(source), md5)
+        for official in ARCHIVES.values():
+            if source.stat().st_size == official.size:
+                _check_md5(source.read_bytes(), official.md5)
         members = read_archive(
             source, {f"{folder}/{name}" for name, folder in names.items()}, largest=LARGEST
         )
@@ -143,7 +147,7 @@ def _read_files(path, batches, download):
 
 
 def _locate(path, download):
-    """The folder or archive that is meant by a path."""
+    """Return the folder or archive that a path stands for."""
     if path is None:
         path = os.environ.get("NPFLOW_DATA") or "~/.cache/npflow"
     path = Path(path).expanduser()
@@ -155,16 +159,42 @@ def _locate(path, download):
             f"expected a folder to download {BINARY} to, got {path}, an archive that is not there"
         )
     if download and found in ([], [archive]):  # an archive that is there may be damaged
-        return fetch(URL + BINARY, archive, **ARCHIVES[BINARY]._asdict())
+        return _download(archive)
     if not found:
         archives = " or ".join(
             f"{URL}{name} ({size:,} bytes, MD5 {md5})" for name, (size, md5) in ARCHIVES.items()
         )
         raise MissingDataError(
-            f"expected CIFAR-10 at {path}, got nothing there: download {archives} into that folder, where it "
-            "need not be unpacked, or have the first one downloaded with download=True (npflow train --download)"
+            f"expected CIFAR-10 at {path}, got nothing there: download {archives} into that folder (there is "
+            "no need to unpack it), or let download=True (npflow train --download) download the first one"
         )
     return found[0]
+
+
+def _download(archive):
+    """Download the binary archive, unless it is there already; return its path."""
+    official = ARCHIVES[BINARY]
+    if (
+        archive.is_file()
+        and archive.stat().st_size == official.size
+        and _md5(archive.read_bytes()) == official.md5
+    ):
+        return archive
+    try:
+        import pooch
+    except ImportError as error:
+        raise InputError(
+            f"expected pooch, to download {URL}{BINARY}, got none ({error}): pip install 'npflow[data]'"
+        ) from error
+    registry = {BINARY: f"md5:{official.md5}"}
+    files = pooch.create(archive.parent, URL, registry=registry, retry_if_failed=2)
+    try:
+        # pooch downloads to a temporary file, and moves it to its place once its checksum is right.
+        files.fetch(BINARY, downloader=pooch.HTTPDownloader(progressbar=True, chunk_size=2**18, timeout=60))
+        archive.chmod(0o644)  # a temporary file is its owner's alone, but NPFLOW_DATA may be a shared folder
+    except (OSError, ValueError) as error:
+        raise InputError(f"expected to download {URL}{BINARY} to {archive}, got: {error}") from error
+    return archive
 
 
 def _read_file(path):
@@ -173,8 +203,9 @@ def _read_file(path):
 
 
 def _read_split(source, contents, split, complete):
-    """The images of a split and their labels."""
+    """Return the images of a split and their labels."""
     suffix = ".bin" if any(name.endswith(".bin") for name in contents) else ""
+    read = _read_binary if suffix else _read_python
     names = [f"{batch}{suffix}" for batch in BATCHES[split]]
     batches = []
     with _inside(source):
@@ -182,64 +213,67 @@ def _read_split(source, contents, split, complete):
             raise InputError(f"expected the batches of the {split} split, got no {', '.join(missing)}")
         for name in names:
             with _inside(name):
-                batches.append(_read_batch(name, contents[name], complete))
-    return tuple(np.concatenate(part) for part in zip(*batches))
+                batches.append(read(contents[name], FILES[name], complete))
+    pixels, labels = (np.concatenate(arrays) for arrays in zip(*batches))
+    # Planes of red, green and blue become channels.
+    images = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    return images, labels.astype(np.int64)
 
 
 @contextmanager
 def _inside(place):
-    """Errors say in which file they were found."""
+    """Name the file in the message of an error."""
     try:
         yield
     except InputError as error:
         raise error.inside(place) from error
 
 
-def _read_batch(name, data, complete):
-    """The images of a file and their labels."""
-    official = FILES[name]
+def _read_binary(data, official, complete):
+    """Return pixels and labels of a batch of the binary version, whose records are a label and the pixels."""
     if len(data) == official.size:
-        _check_md5(hashlib.md5(data, usedforsecurity=False).hexdigest(), official.md5)
-    pixels, labels = (_binary if name.endswith(".bin") else _python)(data)
-    for record, label in enumerate(labels):
-        if not 0 <= label < len(CIFAR10_CLASSES):
-            raise InputError(f"expected labels from 0 to 9, got {label} in record {record}")
-    if complete and len(data) != official.size:
-        raise InputError(
-            f"expected the official batch of {official.size:,} bytes, got {len(data):,} bytes with "
-            f"{len(labels):,} images; complete=False (npflow's --part) reads what is there"
-        )
-    # Planes of red, green and blue become channels.
-    images = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-    return images, np.array(labels, np.int64)
-
-
-def _binary(data):
-    """Pixels and labels of a batch of the binary version: records of a label and the pixels."""
+        _check_md5(data, official.md5)
     if not data or len(data) % RECORD:
         raise InputError(f"expected a whole number of records of {RECORD:,} bytes, got {len(data):,} bytes")
     records = np.frombuffer(data, np.uint8).reshape(-1, RECORD)
-    return records[:, 1:], records[:, 0].tolist()
-
-
-def _python(data):
-    """Pixels and labels of a batch of the Python version: a dict in a pickle."""
-    match read_pickle(data):
-        case {b"data": pixels, b"labels": list(labels)} if all(type(label) is int for label in labels):
-            pixels = as_array(pixels)
-        case _:
-            raise InputError(
-                "expected a dict with an array b'data' and a list of integers b'labels', got something else"
-            )
-    if pixels.shape != (len(labels), PIXELS):
+    labels, pixels = records[:, 0], records[:, 1:]
+    if labels.max() >= len(CIFAR10_CLASSES):
+        raise InputError(f"expected labels from 0 to 9, got {labels.max()} in record {labels.argmax()}")
+    if complete and len(data) != official.size:
         raise InputError(
-            f"expected {PIXELS:,} pixels for each of {len(labels):,} labels, got an array of shape {pixels.shape}"
+            f"expected the official batch of {official.size:,} bytes, got {len(data):,} bytes with "
+            f"{len(records):,} images; complete=False (npflow's --part) reads what is there"
         )
     return pixels, labels
 
 
-def _check_md5(found, official):
+def _read_python(data, official, complete):
+    """Return pixels and labels of a batch of the Python version, which is always complete.
+
+    A pickle can run any code when it is loaded, so only the official files are. The checksum is that of the
+    very bytes that are loaded. No way is known to make another file with the MD5 of a given one.
+    """
+    found = Official(len(data), _md5(data))
     if found != official:
         raise InputError(
-            f"expected the official file of this size, with the MD5 checksum {official}, got one with {found}"
+            f"expected the official pickle of {official.size:,} bytes with the MD5 checksum {official.md5}, "
+            f"got {found.size:,} bytes with {found.md5}; no other pickle is opened: use the binary version, "
+            f"{BINARY}"
+        )
+    with warnings.catch_warnings():
+        # NumPy 2.4.0 to 2.4.4 warn about the arguments that old pickles give to np.dtype.
+        warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
+        batch = pickle.loads(data, encoding="bytes")
+    return batch[b"data"], np.array(batch[b"labels"])
+
+
+def _md5(data):
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def _check_md5(data, md5):
+    found = _md5(data)
+    if found != md5:
+        raise InputError(
+            f"expected the official file of this size, with the MD5 checksum {md5}, got one with {found}"
         )

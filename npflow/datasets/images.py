@@ -1,6 +1,6 @@
-r"""Images to learn from: whole numbers from 0 to levels - 1, in batches of shape (n, height, width, channels).
+r"""Images as integers from 0 to levels - 1, shape (n, height, width, channels).
 
-Digits and patches of photographs come with scikit-learn, so nothing is downloaded; CIFAR-10 is read from its files.
+Digits and patches of photographs come with scikit-learn. CIFAR-10 is read from its files.
 
 Examples
 --------
@@ -21,10 +21,18 @@ SPLITS = ("train", "test")
 
 
 class ImageData(NamedTuple):
-    """A data set of images: what to learn from, and what to report on.
+    """A data set of images, in a training and a test part.
 
-    `train` and `test` are uint8 of shape (n, height, width, channels), with values below `levels`. Labels are
-    int64 of shape (n,), and None where there are none.
+    Attributes
+    ----------
+    name : str
+        One of `IMAGES`.
+    levels : int
+        The number of values that a pixel can have.
+    train, test : ndarray of uint8, shape (n, height, width, channels)
+        Values are below `levels`.
+    train_labels, test_labels : ndarray of int64, shape (n,), or None
+        The class of each image; None if the data set has none.
     """
 
     name: str
@@ -36,33 +44,39 @@ class ImageData(NamedTuple):
 
 
 def image_data(name="digits", path=None, rng=None, *, complete=True, download=False, n=10_000, size=32):
-    """A data set of images by its name, in two parts.
+    """Load a data set of images by its name.
 
     Parameters
     ----------
     name : {"digits", "patches", "cifar10"}
         See `digit_images`, `patches` and `cifar10`.
     path : str or path, optional
-        Where CIFAR-10 is, as for `cifar10`.
+        Where CIFAR-10 is; see `cifar10`.
     rng : numpy.random.Generator
-        Draws the patches: first those to train on, then those to test. The others need none.
+        Draws the training patches, then the test patches. Only ``"patches"`` needs it.
     complete, download : bool
-        As for `cifar10`. With `complete` False, the last tenth of the training images is held out as the test
-        part where there is no test batch.
+        See `cifar10`. If `complete` is False and there is no test batch, the last tenth of the training
+        images is the test part.
     n : int
-        How many patches to train on, at least 10; to test there are a tenth as many.
+        The number of training patches, at least 10. There are a tenth as many test patches.
     size : int
-        The height and the width of a patch, in pixels.
+        The height and width of a patch, in pixels.
 
     Returns
     -------
     ImageData
-        With 17 levels for digits, 256 for the others, and no labels for patches.
+        Digits have 17 levels, the others 256. Patches have no labels.
 
     Raises
     ------
     InputError
-        If there is no data set of that name, or as `patches` and `cifar10` do.
+        If there is no data set of that name, or as `patches` and `cifar10` raise it.
+
+    Examples
+    --------
+    >>> data = image_data("patches", rng=np.random.default_rng(0), n=100, size=8)
+    >>> data.train.shape, data.test.shape, data.levels
+    ((100, 8, 8, 3), (10, 8, 8, 3), 256)
     """
     check_choice(name, IMAGES, "the name of a data set of images")
     if name == "digits":
@@ -75,26 +89,32 @@ def image_data(name="digits", path=None, rng=None, *, complete=True, download=Fa
 
 
 def digit_images(split="train"):
-    """Handwritten digits as images of 17 grey levels, with their labels.
+    """Load handwritten digits as images of 17 grey levels, with their labels.
 
-    The rows of `npflow.datasets.digits` are the same digits with noise, as features for density estimators.
+    `npflow.datasets.digits` returns the same digits as rows of 64 features, with noise.
 
     Parameters
     ----------
     split : {"train", "test"}
-        1437 digits to train on, 360 to test. Which ones is fixed: the test part is that of
-        ``npflow.datasets.split(..., rng=np.random.default_rng(0))``, a fifth of all.
+        1437 training digits or 360 test digits. The split is fixed: the test part is that of
+        ``npflow.datasets.split(..., rng=np.random.default_rng(0))``.
 
     Returns
     -------
-    images : ndarray, shape (n, 8, 8, 1)
-        Uint8 from 0 to 16, white on black.
-    labels : ndarray, shape (n,)
-        Int64, which digit, 0 to 9.
+    images : ndarray of uint8, shape (n, 8, 8, 1)
+        Grey levels from 0 to 16, white on black.
+    labels : ndarray of int64, shape (n,)
+        The digits, 0 to 9.
 
     References
     ----------
     Alpaydin, Kaynak: Optical recognition of handwritten digits, 1998. https://doi.org/10.24432/C50P49
+
+    Examples
+    --------
+    >>> images, labels = digit_images("test")
+    >>> images.shape, labels[:5].tolist()
+    ((360, 8, 8, 1), [0, 8, 8, 9, 8])
     """
     from sklearn.datasets import load_digits
 
@@ -107,25 +127,35 @@ def digit_images(split="train"):
 
 
 def patches(rng, n, size=32, split="train"):
-    """Random patches of two photographs, a Chinese temple and a flower.
+    """Draw random patches of two photographs, a Chinese temple and a flower.
 
     Parameters
     ----------
     rng : numpy.random.Generator
-        Draws which photograph and which place in it, each as likely as any other.
+        Draws the photograph and the place in it, uniformly.
     n : int
-        How many patches.
+        The number of patches.
     size : int
         Their height and width in pixels, at most 160.
     split : {"train", "test"}
-        From the left three quarters of the photographs, or from the right one: no pixel is in both, so bits per
-        dimension on the test part are those of images that the model has not seen.
+        ``"train"``: from the left three quarters of the photographs; ``"test"``: from the right quarter. No
+        pixel is in both.
 
     Returns
     -------
-    ndarray, shape (n, size, size, 3)
-        Uint8, channels last: red, green, blue. Patches may overlap: with 32 pixels there are 355,608 of them in
-        the training part, 102,168 in the test part.
+    ndarray of uint8, shape (n, size, size, 3)
+        Channels last: red, green, blue. Patches may overlap: there are 355,608 patches of 32 pixels in the
+        training part, and 102,168 in the test part.
+
+    Raises
+    ------
+    InputError
+        If `n` is below 1, or `size` or `split` is not as above.
+
+    Examples
+    --------
+    >>> patches(np.random.default_rng(0), 5, size=16).shape
+    (5, 16, 16, 3)
     """
     from sklearn.datasets import load_sample_images
 

@@ -1,12 +1,20 @@
-"""What the toy densities are computed with: sums that stand for integrals, and roots by bisection."""
+"""The numerical methods behind the toy densities: quadrature, sums of exponentials, and bisection.
+
+Examples
+--------
+>>> points, weights = gauss(np.array([0.0, 1.0, 3.0]))
+>>> print(f"{np.sum(weights * points**2):.6f}")
+9.000000
+"""
 
 import numpy as np
 
 
 def gauss(edges, order=16):
-    """Points and weights of Gauss's rule on the panels between ascending edges: int f = sum(weights f(points)).
+    """Return points and weights of Gauss-Legendre quadrature, int f = sum(weights f(points)).
 
-    With 16 points a panel of six standard deviations integrates a Gaussian to 13 digits.
+    The panels lie between ascending edges. With 16 points, a panel of six standard deviations integrates a
+    Gaussian to 13 digits.
     """
     points, weights = np.polynomial.legendre.leggauss(order)
     middles, halves = (edges[1:] + edges[:-1]) / 2, np.diff(edges) / 2
@@ -14,32 +22,36 @@ def gauss(edges, order=16):
 
 
 def log_sum(log_terms, weights):
-    """log(sum(weights exp(log_terms))) along the last axis, without overflow; the weights are not all 0."""
+    """Compute log(sum(weights exp(log_terms))) along the last axis, without overflow.
+
+    The weights are at least 0, and not all 0. `scipy.special.logsumexp` has no matrix product, and takes
+    nearly three times as long.
+    """
     top = np.max(log_terms, axis=-1, keepdims=True)
     return np.log(np.exp(log_terms - top) @ weights) + top[..., 0]
 
 
 def plane(limits, spacing):
-    """Points of an even grid, shape (m, 2), and the area that each stands for.
+    """Return the points of an even grid, shape (m, 2), and the area of a cell.
 
-    A sum over it is right to many digits where the integrand is smooth at the scale of the spacing, and has
-    vanished at the limits.
+    The sum over it is accurate to many digits if the integrand is smooth at the scale of the spacing and
+    vanishes at the limits.
     """
     x, y = (np.arange(low, high, spacing) for low, high in limits)
     return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2), spacing**2
 
 
 def normal_plane(spacing=0.1, reach=8):
-    """Points e, shape (m, 2), and weights, of an expectation over the standard normal in two dimensions."""
+    """Return points e, shape (m, 2), and weights, for expectations over the standard normal in the plane."""
     e, cell = plane(((-reach, reach), (-reach, reach)), spacing)
     return e, np.exp(-np.sum(e * e, axis=1) / 2) / (2 * np.pi) * cell
 
 
 def bisect(increasing, low, high, shape, steps=54):
-    """Where a function that increases from low to high is 0, in each element of an array of the given shape.
+    """Find the root of an increasing function between low and high, for each element of an array.
 
-    After so many halvings what is left is a float's resolution. Where it is positive throughout, `low`
-    comes out; where it is negative throughout, `high`.
+    54 halvings reach the resolution of float64. The result is `low` where the function is positive
+    throughout, and `high` where it is negative throughout.
     """
     low, high = (np.array(np.broadcast_to(end, shape), float) for end in (low, high))
     for _ in range(steps):

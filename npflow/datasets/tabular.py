@@ -1,8 +1,8 @@
 r"""Small real data sets as density-estimation tasks: scikit-learn's digits, breast cancer and wine.
 
-They come with scikit-learn, so nothing is downloaded. What they have in common with larger tables is what makes
-tables hard: features that nearly determine each other, long tails, clusters; and few rows, so that a model which
-says too much about those it has seen is found out on the others.
+They come with scikit-learn, so nothing is downloaded. They have what makes larger tables hard: features
+that nearly determine each other, long tails and clusters. They also have few rows, so overfitting shows on
+the test part.
 
 Examples
 --------
@@ -23,7 +23,7 @@ TABULAR = ("digits", "breast_cancer", "wine")
 
 
 class Parts(NamedTuple):
-    """The rows of a data set to learn from, to choose by, and to report on."""
+    """The training, validation and test rows of a data set."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -31,14 +31,14 @@ class Parts(NamedTuple):
 
 
 def digits(*, rng):
-    r"""Handwritten digits of 8 x 8 pixels, dequantized, with their labels.
+    r"""Load handwritten digits of 8 x 8 pixels, dequantized, with their labels.
 
     x = (k + u) / 17        k = 0 ... 16 the grey level of a pixel, u uniform in [0, 1)
 
-    Grey levels are whole numbers, on which a density could be as high as it likes. With the noise, the mean
-    of log p(x) + 64 log(1/17) is at most the mean log-probability of the levels themselves. Some pixels at
-    the border are 0 in every picture: they are pure noise here. The levels themselves, as images, are what
-    `npflow.datasets.digit_images` returns.
+    Grey levels are integers, at which a density could be arbitrarily high. With the noise, the mean of
+    log p(x) + 64 log(1/17) is at most the mean log-probability of the levels. Some pixels at the border are
+    0 in every image, so they are pure noise here. `npflow.datasets.digit_images` returns the levels, as
+    images.
 
     Parameters
     ----------
@@ -48,9 +48,9 @@ def digits(*, rng):
     Returns
     -------
     x : ndarray, shape (1797, 64)
-        Float64 in [0, 1), in scikit-learn's order; ``x.reshape(-1, 8, 8, 1)`` are the pictures, white on black.
+        Float64 in [0, 1), in scikit-learn's order. ``x.reshape(-1, 8, 8, 1)`` are images, white on black.
     labels : ndarray, shape (1797,)
-        Which digit, 0 to 9.
+        The digits, 0 to 9.
 
     References
     ----------
@@ -58,6 +58,12 @@ def digits(*, rng):
 
     Theis, van den Oord, Bethge: A note on the evaluation of generative models, 2016, section 3.1 (the noise).
     https://arxiv.org/abs/1511.01844
+
+    Examples
+    --------
+    >>> x, labels = digits(rng=np.random.default_rng(0))
+    >>> x.shape, labels[:5].tolist()
+    ((1797, 64), [0, 1, 2, 3, 4])
     """
     from sklearn.datasets import load_digits
 
@@ -67,12 +73,12 @@ def digits(*, rng):
 
 
 def split(x, *, rng):
-    """The rows of `x` in random order, cut into three parts: 70 % to train, 10 % to validate, 20 % to test.
+    """Shuffle the rows of `x` and split them: 70 % training, 10 % validation and 20 % test rows.
 
     Parameters
     ----------
     x : ndarray, shape (n, *event)
-        At least 10 rows. The parts begin at rows 0, ``7 * n // 10`` and ``8 * n // 10`` of the new order.
+        n is at least 10. The parts begin at rows 0, ``7 * n // 10`` and ``8 * n // 10`` of the new order.
     rng : numpy.random.Generator
         Draws the order, ``rng.permutation(n)``, and nothing else.
 
@@ -80,6 +86,16 @@ def split(x, *, rng):
     -------
     Parts
         ``train``, ``validation`` and ``test``.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than 10 rows.
+
+    Examples
+    --------
+    >>> [len(part) for part in split(np.zeros((20, 2)), rng=np.random.default_rng(0))]
+    [14, 2, 4]
     """
     check_rng(rng)
     n = len(check_rows(x))
@@ -89,32 +105,33 @@ def split(x, *, rng):
 
 
 def tabular(name, *, rng, copies=1):
-    r"""A data set in three parts, standardized: a task for density estimators.
+    r"""Load a data set by its name, split into three parts and standardized.
 
     x_i <- (x_i - mean_i) / std_i       mean and std of feature i in the training part
 
-    The density of the features as they were recorded is that of the standardized ones divided by the product of
-    all std_i. A mean negative log-likelihood on such a task is in nats a row; independent normal features
-    have 1.42 nats each.
+    The density of the features as recorded is that of the standardized ones divided by the product of all
+    std_i. Losses on such a task are mean negative log-likelihoods in nats per row. Independent normal
+    features have 1.42 nats each.
 
     Parameters
     ----------
     name : {"digits", "breast_cancer", "wine"}
-        ``"digits"``: 1797 rows of 64 features, see `digits`. ``"breast_cancer"``: 569 rows of 30, measures of cell
-        nuclei, many of which nearly follow from others. ``"wine"``: 178 rows of 13, chemical analyses of
-        wines from three vineyards. Labels are left out.
+        ``"digits"``: 1797 rows of 64 features, see `digits`. ``"breast_cancer"``: 569 rows of 30 features,
+        measures of cell nuclei, many of which are nearly functions of others. ``"wine"``: 178 rows of 13
+        features, chemical analyses of wines from three vineyards. Labels are left out.
     rng : numpy.random.Generator
-        Draws the noise of `digits` first, where it is digits, then the order of the rows, see `split`, and then
-        the noise of further copies. ``np.random.default_rng(0)`` is what figures of npflow are measured with.
+        Draws the noise of `digits`, if it is digits, then the order of the rows, see `split`, then the
+        noise of further copies. The figures of npflow are measured with ``np.random.default_rng(0)``.
     copies : int
-        How many times the training part has each row of digits, with noise drawn anew: the noise is known
-        exactly, so that nobody has to learn it from one draw. Of the others it has each row once, as they have none.
+        How many times the training part contains each row of digits, each time with new noise: as the noise
+        is known exactly, a model need not learn it from one draw. The other data sets have no noise, and
+        each row once.
 
     Returns
     -------
     Parts
         ``train``, ``validation`` and ``test``, float64, with 70, 10 and 20 % of the rows. Validation and test
-        rows, mean and std are the same for any number of copies.
+        rows, mean and std do not depend on the number of copies.
 
     References
     ----------
