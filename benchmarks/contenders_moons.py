@@ -47,12 +47,13 @@ class Npflow(Contender):
         self.one_blas_thread.__enter__()  # as fit does, for as long as it runs
 
     def prepare(self, batches):
+        from npflow.training.stepper import Stepper
+
         from npflow.autodiff.program.slices import ProgramGradient
         from npflow.autodiff.program.threads import available_cores
         from npflow.training import Adam
         from npflow.training.data import Batches
         from npflow.training.run import Run
-        from npflow.training.stepper import Stepper
 
         class InOrder(Run):
             """A run that goes through the batches in the order in which all libraries do."""

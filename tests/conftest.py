@@ -13,7 +13,8 @@ os.environ["MPLBACKEND"] = "agg"  # no screen
 for library in ("OPENBLAS", "MKL", "OMP"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
-import stand_in  # noqa: E402 (after the lines above)
+import numpy  # noqa: E402 (after the lines above)
+import stand_in  # noqa: E402
 
 from npflow.autodiff.gpu import devices  # noqa: E402
 from npflow.errors import InputError  # noqa: E402
@@ -37,6 +38,12 @@ def find_device(name):
     if name == "cuda" and why_not(name):
         pytest.skip(why_not(name))
     return devices.find_device(name)
+
+
+@pytest.fixture
+def rng():
+    """A generator with a fixed seed."""
+    return numpy.random.default_rng(0)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from agreement import assert_agrees
+from helpers import assert_agrees
 
 from npflow import Dequantized, Flow, InputError, datasets, fit, latent, to_device
 from npflow.layers import ActNorm, Affine, AffineCoupling, Chain, Reverse

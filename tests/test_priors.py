@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import stand_in
-from agreement import assert_agrees
+from helpers import assert_agrees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

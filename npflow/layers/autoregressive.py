@@ -17,7 +17,9 @@ from npflow.networks import MADE
 def check_transformer(transformer, name):
     """Raise unless `transformer` is an elementwise map that takes numbers; return it."""
     if not isinstance(transformer, Elementwise) or not transformer.numbers:
-        raise InputError(f"expected {name} to be an elementwise map such as ScaleShift(), got {transformer!r}")
+        raise InputError(
+            f"expected {name} to be an elementwise map such as ScaleShift(), got {transformer!r}"
+        )
     return transformer
 
 

@@ -225,9 +225,7 @@ def walk(layer, params, x, direction="forward", context=None, path="layer"):
         except StopIteration as end:
             return end.value
         inner = path if step.name is None else f"{path}/{step.name}"
-        output = yield from walk(
-            step.layer, step.params(params), step.x, step.direction, step.context, inner
-        )
+        output = yield from walk(step.layer, step.params(params), step.x, step.direction, step.context, inner)
 
 
 def first_non_finite(visits):

@@ -59,7 +59,9 @@ class Conv1x1(Layer):
     def inverse(self, params, z):
         lower, upper = self.triangles(params)
         y = solve_triangular(z, upper, lower=False)
-        y = solve_triangular(y, lower, lower=True, unit_diagonal=True)  # x P, as forward permuted the rows of W
+        y = solve_triangular(
+            y, lower, lower=True, unit_diagonal=True
+        )  # x P, as forward permuted the rows of W
         return permute(y, params["permutation"]), -self.log_det(params, z)
 
     def log_det(self, params, x):

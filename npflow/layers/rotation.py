@@ -51,14 +51,18 @@ class Rotation(Layer):
 
         channels = x.shape[-1]
         reflections = max(channels - 1, 1) if self.reflections is None else self.reflections
-        check_count(reflections, "Rotation's reflections", most=channels, because=f", the {channels} channels of x")
+        check_count(
+            reflections, "Rotation's reflections", most=channels, because=f", the {channels} channels of x"
+        )
         if self.start == "random":
             columns = rng.standard_normal((channels, channels))
         else:
             columns = principal_components(x)
         # LAPACK's QR leaves Q as its reflections: v_i has a one at i, zeros above, and the rest below.
         (below, _), _ = qr(columns, mode="raw")
-        return {"vectors": (onp.tril(below, -1) + onp.eye(channels))[:, :reflections].astype(x.dtype, order="C")}
+        return {
+            "vectors": (onp.tril(below, -1) + onp.eye(channels))[:, :reflections].astype(x.dtype, order="C")
+        }
 
     def forward(self, params, x):
         return linear(x, self.matrix(params)), zeros_per_row(x)

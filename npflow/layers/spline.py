@@ -11,7 +11,9 @@ from npflow.autodiff.primitives import fresh, softplus, tanh, transparent, where
 from npflow.description import count, number
 from npflow.layers.elementwise import Elementwise
 
-LEAST = 1e-3  # the smallest share of a bin in width and height, and the smallest slope, as in the paper's code
+LEAST = (
+    1e-3  # the smallest share of a bin in width and height, and the smallest slope, as in the paper's code
+)
 STEEPEST = 1e4  # the largest slope at a knot
 ONE = float(onp.log(onp.expm1(1 - LEAST)))  # where LEAST + softplus is 1
 

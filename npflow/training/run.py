@@ -223,7 +223,9 @@ class Run:
         finite = np.isfinite(self.vector)
         if not finite.all():
             path = self.layout.locate(int(np.argmin(finite)))
-            raise self.failure(f"expected finite parameters after step {self.step}, got {path}, which is not finite")
+            raise self.failure(
+                f"expected finite parameters after step {self.step}, got {path}, which is not finite"
+            )
 
     def failure(self, message):
         """An error that carries what had been learned before the step that went wrong."""

@@ -11,11 +11,11 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 import stand_in
-from agreement import assert_agrees
 from autograd.core import primitive_vjps
 from autograd.scipy.special import erfinv, expit
 from autograd.scipy.stats import norm
 from autograd.test_util import check_grads
+from helpers import assert_agrees
 
 from npflow.autodiff import convolution as C
 from npflow.autodiff import primitives as P

@@ -375,7 +375,7 @@ def test_points_are_checked(density):
 @pytest.mark.parametrize("noise", [-1, np.inf, "0.1"])
 def test_noise_is_checked(draw, noise):
     for make in (BLURRED[draw], lambda noise: draw(5, rng=default_rng(0), noise=noise)):
-        with pytest.raises(InputError, match=rf"noise of {BLURRED[draw].__name__} .*at least 0, got"):
+        with pytest.raises(InputError, match=rf"{BLURRED[draw].__name__}'s noise .*at least 0, got"):
             make(noise)
 
 

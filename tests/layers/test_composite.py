@@ -9,8 +9,8 @@ import pytest
 
 from npflow import Flow, InputError, fit, to_device
 from npflow.autodiff.gpu import devices
-from npflow.layers.composite import first_non_finite, walk
 from npflow.layers import ActNorm, Affine, Chain, Inverse, Layer, Reverse, Split
+from npflow.layers.composite import first_non_finite
 from npflow.priors import Normal
 
 # ---------------------------------------------------------------- the first layer that is not finite

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from agreement import assert_agrees
+from helpers import assert_agrees
 
 import npflow
 from npflow import InputError, NonFiniteError, fit, load, to_device

@@ -4,7 +4,7 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 import stand_in
-from agreement import assert_agrees
+from helpers import assert_agrees
 
 from npflow import networks, to_device
 from npflow.autodiff import Layout, tree, value_and_grad

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from agreement import assert_agrees
+from helpers import assert_agrees
 
 from npflow import Flow, InputError, load, save, to_device
 from npflow.autodiff import tree

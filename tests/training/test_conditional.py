@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from agreement import assert_agrees
+from helpers import assert_agrees
 
 from npflow import fit, load, models, to_device
 from npflow.autodiff import tree

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import stand_in
-from agreement import assert_agrees
+from helpers import assert_agrees
 
 from npflow.autodiff.gpu import devices
 from npflow.training.data import Batch, Data

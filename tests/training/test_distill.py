@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import autograd.numpy as anp
 import numpy as np
 import pytest
-from agreement import assert_agrees
+from helpers import assert_agrees
 
 from npflow import Flow, InputError, NonFiniteError, load, to_device
 from npflow.autodiff import Layout, record, value_and_grad

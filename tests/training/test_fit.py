@@ -10,8 +10,8 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 import stand_in
-from agreement import assert_agrees
 from autograd.tracer import getval
+from helpers import assert_agrees
 from kill_and_resume import killed_and_left_alone, same_bits
 
 import npflow

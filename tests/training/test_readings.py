@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import stand_in
+from npflow.training.readings import EVERY, Readings
 
 from npflow.autodiff.gpu import devices
 from npflow.training import History
-from npflow.training.readings import EVERY, Readings
 
 LONGEST = 1e3
 

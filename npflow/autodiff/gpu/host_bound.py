@@ -50,7 +50,9 @@ def draw(prior, params, rng, n, dtype, there, temperature=1.0):
     except Exception as error:
         if there is HOST or not is_refusal(error):
             raise
-        prior.sample(to_host(params), np.random.default_rng(0), 1, dtype, temperature)  # raises an error of its own
+        prior.sample(
+            to_host(params), np.random.default_rng(0), 1, dtype, temperature
+        )  # raises an error of its own
         raise computes_elsewhere(there, "sample", place, error) from error
     if device_of(z) is not there:
         raise computes_elsewhere(there, "sample", place)

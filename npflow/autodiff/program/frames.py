@@ -117,7 +117,9 @@ def _owner(frames):
             owner = variables["self"]
             if owner is not parent:
                 path += _label(parent, parent_locals, owner, variables)
-                if (hasattr(owner, "log_prob") and parent is not None) or (hasattr(owner, "inverse") and getattr(parent, "transformer", None) is not owner):  # a prior
+                if (hasattr(owner, "log_prob") and parent is not None) or (
+                    hasattr(owner, "inverse") and getattr(parent, "transformer", None) is not owner
+                ):  # a prior
                     layer = (path.copy(), owner)
             parent, parent_locals = owner, variables
     if layer is None:

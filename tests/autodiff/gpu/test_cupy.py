@@ -18,10 +18,10 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 import stand_in
-from agreement import assert_agrees
 from autograd.core import make_jvp
 from autograd.extend import vspace
 from autograd.numpy import numpy_wrapper
+from helpers import assert_agrees
 
 from npflow.autodiff import tree
 from npflow.autodiff.gpu import devices

@@ -11,7 +11,7 @@ import pytest
 import scipy.linalg
 import scipy.special
 import stand_in
-from agreement import assert_agrees
+from helpers import assert_agrees
 
 from npflow.autodiff import tree
 from npflow.autodiff.gpu import devices

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import autograd.numpy as anp
 import numpy as np
 import pytest
-from agreement import assert_agrees
+from helpers import assert_agrees
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -7,7 +7,7 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 import stand_in
-from agreement import assert_agrees
+from helpers import assert_agrees
 
 from npflow import to_device
 from npflow.autodiff.gpu.devices import constant, find_device

@@ -1,0 +1,64 @@
+"""What tests of more than one file need: rows, parameters away from their start, comparisons."""
+
+import numpy as np
+import pytest
+
+from npflow import InputError
+from npflow.autodiff import Layout, tree
+from npflow.autodiff.gpu import devices
+
+# How far a GPU may be from the host, which adds up in another order.
+TOLERANCES = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}
+
+
+def rows(*shape, dtype=np.float64, seed=1):
+    """Standard normal numbers of a shape, rows first."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def moved(params, seed=0, by=0.3):
+    """Parameters away from where they start: normal noise of standard deviation `by` added to each trained number."""
+    rng = np.random.default_rng(seed) if isinstance(seed, int) else seed
+    layout = Layout(params)
+    noise = by * rng.standard_normal(layout.size).astype(layout.dtype)
+    return layout.unpack(layout.pack(params) + noise, params)
+
+
+def vector(params):
+    """The trained leaves of a tree as one vector."""
+    return Layout(params).pack(params)
+
+
+def same_bits(first, second):
+    """Whether two trees have the same leaves, to the bit."""
+    first, second = dict(tree.items(first)), dict(tree.items(second))
+    return first.keys() == second.keys() and all(
+        (np.shape(leaf), np.asarray(leaf).dtype, np.asarray(leaf).tobytes())
+        == (np.shape(second[path]), np.asarray(second[path]).dtype, np.asarray(second[path]).tobytes())
+        for path, leaf in first.items()
+    )
+
+
+def refusal(call, *args, **kwargs):
+    """The sentence of the `InputError` that a call raises."""
+    with pytest.raises(InputError) as caught:
+        call(*args, **kwargs)
+    return str(caught.value)
+
+
+def assert_agrees(device, got, expected):
+    """Assert that a tree of arrays lives on a device and holds what is expected, a tree of NumPy's arrays.
+
+    To the bit where the device computes with the host's arithmetic, else within its tolerance.
+    """
+    got, expected = dict(tree.items(got)), dict(tree.items(expected))
+    assert got.keys() == expected.keys()
+    for path, wanted in expected.items():
+        assert devices.device_of(got[path]) is device, f"{path} is not on {device}"
+        found, wanted = np.asarray(devices.to_host(got[path])), np.asarray(wanted)
+        assert (found.shape, found.dtype) == (wanted.shape, wanted.dtype), path
+        if device.exact:
+            assert found.tobytes() == wanted.tobytes(), path
+        else:
+            tolerance = TOLERANCES.get(wanted.dtype, 0)
+            np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance, err_msg=path)
