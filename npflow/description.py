@@ -1,13 +1,14 @@
 """Architectures as plain data: hyper-parameters are declared once, checked, described as JSON and rebuilt.
 
-Layers, networks, priors, models and optimizers are frozen dataclasses of hyper-parameters. A field says what it
-accepts where it stands::
+Layers, networks, priors, models and optimizers are frozen dataclasses of hyper-parameters. A field says what
+it accepts where it stands::
 
     log_scale_limit: float = number(2.0, above=0)
 
-and `Described` applies all such checks when an object is made. `describe` turns an object into dicts, lists, strings
-and numbers, which a checkpoint stores instead of a pickle. `rebuild` turns them back into an equal object. It looks
-names up among the classes that are defined already; it imports nothing and runs no code from the file.
+and `Described` applies all such checks when an object is made. `describe` turns an object into dicts, lists,
+strings and numbers, which a checkpoint stores instead of a pickle. `rebuild` turns them back into an equal
+object. It looks names up among the classes that are defined already; it imports nothing and runs no code from
+the file.
 """
 
 from dataclasses import MISSING, field, fields, is_dataclass
@@ -23,8 +24,8 @@ from npflow.validation import check_choice, check_count, check_flag, check_insta
 class Described:
     """Base of every class with declared hyper-parameters; a subclass is known by its name once it is defined.
 
-    npflow's own classes are known by their bare name, yours by module and name, so that an `ActNorm` of your own
-    never stands in for npflow's.
+    npflow's own classes are known by their bare name, yours by module and name, so that an `ActNorm` of your
+    own never stands in for npflow's.
     """
 
     known: ClassVar[dict] = {}
@@ -38,8 +39,11 @@ class Described:
         for declared in fields(self):
             check, value = declared.metadata.get("check"), getattr(self, declared.name)
             if check is not None and not (value is None and declared.default is None):
-                checked_value = check(value, f"{type(self).__name__}'s {declared.name}")
-                object.__setattr__(self, declared.name, checked_value)
+                self._store(declared.name, check(value, f"{type(self).__name__}'s {declared.name}"))
+
+    def _store(self, name, value):
+        """Set a field of a new object, frozen or not: for `__post_init__` alone."""
+        object.__setattr__(self, name, value)
 
 
 # ---------------------------------------------------------------- declarations of hyper-parameters
@@ -59,12 +63,12 @@ def checked(check, default=MISSING):
 
 
 def number(default=MISSING, **bounds):
-    """A field for a finite number, stored as a float; `bounds` are those of `npflow.validation.check_number`."""
+    """A field for a finite number, stored as a float; `bounds` are those of `validation.check_number`."""
     return checked(partial(check_number, **bounds), default)
 
 
 def count(default=MISSING, **bounds):
-    """A field for an integer, at least 1 by default; `bounds` are those of `npflow.validation.check_count`."""
+    """A field for an integer, at least 1 by default; `bounds` are those of `validation.check_count`."""
     return checked(partial(check_count, **bounds), default)
 
 
