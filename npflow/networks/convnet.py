@@ -182,7 +182,7 @@ def last_layer(params, h):
 
 
 def init_convolution(rng, size, inputs, outputs, dtype):
-    """Draw a weight of shape (size, size, inputs, outputs) and variance 2 / (size^2 inputs); the bias is 0."""
+    """Draw a weight of shape (size, size, inputs, outputs) and variance 2 / (size^2 inputs); zero bias."""
     deviation = math.sqrt(2 / (size * size * inputs))
     weight = deviation * rng.standard_normal((size, size, inputs, outputs))
     return {"weight": weight.astype(dtype), "bias": onp.zeros(outputs, dtype)}

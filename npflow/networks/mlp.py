@@ -16,7 +16,7 @@ ACTIVATIONS = {"leaky_relu": leaky_relu, "relu": relu, "softplus": softplus, "ta
 
 
 def check_widths(hidden, name):
-    """Raise `InputError` unless `hidden` is a sequence of positive integers; return them as a tuple of int."""
+    """Raise `InputError` unless `hidden` is a sequence of positive integers; return a tuple of int."""
     return tuple(check_count(width, f"each number in {name}") for width in check_sequence(hidden, name))
 
 

@@ -45,7 +45,7 @@ def check_network(network, name):
 
 
 def check_context(layer, context):
-    """Raise `InputError` unless a context is given exactly if the first layer's parameters have weights for it."""
+    """Raise `InputError` unless a context is given exactly if the first layer has weights for it."""
     if "context" in layer and context is None:
         raise InputError("expected a context, since the parameters were initialized with one, got none")
     if "context" not in layer and context is not None:

@@ -19,8 +19,7 @@ from npflow.networks.network import Network, check_context
 
 @dataclass(frozen=True)
 class MaskedConvNet(Network):
-    r"""Masked convolutions: the outputs for a channel of a pixel depend only on the pixels and channels
-    before it.
+    r"""Masked convolutions: outputs for a channel of a pixel depend on the pixels and channels before it.
 
     The order is raster order: pixels row by row from the left; within a pixel, channel by channel (red, then
     green given red, then blue given both). The features of each layer are divided into as many groups as x
@@ -156,10 +155,10 @@ class MaskedConvNet(Network):
 
 
 class Seen:
-    """A masked convolution evaluated in raster order, and the rows of its input that its kernel still
-    reaches.
+    """A masked convolution evaluated in raster order.
 
-    A `place` is (column, group) in the row that is being filled, the last one stored.
+    It stores the rows of its input that the kernel still reaches. A `place` is (column, group) in the row
+    that is being filled, the last one stored.
     """
 
     def __init__(self, layer, kind, like, context):
