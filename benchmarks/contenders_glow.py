@@ -21,7 +21,9 @@ def glow(model):
     import npflow
 
     network = npflow.networks.ConvNet((model["channels"],) * 2)
-    return npflow.models.image_glow(tuple(model["shape"]), model["levels"], model["steps"], network)
+    flow = npflow.models.image_glow(tuple(model["shape"]), model["levels"], model["steps"], network)
+    _, *layers = flow.layer.layers  # the recipe's Logit is left out
+    return npflow.Flow(npflow.layers.Chain(layers), flow.prior)
 
 
 class Npflow(moons.Npflow):

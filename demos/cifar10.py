@@ -86,7 +86,8 @@ print(f"{data.name}: {len(train)} images of {shape}, {len(test)} of those held o
 # %% [markdown]
 # ## The model
 #
-# `Dequantized` spreads each number over its cell by uniform noise. A level begins with `Squeeze`, which makes one pixel of
+# `Dequantized` spreads each number over its cell by uniform noise, and `Logit` maps the results, which are between 0 and 1,
+# to real numbers. A level begins with `Squeeze`, which makes one pixel of
 # four times as many channels of 2 x 2 pixels; after its steps half of the channels are split off as a part of z, and the
 # next level goes on with the other half.
 

@@ -1,7 +1,7 @@
 """Architectures as plain data: hyper-parameters are declared once, checked, described as JSON and rebuilt.
 
-Layers, networks, priors, models and optimizers are frozen dataclasses of hyper-parameters. A field says what it
-accepts where it stands::
+Layers, networks, priors, models and optimizers are frozen dataclasses of hyper-parameters. A field says what
+it accepts where it stands::
 
     log_scale_limit: float = number(2.0, above=0)
 
@@ -29,7 +29,11 @@ class Declared:
         for declared in fields(self):
             check, value = declared.metadata.get("check"), getattr(self, declared.name)
             if check is not None and not (value is None and declared.default is None):
-                object.__setattr__(self, declared.name, check(value, self.name_of(declared.name)))
+                self._store(declared.name, check(value, self.name_of(declared.name)))
+
+    def _store(self, name, value):
+        """Set a field of a new object, frozen or not; for `__post_init__` alone."""
+        object.__setattr__(self, name, value)
 
     def name_of(self, field_name):
         """What an error calls a field."""
@@ -39,8 +43,8 @@ class Declared:
 class Described(Declared):
     """Base of every class that can be described; a subclass is known by its name once it is defined.
 
-    npflow's own classes are known by their bare name, yours by module and name, so that an `ActNorm` of your own
-    never stands in for npflow's.
+    npflow's own classes are known by their bare name, yours by module and name, so that an `ActNorm` of your
+    own never stands in for npflow's.
     """
 
     known: ClassVar[dict] = {}
@@ -67,12 +71,12 @@ def checked(check, default=MISSING):
 
 
 def number(default=MISSING, **bounds):
-    """A field for a finite number, stored as a float; `bounds` are those of `npflow.validation.check_number`."""
+    """A field for a finite number, stored as a float; `bounds` are those of `validation.check_number`."""
     return checked(partial(check_number, **bounds), default)
 
 
 def count(default=MISSING, **bounds):
-    """A field for an integer, at least 1 by default; `bounds` are those of `npflow.validation.check_count`."""
+    """A field for an integer, at least 1 by default; `bounds` are those of `validation.check_count`."""
     return checked(partial(check_count, **bounds), default)
 
 

@@ -1,7 +1,7 @@
-"""Where z comes from: densities with a log-probability and a sampler.
+"""Priors: densities of z with a log-probability and a sampler.
 
-A prior follows the layers' pattern: a frozen dataclass of hyper-parameters with `init`, its trained
-arrays in `params`. A fixed prior has no parameters at all.
+A prior follows the pattern of a layer: a frozen dataclass of hyper-parameters with `init`, and its trained
+arrays in `params`. A fixed prior has no parameters.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as onp
 
 from npflow.autodiff.gpu.devices import constant
 from npflow.autodiff.primitives import logsumexp_last, softplus, sum_event
-from npflow.description import Described
+from npflow.description import Described, checked, flag
 from npflow.errors import InputError
 from npflow.validation import check_count, check_number, check_sequence
 
@@ -20,32 +20,39 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 class Prior(Described):
-    """A density of z with a log-probability and a sampler; `event_shape` is the shape of one row."""
+    """A density of z with a log-probability and a sampler.
+
+    Attributes
+    ----------
+    event_shape : tuple of int
+        The shape of one row of z.
+    """
 
     event_shape: tuple
 
     def init(self, rng, z):
-        """Parameters; none where the prior is fixed."""
+        """Return the initial parameters in the dtype of `z`; an empty dict if the prior is fixed."""
         return {}
 
     def log_prob(self, params, z):
-        """log p(z) in nats: shape (n, *event_shape) gives (n,)."""
+        """Compute log p(z) in nats, shape (n,), for `z` of shape (n, *event_shape)."""
         raise NotImplementedError
 
     def sample(self, params, rng, n, dtype=onp.float64, temperature=1.0):
-        """`n` draws, shape (n, *event_shape), each `temperature` times as far from its mean as it would be.
+        """Draw `n` rows of z, shape (n, *event_shape).
 
-        For a normal density p that is a draw of p^(1 / temperature^2), made to integrate to one.
+        The temperature multiplies the distance of a draw from its mean. For a normal density p this samples
+        from the density proportional to p^(1 / temperature^2).
         """
         raise NotImplementedError
 
 
 def check_event_shape(event_shape, name):
-    """Raise unless `event_shape` is the shape of a row, or its number of features; return it as a tuple."""
+    """Raise `InputError` unless `event_shape` is a positive integer or several; return a tuple of int."""
     shape = event_shape if isinstance(event_shape, (tuple, list)) else (event_shape,)
-    shape = tuple(check_count(size, f"each size of {name}'s event_shape") for size in shape)
+    shape = tuple(check_count(size, f"each number in {name}") for size in shape)
     if not shape:
-        raise InputError(f"expected {name}'s event_shape to have at least one axis, got ()")
+        raise InputError(f"expected {name} to have at least one axis, got ()")
     return shape
 
 
@@ -60,15 +67,20 @@ class Normal(Prior):
     event_shape : int or tuple of int
         The shape of one row: the number of features, or (height, width, channels).
     trained : bool
-        Whether the mean and the log of the standard deviation are learned, a number of each for every
-        component, starting at 0. Otherwise they stay there: the standard normal.
+        Whether the mean and the log of the standard deviation of every component are learned, starting at 0.
+        Otherwise they stay 0: the standard normal.
+
+    Examples
+    --------
+    >>> prior = Normal(2)
+    >>> prior.log_prob({}, np.zeros((1, 2))).round(4)  # -log 2 pi
+    array([-1.8379])
+    >>> prior.sample({}, rng, 5).shape
+    (5, 2)
     """
 
-    event_shape: tuple
-    trained: bool = False
-
-    def __post_init__(self):
-        object.__setattr__(self, "event_shape", check_event_shape(self.event_shape, "Normal"))
+    event_shape: tuple = checked(check_event_shape)
+    trained: bool = flag(False)
 
     def init(self, rng, z):
         if not self.trained:
@@ -89,88 +101,94 @@ class Normal(Prior):
 
 @dataclass(frozen=True)
 class Logistic(Prior):
-    r"""Independent standard logistic components, whose tails are heavier than the normal's.
+    r"""Independent standard logistic components, with heavier tails than the normal's.
 
     log p(z) = -sum_i [z_i + 2 log(1 + exp(-z_i))]
 
-    Each has variance pi^2 / 3, and a gradient of at most one, however far out z lies.
+    Each component has variance pi^2 / 3. The derivative of log p is at most 1 in absolute value everywhere.
 
     Parameters
     ----------
     event_shape : int or tuple of int
         The shape of one row: the number of features, or (height, width, channels).
 
-    Source: Dinh et al. 2014, NICE, section 3.4.
+    References
+    ----------
+    Dinh, Krueger, Bengio: NICE: Non-linear independent components estimation, 2014, section 3.4.
+    https://arxiv.org/abs/1410.8516
+
+    Examples
+    --------
+    >>> Logistic(2).log_prob({}, np.zeros((1, 2))).round(4)  # -4 log 2
+    array([-2.7726])
     """
 
-    event_shape: tuple
-
-    def __post_init__(self):
-        object.__setattr__(self, "event_shape", check_event_shape(self.event_shape, "Logistic"))
+    event_shape: tuple = checked(check_event_shape)
 
     def log_prob(self, params, z):
         return -sum_event(z + 2 * softplus(-z))
 
     def sample(self, params, rng, n, dtype=onp.float64, temperature=1.0):
         u = rng.random((n, *self.event_shape), dtype)
-        u = onp.maximum(u, onp.finfo(dtype).epsneg / 2)  # 0 would be minus infinity
+        u = onp.maximum(u, onp.finfo(dtype).epsneg / 2)  # the quantile of 0 is minus infinity
         return temperature * (onp.log(u) - onp.log1p(-u))
+
+
+def check_means(means, name):
+    """Raise `InputError` unless `means` are rows of one length; return them as tuples of float."""
+    rows = [check_sequence(row, f"each row in {name}") for row in check_sequence(means, name)]
+    rows = tuple(tuple(check_number(mean, f"each number in {name}") for mean in row) for row in rows)
+    if len({len(row) for row in rows}) != 1 or not rows[0]:
+        raise InputError(f"expected {name} to be rows of one length, at least one, got {means!r}")
+    return rows
+
+
+def check_positive(values, name):
+    """Raise `InputError` unless `values` are positive numbers; return them as a tuple of float."""
+    values = check_sequence(values, name)
+    return tuple(check_number(value, f"each number in {name}", above=0) for value in values)
 
 
 @dataclass(frozen=True)
 class GaussianMixture(Prior):
-    r"""A mixture of round Gaussians over rows of features.
+    r"""A mixture of isotropic Gaussians over rows of features.
 
     p(z) = sum_k w_k N(z; mean_k, std_k^2 I)
 
-    A temperature below 1 narrows each component about its own mean and leaves the weights, so that draws come from all
-    of them still; at 0 they are the means.
+    A temperature scales each component about its own mean and does not change the weights, so that draws
+    still come from all components. At 0 every draw is a mean.
 
     Parameters
     ----------
-    means : tuple of tuples of float
-        A mean for each component.
-    stds : tuple of float
-        A standard deviation for each component.
-    weights : tuple of float, optional
-        A weight for each component, positive; they are divided by their sum. By default all are equal.
+    means : sequence of sequences of float, shape (components, features)
+    stds : sequence of float, shape (components,)
+        Standard deviations, positive.
+    weights : sequence of float, shape (components,), optional
+        Positive weights, which are divided by their sum. By default all are equal.
     trained : bool
         Whether means, log-stds and log-weights are learned, starting at the values given.
+
+    Examples
+    --------
+    >>> prior = GaussianMixture(means=[[-2, 0], [2, 0]], stds=[0.5, 1], weights=[1, 3])
+    >>> prior.log_prob({}, np.zeros((4, 2))).shape, prior.event_shape
+    ((4,), (2,))
     """
 
-    means: tuple
-    stds: tuple
-    weights: tuple | None = None
-    trained: bool = False
+    means: tuple = checked(check_means)
+    stds: tuple = checked(check_positive)
+    weights: tuple | None = checked(check_positive, None)
+    trained: bool = flag(False)
 
     def __post_init__(self):
-        means = tuple(
-            tuple(check_number(value, "each number in GaussianMixture's means") for value in mean)
-            for mean in (
-                check_sequence(row, "each of GaussianMixture's means") for row in self._rows("means")
-            )
-        )
-        stds = tuple(
-            check_number(std, "each of GaussianMixture's stds", above=0) for std in self._rows("stds")
-        )
-        weights = [1.0] * len(means) if self.weights is None else self._rows("weights")
-        weights = tuple(
-            check_number(weight, "each of GaussianMixture's weights", above=0) for weight in weights
-        )
-        if not means or len({len(mean) for mean in means}) != 1 or not means[0]:
-            raise InputError(
-                f"expected GaussianMixture's means to be rows of one length, at least one, got {self.means!r}"
-            )
-        if not len(means) == len(stds) == len(weights):
+        super().__post_init__()
+        if self.weights is None:
+            self._store("weights", (1.0,) * len(self.means))
+        if not len(self.means) == len(self.stds) == len(self.weights):
             raise InputError(
                 "expected one std and one weight for each of GaussianMixture's means, "
-                f"got {len(means)} means, {len(stds)} stds and {len(weights)} weights"
+                f"got {len(self.means)} means, {len(self.stds)} stds and {len(self.weights)} weights"
             )
-        for name, value in (("means", means), ("stds", stds), ("weights", weights)):
-            object.__setattr__(self, name, value)
-
-    def _rows(self, name):
-        return check_sequence(getattr(self, name), f"GaussianMixture's {name}")
 
     @property
     def event_shape(self):
@@ -190,7 +208,7 @@ class GaussianMixture(Prior):
         }
 
     def fixed(self, like):
-        """What `start` gives, where `like` lives and in its dtype."""
+        """The arrays of `start` in the dtype and on the device of `like`."""
         return {name: constant(values, like) for name, values in self.start(like.dtype).items()}
 
     def log_prob(self, params, z):
@@ -199,7 +217,7 @@ class GaussianMixture(Prior):
         features = z.shape[-1]
         offsets = (z[:, None, :] - mixture["means"]) * np.exp(-log_stds)[:, None]
         log_normals = -0.5 * np.sum(offsets * offsets, axis=-1) - features * (log_stds + 0.5 * LOG_2PI)
-        # A trained mixture's weights need not sum to one: they are divided by their sum here.
+        # The weights of a trained mixture need not sum to one; dividing by their sum normalizes them.
         return logsumexp_last(log_normals + log_weights) - logsumexp_last(log_weights)
 
     def sample(self, params, rng, n, dtype=onp.float64, temperature=1.0):
@@ -208,7 +226,7 @@ class GaussianMixture(Prior):
         mixture = params if self.trained else self.fixed(noise)
         log_weights = mixture["log_weights"].astype(onp.float64)
         weights = onp.exp(log_weights - log_weights.max())
-        # The component in whose share of the weights, side by side from 0 to 1, the number falls.
+        # Component k owns the k-th interval of [0, 1], whose length is its weight.
         ends = onp.cumsum(weights / weights.sum())
         component = onp.searchsorted(ends / ends[-1], share, side="right")
         return mixture["means"][component] + onp.exp(mixture["log_stds"])[component, None] * noise

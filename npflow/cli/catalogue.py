@@ -9,8 +9,6 @@ from npflow import models
 from npflow.datasets import CIFAR10_CLASSES, image_data
 from npflow.dequantization import Dequantized
 from npflow.errors import InputError
-from npflow.flow import Flow
-from npflow.layers import Chain, Logit
 from npflow.networks import ConvNet, MaskedConvNet, ResNet
 
 
@@ -24,8 +22,8 @@ class Size(NamedTuple):
 class ImageModel(NamedTuple):
     """A model of images by its paper.
 
-    `build(data, context_features, **sizes)` gives the model for an `ImageData`; `sizes` has a `Size` by each name; `rate`
-    is the peak of the learning rate.
+    `build(data, context_features, **sizes)` gives the model for an `ImageData`; `sizes` has a `Size` by each
+    name; `rate` is the peak of the learning rate.
     """
 
     paper: str
@@ -35,13 +33,12 @@ class ImageModel(NamedTuple):
 
 
 def glow(data, context_features, levels, steps_per_level, channels):
-    """`image_glow` of integers, behind a `Logit`, which is worth much on digits, whose paper is white."""
+    """`image_glow` of integers."""
     network = ConvNet((channels, channels), (3, 1, 3))
     flow = models.image_glow(
         shape_of(data), levels, steps_per_level, network, context_features=context_features
     )
-    layer = Chain([Logit(), *flow.layer.layers])
-    return Dequantized(Flow(layer, flow.prior, context_features), data.levels)
+    return Dequantized(flow, data.levels)
 
 
 def real_nvp(data, context_features, levels, channels, blocks):

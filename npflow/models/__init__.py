@@ -1,4 +1,4 @@
-"""Recipes: one paper a file, each reads as the paper's list of layers; and two models that are no flows, a VAE and a PixelCNN."""
+"""Recipes, one paper per file, each the paper's list of layers; and two other models, VAE and PixelCNN."""
 
 from npflow.models.gaussianization import gaussianization
 from npflow.models.glow import glow, image_glow

@@ -1,37 +1,42 @@
 """Glow, for rows of features and for images."""
 
-from npflow.layers import ActNorm, AffineCoupling, Conv1x1
-from npflow.models.recipe import check_features, check_image_shape, flow_of, multi_scale
+from npflow.layers import ActNorm, AffineCoupling, Conv1x1, Logit
+from npflow.models.recipe import check_image_shape, flow_of, multi_scale
 from npflow.networks import MLP, ConvNet
 from npflow.validation import check_count
 
 
 def glow(features, steps=10, network=None, prior=None, context_features=0):
-    """Glow: steps of [ActNorm, AffineCoupling, Conv1x1], here on rows of features.
+    """Glow on rows of features: steps of [ActNorm, AffineCoupling, Conv1x1].
 
     The paper has the convolution before the coupling. In a chain of steps the two orders differ at the ends
-    alone; this one leaves no convolution idle in front of the first coupling.
+    alone; in this order no convolution is wasted before the first coupling.
 
-    What keeps training finite, on heavy tails too: `ActNorm` starts every coupling on values of unit variance,
-    log-scales are bounded, a new coupling is the identity, 1x1 convolutions start as rotations, and the networks
-    see arcsinh(x), so that what they say of an outlier is of the size of what they say of other rows.
+    Training stays finite on heavy-tailed data: `ActNorm` gives every coupling inputs of unit variance,
+    log-scales are bounded, a new coupling is the identity, 1x1 convolutions start as rotations, and the
+    networks see arcsinh(x), so that their response to an outlier has the size of their response to other
+    rows.
 
     Parameters
     ----------
     features : int
-        The number of features, at least two, so that couplings have parts to take.
+        At least 2.
     steps : int
-        The number of steps.
     network : Network, optional
-        What each coupling computes its scale and shift with; by default ``MLP((64, 64, 64), squash_inputs=True)``.
+        Computes the scale and shift of each coupling. By default ``MLP((64, 64, 64), squash_inputs=True)``.
     prior : Prior, optional
         By default the standard normal.
     context_features : int
-        How many numbers a row of context has, which every coupling sees; by default there is none.
+        The number of context features that condition every coupling; 0 for none.
 
     Returns
     -------
     Flow
+
+    Raises
+    ------
+    InputError
+        If an argument is invalid, or the prior has another number of features.
 
     References
     ----------
@@ -44,24 +49,24 @@ def glow(features, steps=10, network=None, prior=None, context_features=0):
     >>> len(flow.layer.layers)
     30
     """
-    check_features(features)
-    check_count(steps, "the number of steps")
+    features, steps = check_count(features, "features", least=2), check_count(steps, "steps")
     network = MLP((64, 64, 64), squash_inputs=True) if network is None else network
     step = [ActNorm(), AffineCoupling(network), Conv1x1()]
     return flow_of(step * steps, features, prior, context_features)
 
 
 def image_glow(shape, levels=3, steps=16, network=None, prior=None, context_features=0):
-    """Glow on images: `levels` levels of `steps` steps of [ActNorm, Conv1x1, AffineCoupling].
+    """Glow on images: Logit, then levels of [Squeeze, steps of [ActNorm, Conv1x1, AffineCoupling], Split].
 
-    Each level begins with pixels of four times as many channels on half the height and width, and after it half of
-    the channels stay as they are: see `Split`, and there for their learned prior. Images are taken as numbers in
-    [0, 1], as `Dequantized` makes them.
+    Squeeze halves height and width and gives pixels four times as many channels. After each level but the
+    last, half of the channels are split off, with a learned prior; see `Split`. Pixels are numbers in [0, 1],
+    as `Dequantized` makes them; `Logit`, which the paper does without, maps them to real numbers. It gains
+    much on images with many pixels at the ends, such as digits on white paper.
 
-    What keeps training finite: the first batch leaves every `ActNorm` with unit variance, log-scales are bounded, a
-    new coupling is the identity, and convolutions start as rotations. Adam moves all weights of a wide network
-    by the same in its first steps, and its outputs by thousands of times as much: a learning rate that begins small
-    (`WarmupCosine`) and a `clip_norm` are part of the recipe.
+    Training stays finite: after `init` every `ActNorm` has outputs of unit variance, log-scales are bounded,
+    a new coupling is the identity, and 1x1 convolutions start as rotations. Adam's first steps move all
+    weights of a wide network by the same amount, which moves its outputs thousands of times as much; so train
+    with a learning rate that starts small (`WarmupCosine`) and with `clip_norm`.
 
     Parameters
     ----------
@@ -70,17 +75,23 @@ def image_glow(shape, levels=3, steps=16, network=None, prior=None, context_feat
     levels : int
         L; the paper has 3 for images of 32 x 32.
     steps : int
-        K, in each level.
+        K, the steps of each level.
     network : Network, optional
-        What each coupling computes its scale and shift with; by default the paper's, ``ConvNet((512, 512), (3, 1, 3))``.
+        Computes the scale and shift of each coupling. By default the paper's, ``ConvNet((512, 512), (3, 1,
+        3))``.
     prior : Prior, optional
         By default the standard normal.
     context_features : int
-        How many numbers a row of context has, which every coupling sees; by default there is none.
+        The number of context features that condition every coupling; 0 for none.
 
     Returns
     -------
     Flow
+
+    Raises
+    ------
+    InputError
+        If an argument is invalid, height or width cannot be halved, or the prior has another shape.
 
     References
     ----------
@@ -92,10 +103,10 @@ def image_glow(shape, levels=3, steps=16, network=None, prior=None, context_feat
     >>> from npflow.networks import ConvNet
     >>> flow = image_glow((8, 8, 3), levels=2, steps=4, network=ConvNet((32, 32)))
     >>> len(flow.layer.layers), flow.prior.event_shape
-    (16, (8, 8, 3))
+    (17, (8, 8, 3))
     """
-    shape = check_image_shape(shape, check_count(levels, "the number of levels"))
-    check_count(steps, "the number of steps")
+    levels, steps = check_count(levels, "levels"), check_count(steps, "steps")
+    shape = check_image_shape(shape, halvings=levels)
     network = ConvNet((512, 512), (3, 1, 3)) if network is None else network
     step = [ActNorm(), Conv1x1(), AffineCoupling(network)]
-    return flow_of(multi_scale([step * steps] * levels).layers, shape, prior, context_features)
+    return flow_of([Logit(), *multi_scale([step * steps] * levels).layers], shape, prior, context_features)

@@ -1,39 +1,42 @@
-"""MAF: autoregressive layers whose density takes one pass each."""
+"""MAF: autoregressive layers, which compute densities in one pass."""
 
 from npflow.layers import ActNorm, MaskedAutoregressive, Reverse, ScaleShift
-from npflow.models.recipe import check_features, flow_of
+from npflow.models.recipe import flow_of
 from npflow.networks import MADE
 from npflow.validation import check_count
 
 
 def maf(features, steps=5, network=None, transformer=None, prior=None, context_features=0):
-    """MAF: steps of [ActNorm, MaskedAutoregressive, Reverse]: each sees the features in the other's reverse order.
+    """MAF: steps of [ActNorm, MaskedAutoregressive, Reverse].
 
-    The density of all features takes one pass of each network; sampling goes feature by feature.
+    Each step takes the features in the reverse order of the one before. The density takes one pass of each
+    network; sampling goes feature by feature.
 
-    What keeps training finite, on heavy tails too: `ActNorm` starts each layer on values of unit variance, whatever
-    the data's units (it is where the paper has batch norm); log-scales are bounded; a new layer is the identity; and
-    the networks see arcsinh(x), so that what they say of an outlier is of the size of what they say of other rows.
+    Training stays finite on heavy-tailed data: `ActNorm` (batch norm in the paper) gives each layer inputs of
+    unit variance, log-scales are bounded, a new layer is the identity, and the networks see arcsinh(x), so
+    that their response to an outlier has the size of their response to other rows.
 
     Parameters
     ----------
     features : int
-        The number of features.
     steps : int
-        The number of steps.
     network : MADE, optional
         By default ``MADE((64, 64), squash_inputs=True)``.
     transformer : Elementwise, optional
-        How each component is transformed; by default it is scaled and shifted, `ScaleShift`. With a `Spline` this is
-        an autoregressive neural spline flow.
+        Maps each component. By default `ScaleShift`; a `Spline` makes an autoregressive neural spline flow.
     prior : Prior, optional
-        By default the standard normal; a `GaussianMixture` as in the paper's MAF MoG.
+        By default the standard normal. A `GaussianMixture` makes the paper's MAF MoG.
     context_features : int
-        How many numbers a row of context has, which every network sees; by default there is none.
+        The number of context features that condition every network; 0 for none.
 
     Returns
     -------
     Flow
+
+    Raises
+    ------
+    InputError
+        If an argument is invalid, or the prior has another number of features.
 
     References
     ----------
@@ -45,8 +48,7 @@ def maf(features, steps=5, network=None, transformer=None, prior=None, context_f
     >>> len(maf(features=6).layer.layers)
     14
     """
-    check_features(features, least=1)
-    check_count(steps, "the number of steps")
+    features, steps = check_count(features, "features"), check_count(steps, "steps")
     network = MADE((64, 64), squash_inputs=True) if network is None else network
     transformer = ScaleShift() if transformer is None else transformer
     step = [ActNorm(), MaskedAutoregressive(network, transformer), Reverse()]

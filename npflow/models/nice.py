@@ -1,39 +1,43 @@
-"""NICE: additive couplings, and one scaling at the end; for rows of features and for images."""
+"""NICE: additive couplings and a final scaling, for rows of features and for images."""
 
 from npflow.layers import ActNorm, AdditiveCoupling, Logit, Scaling
-from npflow.models.recipe import check_features, check_image_shape, flow_of
+from npflow.models.recipe import check_image_shape, flow_of
 from npflow.networks import MLP, ResNet
 from npflow.priors import Logistic
 from npflow.validation import check_count
 
 
 def nice(features, couplings=4, network=None, prior=None, context_features=0):
-    """NICE: additive couplings that shift the odd and the even features in turn, and a scaling of each.
+    """NICE: ActNorm, additive couplings that shift the odd and the even features in turn, and a Scaling.
 
-    All but the scaling keeps volume. So the scaling alone says how much room the flow gives each of its
-    dimensions: exp(-log_scale) is the spread of the data along it, and sorted it is a spectrum, as principal
-    components have one: see `npflow.plots.spectrum`.
+    The couplings preserve volume, so the final scaling shows how much the data varies along each dimension of
+    z: its spread is exp(-log_scale). Sorted, the spreads are a spectrum like that of principal components;
+    see `npflow.plots.spectrum`.
 
-    What keeps training finite, on heavy tails too: an `ActNorm` in front of the paper's layers takes the units out of
-    the data; the networks see arcsinh(x), so that an outlier shifts others by no more than its logarithm; and the
-    logistic prior's gradient is at most one, however far out a value lies.
+    Training stays finite on heavy-tailed data: the `ActNorm`, which the paper does without, removes the units
+    of the data; the networks see arcsinh(x), so that an outlier shifts other features by at most its
+    logarithm; and the derivative of the logistic prior's log-density is at most 1.
 
     Parameters
     ----------
     features : int
-        The number of features, at least two.
+        At least 2.
     couplings : int
-        The number of couplings.
     network : Network, optional
-        What each coupling computes its shift with; by default ``MLP((64, 64, 64), squash_inputs=True)``.
+        Computes the shift of each coupling. By default ``MLP((64, 64, 64), squash_inputs=True)``.
     prior : Prior, optional
         By default the logistic, as in most of the paper's experiments.
     context_features : int
-        How many numbers a row of context has, which every coupling sees; by default there is none.
+        The number of context features that condition every coupling; 0 for none.
 
     Returns
     -------
     Flow
+
+    Raises
+    ------
+    InputError
+        If an argument is invalid, or the prior has another number of features.
 
     References
     ----------
@@ -46,36 +50,39 @@ def nice(features, couplings=4, network=None, prior=None, context_features=0):
     >>> [type(layer).__name__ for layer in flow.layer.layers[3:]]
     ['AdditiveCoupling', 'AdditiveCoupling', 'Scaling']
     """
-    check_features(features)
-    check_count(couplings, "the number of couplings")
+    features, couplings = check_count(features, "features", least=2), check_count(couplings, "couplings")
     network = MLP((64, 64, 64), squash_inputs=True) if network is None else network
-    parts = [("odd", "even")[number % 2] for number in range(couplings)]
+    parts = [("odd", "even")[index % 2] for index in range(couplings)]
     layers = [ActNorm(), *(AdditiveCoupling(network, part) for part in parts), Scaling()]
     return flow_of(layers, features, Logistic(features) if prior is None else prior, context_features)
 
 
 def image_nice(shape, couplings=4, network=None, prior=None, context_features=0):
-    """NICE on images: additive couplings that shift every other pixel in turn, and a scaling of each number.
+    """NICE on images: Logit, ActNorm, additive couplings that shift every other pixel in turn, and a Scaling.
 
-    The couplings are those of a checkerboard with convolutions (the paper's networks are dense, and take all pixels
-    alike). Images are taken as numbers in [0, 1], as `Dequantized` makes them; `Logit` makes them real numbers.
+    The couplings split pixels by a checkerboard and use convolutions; the paper's networks are dense. Pixels
+    are numbers in [0, 1], as `Dequantized` makes them; `Logit` maps them to real numbers.
 
     Parameters
     ----------
     shape : tuple of int
         (height, width, channels).
     couplings : int
-        The number of couplings.
     network : Network, optional
-        What each coupling computes its shift with; by default ``ResNet(channels=64, blocks=2)``.
+        Computes the shift of each coupling. By default ``ResNet(channels=64, blocks=2)``.
     prior : Prior, optional
         By default the logistic, as in most of the paper's experiments.
     context_features : int
-        How many numbers a row of context has, which every coupling sees; by default there is none.
+        The number of context features that condition every coupling; 0 for none.
 
     Returns
     -------
     Flow
+
+    Raises
+    ------
+    InputError
+        If an argument is invalid, or the prior has another shape.
 
     References
     ----------
@@ -84,13 +91,12 @@ def image_nice(shape, couplings=4, network=None, prior=None, context_features=0)
 
     Examples
     --------
-    >>> flow = image_nice((8, 8, 1))
+    >>> flow = image_nice((8, 8, 1), couplings=2)
     >>> [type(layer).__name__ for layer in flow.layer.layers]
-    ['Logit', 'ActNorm', 'AdditiveCoupling', 'AdditiveCoupling', 'AdditiveCoupling', 'AdditiveCoupling', 'Scaling']
+    ['Logit', 'ActNorm', 'AdditiveCoupling', 'AdditiveCoupling', 'Scaling']
     """
-    shape = check_image_shape(shape)
-    check_count(couplings, "the number of couplings")
+    shape, couplings = check_image_shape(shape), check_count(couplings, "couplings")
     network = ResNet(channels=64, blocks=2) if network is None else network
-    parts = [("checkerboard-odd", "checkerboard-even")[number % 2] for number in range(couplings)]
+    parts = [("checkerboard-odd", "checkerboard-even")[index % 2] for index in range(couplings)]
     layers = [Logit(), ActNorm(), *(AdditiveCoupling(network, part) for part in parts), Scaling()]
     return flow_of(layers, shape, Logistic(shape) if prior is None else prior, context_features)

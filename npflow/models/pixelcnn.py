@@ -1,4 +1,4 @@
-"""PixelCNN: images of integers, each number given those before it; an autoregressive model beside the flows."""
+"""PixelCNN: an autoregressive model of images of integers, beside the flows and trained by the same loop."""
 
 import itertools
 import math
@@ -13,8 +13,10 @@ from npflow.autodiff.gpu.devices import device_of, to_device
 from npflow.autodiff.primitives import log_softmax_at, sum_event
 from npflow.autodiff.program.chunks import map_rows
 from npflow.autodiff.program.threads import one_blas_thread
+from npflow.description import checked, count, instance
 from npflow.errors import InputError
 from npflow.model import Model
+from npflow.models.recipe import check_image_shape
 from npflow.networks import MaskedConvNet
 from npflow.validation import (
     check_context,
@@ -23,32 +25,31 @@ from npflow.validation import (
     check_integers,
     check_number,
     check_rng,
-    check_sequence,
 )
 
 
 @dataclass(frozen=True)
 class PixelCNN(Model):
-    r"""A distribution of images of integers: each number, given those before it, is one of `levels` by a softmax.
+    r"""A distribution of images of integers: each number is categorical, given those before it.
 
     p(x) = prod_i p(x_i | x_1 ... x_{i-1})          p(x_i = l | x_1 ... x_{i-1}) = softmax(logits_i)_l
 
-    The numbers come in the order of reading, pixel by pixel, and within a pixel channel by channel. One pass of a network
-    of masked convolutions, which sees levels as numbers from -1 to 1, gives the logits of all. It is no flow: there
-    is no z, and p(x) is a probability, not a density. So images are taken as they are, with no noise added.
-
-    A conditional PixelCNN has a distribution for each context, p(x | context), such as a class as a one-hot vector.
+    Numbers are in raster order: pixel by pixel, and within a pixel channel by channel. One pass of a network
+    of masked convolutions gives the logits of all numbers; it sees levels as numbers from -1 to 1. A PixelCNN
+    is not a flow: it has no z, and p(x) is a probability, not a density. So images are used as they are,
+    without dequantization.
 
     Parameters
     ----------
     shape : tuple of int
-        The height, width and channels of an image.
+        (height, width, channels).
     levels : int
-        How many values a number may have: 0 ... levels - 1.
+        The number of levels, at least 2: numbers are 0 ... levels - 1.
     network : MaskedConvNet
     context_features : int
-        How many numbers a row of context has. By default there is none; where there is, every method takes one
-        beside its images: `context`, shape (n, context_features), in the dtype of the parameters.
+        The number of context features; 0 for none. A conditional PixelCNN models p(x | context), such as the
+        images of a class given as a one-hot vector. Every method then takes a `context`, shape (n,
+        context_features), in the dtype of the parameters.
 
     References
     ----------
@@ -68,30 +69,13 @@ class PixelCNN(Model):
     ((100,), (7, 5, 5, 1))
     """
 
-    shape: tuple
-    levels: int = 256
-    network: MaskedConvNet = MaskedConvNet()  # noqa: RUF009 (frozen)
-    context_features: int = 0
-
-    def __post_init__(self):
-        shape = check_sequence(self.shape, "a PixelCNN's shape")
-        if len(shape) != 3:
-            raise InputError(
-                f"expected a PixelCNN's shape to be (height, width, channels), got {self.shape!r}"
-            )
-        shape = tuple(check_count(size, "each size of a PixelCNN's shape") for size in shape)
-        object.__setattr__(self, "shape", shape)
-        for name, least in (("levels", 2), ("context_features", 0)):
-            count = check_count(getattr(self, name), f"a PixelCNN's {name}", least=least)
-            object.__setattr__(self, name, count)
-        if not isinstance(self.network, MaskedConvNet):
-            raise InputError(f"expected a PixelCNN's network to be a MaskedConvNet, got {self.network!r}")
+    shape: tuple = checked(check_image_shape)
+    levels: int = count(256, least=2)
+    network: MaskedConvNet = instance(MaskedConvNet, MaskedConvNet())
+    context_features: int = count(0, least=0)
 
     def init(self, rng, x, context=None, dtype=onp.float32):
-        """Parameters in a dtype, float32 or float64, drawn from `rng`, for images like `x`, shape (n, *shape).
-
-        They are worked out on the host, and live where `x` lives.
-        """
+        """Draw parameters in float32 or float64, on the device of the images `x`, shape (n, *shape)."""
         check_rng(rng)
         check_dtype(dtype)
         check_integers(x, self.levels, self.shape)
@@ -104,13 +88,13 @@ class PixelCNN(Model):
         return self.network.init(rng, x, outputs, context if self.context_features else None)
 
     def check(self, params, x=None, name="x", context=None):
-        """The layout of `params`.
+        """Check parameters, images and their context; return the layout of `params`.
 
         Raises
         ------
         InputError
-            Unless they are this model's, `x`, called `name`, images of its shape and levels, and `context` a row for
-            each, in the dtype of the parameters.
+            If `params` belong to another model, `x`, called `name`, are not images of this shape and these
+            levels, or `context` does not have a row for each image in the dtype of the parameters.
         """
         layout = Layout(params)
         difference = expected_layout(self).difference(layout)
@@ -124,32 +108,32 @@ class PixelCNN(Model):
         return layout
 
     def check_context(self, context, rows, dtype):
-        """Raise `InputError` unless there is a row of context for each image, where this model takes one."""
+        """Raise `InputError` unless `context` fits this model and a number of images."""
         check_context(context, self.context_features, rows, dtype, "a PixelCNN")
 
     @property
     def dims(self):
-        """How many numbers an image has."""
+        """The number of numbers in an image."""
         return math.prod(self.shape)
 
     def loss_in_words(self, loss):
-        """A mean loss, in nats, as the progress bar shows it: in bits/dim."""
+        """Format a mean loss in nats as bits/dim, for the progress bar."""
         return f"{loss / (self.dims * math.log(2)):.4f} bits/dim"
 
     def log_prob(self, params, x, context=None):
-        """log p(x) in nats, shape (n,), for images of shape (n, *shape)."""
+        """Compute log p(x) in nats, shape (n,), for images of shape (n, *shape)."""
         return -self._map_rows(self.row_losses, params, x, context)
 
     def bits_per_dim(self, params, x, context=None):
-        """-log2 p(x) for each number of an image, shape (n,); log2(levels) where nothing is known of it."""
+        """Compute -log2 p(x) / dims, shape (n,); it is log2(levels) for the uniform distribution."""
         return -self.log_prob(params, x, context) / (math.log(2) * self.dims)
 
     def logits(self, params, x, context=None):
-        """The logits of each number given those before it, shape (n, *shape, levels)."""
+        """Compute the logits of each number given those before it, shape (n, *shape, levels)."""
         return self._map_rows(self._logits, params, x, context)
 
     def row_losses(self, params, x, context=None):
-        """-log p(x) of each image, in nats, shape (n,); unlike `log_prob` it checks nothing."""
+        """Compute -log p(x) in nats, shape (n,), without the checks of `log_prob`."""
         return -sum_event(log_softmax_at(self._logits(params, x, context), x))
 
     def _logits(self, params, x, context=None):
@@ -157,18 +141,16 @@ class PixelCNN(Model):
         return np.reshape(outputs, (*x.shape, self.levels))
 
     def _scaled(self, params, x):
-        """Levels as numbers from -1 to 1, in the dtype of the parameters: what the network sees."""
+        """The network's input: levels as numbers from -1 to 1, in the dtype of the parameters."""
         return x.astype(params["first"]["weight"].dtype) * (2 / (self.levels - 1)) - 1
 
     def _map_rows(self, method, params, x, context):
         self.check(params, x, context=context)
-        device_of({"params": params, "x": x, "context": context})  # one, or its sentence
+        device_of({"params": params, "x": x, "context": context})  # raises unless it is one
         return map_rows(method, params, *(x,) if context is None else (x, context))
 
     def sample(self, params, rng, n, context=None, temperature=1.0):
-        """`n` draws of x, shape (n, *shape), in the smallest unsigned integers that hold the levels.
-
-        They are drawn number by number, all `n` side by side. Each pixel takes the arithmetic of one pixel of one pass.
+        """Draw `n` images number by number, all `n` at once; together they take the arithmetic of one pass.
 
         Parameters
         ----------
@@ -177,7 +159,12 @@ class PixelCNN(Model):
         n : int
         context : ndarray, shape (n, context_features), optional
         temperature : float
-            What the logits are divided by: below 1 what is likely becomes likelier; at 0 it is always the likeliest.
+            Divides the logits, at least 0. Below 1 likely levels become likelier; 0 draws the likeliest.
+
+        Returns
+        -------
+        x : ndarray, shape (n, *shape)
+            In the smallest unsigned integer dtype that holds the levels.
         """
         check_count(n, "the number of samples")
         blank = onp.zeros((n, *self.shape), onp.min_scalar_type(self.levels - 1))
@@ -185,11 +172,11 @@ class PixelCNN(Model):
         return self.complete(params, rng, blank, 0, context, temperature)
 
     def complete(self, params, rng, x, rows, context=None, temperature=1.0):
-        """Images like `x`, shape (n, *shape), in their first `rows` rows, the others drawn as in `sample`."""
+        """Keep the first `rows` rows of images `x`, shape (n, *shape), and draw the others as in `sample`."""
         check_rng(rng)
         self.check(params, x, context=context)
-        device_of({"params": params, "x": x, "context": context})  # one, or its sentence
-        check_count(rows, "the number of rows that are kept", least=0, most=self.shape[0])
+        device_of({"params": params, "x": x, "context": context})  # raises unless it is one
+        check_count(rows, "rows", least=0, most=self.shape[0])
         temperature = check_number(temperature, "temperature", least=0)
         there, x, known = device_of(params).generator(rng), x.copy(), None
         numbers = self.network.one_by_one(params, self._scaled(params, x), context)
@@ -197,7 +184,7 @@ class PixelCNN(Model):
             for i, j, k in itertools.product(*map(range, self.shape)):
                 logits = numbers.send(known)
                 if i >= rows:
-                    # The largest of logits with Gumbel noise, -log(-log(u)), is a draw from their softmax.
+                    # With Gumbel noise -log(-log(u)) the argmax is a draw from softmax(logits / temperature).
                     u = onp.maximum(there.random(logits.shape), onp.finfo(float).tiny)
                     x[:, i, j, k] = onp.argmax(logits - temperature * onp.log(-onp.log(u)), axis=-1)
                 known = self._scaled(params, x[:, i, j, k : k + 1])

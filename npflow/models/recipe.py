@@ -1,4 +1,4 @@
-"""What all recipes do beside their list of layers."""
+"""What the recipes share: checks, a default prior, and the multi-scale architecture."""
 
 from npflow.errors import InputError
 from npflow.flow import Flow
@@ -8,37 +8,49 @@ from npflow.priors import Normal
 from npflow.validation import check_count, check_sequence
 
 
-def check_features(features, least=2):
-    """Raise unless `features` is a number of features that a recipe has layers for; return it."""
-    return check_count(features, "the number of features", least=least)
+def check_image_shape(shape, name="shape", halvings=0):
+    """Raise `InputError` unless `shape` is (height, width, channels); return it as a tuple of int.
 
-
-def check_image_shape(shape, levels=0):
-    """Raise unless `shape` is that of images that can be halved `levels` times; return it as a tuple of int."""
-    sizes = check_sequence(shape, "the shape of images")
+    Parameters
+    ----------
+    shape : sequence of int
+    name : str
+        What the message calls it.
+    halvings : int
+        Height and width must be multiples of 2^halvings.
+    """
+    sizes = check_sequence(shape, name)
     if len(sizes) != 3:
+        raise InputError(f"expected {name} to be (height, width, channels), got {shape!r}")
+    height, width, channels = (check_count(size, f"each number in {name}") for size in sizes)
+    if height % 2**halvings or width % 2**halvings:
         raise InputError(
-            f"expected the shape of images as (height, width, channels), got {len(sizes)} numbers"
-        )
-    height, width, channels = (check_count(size, "each number in the shape of images") for size in sizes)
-    levels = check_count(levels, "the number of levels", least=0)
-    if height % 2**levels or width % 2**levels:
-        raise InputError(
-            f"expected images whose height and width are multiples of {2**levels}, so that {levels} levels can halve "
-            f"them, got {height} x {width}"
+            f"expected height and width to be multiples of {2**halvings}, so that they can be halved "
+            f"{halvings} times, got {height} x {width}"
         )
     return height, width, channels
 
 
 def flow_of(layers, shape, prior, context_features=0):
-    """The flow of a recipe's layers over rows of a shape, a number of features or a tuple.
+    """Make a flow of a recipe's layers.
 
-    Its prior is the standard normal where none is given.
+    Parameters
+    ----------
+    layers : list of Layer
+    shape : int or tuple of int
+        The number of features, or the shape of an image.
+    prior : Prior or None
+        None stands for the standard normal.
+    context_features : int
+
+    Returns
+    -------
+    Flow
 
     Raises
     ------
     InputError
-        If the prior is one of another shape.
+        If the prior has another event shape.
     """
     event_shape = shape if isinstance(shape, tuple) else (shape,)
     if prior is not None and getattr(prior, "event_shape", event_shape) != event_shape:
@@ -48,11 +60,11 @@ def flow_of(layers, shape, prior, context_features=0):
 
 
 def multi_scale(levels):
-    """Lists of layers, one for each level, as one layer that keeps its shape.
+    """Make one layer of lists of layers, one list per level; it keeps the shape of the images.
 
-    Each level works on the blocks of 2 x 2 pixels that the one before it made pixels of. After it half of the
-    channels stay as they are, and the next level goes on with the rest; what stays has a learned prior, a normal
-    distribution around what a convolution of the rest says (see `Split`).
+    Each level squeezes 2 x 2 pixels into one pixel and applies its layers. Half of the channels then leave:
+    they get a learned prior, a normal distribution whose mean and scale are a convolution of the other half
+    (see `Split`). The next level goes on with the other half.
     """
     inner = None
     for layers in reversed(levels):

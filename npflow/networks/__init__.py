@@ -1,4 +1,4 @@
-"""What layers are conditioned by: functions with parameters that need no inverse."""
+"""Networks: functions with parameters that condition layers. They need no inverse."""
 
 from npflow.networks.convnet import ConvNet, ResNet
 from npflow.networks.made import MADE

@@ -8,7 +8,7 @@ import autograd.numpy as np
 import numpy as onp
 
 from npflow.autodiff.primitives import dense, leaky_relu, relu, softplus, tanh
-from npflow.errors import InputError
+from npflow.description import checked, choice, flag
 from npflow.networks.network import Network
 from npflow.validation import check_count, check_sequence
 
@@ -16,49 +16,46 @@ ACTIVATIONS = {"leaky_relu": leaky_relu, "relu": relu, "softplus": softplus, "ta
 
 
 def check_widths(hidden, name):
-    """Raise unless `hidden` are the widths of a network's hidden layers; return them as a tuple of int."""
-    hidden = check_sequence(hidden, f"the hidden widths of {name}")
-    return tuple(check_count(width, f"each hidden width of {name}") for width in hidden)
-
-
-def check_activation(activation, name):
-    """Raise unless `activation` is the name of one."""
-    if not isinstance(activation, str) or activation not in ACTIVATIONS:
-        raise InputError(
-            f"expected {name}'s activation to be one of {sorted(ACTIVATIONS)}, got {activation!r}"
-        )
+    """Raise `InputError` unless `hidden` is a sequence of positive integers; return a tuple of int."""
+    return tuple(check_count(width, f"each number in {name}") for width in check_sequence(hidden, name))
 
 
 @dataclass(frozen=True)
 class MLP(Network):
-    r"""Dense layers with an activation between them, on the last axis.
+    r"""A multi-layer perceptron: dense layers on the last axis, with an activation between them.
 
     h_0 = x,    h_{k+1} = activation(h_k W_k + b_k),    output = h_K W_K + b_K
 
-    Hidden weights start with variance 2 / inputs, which keeps the size of the activations from layer to
-    layer where they are (leaky) ReLUs; the last layer starts at zero. On images it is a 1x1 convolution
-    network.
+    Hidden weights start with variance 2 / inputs, which keeps the size of the activations from layer to layer
+    if they are (leaky) ReLUs. The last layer starts at zero. On images an MLP is a network of 1x1
+    convolutions.
 
     Parameters
     ----------
     hidden : tuple of int
         The number of units in each hidden layer.
-    activation : {"leaky_relu", "relu", "tanh", "softplus"}
+    activation : {"leaky_relu", "relu", "softplus", "tanh"}
     squash_inputs : bool
-        Whether h_0 = arcsinh(x): about x where it is small, and about its logarithm where it is large. What the
-        network says of an outlier is then of the size of what it says of other rows, and a flow of many layers
-        does not throw it further out at each.
+        Whether h_0 = arcsinh(x), which is about x for small x and grows as log |x| for large x. The network's
+        response to an outlier then has the size of its response to other rows, and a deep flow does not
+        amplify the outlier from layer to layer.
 
-    Source: He et al. 2015, Delving deep into rectifiers, section 2.2 (the starting variance).
+    References
+    ----------
+    He, Zhang, Ren, Sun: Delving deep into rectifiers, 2015, section 2.2 (the initial variance).
+    https://arxiv.org/abs/1502.01852
+
+    Examples
+    --------
+    >>> network = MLP((16, 16), "tanh")
+    >>> x = rng.standard_normal((5, 3))
+    >>> network.apply(network.init(rng, x, outputs=4), x).shape
+    (5, 4)
     """
 
-    hidden: tuple = (64, 64, 64)
-    activation: str = "leaky_relu"
-    squash_inputs: bool = False
-
-    def __post_init__(self):
-        object.__setattr__(self, "hidden", check_widths(self.hidden, "MLP"))
-        check_activation(self.activation, "MLP")
+    hidden: tuple = checked(check_widths, (64, 64, 64))
+    activation: str = choice(ACTIVATIONS, "leaky_relu")
+    squash_inputs: bool = flag(False)
 
     def init(self, rng, x, outputs):
         widths = [x.shape[-1], *self.hidden, outputs]

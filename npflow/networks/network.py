@@ -3,28 +3,41 @@
 from dataclasses import dataclass
 
 from npflow.autodiff.primitives import concatenate_last
-from npflow.description import Described
+from npflow.description import Described, checked
 from npflow.errors import InputError
 
 
 class Network(Described):
-    """A function of an array with parameters: what layers compute with that are conditioned by it.
+    """A function with parameters that conditions a layer.
 
-    A network is a frozen dataclass of hyper-parameters; its arrays live in `params`. A new network gives
+    A network is a frozen dataclass of hyper-parameters; its arrays live in `params`. A new network returns
     zeros, so that a layer conditioned by it starts as the identity.
     """
 
     def init(self, rng, x, outputs):
-        """Parameters for inputs like `x`, shape (n, ..., inputs), and `outputs` features or channels."""
+        """Draw parameters.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+        x : ndarray, shape (n, ..., inputs)
+            A batch like those the network will see. It sets the number of inputs and the dtype.
+        outputs : int
+            The number of output features or channels.
+
+        Returns
+        -------
+        params : tree of ndarray
+        """
         raise NotImplementedError
 
     def apply(self, params, x):
-        """The network's value: shape (n, ..., inputs) gives (n, ..., outputs)."""
+        """Evaluate the network: `x` of shape (n, ..., inputs) gives shape (n, ..., outputs)."""
         raise NotImplementedError
 
 
 def check_network(network, name):
-    """Raise unless `network` is an object with the methods of a network; return it."""
+    """Raise `InputError` unless `network` is an object with `init` and `apply`; return it."""
     methods = ("init", "apply")
     if isinstance(network, type) or not all(callable(getattr(network, method, None)) for method in methods):
         raise InputError(f"expected {name} to be an object with init and apply, got {network!r}")
@@ -32,32 +45,39 @@ def check_network(network, name):
 
 
 def check_context(layer, context):
-    """Raise unless there is a context where the parameters of a first layer were made for one."""
-    if ("context" in layer) != (context is not None):
-        made, got = ("with", "none") if context is None else ("without", "one")
-        raise InputError(f"expected parameters and rows with or without a context, got parameters made {made} "
-                         f"a context and {got}")  # fmt: skip
+    """Raise `InputError` unless a context is given exactly if the first layer has weights for it."""
+    if "context" in layer and context is None:
+        raise InputError("expected a context, since the parameters were initialized with one, got none")
+    if "context" not in layer and context is not None:
+        raise InputError("expected no context, since the parameters were initialized without one, got one")
 
 
 @dataclass(frozen=True)
 class Beside(Network):
-    """Two networks of the same input, their outputs side by side: half the outputs come from each.
+    """Two networks with the same input, whose outputs are concatenated; each gives half of them.
 
-    `AffineCoupling(Beside(log_scale=..., shift=...))` has a scale network and a shift network of their own.
+    Parameters
+    ----------
+    log_scale : Network
+        Gives the first half of the outputs, which an `AffineCoupling` takes as log-scales.
+    shift : Network
+        Gives the second half.
+
+    Examples
+    --------
+    >>> from npflow.networks import MLP
+    >>> network = Beside(log_scale=MLP((8,), "tanh"), shift=MLP((16, 16)))
+    >>> x = rng.standard_normal((5, 3))
+    >>> network.apply(network.init(rng, x, outputs=4), x).shape
+    (5, 4)
     """
 
-    log_scale: Network
-    shift: Network
-
-    def __post_init__(self):
-        check_network(self.log_scale, "Beside's log_scale")
-        check_network(self.shift, "Beside's shift")
+    log_scale: Network = checked(check_network)
+    shift: Network = checked(check_network)
 
     def init(self, rng, x, outputs):
         if outputs % 2:
-            raise InputError(
-                f"expected an even number of outputs to share between two networks, got {outputs}"
-            )
+            raise InputError(f"expected an even number of outputs for Beside, got {outputs}")
         return {
             "log_scale": self.log_scale.init(rng, x, outputs // 2),
             "shift": self.shift.init(rng, x, outputs // 2),

@@ -1,4 +1,4 @@
-"""The network of PixelCNN: masked convolutions, by which each number of an image sees those before it."""
+"""The network of PixelCNN: masked convolutions, where each number of an image depends on those before it."""
 
 import functools
 import itertools
@@ -9,80 +9,78 @@ import autograd.numpy as np
 import numpy as onp
 
 from npflow.autodiff.primitives import linear, relu
+from npflow.description import checked, count
 from npflow.errors import InputError
 from npflow.networks.convnet import check_image, check_kernel
 from npflow.networks.masked import causal_mask, masked, masked_convolution, side_of, slices_of
 from npflow.networks.mlp import check_widths
 from npflow.networks.network import Network, check_context
-from npflow.validation import check_count
 
 
 @dataclass(frozen=True)
 class MaskedConvNet(Network):
-    r"""Convolutions whose outputs for a channel of a pixel see nothing but the pixels and channels before it.
+    r"""Masked convolutions: outputs for a channel of a pixel depend on the pixels and channels before it.
 
-    The order is that of reading: pixels row by row from the left, and within a pixel channel by channel (red, then green
-    given red, then blue given both). The features of each layer are divided into as many groups as x has channels.
-    Group k sees all groups of the pixels before its own, and at its own pixel
+    The order is raster order: pixels row by row from the left; within a pixel, channel by channel (red, then
+    green given red, then blue given both). The features of each layer are divided into as many groups as x
+    has channels. Group k depends on all groups of the pixels before its own, and at its own pixel on
 
-    mask A: groups 0 ... k - 1            in the first convolution, which sees x itself
-    mask B: groups 0 ... k                in all others: what they see of group k has not seen channel k
+    mask A: groups 0 ... k - 1            in the first convolution, whose input is x
+    mask B: groups 0 ... k                in all others; their group k has not seen channel k
 
     h = A(x)                              kernel x kernel, to 2 features
-    h = h + B(relu(B(relu(B(relu(h))))))  each block: 1 x 1 to features, 3 x 3 to features, 1 x 1 to 2 features
+    h = h + B(relu(B(relu(B(relu(h))))))  each block: 1 x 1, 3 x 3, to features each; 1 x 1 to 2 features
     h = B(relu(h))                        1 x 1, for each width of the head
-    output = B(relu(h))                   1 x 1, as many outputs for each channel: those of channel 0 first, then 1 ...
+    output = B(relu(h))                   1 x 1; all outputs of channel 0 first, then those of channel 1, ...
 
-    Of a kernel's places, row by row, those behind the middle are masked whole. They are left out: a weight has shape
-    (places, inputs, outputs), its places end with the middle, and it is the middle's that are masked by groups.
+    A kernel keeps its places, row by row, up to its middle: a weight has shape (places, inputs, outputs), and
+    its last place, the middle, is masked by groups. Weights start with variance 2 / inputs, where masked
+    inputs do not count; those of the last layer start at zero.
 
-    A context is a bias, V^T context, of the first convolution and of each 3 x 3 one, the same at all pixels.
-
-    Weights start with variance 2 / inputs, those that are masked not counted, and those of the outputs at zero.
+    A context adds V^T context, the same at all pixels, to the first convolution and to each 3 x 3 one.
 
     Parameters
     ----------
     features : int
         The features of a 3 x 3 convolution; there are twice as many between blocks.
     blocks : int
-        The number of residual blocks. With each an output sees a pixel further.
+        The number of residual blocks. Each lets an output see one pixel further.
     kernel : int
         The side of the first kernel, odd.
     head : tuple of int
-        The features of each 1 x 1 convolution behind the blocks.
+        The features of each 1 x 1 convolution after the blocks.
 
-    References
-    ----------
-    van den Oord, Kalchbrenner, Kavukcuoglu: Pixel recurrent neural networks, 2016, sections 3.3 to 3.5 and table 1.
+    References ---------- van den Oord, Kalchbrenner, Kavukcuoglu: Pixel recurrent neural networks, 2016,
+    sections 3.3 to 3.5 and table 1.
     https://arxiv.org/abs/1601.06759
 
     van den Oord et al.: Conditional image generation with PixelCNN decoders, 2016, section 2.3 (the context).
     https://arxiv.org/abs/1606.05328
+
+    Examples
+    --------
+    >>> network = MaskedConvNet(8, blocks=1, kernel=3, head=(8,))
+    >>> x = rng.standard_normal((5, 6, 6, 3))
+    >>> network.apply(network.init(rng, x, outputs=12), x).shape
+    (5, 6, 6, 12)
     """
 
-    features: int = 32
-    blocks: int = 5
-    kernel: int = 7
-    head: tuple = (64,)
-
-    def __post_init__(self):
-        for name, least in (("features", 1), ("blocks", 0)):
-            count = check_count(getattr(self, name), f"MaskedConvNet's {name}", least=least)
-            object.__setattr__(self, name, count)
-        object.__setattr__(self, "kernel", check_kernel(self.kernel, "MaskedConvNet's kernel"))
-        object.__setattr__(self, "head", check_widths(self.head, "MaskedConvNet"))
+    features: int = count(32)
+    blocks: int = count(5, least=0)
+    kernel: int = checked(check_kernel, 7)
+    head: tuple = checked(check_widths, (64,))
 
     def init(self, rng, x, outputs, context=None):
         check_image(x, "MaskedConvNet")
         channels = x.shape[-1]
         if outputs % channels:
             raise InputError(
-                f"expected a whole number of outputs for each channel for MaskedConvNet, got {outputs} for {channels}"
+                f"expected a multiple of {channels} channels as outputs for MaskedConvNet, got {outputs}"
             )
 
         def layer(kernel, inputs, outputs, kind="B", takes_context=False, scale=1.0):
             mask = causal_mask(kind, (kernel**2 // 2 + 1, inputs, outputs), channels, x.dtype)
-            seen = onp.maximum(onp.sum(mask, axis=(0, 1)), 1)  # inputs that a feature sees
+            seen = onp.maximum(onp.sum(mask, axis=(0, 1)), 1)
             weight = mask * rng.standard_normal(mask.shape) * onp.sqrt(2 / seen) * scale
             params = {"weight": weight.astype(x.dtype), "bias": onp.zeros(outputs, x.dtype)}
             if takes_context and context is not None:
@@ -91,7 +89,7 @@ class MaskedConvNet(Network):
             return params
 
         f, widths = self.features, [2 * self.features, *self.head, outputs]
-        share = 1 / math.sqrt(max(self.blocks, 1))  # all blocks together add as much as there is before them
+        share = 1 / math.sqrt(max(self.blocks, 1))  # all blocks together add the variance of h
         block = lambda: [
             layer(1, 2 * f, f),
             layer(3, f, f, takes_context=True),
@@ -116,7 +114,7 @@ class MaskedConvNet(Network):
         return self.compose(params, h, lambda layer, h: convolve(layer, relu(h), "B"))
 
     def compose(self, layers, h, convolve):
-        """The output, from what the first convolution gives, where `convolve(layer, h)` is that layer's B(relu(h))."""
+        """The output, given the first convolution's h; `convolve(layer, h)` computes B(relu(h))."""
         for block in layers["blocks"]:
             inner = h
             for layer in block:
@@ -127,11 +125,19 @@ class MaskedConvNet(Network):
         return h
 
     def one_by_one(self, params, like, context=None):
-        """The same outputs, those for one channel of one pixel after the other, while the image becomes known.
+        """Evaluate the network while the image becomes known, number by number in raster order.
 
-        A generator, for images like those of `like`: it yields the outputs for the next channel, shape (n, outputs for
-        each), and is sent that channel, shape (n, 1). Each layer keeps what it has seen of its input. A step computes one
-        group's features at one pixel, and none is computed twice: all steps take no more arithmetic than one pass.
+        This generator yields the outputs of the next channel, shape (n, outputs of a channel), and is then
+        sent that channel, shape (n, 1). Each layer stores the part of its input that it still needs. A step
+        computes one group of features at one pixel, and nothing is computed twice: all steps together take
+        the arithmetic of one pass.
+
+        Parameters
+        ----------
+        params : dict
+        like : ndarray, shape (n, height, width, channels)
+            Sets the shape, the dtype and the device.
+        context : ndarray, shape (n, context features), optional
         """
         check_context(params["first"], context)
         _, height, width, channels = like.shape
@@ -149,15 +155,16 @@ class MaskedConvNet(Network):
 
 
 class Seen:
-    """A masked convolution, worked off in the order of reading, and what it has seen of its input.
+    """A masked convolution evaluated in raster order.
 
-    Of the input it keeps the rows that its kernel reaches. A `place` is a column of the last row, and a group.
+    It stores the rows of its input that the kernel still reaches. A `place` is (column, group) in the row
+    that is being filled, the last one stored.
     """
 
     def __init__(self, layer, kind, like, context):
         n, _, width, channels = like.shape
         places, inputs, outputs = layer["weight"].shape
-        self.reach = side_of(places) // 2  # how far the kernel goes to each side
+        self.reach = side_of(places) // 2  # pixels to each side of the middle
         self.rows = onp.zeros_like(like, shape=(n, self.reach + 1, width + 2 * self.reach, inputs))
         self.inputs, outputs = slices_of(inputs, channels), slices_of(outputs, channels)
         weight, bias = masked(layer["weight"], kind, channels), layer["bias"]
@@ -167,16 +174,16 @@ class Seen:
         self.biases = [bias[..., group] for group in outputs]
 
     def begin_row(self):
-        """Go on to the next row of the image."""
+        """Start the next row of the image."""
         self.rows = onp.concatenate([self.rows[:, 1:], onp.zeros_like(self.rows[:, :1])], axis=1)
 
     def put(self, h, place):
-        """Take in the input's group at a place."""
+        """Store the input of a group at a place."""
         column, group = place
         self.rows[:, -1, column + self.reach, self.inputs[group]] = h
 
     def output(self, place):
-        """The output's group at a place, shape (n, features of the group)."""
+        """Compute the output of a group at a place, shape (n, features of the group)."""
         column, group = place
         window = self.rows[:, :, column : column + 2 * self.reach + 1]
         weight = self.weights[group]
@@ -184,6 +191,6 @@ class Seen:
             return onp.dot(window.reshape(len(window), -1)[:, : len(weight)], weight) + self.biases[group]
 
     def step(self, h, place):
-        """Take in relu(h) as the input's group at a place, and give the output's."""
+        """Store relu(h) as the input of a group at a place; return the output of that group."""
         self.put(onp.maximum(h, 0), place)
         return self.output(place)

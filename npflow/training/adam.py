@@ -6,11 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from npflow.autodiff.program.chunks import in_chunks
-from npflow.description import Described
+from npflow.description import Described, checked, number
 from npflow.training.schedules import Constant
 from npflow.validation import check_number
 
-CLEAR_EVERY = 64  # steps, in which m comes to 0.9^64 of what it was: a thousandth
+CLEAR_EVERY = 64  # steps; with beta1 = 0.9 they shrink m by a factor of a thousand
+
+
+def check_schedule(rate, name):
+    """Raise `InputError` unless `rate` is callable or a positive number; return a schedule."""
+    return rate if callable(rate) else Constant(check_number(rate, name, above=0))
 
 
 @dataclass(frozen=True)
@@ -21,55 +26,61 @@ class Adam(Described):
     p <- p - rate * m_hat / (sqrt(v_hat) + epsilon)
     m_hat = (1 - beta1) / (1 - beta1^k) m   v_hat = (1 - beta2) / (1 - beta2^k) v       at step k = 1, 2, ...
 
-    m and v start at zero; dividing by 1 - beta^k takes away the bias of that start. The paper has the factors
-    1 - beta where m and v are added up; here they wait for m_hat and v_hat, where they cost no pass over
+    m and v start at zero; dividing by 1 - beta^k removes the bias of that start. The paper applies the
+    factors 1 - beta where m and v are accumulated. Here m_hat and v_hat apply them, which saves a pass over
     the vector.
 
     Parameters
     ----------
-    learning_rate : float or schedule
-        A number, or a schedule such as `WarmupCosine`: a callable of the step.
+    learning_rate : float or callable
+        A number, or a schedule such as `WarmupCosine`: a function of the step 1, 2, ...
     beta1, beta2 : float
-        How slowly the averages of g and g^2 forget, at least 0 and below 1.
+        The decay rates of the averages of g and g^2, at least 0 and below 1.
     epsilon : float
-        Keeps the step bounded where v is zero.
+        Keeps the step bounded where v is zero; positive.
 
-    Source: Kingma & Ba 2015, Adam: A method for stochastic optimization, algorithm 1.
+    References
+    ----------
+    Kingma, Ba: Adam: A method for stochastic optimization, 2015, algorithm 1. https://arxiv.org/abs/1412.6980
+
+    Examples
+    --------
+    >>> adam = Adam(learning_rate=0.1)
+    >>> vector = np.array([1.0, 2.0])
+    >>> state = adam.init(vector)
+    >>> adam.update(state, vector, gradient=np.array([5.0, -0.01]), step=1)
+    0.1
+    >>> vector.round(3)
+    array([0.9, 2.1])
     """
 
-    learning_rate: object = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-
-    def __post_init__(self):
-        if not callable(self.learning_rate):
-            object.__setattr__(self, "learning_rate", Constant(self.learning_rate))
-        bounds = {
-            "beta1": {"least": 0, "below": 1},
-            "beta2": {"least": 0, "below": 1},
-            "epsilon": {"above": 0},
-        }
-        for name, bound in bounds.items():  # as Python's floats, which JSON can hold
-            object.__setattr__(self, name, check_number(getattr(self, name), f"Adam's {name}", **bound))
+    learning_rate: object = checked(check_schedule, 1e-3)
+    beta1: float = number(0.9, least=0, below=1)
+    beta2: float = number(0.999, least=0, below=1)
+    epsilon: float = number(1e-8, above=0)
 
     def init(self, vector):
-        """m and v for a parameter vector: two vectors of zeros like it."""
+        """Return m and v for a parameter vector: two vectors of zeros like it."""
         return {"m": np.zeros_like(vector), "v": np.zeros_like(vector)}
 
     def update(self, state, vector, gradient, step):
-        """Move `vector` one step, in place; return the learning rate.
+        """Make one step, in place.
 
         Parameters
         ----------
         state : dict
-            m and v, from `init`; changed in place.
+            m and v from `init`; changed in place.
         vector : ndarray, shape (d,)
             The parameters; changed in place.
         gradient : ndarray, shape (d,)
-            The gradient. It serves as scratch space: nothing else is allocated, and it is overwritten.
+            Overwritten: it serves as scratch space, so that nothing is allocated.
         step : int
-            1 at the first step.
+            The number of this step, from 1.
+
+        Returns
+        -------
+        rate : float
+            The learning rate of the step.
         """
         rate = self.learning_rate(step)
         of_m = (1 - self.beta1) / (1 - self.beta1**step)
@@ -85,7 +96,7 @@ class Adam(Described):
             v *= self.beta2
             v += g
 
-            # p <- p - rate * m_hat / (sqrt(v_hat) + epsilon), with the factors of both taken out of the vectors:
+            # p <- p - rate * m_hat / (sqrt(v_hat) + epsilon), where the scalar factors are taken out:
             # sqrt(v_hat) + epsilon = of_root * (sqrt(v) + epsilon / of_root)
             np.sqrt(v, out=g)
             g += self.epsilon / of_root
@@ -100,11 +111,11 @@ class Adam(Described):
 
 
 def clear_faded(*moments):
-    """Make what has faded away zero: what is below tiny^0.7 is rounded, in place, to multiples of eps tiny^0.7.
+    """Round numbers below tiny^0.7 to multiples of eps tiny^0.7, in place: the smallest become zero.
 
-    A parameter whose gradient stays 0, such as a weight of a ReLU that is never on, has an m that shrinks until it is a
-    denormal number, below the smallest of full precision. Arithmetic with these is so slow that a step takes twice as
-    long where one number in fifty is one.
+    A parameter whose gradient stays 0, such as a weight of a dead ReLU, has an m that decays until it is a
+    denormal number. Arithmetic with denormal numbers is so slow that a step takes twice as long if one number
+    in fifty is one.
     """
     for moment in moments:
         faded = float(np.finfo(moment.dtype).tiny) ** 0.7

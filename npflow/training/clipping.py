@@ -1,4 +1,8 @@
-"""The norm of a gradient, and a gradient scaled down to a norm."""
+"""Clipping: scale a gradient down where its norm is too large.
+
+Source: Pascanu, Mikolov, Bengio: On the difficulty of training recurrent neural networks, 2013, section 3.2.
+https://arxiv.org/abs/1211.5063
+"""
 
 import numpy as np
 
@@ -6,9 +10,21 @@ from npflow.autodiff.gpu.devices import HOST, device_of
 
 
 def euclidean_norm(vector):
-    """The norm of a vector, also where the squares of its numbers are too large for its dtype.
+    """Compute the Euclidean norm, also where squares of components overflow the dtype.
 
-    A number; on a device it stays there, as an array without axes, and nothing waits for it.
+    Parameters
+    ----------
+    vector : ndarray, shape (d,)
+
+    Returns
+    -------
+    norm : float, or array of shape () on the vector's device
+        On a device the norm stays there, so that nothing waits for it.
+
+    Examples
+    --------
+    >>> euclidean_norm(np.array([3.0, 4.0]))
+    5.0
     """
     if device_of(vector) is HOST:
         norm = float(np.linalg.norm(vector))
@@ -20,13 +36,29 @@ def euclidean_norm(vector):
 
 
 def scaled_norm(vector):
-    """The norm of a vector by way of its largest number, which is longer to compute and does not overflow."""
+    """The norm by way of the largest component: it does not overflow, but takes longer."""
     largest = np.max(np.abs(vector))
     return largest.astype(np.float64) * np.linalg.norm(vector / largest).astype(np.float64)
 
 
 def clip(gradient, norm, clip_norm):
-    """Scale a gradient of a given norm down to `clip_norm` where it is longer, in place."""
+    """Multiply `gradient` by min(1, clip_norm / norm), in place.
+
+    Parameters
+    ----------
+    gradient : ndarray, shape (d,)
+    norm : float or array of shape ()
+        The gradient's `euclidean_norm`.
+    clip_norm : float
+        The largest norm allowed.
+
+    Examples
+    --------
+    >>> gradient = np.array([3.0, 4.0])
+    >>> clip(gradient, euclidean_norm(gradient), clip_norm=1.0)
+    >>> gradient
+    array([0.6, 0.8])
+    """
     if device_of(gradient) is not HOST:
         gradient *= np.minimum(clip_norm / norm, 1.0).astype(gradient.dtype)
     elif norm > clip_norm:

@@ -1,4 +1,4 @@
-"""What happened during a training run."""
+"""The record of a training run."""
 
 from dataclasses import dataclass, field
 
@@ -9,29 +9,39 @@ from npflow.errors import InputError
 
 @dataclass
 class History:
-    """The course of a training run; one entry a step, or one a validation.
+    """The record of a training run: one entry per step, or one per validation.
 
     Attributes
     ----------
     loss : list of float
-        The mean loss of each step's mini-batch, nats, before the step: of a flow, its negative log-likelihood.
+        The mean loss of each step's batch before the step, in nats; for a flow, the negative log-likelihood.
     learning_rate : list of float
-        Each step's learning rate.
+        The learning rate of each step.
     gradient_norm : list of float
-        The Euclidean norm of each step's gradient, before clipping.
+        The Euclidean norm of each step's gradient before clipping.
     seconds : list of float
-        Seconds spent training up to and including each step; a resumed run adds to what it resumed. A device is
-        looked at now and then: the steps between two looks are said to have taken the same time.
+        The training time up to and including each step, in seconds; a resumed run continues the count. A
+        device is read only now and then, and the time between two readings is divided equally among their
+        steps.
     validation_step : list of int
-        After which steps the validation data was looked at.
+        The number of steps made before each validation.
     validation_loss : list of float
-        Its mean loss then, nats.
+        The mean loss of the validation data, in nats.
     interrupted : bool
         Whether Ctrl-C ended the run before its last step.
     peak_bytes : int, optional
-        How much memory the steps take, known before the first one: their programs, and all vectors as long as the
-        parameters, those that are copied for a checkpoint and the best by validation too. Neither the data is in it, nor
-        what NumPy makes elsewhere (the results of `np.where`, say). None without programs.
+        The memory that the steps take, known before the first step: the programs and all vectors as long as
+        the parameters, including copies for checkpoints and for the best parameters by validation. It
+        excludes the data and what NumPy allocates on its own, such as the result of `np.where`. None without
+        programs.
+
+    Examples
+    --------
+    >>> x = rng.standard_normal((100, 2))
+    >>> flow = npflow.models.maf(features=2, steps=1)
+    >>> params, history = npflow.fit(flow, flow.init(rng, x), x, rng=rng, steps=5, progress=False)
+    >>> history.steps, len(history.loss)
+    (5, 5)
     """
 
     loss: list = field(default_factory=list)
@@ -46,18 +56,18 @@ class History:
     SERIES = ("loss", "learning_rate", "gradient_norm", "seconds", "validation_step", "validation_loss")
 
     def cut(self):
-        """Forget what is known of steps whose loss is not: they were not made."""
+        """Drop the entries of steps whose loss was never read."""
         for series in (self.learning_rate, self.gradient_norm, self.seconds):
             del series[len(self.loss) :]
 
     def share_out(self, first, now):
-        """Let the steps from number `first` on, made between two looks at a device, have taken the same time."""
+        """Divide the time up to `now` equally among the steps from index `first` on."""
         start, count = (self.seconds[first - 1] if first else 0.0), len(self.seconds) - first
         self.seconds[first:] = np.linspace(start, now, count + 1)[1:].tolist()
 
     @property
     def steps(self):
-        """How many steps were made."""
+        """The number of steps made."""
         return len(self.loss)
 
     def __repr__(self):
@@ -65,18 +75,24 @@ class History:
         return f"History({self.steps:,} steps{last})"
 
     def plot(self, ax=None, **kwargs):
-        """Draw the run: see `npflow.plots.history`."""
+        """Plot the run; see `npflow.plots.history`."""
         from npflow import plots
 
         return plots.history(self, ax, **kwargs)
 
     def arrays(self):
-        """Each series as an array, by name."""
+        """Return the series as a dict of float arrays."""
         return {name: np.array(getattr(self, name), float) for name in self.SERIES}
 
     @classmethod
     def from_arrays(cls, arrays):
-        """The history that `arrays` gave."""
+        """Rebuild a history from the dict that `arrays` returned.
+
+        Raises
+        ------
+        InputError
+            If a series is missing.
+        """
         if any(name not in arrays for name in cls.SERIES):
             raise InputError(f"expected the series {', '.join(cls.SERIES)}, got {sorted(arrays)}")
         history = cls(**{name: arrays[name].tolist() for name in cls.SERIES})

@@ -1,21 +1,23 @@
-"""The learning rate as a function of the step."""
+"""Learning-rate schedules: the rate as a function of the step."""
 
 import math
 from dataclasses import dataclass
 
-from npflow.description import Described
+from npflow.description import Described, count, number
 from npflow.errors import InputError
-from npflow.validation import check_count, check_number
 
 
 @dataclass(frozen=True)
 class Constant(Described):
-    """The same rate at every step."""
+    """The same learning rate at every step.
 
-    rate: float
+    Examples
+    --------
+    >>> Constant(1e-3)(step=1)
+    0.001
+    """
 
-    def __post_init__(self):
-        object.__setattr__(self, "rate", check_number(self.rate, "the learning rate", above=0))
+    rate: float = number(above=0)
 
     def __call__(self, step):
         """The learning rate of step 1, 2, ..."""
@@ -32,25 +34,36 @@ class WarmupCosine(Described):
     Parameters
     ----------
     peak : float
+        The largest learning rate.
     steps : int
-        The step that reaches zero; the rate stays zero after it.
+        The step at which the rate reaches zero. It stays zero after that.
     warmup : int
-        How many steps the warm-up takes, fewer than `steps`.
+        The number of warm-up steps, less than `steps`.
 
-    Source: Loshchilov & Hutter 2017, SGDR, section 3 (the cosine); Goyal et al. 2017, section 2.2 (warm-up).
+    References
+    ----------
+    Loshchilov, Hutter: SGDR: Stochastic gradient descent with warm restarts, 2017, section 3 (the cosine).
+    https://arxiv.org/abs/1608.03983
+
+    Goyal et al.: Accurate, large minibatch SGD, 2017, section 2.2 (the warm-up).
+    https://arxiv.org/abs/1706.02677
+
+    Examples
+    --------
+    >>> schedule = WarmupCosine(peak=0.01, steps=100, warmup=20)
+    >>> schedule(10), schedule(20), schedule(60), schedule(100)
+    (0.005, 0.01, 0.005, 0.0)
     """
 
-    peak: float
-    steps: int
-    warmup: int = 0
+    peak: float = number(above=0)
+    steps: int = count()
+    warmup: int = count(0, least=0)
 
     def __post_init__(self):
-        object.__setattr__(self, "peak", check_number(self.peak, "the peak learning rate", above=0))
-        object.__setattr__(self, "steps", check_count(self.steps, "the steps of WarmupCosine"))
-        object.__setattr__(self, "warmup", check_count(self.warmup, "the warm-up", least=0))
+        super().__post_init__()
         if self.warmup >= self.steps:
             raise InputError(
-                f"expected a warm-up of fewer steps than WarmupCosine's {self.steps}, got {self.warmup}"
+                f"expected WarmupCosine's warmup to be less than its {self.steps} steps, got {self.warmup}"
             )
 
     def __call__(self, step):

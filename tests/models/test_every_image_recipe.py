@@ -1,4 +1,4 @@
-"""What every recipe for images promises, and what each is made of."""
+"""Every recipe for images: training, densities, refusals; and the layers of each."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from npflow.priors import Logistic, Normal
 from npflow.training import Adam, WarmupCosine
 
 SMALL = ConvNet((12, 12))
-# Each recipe, made small.
+# A small flow of each recipe.
 RECIPES = {
     "image_glow": lambda shape, **more: models.image_glow(shape, 2, 2, SMALL, **more),
     "image_nice": lambda shape, **more: models.image_nice(shape, 4, SMALL, **more),
@@ -37,8 +37,8 @@ def test_every_recipe_for_images_is_listed():
 
 
 @pytest.mark.parametrize(("dtype", "most"), [(np.float32, 1e-4), (np.float64, 1e-9)])
-def test_the_glow_of_cifar_10_made_narrow_takes_photographs_there_and_back(dtype, most):
-    """Its three levels of sixteen steps, on eight of real size."""
+def test_a_narrow_glow_of_cifar_10_inverts_photographs(dtype, most):
+    """Three levels of sixteen steps, on eight images of 32 x 32."""
     flow, rng = models.image_glow((32, 32, 3), 3, 16, ConvNet((8, 8))), np.random.default_rng(0)
     x = (datasets.patches(rng, 8) + rng.random((8, 32, 32, 3))).astype(dtype) / 256
     params = flow.init(rng, x)
@@ -53,7 +53,7 @@ def test_the_glow_of_cifar_10_made_narrow_takes_photographs_there_and_back(dtype
 
 
 @every_recipe
-def test_trained_on_digits_it_needs_fewer_bits_each_class_its_own(recipe):
+def test_training_on_digits_saves_bits_and_distinguishes_the_classes(recipe):
     data, rng = datasets.image_data("digits"), np.random.default_rng(0)
     labels = lambda rows: np.eye(10, dtype=np.float32)[rows]
     model = Dequantized(recipe((8, 8, 1), context_features=10), data.levels)
@@ -96,11 +96,11 @@ def test_the_density_of_samples_is_the_flows_density(recipe):
 
 
 @every_recipe
-def test_what_does_not_fit_together_is_refused(recipe):
+def test_invalid_arguments_are_refused(recipe):
     for shape, sentence in (
-        ((8, 8), r"expected the shape of images as \(height, width, channels\), got 2 numbers"),
-        ((8, 0, 3), "expected each number in the shape of images to be at least 1, got 0"),
-        (8, "expected the shape of images"),
+        ((8, 8), r"shape to be \(height, width, channels\), got \(8, 8\)"),
+        ((8, 0, 3), "shape to be at least 1, got 0"),
+        (8, "shape as a list or tuple, got 8"),
     ):
         with pytest.raises(InputError, match=sentence):
             recipe(shape)
@@ -109,30 +109,31 @@ def test_what_does_not_fit_together_is_refused(recipe):
     assert recipe((8, 8, 1), prior=Normal((8, 8, 1), trained=True)).prior.trained
 
 
-def test_images_that_cannot_be_halved_as_often_are_refused():
-    sentence = "expected images whose height and width are multiples of 4, so that 2 levels can halve them, got 8 x 6"
-    with pytest.raises(InputError, match=sentence):
+def test_images_that_cannot_be_halved_often_enough_are_refused():
+    with pytest.raises(
+        InputError, match=r"height and width to be multiples of 4, .* halved 2 times, got 8 x 6"
+    ):
         models.image_glow((8, 6, 3), levels=2)
     models.image_real_nvp((8, 6, 3), levels=2)
     with pytest.raises(InputError, match="multiples of 4"):
         models.image_real_nvp((8, 6, 3), levels=3)
 
 
-# ---------------------------------------------------------------- what each is made of
+# ---------------------------------------------------------------- layers
 
 
-def test_glow_is_levels_of_steps_with_a_learned_prior_of_what_is_split_off():
+def test_glow_is_levels_of_steps_with_a_learned_prior_for_channels_split_off():
     flow = models.image_glow((8, 8, 3), levels=3, steps=2, network=SMALL)
     step = [ActNorm(), Conv1x1(), AffineCoupling(SMALL)]
     learned_prior = AffineCoupling(ConvNet((), (3,)), "first")
     inner = Chain([Squeeze(), *step, *step, Unsqueeze()])
     for _ in range(2):
         inner = Chain([Squeeze(), *step, *step, learned_prior, Split(inner), Unsqueeze()])
-    assert flow.layer == inner
+    assert flow.layer == Chain([Logit(), *inner.layers])
     assert flow.prior == Normal((8, 8, 3))
 
 
-def test_by_default_glow_is_the_papers_for_images_of_32_pixels():
+def test_by_default_glow_is_the_papers_for_images_of_32_x_32():
     flow = models.image_glow((32, 32, 3))
     assert flow == models.image_glow((32, 32, 3), levels=3, steps=16, network=ConvNet((512, 512), (3, 1, 3)))
     x = np.random.default_rng(0).random((4, 32, 32, 3)).astype(np.float32)
@@ -152,7 +153,7 @@ def test_real_nvp_alternates_checkerboards_and_channels():
     assert models.image_real_nvp((4, 4, 1)).layer.layers[2] == AffineCoupling(ResNet(64, 4), odd)
 
 
-def test_nice_keeps_volume_but_for_its_scaling():
+def test_nice_is_couplings_of_alternating_pixels_and_a_scaling():
     flow = models.image_nice((4, 4, 1), couplings=3, network=SMALL)
     odd, even = "checkerboard-odd", "checkerboard-even"
     couplings = [AdditiveCoupling(SMALL, part) for part in (odd, even, odd)]

@@ -1,4 +1,4 @@
-"""What every recipe promises."""
+"""Every recipe for rows of features: conditional densities, heavy tails, refusals."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from npflow.priors import Normal
 from npflow.training import Adam
 
 PLAIN, MASKED = MLP((8,), squash_inputs=True), MADE((8,), squash_inputs=True)
-# Each recipe that takes a context and a prior, made small.
+# A small flow of each recipe that takes a context.
 RECIPES = {
     "glow": lambda features, **more: models.glow(features, 2, PLAIN, **more),
     "iaf": lambda features, **more: models.iaf(features, 2, MASKED, **more),
@@ -82,10 +82,10 @@ def test_heavy_tails_in_any_units_leave_training_finite(recipe):
 
 
 @every_recipe
-def test_what_does_not_fit_together_is_refused(recipe):
+def test_invalid_arguments_are_refused(recipe):
     with pytest.raises(InputError, match=r"expected a prior of 4 features, got one of shape \(3,\)"):
         recipe(4, prior=Normal(3))
-    with pytest.raises(InputError, match="expected the number of features to be an integer, got '2'"):
+    with pytest.raises(InputError, match="features to be an integer, got '2'"):
         recipe("2")
     assert recipe(4, prior=Normal(4, trained=True)).prior.trained
     assert isinstance(recipe(4), Flow)

@@ -12,18 +12,18 @@ from npflow.training import Adam
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-def test_each_step_is_a_gaussianize_and_a_rotation_and_a_gaussianize_is_the_end(steps):
+def test_it_is_units_then_steps_then_a_gaussianize(steps):
     flow = gaussianization(2, steps, components=3, rotation="random")
     step = [Gaussianize(3), Rotation(start="random")]
     assert flow.layer == Chain([Units(), *step * steps, Gaussianize(3)])
     assert flow.prior == Normal(2)
 
 
-def test_by_default_it_has_five_steps_of_eight_components_that_start_with_principal_components():
+def test_by_default_it_has_five_steps_of_eight_components_and_principal_components():
     assert gaussianization(4) == gaussianization(4, steps=5, components=8, rotation="pca", prior=Normal(4))
 
 
-def test_init_alone_is_a_better_density_of_new_data_with_more_steps_and_a_short_fit_a_better_one_still():
+def test_init_improves_with_more_steps_and_a_short_fit_improves_it_further():
     rng = np.random.default_rng(0)
     x, new = (datasets.moons(3000, rng=rng) for _ in range(2))
     flows = {steps: gaussianization(2, steps) for steps in (1, 3, 10)}
@@ -38,14 +38,14 @@ def test_init_alone_is_a_better_density_of_new_data_with_more_steps_and_a_short_
     assert flow.loss(params, new) < losses[-1]
 
 
-def test_many_steps_that_were_not_trained_draw_samples_among_the_data():
+def test_samples_of_many_untrained_steps_lie_among_the_data():
     x = datasets.moons(2000, rng=np.random.default_rng(0))
     flow = gaussianization(2, steps=15, rotation="random")
     samples = flow.sample(flow.init(np.random.default_rng(1), x), np.random.default_rng(2), 4000)
     assert np.max(np.abs(samples)) < 2 * np.max(np.abs(x))
 
 
-def test_on_correlated_columns_one_step_with_principal_components_does_more_than_several_at_random():
+def test_on_correlated_columns_one_step_of_principal_components_beats_several_random_ones():
     rng = np.random.default_rng(0)
     mix = rng.standard_normal((6, 6)) * 2.0 ** -np.arange(6)
     x, new = (rng.standard_exponential((1000, 6)) @ mix.T for _ in range(2))
@@ -80,16 +80,15 @@ def test_heavy_tails_in_any_units_leave_training_finite():
     assert np.isfinite(flow.log_prob(params, 1e6 * x)).all()
 
 
-def test_what_does_not_fit_together_is_refused():
+def test_invalid_arguments_are_refused():
     with pytest.raises(InputError, match=r"expected a prior of 2 features, got one of shape \(4,\)"):
         gaussianization(2, prior=Normal(4))
     for arguments, sentence in (
-        (("2",), "expected the number of features to be an integer, got '2'"),
-        ((0,), "expected the number of features to be at least 1, got 0"),
-        ((2, 0), "expected the number of steps to be at least 1, got 0"),
-        ((2, 1, 0), "expected Gaussianize's components to be at least 1, got 0"),
-        ((2, 1, 1, "ica"), "expected Rotation's start to be 'random' or 'pca', got 'ica'"),
+        (("2",), "features to be an integer, got '2'"),
+        ((0,), "features to be at least 1, got 0"),
+        ((2, 0), "steps to be at least 1, got 0"),
+        ((2, 1, 0), "Gaussianize's components to be at least 1, got 0"),
+        ((2, 1, 1, "ica"), "Rotation's start to be .*, got 'ica'"),
     ):
-        with pytest.raises(InputError) as caught:
+        with pytest.raises(InputError, match=sentence):
             gaussianization(*arguments)
-        assert str(caught.value) == sentence

@@ -25,7 +25,7 @@ def test_each_level_is_pairs_of_convolutions_in_both_orders():
     )
 
 
-def test_trained_on_digits_it_needs_fewer_bits_and_draws_images():
+def test_training_on_digits_saves_bits_and_it_draws_images():
     data, rng = datasets.image_data("digits"), np.random.default_rng(0)
     model = Dequantized(mintnet((8, 8, 1), levels=2, steps=1, filters=4), data.levels)
     params = model.init(rng, data.train[:256])
@@ -61,17 +61,17 @@ def test_the_density_of_samples_is_the_flows_density():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"shape": (8, 6, 1)}, "expected images whose height and width are multiples of 4"),
-        ({"shape": (8, 8)}, r"expected the shape of images as \(height, width, channels\), got 2 numbers"),
-        ({"levels": 0}, "expected the number of levels to be at least 1, got 0"),
-        ({"steps": 0}, "expected the number of steps to be at least 1, got 0"),
-        ({"filters": 1.5}, "expected MaskedConvolution's filters to be an integer, got 1.5"),
+        ({"shape": (8, 6, 1)}, "height and width to be multiples of 4"),
+        ({"shape": (8, 8)}, r"shape to be \(height, width, channels\), got \(8, 8\)"),
+        ({"levels": 0}, "levels to be at least 1, got 0"),
+        ({"steps": 0}, "steps to be at least 1, got 0"),
+        ({"filters": 1.5}, "MaskedConvolution's filters to be an integer, got 1.5"),
         (
             {"prior": Normal(64)},
             r"expected a prior of shape \(8, 8, 1\), got one of shape \(64,\)",
         ),
     ],
 )
-def test_what_does_not_fit_together_is_refused(arguments, sentence):
+def test_invalid_arguments_are_refused(arguments, sentence):
     with pytest.raises(InputError, match=sentence):
         mintnet(**{"shape": (8, 8, 1)} | arguments)

@@ -1,4 +1,4 @@
-"""What every network promises, on every device. `NETWORKS` lists them all: a new one is tested by being listed."""
+"""Every network, on every device. A new network is tested once it is listed in `NETWORKS`."""
 
 import autograd.numpy as anp
 import numpy as np
@@ -33,7 +33,7 @@ def test_every_network_is_listed():
     ("name", "shape"),
     [(name, shape) for name, shapes in SHAPES.items() for shape in shapes],
 )
-def test_on_a_device_it_gives_what_it_gives_on_the_host_and_sends_nothing(name, shape, dtype, device):
+def test_on_a_device_it_equals_the_host_and_transfers_nothing(name, shape, dtype, device):
     network, rng = NETWORKS[name], np.random.default_rng(0)
     x = rng.standard_normal(shape).astype(dtype)
     params = network.init(rng, x, outputs=6)
@@ -47,7 +47,7 @@ def test_on_a_device_it_gives_what_it_gives_on_the_host_and_sends_nothing(name, 
         return network.apply(params, x), value, [leaf for _, leaf in tree.items(gradient)]
 
     arguments = to_device((params, x), device.name)
-    everything(*arguments)  # masks are sent the first time
+    everything(*arguments)  # the first call sends masks
     with stand_in.counted() as transfers:
         there = everything(*arguments)
     assert transfers == stand_in.Transfers(0, 0)

@@ -21,7 +21,7 @@ few = settings(max_examples=15, deadline=None)
 
 
 def perturbed(network, x, outputs, seed=0):
-    """Parameters whose last layer is not zero any more."""
+    """Parameters moved away from their initial values, so that the last layer is not zero."""
     rng = np.random.default_rng(seed)
     params = network.init(rng, x, outputs)
     layout = Layout(params)
@@ -98,7 +98,7 @@ def test_the_gradient_equals_finite_differences(activation):
     np.testing.assert_allclose(layout.pack(gradient), np.subtract(values, lower) / 2e-6, rtol=1e-6, atol=1e-7)
 
 
-def test_widths_are_kept_as_a_tuple_of_ints():
+def test_widths_are_stored_as_a_tuple_of_int():
     network = MLP([np.int64(8), 4])
     assert network.hidden == (8, 4)
     assert all(type(width) is int for width in network.hidden)
@@ -108,15 +108,12 @@ def test_widths_are_kept_as_a_tuple_of_ints():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"hidden": (8, 0)}, "expected each hidden width of MLP to be at least 1, got 0"),
-        ({"hidden": (8.0,)}, "expected each hidden width of MLP to be an integer, got 8.0"),
-        (
-            {"activation": "gelu"},
-            "expected MLP's activation to be one of ['leaky_relu', 'relu', 'softplus', 'tanh'], got 'gelu'",
-        ),
+        ({"hidden": (8, 0)}, "MLP's hidden to be at least 1, got 0"),
+        ({"hidden": (8.0,)}, "MLP's hidden to be an integer, got 8.0"),
+        ({"activation": "gelu"}, "MLP's activation to be one of .*'relu', .*, got 'gelu'"),
+        ({"squash_inputs": 1}, "MLP's squash_inputs to be True or False, got 1"),
     ],
 )
-def test_hyper_parameters_that_cannot_be_used_are_refused(arguments, sentence):
-    with pytest.raises(InputError) as caught:
+def test_invalid_hyper_parameters_are_refused(arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
         MLP(**arguments)
-    assert str(caught.value) == sentence

@@ -1,4 +1,4 @@
-"""The network of PixelCNN: what its outputs see, and the same outputs one by one."""
+"""The network of PixelCNN: what its outputs depend on, and evaluation one number at a time."""
 
 import itertools
 
@@ -24,7 +24,7 @@ shapes = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3))
 
 
 def moved(network, x, outputs, context=None, by=0.5):
-    """Parameters away from their start."""
+    """Parameters moved away from their initial values."""
     rng = np.random.default_rng(0)
     params = network.init(rng, x, outputs, context)
     layout = Layout(params)
@@ -33,23 +33,23 @@ def moved(network, x, outputs, context=None, by=0.5):
 
 
 def draw(shape, conditioned, rows=1):
-    """Images and their context, if they have one."""
+    """Images, and their context or None."""
     rng = np.random.default_rng(sum(shape))
     return rng.standard_normal((rows, *shape)), rng.standard_normal((rows, 2)) if conditioned else None
 
 
 def jacobian(network, params, x, context=None):
-    """The Jacobian of one image's outputs, shape (numbers of x, outputs for each, numbers of x)."""
+    """The Jacobian of one image's outputs, shape (x.size, outputs of a number, x.size)."""
     outputs = autograd.jacobian(lambda image: network.apply(params, image[None], context)[0])(x[0])
     return outputs.reshape(x.size, -1, x.size)
 
 
-# ---------------------------------------------------------------- what outputs see
+# ---------------------------------------------------------------- dependencies
 
 
 @few
 @given(networks, shapes, st.booleans(), st.integers(0, 100))
-def test_what_changes_from_a_number_on_changes_no_output_up_to_it(network, shape, conditioned, number):
+def test_outputs_do_not_depend_on_their_own_number_or_later_ones(network, shape, conditioned, number):
     x, context = draw(shape, conditioned)
     params = moved(network, x, 2 * shape[-1], context)
     number, changed = number % x.size, x.copy()
@@ -60,26 +60,26 @@ def test_what_changes_from_a_number_on_changes_no_output_up_to_it(network, shape
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("kernel", "blocks"), [(7, 0), (3, 3)])
-def test_outputs_see_all_numbers_before_them_but_in_the_blind_spot(kernel, blocks, channels):
+def test_outputs_depend_on_all_numbers_before_them_outside_the_blind_spot(kernel, blocks, channels):
     network, (x, _) = MaskedConvNet(30, blocks, kernel), draw((4, 4, channels), False)
     seen = np.any(jacobian(network, moved(network, x, channels), x) != 0, axis=1)
     before = np.tril(np.ones((x.size, x.size), bool), -1)
     assert not np.any(seen & ~before)
     rows, columns, _ = np.indices(x.shape[1:]).reshape(3, -1)
     up, aside = rows[:, None] - rows, columns - columns[:, None]  # from an output to a number
-    # Kernels of 3 x 3 reach as far to the right as up, one and many: the blind spot is what lies further to the right.
+    # Stacked 3 x 3 kernels reach as far to the right as up; the blind spot is further to the right.
     visible = aside <= up * (1 if kernel == 3 else 3)
     np.testing.assert_array_equal(seen, before & visible)
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 2])
-def test_with_each_block_an_output_sees_a_pixel_further(blocks):
+def test_each_block_lets_an_output_see_one_pixel_further(blocks):
     network, (x, _) = MaskedConvNet(30, blocks, kernel=3), draw((1, 9, 1), False)
     seen = np.any(jacobian(network, moved(network, x, 1), x)[-1] != 0, axis=0)
     np.testing.assert_array_equal(np.flatnonzero(seen), np.arange(8)[-1 - blocks :])
 
 
-def test_every_output_sees_the_context_the_first_too():
+def test_every_output_depends_on_the_context():
     network, (x, context) = MaskedConvNet(6, 1, 3), draw((2, 2, 2), True)
     params = moved(network, x, 4, context)
     slopes = autograd.jacobian(lambda row: network.apply(params, x, row[None]))(context[0])
@@ -91,7 +91,7 @@ def test_every_output_sees_the_context_the_first_too():
 
 @few
 @given(networks, shapes, st.booleans(), st.integers(1, 3))
-def test_one_by_one_the_outputs_are_those_of_one_pass(network, shape, conditioned, rows):
+def test_one_by_one_gives_the_outputs_of_one_pass(network, shape, conditioned, rows):
     x, context = draw(shape, conditioned, rows)
     params = moved(network, x, 2 * shape[-1], context, by=0.2)
     expected = network.apply(params, x, context).reshape(*x.shape, 2)
@@ -113,7 +113,7 @@ def test_one_by_one_takes_the_multiplications_of_one_pass(monkeypatch):
         return output(self, place)
 
     monkeypatch.setattr(pixelcnn.Seen, "output", counted)
-    monkeypatch.setattr(pixelcnn, "masked_convolution", None)  # there is no pass at all
+    monkeypatch.setattr(pixelcnn, "masked_convolution", None)  # one_by_one must not use it
     generator, known = network.one_by_one(params, x), None
     for i, j, k in itertools.product(*map(range, x.shape[1:])):
         generator.send(known)
@@ -121,7 +121,7 @@ def test_one_by_one_takes_the_multiplications_of_one_pass(monkeypatch):
     assert sum(counts) == 2 * 4 * 5 * sum(map(np.prod, weights))
 
 
-# ---------------------------------------------------------------- how it starts, and refusals
+# ---------------------------------------------------------------- initialization and refusals
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -138,7 +138,7 @@ def test_a_new_network_gives_zeros_in_the_dtype_of_its_input(conditioned, dtype)
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 12])
-def test_blocks_keep_the_size_of_what_they_see_however_many_there_are(blocks):
+def test_any_number_of_blocks_keeps_the_size_of_h(blocks):
     network, rng = MaskedConvNet(40, blocks, 3, ()), np.random.default_rng(0)
     x = rng.standard_normal((4, 6, 6, 1))
     params = network.init(rng, x, 80)  # as many outputs as features
@@ -151,35 +151,33 @@ def test_blocks_keep_the_size_of_what_they_see_however_many_there_are(blocks):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"features": 0}, "expected MaskedConvNet's features to be at least 1, got 0"),
-        ({"blocks": -1}, "expected MaskedConvNet's blocks to be at least 0, got -1"),
-        ({"kernel": 4}, "expected MaskedConvNet's kernel to be an odd number, got 4"),
-        ({"kernel": 3.0}, "expected MaskedConvNet's kernel to be an integer, got 3.0"),
-        ({"head": 8}, "expected the hidden widths of MaskedConvNet as a list or tuple, got 8"),
+        ({"features": 0}, "MaskedConvNet's features to be at least 1, got 0"),
+        ({"blocks": -1}, "MaskedConvNet's blocks to be at least 0, got -1"),
+        ({"kernel": 4}, "MaskedConvNet's kernel to be an odd number, got 4"),
+        ({"kernel": 3.0}, "MaskedConvNet's kernel to be an integer, got 3.0"),
+        ({"head": 8}, "MaskedConvNet's head as a list or tuple, got 8"),
     ],
 )
-def test_hyper_parameters_that_cannot_be_used_are_refused(arguments, sentence):
-    with pytest.raises(InputError) as caught:
+def test_invalid_hyper_parameters_are_refused(arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
         MaskedConvNet(**arguments)
-    assert str(caught.value) == sentence
 
 
-def test_input_that_cannot_be_used_is_refused():
+def test_invalid_input_is_refused():
     rng = np.random.default_rng(0)
-    with pytest.raises(
-        InputError, match=r"expected images of shape .* for MaskedConvNet, got shape \(2, 3\)"
-    ):
+    with pytest.raises(InputError, match=r"images of shape .* for MaskedConvNet, got shape \(2, 3\)"):
         MaskedConvNet().init(rng, np.zeros((2, 3)), 3)
-    with pytest.raises(
-        InputError, match=r"expected a whole number of outputs for each channel .*, got 7 for 3"
-    ):
+    with pytest.raises(InputError, match=r"a multiple of 3 channels as outputs .*, got 7"):
         MaskedConvNet().init(rng, np.zeros((2, 4, 4, 3)), 7)
 
 
-def test_a_context_that_the_parameters_were_not_made_for_is_refused():
+def test_a_missing_or_unexpected_context_is_refused():
     network, (x, context) = MaskedConvNet(2, 1, 3), draw((2, 2, 1), True)
-    for made, passed in ((context, None), (None, context)):
+    for made, passed, sentence in (
+        (context, None, "expected a context, .* got none"),
+        (None, context, "expected no context, .* got one"),
+    ):
         params = network.init(np.random.default_rng(0), x, 3, made)
         for call in (lambda p, c: network.apply(p, x, c), lambda p, c: next(network.one_by_one(p, x, c))):
-            with pytest.raises(InputError, match="expected parameters and rows with or without a context"):
+            with pytest.raises(InputError, match=sentence):
                 call(params, passed)

@@ -1,4 +1,4 @@
-"""Adam: against the paper's algorithm written out, and its promises about memory."""
+"""Adam: the paper's algorithm, memory, dtypes and denormal numbers."""
 
 import tracemalloc
 
@@ -12,7 +12,7 @@ from npflow.training import Adam, Constant, WarmupCosine
 
 
 def algorithm_1(gradients, rate, beta1, beta2, epsilon):
-    """Kingma & Ba 2015, algorithm 1, to the letter."""
+    """Kingma & Ba 2015, algorithm 1, literally."""
     theta = m = v = 0.0
     for t, g in enumerate(gradients, start=1):
         m = beta1 * m + (1 - beta1) * g
@@ -31,7 +31,7 @@ def algorithm_1(gradients, rate, beta1, beta2, epsilon):
     beta2=st.floats(0, 0.999),
     epsilon=st.floats(1e-10, 1e-2),
 )
-def test_it_is_algorithm_1_of_the_paper(seed, steps, beta1, beta2, epsilon):
+def test_update_equals_algorithm_1_of_the_paper(seed, steps, beta1, beta2, epsilon):
     gradients = np.random.default_rng(seed).standard_normal((steps, 5))
     adam = Adam(0.01, beta1, beta2, epsilon)
     vector = np.zeros(5)
@@ -76,7 +76,7 @@ def test_float32_stays_float32_and_follows_float64():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_moments_fade_to_zero_and_are_denormal_at_no_step(dtype):
+def test_moments_decay_to_zero_and_are_never_denormal(dtype):
     gradients = np.zeros((8000, 3))
     gradients[0], gradients[:, 1], gradients[3000, 2] = [1, 1e-3, -1], 1e-3, 1
     adam, vector = Adam(0.01, beta2=0.9), np.zeros(3, dtype)
@@ -101,13 +101,13 @@ def test_it_takes_a_schedule_or_a_number():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"learning_rate": 0}, "expected the learning rate to be a finite number above 0, got 0"),
-        ({"learning_rate": "fast"}, "expected the learning rate to be a number above 0, got 'fast'"),
-        ({"beta1": 1.0}, "expected Adam's beta1 to be a finite number at least 0 below 1, got 1"),
-        ({"beta2": -0.1}, "expected Adam's beta2 to be a finite number at least 0 below 1, got -0.1"),
-        ({"epsilon": np.nan}, "expected Adam's epsilon to be a finite number above 0, got nan"),
+        ({"learning_rate": 0}, "Adam's learning_rate to be a finite number above 0, got 0"),
+        ({"learning_rate": "fast"}, "Adam's learning_rate to be a number above 0, got 'fast'"),
+        ({"beta1": 1.0}, "Adam's beta1 to be a finite number at least 0 below 1, got 1"),
+        ({"beta2": -0.1}, "Adam's beta2 to be a finite number at least 0 below 1, got -0.1"),
+        ({"epsilon": np.nan}, "Adam's epsilon to be a finite number above 0, got nan"),
     ],
 )
-def test_bad_hyper_parameters_get_a_sentence(arguments, sentence):
+def test_invalid_hyper_parameters_are_refused(arguments, sentence):
     with pytest.raises(InputError, match=sentence):
         Adam(**arguments)

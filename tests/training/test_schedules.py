@@ -13,7 +13,7 @@ def test_constant_is_constant():
     assert {Constant(0.1)(step) for step in (1, 10, 10**6)} == {0.1}
 
 
-def test_warm_up_is_linear_and_the_cosine_goes_down_to_zero():
+def test_warm_up_is_linear_and_the_cosine_falls_to_zero():
     schedule = WarmupCosine(2.0, steps=100, warmup=20)
     assert [schedule(step) for step in (1, 10, 20)] == [0.1, 1.0, 2.0]
     assert schedule(60) == pytest.approx(1.0)
@@ -35,13 +35,13 @@ def test_a_schedule_survives_its_description():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: Constant(-1), "expected the learning rate to be a finite number above 0, got -1"),
-        (lambda: WarmupCosine(0, 10), "expected the peak learning rate to be a finite number above 0"),
-        (lambda: WarmupCosine(1, 0), "expected the steps of WarmupCosine to be at least 1, got 0"),
-        (lambda: WarmupCosine(1, 10, -1), "expected the warm-up to be at least 0, got -1"),
-        (lambda: WarmupCosine(1, 10, 10), "expected a warm-up of fewer steps than WarmupCosine's 10, got 10"),
+        (lambda: Constant(-1), "Constant's rate to be a finite number above 0, got -1"),
+        (lambda: WarmupCosine(0, 10), "WarmupCosine's peak to be a finite number above 0"),
+        (lambda: WarmupCosine(1, 0), "WarmupCosine's steps to be at least 1, got 0"),
+        (lambda: WarmupCosine(1, 10, -1), "WarmupCosine's warmup to be at least 0, got -1"),
+        (lambda: WarmupCosine(1, 10, 10), "WarmupCosine's warmup to be less than its 10 steps, got 10"),
     ],
 )
-def test_bad_hyper_parameters_get_a_sentence(make, sentence):
+def test_invalid_hyper_parameters_are_refused(make, sentence):
     with pytest.raises(InputError, match=sentence):
         make()
