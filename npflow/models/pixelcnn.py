@@ -87,15 +87,7 @@ class PixelCNN(Model):
         outputs = self.shape[-1] * self.levels
         return self.network.init(rng, x, outputs, context if self.context_features else None)
 
-    def check(self, params, x=None, name="x", context=None):
-        """Check parameters, images and their context; return the layout of `params`.
-
-        Raises
-        ------
-        InputError
-            If `params` belong to another model, `x`, called `name`, are not images of this shape and these
-            levels, or `context` does not have a row for each image in the dtype of the parameters.
-        """
+    def check(self, params, x=None, context=None, name="x"):
         layout = Layout(params)
         difference = expected_layout(self).difference(layout)
         if difference:
@@ -116,13 +108,13 @@ class PixelCNN(Model):
         """The number of numbers in an image."""
         return math.prod(self.shape)
 
-    def loss_in_words(self, loss):
+    def format_loss(self, loss):
         """Format a mean loss in nats as bits/dim, for the progress bar."""
         return f"{loss / (self.dims * math.log(2)):.4f} bits/dim"
 
     def log_prob(self, params, x, context=None):
         """Compute log p(x) in nats, shape (n,), for images of shape (n, *shape)."""
-        return -self._map_rows(self.row_losses, params, x, context)
+        return -self._map_rows(self.losses, params, x, context)
 
     def bits_per_dim(self, params, x, context=None):
         """Compute -log2 p(x) / dims, shape (n,); it is log2(levels) for the uniform distribution."""
@@ -132,7 +124,7 @@ class PixelCNN(Model):
         """Compute the logits of each number given those before it, shape (n, *shape, levels)."""
         return self._map_rows(self._logits, params, x, context)
 
-    def row_losses(self, params, x, context=None):
+    def losses(self, params, x, context=None):
         """Compute -log p(x) in nats, shape (n,), without the checks of `log_prob`."""
         return -sum_event(log_softmax_at(self._logits(params, x, context), x))
 
@@ -145,7 +137,7 @@ class PixelCNN(Model):
         return x.astype(params["first"]["weight"].dtype) * (2 / (self.levels - 1)) - 1
 
     def _map_rows(self, method, params, x, context):
-        self.check(params, x, context=context)
+        self.check(params, x, context)
         device_of({"params": params, "x": x, "context": context})  # raises unless it is one
         return map_rows(method, params, *(x,) if context is None else (x, context))
 
@@ -174,7 +166,7 @@ class PixelCNN(Model):
     def complete(self, params, rng, x, rows, context=None, temperature=1.0):
         """Keep the first `rows` rows of images `x`, shape (n, *shape), and draw the others as in `sample`."""
         check_rng(rng)
-        self.check(params, x, context=context)
+        self.check(params, x, context)
         device_of({"params": params, "x": x, "context": context})  # raises unless it is one
         check_count(rows, "rows", least=0, most=self.shape[0])
         temperature = check_number(temperature, "temperature", least=0)

@@ -14,10 +14,11 @@ from npflow.autodiff.program.chunks import map_rows
 from npflow.description import count, instance, number
 from npflow.errors import InputError
 from npflow.layers import ActNorm
+from npflow.layers.composite import Visit
 from npflow.model import Model
 from npflow.networks import MLP
 from npflow.priors import LOG_2PI
-from npflow.validation import check_count, check_rng, check_rows
+from npflow.validation import check_count, check_number, check_rng, check_rows
 
 AT_ONCE = 2**14  # draws of z that are evaluated at a time
 START = -2.0  # the decoder's initial log std
@@ -64,7 +65,7 @@ class VAE(Model):
     >>> vae = VAE(features=4, latent=2, encoder=MLP((16,)), decoder=MLP((16,)))
     >>> params = vae.init(rng, x)
     >>> params, history = npflow.fit(vae, params, x, rng=rng, steps=20, progress=False)
-    >>> vae.sample(params, rng, 7).shape, vae.log_prob(params, rng, x, samples=50).shape
+    >>> vae.sample(params, rng, 7).shape, vae.log_prob(params, x, rng=rng, draws=50).shape
     ((7, 4), (300,))
     """
 
@@ -86,7 +87,10 @@ class VAE(Model):
     def _init(self, rng, x):
         norm = self.norm.init(rng, x)
         y, _ = self.norm.forward(norm, x)
-        z = onp.zeros((len(x), self.latent), x.dtype)
+        return self._with_networks(rng, norm, y)
+
+    def _with_networks(self, rng, norm, y):
+        z = onp.zeros((len(y), self.latent), y.dtype)
         encoder = self.encoder.init(rng, y, outputs=2 * self.latent)
         decoder = self.decoder.init(rng, z, outputs=2 * self.features)
         # If both new networks gave zeros, q(z | x) would be the prior and x independent of z, where the mean
@@ -98,11 +102,10 @@ class VAE(Model):
         decoder[-1]["bias"][self.features :] = START
         return {"decoder": decoder, "encoder": encoder, "norm": norm}
 
-    def check(self, params, x=None, name="x", context=None):
-        """Raise `InputError` unless `params` belong to this model and `x` has rows in their dtype."""
-        self._check(params, x, (self.features,), name)
+    def check(self, params, x=None, context=None, name="x"):
         if context is not None:
             raise InputError("expected no context for a VAE, got one")
+        return self._check(params, x, (self.features,), name)
 
     def _check(self, params, rows, shape, name):
         layout = Layout(params)
@@ -111,12 +114,13 @@ class VAE(Model):
             raise InputError(f"expected the parameters of this VAE, got another architecture's: {difference}")
         if rows is not None:
             check_rows(rows, shape, layout.dtype, name)
+        return layout
 
     def noise(self, rng, rows, dtype):
         """Draw epsilon, shape (rows, latent), as a tuple of one array."""
         return (rng.standard_normal((rows, self.latent), dtype),)
 
-    def row_losses(self, params, x, epsilon):
+    def losses(self, params, x, epsilon):
         """Estimate -ELBO(x) from one draw of z per row, in nats, shape (n,)."""
         y, log_det = self.norm.forward(params["norm"], x)
         mean, log_std = self._posterior(params, y)
@@ -145,47 +149,53 @@ class VAE(Model):
     def _bounded(self, raw):
         return self.log_std_limit * tanh(raw / self.log_std_limit)
 
-    def elbo(self, params, rng, x, samples=1):
-        """Estimate ELBO(x) in nats, shape (n,), from `samples` draws of z per row."""
-        samples, total = check_count(samples, "samples"), 0.0
-        for rows, epsilon, _ in self._draws(params, rng, x, samples):
-            losses = self.losses(params, rows, epsilon)
+    def elbo(self, params, x, context=None, *, rng, draws=1):
+        """Estimate ELBO(x) in nats, shape (n,), from `draws` draws of z per row; a VAE takes no context."""
+        draws, total = check_count(draws, "draws"), 0.0
+        for rows, epsilon, _ in self._draws(params, x, context, rng, draws):
+            losses = map_rows(self.losses, params, rows, epsilon)
             total = total - np.sum(np.reshape(losses, (len(x), -1)), axis=1)
-        return total / samples
+        return total / draws
 
-    def log_prob(self, params, rng, x, samples=100):
+    def log_prob(self, params, x, context=None, *, rng, draws=100):
         r"""Estimate log p(x) in nats, shape (n,), by importance sampling.
 
         log p(x) ~ log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x),        z_k ~ q(z | x)
 
-        K is the number of `samples` per row. In expectation the estimate is the ELBO for K = 1, and rises to
+        K is the number of `draws` per row. In expectation the estimate is the ELBO for K = 1, and rises to
         log p(x) as K grows. The time is proportional to K; the memory does not depend on it.
         """
-        samples, total = check_count(samples, "samples"), None
-        for rows, epsilon, repeats in self._draws(params, rng, x, samples):
+        draws, total = check_count(draws, "draws"), None
+        for rows, epsilon, repeats in self._draws(params, x, context, rng, draws):
             log_weights = map_rows(self._log_weights, params, rows, epsilon)
             part = logsumexp_last(np.reshape(log_weights, (len(x), repeats)))
             total = part if total is None else np.logaddexp(total, part)
-        return total - math.log(samples)
+        return total - math.log(draws)
 
-    def _draws(self, params, rng, x, samples):
-        """Yield `x` with rows repeated, epsilon for them, and the repeats, which add up to `samples`."""
+    def _draws(self, params, x, context, rng, draws):
+        """Yield `x` with rows repeated, epsilon for them, and the repeats, which add up to `draws`."""
         check_rng(rng)
-        self.check(params, x)
+        self.check(params, x, context)
         there, at_once = device_of(params).generator(rng), max(1, AT_ONCE // len(x))
-        for start in range(0, samples, at_once):
-            repeats = min(at_once, samples - start)
+        for start in range(0, draws, at_once):
+            repeats = min(at_once, draws - start)
             rows = x if repeats == 1 else np.repeat(x, repeats, axis=0)
             yield rows, *self.noise(there, len(rows), x.dtype), repeats
 
-    def sample(self, params, rng, n):
-        """Draw `n` rows of x, shape (n, features): z from the prior, then x from p(x | z)."""
+    def sample(self, params, rng, n, context=None, temperature=1.0):
+        """Draw `n` rows of x, shape (n, features): z from the prior, then x from p(x | z).
+
+        The `temperature`, at least 0, multiplies z and the deviation of x from its mean. A VAE takes no context.
+        """
         check_count(n, "the number of samples")
         check_rng(rng)
-        self.check(params)
-        there, dtype = device_of(params).generator(rng), Layout(params).dtype
-        z = there.standard_normal((n, self.latent), dtype)
-        return map_rows(self._sample, params, z, there.standard_normal((n, self.features), dtype))
+        temperature = check_number(temperature, "temperature", least=0)
+        dtype = self.check(params, context=context).dtype
+        there = device_of(params).generator(rng)
+        z = temperature * there.standard_normal((n, self.latent), dtype)
+        return map_rows(
+            self._sample, params, z, temperature * there.standard_normal((n, self.features), dtype)
+        )
 
     def _sample(self, params, z, noise):
         mean, log_std = self._likelihood(params, z)
@@ -210,15 +220,14 @@ class VAE(Model):
         x, _ = self.norm.inverse(params["norm"], mean)
         return concatenate_last(x, log_std - params["norm"]["log_scale"])
 
-    def explain(self, params, x, epsilon):
-        """Say which output is the first that is not finite, as the end of an error message."""
-        y, _ = self.norm.forward(params["norm"], x)
-        mean, log_std = self._posterior(params, y)
-        z = mean + np.exp(log_std) * epsilon
-        for name, arrays in (("norm", [y]), ("encoder", [z]), ("decoder", self._likelihood(params, z))):
-            if not all(bool(np.isfinite(array).all()) for array in arrays):
-                return f"the first output not finite is that of the {name}"
-        return "the networks' outputs are finite, the ELBO is not"
+    def visits(self, params, x, epsilon):
+        """The norm, the encoder and the decoder, one after the other."""
+        norm = Visit("the norm", self.norm.forward, (params["norm"], x))
+        yield norm
+        encoder = Visit("the encoder", self._posterior, (params, norm.result[0]))
+        yield encoder
+        mean, log_std = encoder.result
+        yield Visit("the decoder", self._likelihood, (params, mean + np.exp(log_std) * epsilon))
 
 
 def log_normal(x, mean, log_std):
@@ -231,4 +240,5 @@ def log_normal(x, mean, log_std):
 def expected_layout(vae):
     """The layout of a VAE's parameters, from initializing it on noise."""
     rng = onp.random.default_rng(0)
-    return Layout(vae._init(rng, rng.standard_normal((4, vae.features))))
+    x = rng.standard_normal((4, vae.features))
+    return Layout(vae._with_networks(rng, vae.norm.init(rng, x), x))
