@@ -38,9 +38,9 @@ class Step(NamedTuple):
         return params if self.name is None else params[self.name]
 
     def apply(self, params):
-        """The inner layer's output and log-det, from the parameters of the composite."""
+        """The inner layer's output and log-det, from its parameters."""
         method = getattr(self.layer, self.direction)
-        return method(self.params(params), self.x, **given(self.layer, self.context))
+        return method(params, self.x, **given(self.layer, self.context))
 
 
 class Composite(Layer):
@@ -90,7 +90,7 @@ class Composite(Layer):
         def start(step):
             try:
                 params[step.name] = step.layer.init(rng, step.x, **given(step.layer, step.context))
-                return step.apply(params)[0]
+                return step.apply(params[step.name])[0]
             except InputError as error:
                 if step.name is None:
                     raise
@@ -131,7 +131,7 @@ class Composite(Layer):
 
         def note(step):
             name = type(step.layer).__name__ if step.name is None else name_of(step.name, step.layer)
-            traced.append(Traced(name, *step.apply(params)))
+            traced.append(Traced(name, *step.apply(step.params(params))))
             return traced[-1].output
 
         follow(steps, note)
