@@ -86,10 +86,9 @@ print(f"{data.name}: {len(train)} images of {shape}, {len(test)} of those held o
 # %% [markdown]
 # ## The model
 #
-# `Dequantized` spreads each number over its cell by uniform noise, and `Logit` maps the results, which are between 0 and 1,
-# to real numbers. A level begins with `Squeeze`, which makes one pixel of
-# four times as many channels of 2 x 2 pixels; after its steps half of the channels are split off as a part of z, and the
-# next level goes on with the other half.
+# `Dequantized` spreads each number over its cell by uniform noise, and `Logit` maps the results from [0, 1] to real numbers.
+# A level begins with `Squeeze`, which makes one pixel of four times as many channels of 2 x 2 pixels; after its steps half
+# of the channels are split off as a part of z, and the next level goes on with the other half.
 
 # %%
 LEVELS = 2 if options.quick else 3

@@ -59,7 +59,7 @@ ONE_HOT = np.eye(10, dtype=np.float32)  # the context of each class
 #
 # Half of all pixels are white. After dequantization such a pixel is anywhere between 0 and 1/17, with an edge
 # at 0 that no smooth density follows. Each flow begins with a `Logit`, which moves that edge to minus infinity. The Glow of
-# the paper, made for photographs, has none; on digits it gains more than 0.15 bits per pixel.
+# the paper, made for photographs, has none; on digits a `Logit` gains more than 0.15 bits per pixel.
 #
 # So few images are soon known by heart; `fit` returns the parameters from the step before, by the validation digits. What
 # helps beside that, each tried by itself with a Glow: a high learning rate, since the usual 1e-3 takes 0.12 bits more

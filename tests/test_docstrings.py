@@ -1,9 +1,10 @@
-"""The examples in the docstrings run and show what they say."""
+"""The examples in the docstrings run and show the output they state."""
 
 import doctest
 import importlib
 import pkgutil
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -23,6 +24,7 @@ def test_examples_show_what_they_say(name):
     result = doctest.testmod(
         module, extraglobs={key: names[key] for key in names if not hasattr(module, key)}
     )
+    plt.close("all")
     assert result.failed == 0
 
 

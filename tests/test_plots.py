@@ -1,4 +1,4 @@
-"""Figures: what is drawn is what was given, and input that cannot be drawn is told apart."""
+"""Figures: the drawn values equal the input, and invalid input is refused."""
 
 import matplotlib
 import numpy as np
@@ -14,7 +14,7 @@ from npflow.verify import check, check_functions
 
 @pytest.fixture(autouse=True)
 def figures():
-    """Without a screen, and closed afterwards."""
+    """pyplot without a screen; all figures are closed after the test."""
     import matplotlib.pyplot as plt
 
     plt.switch_backend("agg")
@@ -67,13 +67,13 @@ class TestEveryDrawing:
         assert ax.figure.get_layout_engine() is not None
         assert figures.get_fignums() == [ax.figure.number]
 
-    def test_wants_axes(self, draw):
+    def test_refuses_what_is_not_axes(self, draw):
         with pytest.raises(InputError, match="expected ax to be matplotlib axes, got a str"):
             draw("here")
 
 
 @pytest.mark.parametrize("draw", [DRAWINGS["density"], DRAWINGS["jacobian"]])
-def test_a_colour_bar_is_as_high_as_its_axes_and_inside_the_figure(draw):
+def test_a_colour_bar_has_the_height_of_its_axes_and_is_inside_the_figure(draw):
     ax = draw(None)
     ax.figure.canvas.draw()
     (bar,) = ax.child_axes
@@ -102,7 +102,7 @@ class TestSamples:
         assert tuple(points.get_facecolor()[0, :3]) == (1, 0, 0)
 
     @pytest.mark.parametrize("bad", [np.ones((5, 3)), np.ones(2), np.full((5, 2), np.nan), [[1.0, 2.0]]])
-    def test_bad_points_are_not_drawn(self, ax, bad):
+    def test_invalid_points_are_not_drawn(self, ax, bad):
         with pytest.raises(InputError, match=r"^expected x "):
             plots.samples(bad, ax)
         assert not ax.collections
@@ -115,7 +115,7 @@ class TestSamples:
 
 
 class TestSteps:
-    def test_points_keep_their_colour(self, x):
+    def test_points_keep_their_colour_in_all_panels(self, x):
         axes = plots.steps([x, -x, 100 * x], names=["data", "0 (ActNorm)", "1 (AffineCoupling)"], columns=2)
         assert axes.shape == (2, 2)
         panels = [ax.collections[0] for ax in axes.flat[:3]]
@@ -185,7 +185,7 @@ class TestDensity:
             radius = np.hypot(*path.vertices.T)
             np.testing.assert_allclose(radius, np.sqrt(-2 * np.log(1 - share)), rtol=0.01)
 
-    def test_labels_stand_beside_their_levels_and_apart(self, ax):
+    def test_labels_are_at_their_levels_and_do_not_overlap(self, ax):
         plots.density(standard_normal, ax, limits=self.LIMITS)
         (bar,) = ax.child_axes
         ax.figure.canvas.draw()
@@ -196,8 +196,8 @@ class TestDensity:
         assert not any(a.overlaps(b) for a in boxes for b in boxes if a is not b)
 
     @pytest.mark.parametrize("std", [0.1, 0.3])
-    def test_labels_stay_apart_where_levels_crowd(self, ax, std):
-        """A narrow peak with a twentieth of the mass: almost all levels are near 0."""
+    def test_labels_of_close_levels_do_not_overlap(self, ax, std):
+        """A narrow peak has a twentieth of the mass, so almost all levels are near 0."""
 
         def peak_on_plain(x):
             narrow = standard_normal(x / std) - 2 * np.log(std) + np.log(0.05)
@@ -209,12 +209,12 @@ class TestDensity:
         assert len(boxes) == 7
         assert not any(a.overlaps(b) for a in boxes for b in boxes if a is not b)
 
-    def test_as_many_contours_as_asked_for(self, ax):
+    def test_the_number_of_contours(self, ax):
         plots.density(standard_normal, ax, limits=self.LIMITS, contours=2)
         assert [text.get_text() for text in ax.child_axes[0].texts] == ["mass\ninside", "90%", "50%"]
 
-    def test_a_contour_that_the_limits_do_not_hold_is_left_out(self, ax):
-        """The square of half-width 1 holds 47 % of a standard normal."""
+    def test_a_contour_outside_the_limits_is_left_out(self, ax):
+        """The square of half-width 1 contains 47 % of a standard normal."""
         plots.density(standard_normal, ax, limits=((-1, 1), (-1, 1)))
         assert [text.get_text() for text in ax.child_axes[0].texts] == ["mass\ninside", "25%", "10%"]
 
@@ -262,7 +262,7 @@ class TestGrid:
         assert left <= -2 < 2 <= right
         assert bottom <= np.exp(-2) < np.exp(2) <= top
 
-    def test_its_two_families_are_told_apart(self, ax):
+    def test_its_two_families_have_labels_and_colours(self, ax):
         plots.grid(lambda x: x, ax)
         assert [c.get_label() for c in ax.collections] == ["horizontals", "verticals"]
         assert not np.allclose(*(c.get_color()[0] for c in ax.collections))
@@ -307,7 +307,7 @@ class TestJacobian:
             cell = ax.get_window_extent().width / 8
             assert max(text.get_window_extent().width for text in ax.texts) < cell
 
-    def test_numbers_read_on_their_cells(self, ax):
+    def test_numbers_are_readable_on_their_cells(self, ax):
         plots.jacobian(np.array([[-1.0, 0.0], [0.1, 1.0]]), ax)
         assert [text.get_color() for text in ax.texts] == ["white", "black", "black", "white"]
 
@@ -353,7 +353,7 @@ class TestHistory:
         assert 2 < high < 5
         assert "each step (up to 1000)" in ax.get_legend_handles_labels()[1]
 
-    def test_a_run_without_a_spike_is_seen_whole(self, ax):
+    def test_a_run_without_a_spike_is_shown_whole(self, ax):
         run = History(loss=np.linspace(3, 1, 200).tolist())
         plots.history(run, ax)
         low, high = ax.get_ylim()
@@ -361,7 +361,7 @@ class TestHistory:
         assert ax.get_legend_handles_labels()[1][0] == "each step"
 
     @pytest.mark.parametrize("limit", [-4.0, 0.3, 20.0])
-    def test_the_limit_is_in_sight(self, ax, limit):
+    def test_the_limit_is_inside_the_axes(self, ax, limit):
         plots.history(a_run(), ax, limit=limit, limit_label="maximum likelihood")
         line = ax.lines[-1]
         assert (line.get_linestyle(), line.get_label()) == ("--", "maximum likelihood")
@@ -382,7 +382,7 @@ class TestHistory:
         ax.figure.canvas.draw()
         assert np.isfinite(ax.get_ylim()).all()
 
-    def test_history_plots_itself(self, ax):
+    def test_a_history_has_a_plot_method(self, ax):
         assert a_run().plot(ax, limit=0.3) is ax
         assert len(ax.lines) == 4
 
@@ -451,7 +451,7 @@ def test_the_jacobians_of_a_report_are_drawn_side_by_side_with_their_log_dets(fi
     assert plots.jacobians(report, given) is given
 
 
-def test_a_jacobian_that_there_is_none_of_is_said_to_be_missing(figures):
+def test_axes_without_a_jacobian_say_so(figures):
     functions = (lambda x: (x, np.zeros(len(x))),) * 2
     axes = plots.jacobians(check_functions(*functions, np.random.default_rng(0).standard_normal((4, 3))))
     assert axes[0, 0].axison
@@ -459,7 +459,7 @@ def test_a_jacobian_that_there_is_none_of_is_said_to_be_missing(figures):
     assert "none to show" in axes[0, 1].get_title()
 
 
-def test_arrays_of_a_device_are_drawn_as_those_of_the_host_are(figures, device):
+def test_arrays_on_a_device_are_drawn_like_those_on_the_host(figures, device):
     x = np.random.default_rng(0).standard_normal((20, 2))
     x_there = device.send(x)
     drawn = plots.samples(x_there).collections[0].get_offsets()
@@ -480,7 +480,7 @@ def test_arrays_of_a_device_are_drawn_as_those_of_the_host_are(figures, device):
 # ---------------------------------------------------------------- images
 
 
-def test_images_lie_side_by_side_with_a_line_between_them(ax):
+def test_images_are_side_by_side_with_a_line_between_them(ax):
     x = np.arange(2 * 4 * 3).reshape(2, 4, 3, 1) % 17
     assert plots.images(x, ax, levels=17, columns=2, title="two") is ax
     drawn = ax.images[0].get_array()
@@ -491,7 +491,7 @@ def test_images_lie_side_by_side_with_a_line_between_them(ax):
     assert ax.get_title() == "two"
 
 
-def test_colour_images_let_the_background_through_where_there_is_none(ax):
+def test_colour_images_are_transparent_where_there_is_no_image(ax):
     x = np.random.default_rng(0).integers(256, size=(3, 2, 2, 3), dtype=np.uint8)
     drawn = plots.images(x, ax).images[0].get_array()  # two rows of two, one place empty
     assert drawn.shape == (5, 5, 4)
@@ -501,7 +501,7 @@ def test_colour_images_let_the_background_through_where_there_is_none(ax):
     assert drawn[:2, :2, 3].all()
 
 
-def test_a_table_of_images_keeps_its_rows_and_numbers_beyond_the_levels_are_cut_off(ax):
+def test_a_table_of_images_keeps_its_rows_and_values_beyond_the_levels_are_clipped(ax):
     x = np.linspace(-1, 2, 2 * 3 * 4).reshape(2, 3, 2, 2, 1)
     drawn = plots.images(x, ax, levels=2).images[0].get_array()
     assert drawn.shape == (5, 8)
@@ -509,7 +509,7 @@ def test_a_table_of_images_keeps_its_rows_and_numbers_beyond_the_levels_are_cut_
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 4), (3, 4, 4, 2), (0, 4, 4, 1), (1, 2, 3, 4, 5, 1)])
-def test_what_are_no_images_is_refused(shape):
+def test_arrays_of_other_shapes_are_refused(shape):
     with pytest.raises(InputError, match="expected images of shape"):
         plots.images(np.zeros(shape))
     with pytest.raises(InputError, match="expected no columns for a table of 2 columns, got 3"):

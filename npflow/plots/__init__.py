@@ -1,9 +1,9 @@
-"""Figures: samples, layers step by step, densities, deformed grids, Jacobians, spectra, images, training runs.
+"""Figures: samples, steps, densities, deformed grids, Jacobians, spectra, images, training runs.
 
-Every function draws into matplotlib axes that it is given, or makes its own, and returns them. Densities
-are in a colour map that is even to the eye and in greyscale (cividis), signed values in one that is
-white at 0 (PuOr), lines in colours that colour-blind readers tell apart. matplotlib is imported when the
-first figure is drawn, not with npflow.
+Every function draws into the matplotlib axes it is given, or makes a new figure, and returns the axes.
+Densities use a perceptually uniform colour map (cividis), signed values one that is white at 0 (PuOr), and
+lines colours that colour-blind readers can distinguish. The first figure imports matplotlib; npflow alone
+does not.
 """
 
 from npflow.plots.matrix import jacobian, jacobians

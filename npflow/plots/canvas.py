@@ -1,4 +1,4 @@
-"""What the figures share: axes, colours, a colour bar."""
+"""Shared by the figures: axes, colours, a colour bar."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ BLUE, VERMILLION, BLACK = "#0072B2", "#D55E00", "#000000"
 
 
 def check_axes(ax):
-    """The axes given, or those of a new figure where there are none."""
+    """Return `ax`, or the axes of a new figure if it is None; raise `InputError` unless it is axes."""
     from matplotlib.axes import Axes
 
     if ax is None:
@@ -22,9 +22,9 @@ def check_axes(ax):
 
 
 def color_bar(image, pad, label=None):
-    """A colour bar as high as the axes, `pad` inches to their right.
+    """Add a colour bar of the height of the axes, `pad` inches to their right.
 
-    `Figure.colorbar` makes one as high as the grid cell, which axes of equal aspect do not fill.
+    `Figure.colorbar` alone makes one of the height of the grid cell, which axes of equal aspect do not fill.
     """
     from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
@@ -35,5 +35,5 @@ def color_bar(image, pad, label=None):
 
 
 def ink(image, value):
-    """Black or white, whichever can be read on the colour that an image gives a value."""
+    """Return "black" or "white", whichever is readable on the colour of a value in an image."""
     return "black" if image.to_rgba(value)[:3] @ np.array([0.299, 0.587, 0.114]) > 0.5 else "white"

@@ -8,22 +8,31 @@ from npflow.validation import check_number, check_rows
 
 
 def jacobian(matrix, ax=None, *, title=None, limit=None):
-    """A square matrix as a heat map, white at 0; up to 8 x 8 with its numbers.
+    """Draw a square matrix as a heat map, white at 0; a matrix of up to 8 x 8 with its numbers.
 
     Parameters
     ----------
     matrix : ndarray, shape (d, d)
-        A row is an output, a column an input: matrix[i, j] = dz_i / dx_j.
+        Rows are outputs, columns inputs: matrix[i, j] = dz_i / dx_j.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; None makes a new figure.
+        The axes to draw into; by default those of a new figure.
     title : str, optional
     limit : float, optional
-        The colours run from -limit to limit; None takes the largest absolute value. Give several matrices
-        one limit to compare them.
+        Colours run from -limit to limit. By default the largest absolute value; set it to compare several
+        matrices.
 
     Returns
     -------
     matplotlib.axes.Axes
+
+    Raises
+    ------
+    InputError
+        If the matrix is not square or not finite, or the limit is not positive.
+
+    Examples
+    --------
+    >>> ax = jacobian(np.array([[1.0, 0.0], [0.5, 2.0]]), title="triangular")
     """
     if np.ndim(matrix) != 2 or np.shape(matrix)[0] != np.shape(matrix)[1]:
         raise InputError(f"expected the Jacobian as a square matrix, got shape {np.shape(matrix)}")
@@ -45,20 +54,25 @@ def jacobian(matrix, ax=None, *, title=None, limit=None):
 
 
 def jacobians(report, axes=None):
-    """The Jacobians of a `verify.Report`: finite differences beside autograd, forward above inverse.
+    """Draw the Jacobians of a `verify.Report`: finite differences beside autograd, forward above inverse.
 
-    Above each pair stand the log|det| of the numerical one and what the layer's closed form says.
+    The titles give log|det J| of the numerical Jacobian and the log_det of the layer's closed form.
 
     Parameters
     ----------
     report : npflow.verify.Report
     axes : array of matplotlib.axes.Axes, shape (2, 2), optional
-        None makes a new figure.
+        By default those of a new figure.
 
     Returns
     -------
     ndarray of matplotlib.axes.Axes, shape (2, 2)
-        One that there is no Jacobian for is switched off.
+        Axes without a Jacobian are switched off.
+
+    Examples
+    --------
+    >>> report = npflow.verify.check(npflow.layers.Conv1x1(), rng.standard_normal((8, 3)))
+    >>> axes = jacobians(report)
     """
     if axes is None:
         import matplotlib.pyplot as plt
@@ -85,7 +99,7 @@ def jacobians(report, axes=None):
 
 def _write_numbers(image, matrix):
     texts = [[f"{value:z.2f}" for value in row] for row in matrix]
-    # As large as the longest fits its cell: a digit is about 0.6 of the size wide.
+    # The largest size at which the longest text fits its cell; a digit is about 0.6 of the size wide.
     box = image.axes.get_window_extent()
     cell = min(box.width, box.height) / len(matrix) * 72 / image.figure.dpi
     size = min(10, 0.8 * cell / (0.6 * max(len(text) for row in texts for text in row)))

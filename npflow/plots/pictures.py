@@ -11,22 +11,22 @@ from npflow.validation import check_count
 
 
 def images(x, ax=None, *, levels=256, columns=None, title=None, cmap="gray"):
-    """Images as a mosaic, a line of background between them.
+    """Draw images as a mosaic, with a line of background between them.
 
     Parameters
     ----------
     x : ndarray, shape (n, height, width, channels) or (rows, columns, height, width, channels)
-        Numbers from 0 to levels - 1, of one channel or of three; beyond these they are cut off. With five axes it
-        is a table, whose rows and columns stay what they are.
+        Numbers from 0 to levels - 1, in one channel or three; values beyond are clipped. An array of five
+        axes is a table of images, whose rows and columns are kept.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; None makes a new figure.
+        The axes to draw into; by default those of a new figure.
     levels : int
-        How many levels a number has, so that levels - 1 is white; 2 for images of floats from 0 to 1.
+        The number of levels, so that levels - 1 is white; 2 for floats from 0 to 1.
     columns : int, optional
-        How many images a row has, by default about as many as there are rows.
+        The number of images in a row; by default about the number of rows.
     title : str, optional
     cmap : str
-        The colour map of images of one channel: "gray", or "gray_r" for ink on paper.
+        The colour map for images of one channel: "gray", or "gray_r" for ink on paper.
 
     Returns
     -------
@@ -35,13 +35,18 @@ def images(x, ax=None, *, levels=256, columns=None, title=None, cmap="gray"):
     Raises
     ------
     InputError
-        If the array is none of these.
+        If `x` has another shape, or an option is invalid.
+
+    Examples
+    --------
+    >>> data = npflow.datasets.image_data("digits")
+    >>> ax = images(data.test[:20], levels=data.levels, columns=10, cmap="gray_r")
     """
     x = fetch(x)
     if x.ndim not in (4, 5) or x.shape[-1] not in (1, 3) or not x.size:
         raise InputError(
-            "expected images of shape (n, height, width, channels) or (rows, columns, height, width, channels), of 1 or "
-            f"3 channels, got shape {x.shape}"
+            "expected images of shape (n, height, width, channels) or (rows, columns, height, width, channels) "
+            f"with 1 or 3 channels, got shape {x.shape}"
         )
     levels = check_count(levels, "the number of levels", least=2)
     if x.ndim == 4:
@@ -59,7 +64,7 @@ def images(x, ax=None, *, levels=256, columns=None, title=None, cmap="gray"):
 
 
 def in_rows(x, columns):
-    """Images in rows of so many: shape (n, ...) gives (rows, columns, ...), with nan where there is none."""
+    """Arrange images in rows: shape (n, ...) gives (rows, columns, ...), padded with nan."""
     rows = -(-len(x) // columns)
     table = np.full((rows * columns, *x.shape[1:]), np.nan)
     table[: len(x)] = x
@@ -67,7 +72,7 @@ def in_rows(x, columns):
 
 
 def mosaic(table):
-    """A table of images as one image, which lets the background through where there is none."""
+    """Join a table of images into one image, transparent where there is none."""
     rows, columns, height, width, channels = table.shape
     side = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), np.nan)
     for i in range(rows):

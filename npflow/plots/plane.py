@@ -1,4 +1,4 @@
-"""Figures in the plane: points, points layer by layer, densities, deformed grids."""
+"""Figures in the plane: points, points step by step, densities, deformed grids."""
 
 import math
 import textwrap
@@ -10,21 +10,20 @@ from npflow.errors import InputError
 from npflow.plots.canvas import BLUE, VERMILLION, check_axes, color_bar, ink
 from npflow.validation import check_count, check_rows
 
-# The shares of the mass that `density` draws contours around: those that are wanted first come first.
+# The shares of the mass that the contours of `density` enclose, the most important first.
 SHARES = (0.5, 0.9, 0.99, 0.75, 0.25, 0.1)
 
 
 def samples(x, ax=None, *, limits=None, title=None, **scatter):
-    """Points in the plane.
+    """Draw points in the plane.
 
     Parameters
     ----------
     x : ndarray, shape (n, 2)
-        One point a row.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; None makes a new figure.
+        The axes to draw into; by default those of a new figure.
     limits : ((left, right), (bottom, top)), optional
-        The part of the plane to show; None shows all points.
+        The part of the plane to show; by default all points.
     title : str, optional
     **scatter
         Passed on to `Axes.scatter`.
@@ -32,6 +31,15 @@ def samples(x, ax=None, *, limits=None, title=None, **scatter):
     Returns
     -------
     matplotlib.axes.Axes
+
+    Raises
+    ------
+    InputError
+        If `x` is not finite or has another shape, or the limits are invalid.
+
+    Examples
+    --------
+    >>> ax = samples(npflow.datasets.moons(500, rng=rng), title="two moons")
     """
     x = to_host(check_rows(x, (2,)))
     limits = None if limits is None else _check_limits(limits)
@@ -48,28 +56,37 @@ def samples(x, ax=None, *, limits=None, title=None, **scatter):
 
 
 def steps(arrays, axes=None, *, names=None, columns=6):
-    """The same points after each step, one small panel a step: how layers turn data into noise.
+    """Draw the same points after each step, one panel per step: how layers turn data into noise.
 
-    A point keeps its colour from panel to panel: the angle at which it lies, in the first panel, around
-    the mean. Every panel has limits of its own, for the scale may change from layer to layer, and shows the
-    middle 99 % of either coordinate and some more; both axes of a panel have one scale, so that shapes are
-    true.
+    A point keeps its colour from panel to panel: its angle around the mean in the first panel. Every panel
+    has its own limits, since layers may change the scale; it shows the middle 99 % of both coordinates and a
+    margin. The two axes of a panel have the same scale.
 
     Parameters
     ----------
     arrays : list of ndarray, shape (n, 2)
         The points after each step, such as ``[x] + [step.output for step in chain.trace(params, x)]``.
     axes : array of matplotlib.axes.Axes, optional
-        At least one for each array; None makes a new figure.
+        At least one for each array; by default those of a new figure.
     names : list of str, optional
         Titles of the panels.
     columns : int
-        How many panels a new figure has in a row.
+        The number of panels in a row of a new figure.
 
     Returns
     -------
     ndarray of matplotlib.axes.Axes
-        The axes given, or those of the new figure, row by row; those left over are switched off.
+        Axes without a panel are switched off.
+
+    Raises
+    ------
+    InputError
+        If the arrays have different numbers of rows, or names or axes do not fit them.
+
+    Examples
+    --------
+    >>> x = npflow.datasets.moons(500, rng=rng)
+    >>> axes = steps([x, 2 * x, 2 * x[:, ::-1]], names=["data", "scaled", "reversed"])
     """
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
@@ -83,14 +100,14 @@ def steps(arrays, axes=None, *, names=None, columns=6):
     if axes.size < len(arrays):
         raise InputError(f"expected axes for each of {len(arrays)} arrays, got {axes.size}")
 
-    # Cyclic, like the angle, and darkened, so that its light part shows on white.
+    # A cyclic map for an angle, darkened so that its light part is visible on white.
     colors = ListedColormap(0.85 * colormaps["twilight"](np.linspace(0, 1, 256))[:, :3])
     offset = arrays[0] - arrays[0].mean(axis=0)
     angle = np.arctan2(offset[:, 1], offset[:, 0])
     for ax, x, name in zip(axes.flat, arrays, names):
         samples(x, ax, s=3, c=angle, cmap=colors, vmin=-np.pi, vmax=np.pi, alpha=1)
         ax.set_title(name, fontsize=8)
-        # A single stray point must not shrink the rest of its panel to a dot.
+        # An outlier must not shrink the rest of the panel to a dot.
         low, high = np.percentile(x, [0.5, 99.5], axis=0)
         center, half = (low + high) / 2, 0.65 * np.max(high - low) or 1.0
         ax.set(xlim=(center[0] - half, center[0] + half), ylim=(center[1] - half, center[1] + half))
@@ -102,33 +119,43 @@ def steps(arrays, axes=None, *, names=None, columns=6):
 
 
 def density(log_prob, ax=None, *, limits=((-1.5, 2.5), (-1.0, 1.5)), resolution=200, contours=6):
-    """A density in the plane, with contour lines around given shares of its mass.
+    """Draw a density in the plane, with contours that enclose given shares of its mass.
 
-    The contour of 90 % is where the density has the level t for which {x : p(x) >= t}, the smallest region
-    of its mass, holds 90 % of it. Masses are sums over the grid; a contour whose mass the limits do not
-    hold is left out. The shares stand to the left of the colour bar, each beside its contour's level.
+    The 90 % contour is at the level t where {x : p(x) >= t} contains 90 % of the mass; it is the smallest
+    region that does. Masses are sums over the grid, and a contour that the limits do not contain is left out.
+    Each share is written to the left of the colour bar, at the level of its contour.
 
     Parameters
     ----------
     log_prob : callable
-        Takes points, float64, shape (m, 2), and returns their log densities in nats, shape (m,).
+        Maps points, float64, shape (m, 2), to log densities in nats, shape (m,).
     ax : matplotlib.axes.Axes, optional
-        Where to draw; None makes a new figure.
+        The axes to draw into; by default those of a new figure.
     limits : ((left, right), (bottom, top))
         The part of the plane to show.
     resolution : int
-        How many grid points each way.
+        The number of grid points along each axis.
     contours : int
-        How many contours, at most 6: the first so many of 50, 90, 99, 75, 25 and 10 %.
+        The number of contours, at most 6, taken in turn from 50, 90, 99, 75, 25 and 10 %.
 
     Returns
     -------
     matplotlib.axes.Axes
+
+    Raises
+    ------
+    InputError
+        If `log_prob` returns another shape, nan or inf, or an option is invalid.
+
+    Examples
+    --------
+    >>> prior = npflow.priors.Normal(2)
+    >>> ax = density(lambda x: prior.log_prob({}, x), limits=((-3, 3), (-3, 3)), resolution=50)
     """
     limits = _check_limits(limits)
     check_count(resolution, "resolution", least=2)
     check_count(contours, "contours", least=0, most=len(SHARES))
-    # Centres of the image's pixels, so that the sum over pixels is the midpoint rule.
+    # The centres of the image's pixels: summing over pixels is the midpoint rule.
     widths = (limits[:, 1] - limits[:, 0]) / resolution
     x, y = limits[:, :1] + widths[:, None] * (np.arange(resolution) + 0.5)
     p = np.exp(_check_log_densities(log_prob(_mesh(x, y)), resolution**2)).reshape(resolution, resolution)
@@ -150,16 +177,27 @@ def density(log_prob, ax=None, *, limits=((-1.5, 2.5), (-1.0, 1.5)), resolution=
 
 
 def mass_levels(p, cell, shares):
-    """The level t of each share of the mass for which {p >= t} holds that share: a dict.
+    """Compute the level t at which {p >= t} contains each share of the mass.
 
     Parameters
     ----------
     p : ndarray
         Densities on a grid.
     cell : float
-        The area that one of them stands for.
+        The area of a grid cell.
     shares : sequence of float
-        Shares of 1; those that the grid does not hold are left out.
+        Between 0 and 1.
+
+    Returns
+    -------
+    levels : dict
+        The level of each share that the grid contains.
+
+    Examples
+    --------
+    >>> levels = mass_levels(np.array([0.1, 0.6, 0.2, 0.1]), cell=1.0, shares=(0.5, 0.75))
+    >>> {share: float(level) for share, level in levels.items()}
+    {0.5: 0.6, 0.75: 0.2}
     """
     descending = np.sort(p, axis=None)[::-1]
     mass = np.cumsum(descending) * cell
@@ -167,25 +205,34 @@ def mass_levels(p, cell, shares):
 
 
 def grid(map, ax=None, *, limits=((-2, 2), (-2, 2)), lines=21, resolution=200):
-    """A square grid as a map deforms it: lines that were horizontal blue, verticals vermillion.
+    """Draw a square grid deformed by a map, horizontal lines in blue and vertical ones in vermillion.
 
     Parameters
     ----------
     map : callable
-        Takes points, float64, shape (m, 2), and returns where they go, shape (m, 2).
+        Maps points, float64, shape (m, 2), to points, shape (m, 2).
     ax : matplotlib.axes.Axes, optional
-        Where to draw; None makes a new figure.
+        The axes to draw into; by default those of a new figure.
     limits : ((left, right), (bottom, top))
-        Where the grid is before it is deformed.
+        The area of the grid before it is deformed.
     lines : int
-        How many lines each way.
+        The number of lines in each direction.
     resolution : int
-        How many points a line is drawn through.
+        The number of points on a line.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Its two collections of lines are labelled, for `Axes.legend`.
+        The two collections of lines have labels for `Axes.legend`.
+
+    Raises
+    ------
+    InputError
+        If `map` returns another shape or values that are not finite, or an option is invalid.
+
+    Examples
+    --------
+    >>> ax = grid(np.sinh, lines=5)
     """
     from matplotlib.collections import LineCollection
 
@@ -216,16 +263,16 @@ def _panels(count, columns):
 
 
 def _mesh(x, y):
-    """All points of a grid, x running fastest, shape (len(y) len(x), 2)."""
+    """All points of a grid, shape (len(y) * len(x), 2), x varying fastest."""
     return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
 
 
 def _label_shares(bar, levels, top):
-    """Write each share beside its level, to the left of the colour bar."""
-    gap = 0.05  # the height of a line of small print, where the bar is 1 high
+    """Write each share at its level, to the left of the colour bar."""
+    gap = 0.05  # the height of a line of text, in units of the bar's height
     shares = sorted(levels, reverse=True)
     offsets = gap * np.arange(len(shares))
-    # Raised where they would overlap, and no higher than that the last one ends with the bar.
+    # Raise labels that would overlap; the last one must not exceed the bar.
     places = np.array([levels[share] / top for share in shares]) - offsets
     places = np.minimum(np.maximum.accumulate(places), 1 - offsets[-1]) + offsets
     style = {"transform": bar.transAxes, "ha": "right", "fontsize": 7}

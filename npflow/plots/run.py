@@ -1,4 +1,4 @@
-"""The course of a training run."""
+"""Figures of a training run."""
 
 import numpy as np
 
@@ -9,24 +9,34 @@ from npflow.validation import check_number
 
 
 def history(history, ax=None, *, limit=None, limit_label="entropy of the data"):
-    """The loss of a training run, step by step, and its running median.
+    """Draw the loss of each step of a training run, and its running median.
 
-    The y axis spans the middle 90 % of the losses and at most as much again above and below, so that a
-    spike does not flatten the rest; where losses are cut off, the legend says how high they go.
+    The y axis spans the middle 90 % of the losses and at most as much again above and below, so that a spike
+    does not flatten the rest. If losses are cut off, the legend gives their maximum.
 
     Parameters
     ----------
     history : npflow.training.History
     ax : matplotlib.axes.Axes, optional
-        Where to draw; None makes a new figure.
+        The axes to draw into; by default those of a new figure.
     limit : float, optional
-        The best mean negative log-likelihood possible, nats, where it is known: drawn as a dashed line.
+        The lowest possible loss in nats, if known: drawn as a dashed line.
     limit_label : str
-        What the legend calls it.
+        The name of the limit in the legend.
 
     Returns
     -------
     matplotlib.axes.Axes
+
+    Raises
+    ------
+    InputError
+        If `history` is not a History with a finite loss, or the limit is not a number.
+
+    Examples
+    --------
+    >>> run = npflow.training.History(loss=[2.0, 1.5, 1.25])
+    >>> ax = history(run, limit=1.0)
     """
     from scipy.ndimage import median_filter
 
@@ -35,7 +45,7 @@ def history(history, ax=None, *, limit=None, limit_label="entropy of the data"):
         check_number(limit, "limit")
     low, high = _loss_range(np.concatenate([loss, validation]), limit)
     step = np.arange(1, len(loss) + 1)
-    # About a thirtieth of the run, odd so that it is centred, and never so wide that the filter is slow.
+    # About a thirtieth of the run; odd, so that it is centred; at most 201, since the filter is slow.
     window = min(len(loss) // 30, 200) | 1
     style = {"alpha": 0.35, "linewidth": 0.6} if window > 1 else {"marker": "."}
 
@@ -56,7 +66,7 @@ def history(history, ax=None, *, limit=None, limit_label="entropy of the data"):
 
 
 def _loss_range(losses, limit):
-    """Where the y axis begins and ends: see `history`."""
+    """The limits of the y axis; see `history`."""
     losses = losses[np.isfinite(losses)]
     bottom, top = np.percentile(losses, [5, 95])
     low, high = max(losses.min(), 2 * bottom - top), min(losses.max(), 2 * top - bottom)

@@ -1,4 +1,4 @@
-"""The spectrum of a flow: how much room it gives each of its dimensions."""
+"""The spectrum of a flow: the spread of the data along each dimension of z."""
 
 import numpy as np
 
@@ -8,18 +8,18 @@ from npflow.plots.canvas import BLUE, check_axes
 
 
 def spectrum(log_scale, ax=None, *, title=None, **plot):
-    """The spread exp(-log_scale) that a scaling gives each dimension, sorted, the largest first.
+    """Draw the spread exp(-log_scale) of each dimension, in descending order on a logarithmic axis.
 
-    Between a flow's layers that keep volume, as NICE's couplings do, and its prior, a scaling alone says how far the
-    data spreads along each dimension of z: what principal components say of a linear map. Dimensions on the left
-    carry the data, those far down on the right hardly vary. The y axis is logarithmic.
+    If all other layers preserve volume, as NICE's couplings do, a final `Scaling` gives the spread of the
+    data along each dimension of z. It is the analogue of the spectrum of principal components: dimensions
+    with a large spread carry the data, those with a small spread hardly vary.
 
     Parameters
     ----------
     log_scale : ndarray
-        Of a `Scaling`: ``params["layer"][-1]["log_scale"]`` of a `npflow.models.nice`.
+        The parameter of a `Scaling`, such as ``params["layer"][-1]["log_scale"]`` of a `npflow.models.nice`.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; None makes a new figure.
+        The axes to draw into; by default those of a new figure.
     title : str, optional
     **plot
         Passed on to `Axes.plot`, such as ``label="NICE"``.
@@ -28,10 +28,19 @@ def spectrum(log_scale, ax=None, *, title=None, **plot):
     -------
     matplotlib.axes.Axes
 
+    Raises
+    ------
+    InputError
+        If `log_scale` is empty, not of floats or not finite.
+
     References
     ----------
     Dinh, Krueger, Bengio: NICE: Non-linear independent components estimation, 2014, section 3.3.
     https://arxiv.org/abs/1410.8516
+
+    Examples
+    --------
+    >>> ax = spectrum(np.array([0.5, -1.0, 2.0]), label="NICE")
     """
     values = _check_log_scale(log_scale)
     spread = np.sort(np.exp(-values.astype(float)))[::-1]
@@ -50,7 +59,8 @@ def _check_log_scale(log_scale):
     values = fetch(log_scale).ravel()
     if values.dtype.kind != "f" or not values.size:
         raise InputError(
-            f"expected log_scale as an array of floats, at least one, got {np.shape(log_scale)} of {values.dtype}"
+            "expected log_scale as an array of floats, at least one, "
+            f"got {np.shape(log_scale)} of {values.dtype}"
         )
     if not np.isfinite(values).all():
         raise InputError(f"expected log_scale to be finite, got {values[~np.isfinite(values)][0]}")
