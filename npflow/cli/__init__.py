@@ -14,8 +14,8 @@ COMMANDS = (train, sample, score, interpolate, edit, verify)
 def main(argv=None):
     """Run the command; return its exit status.
 
-    It is 0 on success, 1 if a run or a layer failed, 2 if the arguments cannot be used, and 130 after Ctrl-C. Errors
-    are printed on stderr, as one sentence.
+    It is 0 on success, 1 if a run or a layer failed, 2 if the arguments cannot be used, and 130 after Ctrl-C.
+    An error is printed on stderr, as one sentence.
     """
     parser = argparse.ArgumentParser(prog="npflow", description="Normalizing flows in NumPy.")
     parser.add_argument("--version", action="version", version=npflow.__version__)

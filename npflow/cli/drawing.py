@@ -87,7 +87,8 @@ def middles(size, count):
 def sample_figure(trained, rng, n, temperature=1.0, label=None):
     """A figure of `n` samples.
 
-    Samples of a conditional model are all of one label, or have a column for each class; `n` is then rounded up.
+    Samples of a conditional model are all of one label, or there is a column for each class; `n` is then
+    rounded up.
     """
     settings, model, classes = trained.settings, trained.model, trained.settings.classes
     check_count(n, "the number of samples")

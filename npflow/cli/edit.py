@@ -31,7 +31,7 @@ def add_to(commands):
         action="append",
         required=True,
         metavar="LABEL[-LABEL2]",
-        help="classes by name or number: 3-8 turns eights into threes, 3 turns all others into threes; can be repeated",
+        help="classes by name or number: 3-8 turns eights into threes, 3 all others; can be repeated",
     )
     parser.add_argument("--n", type=int, default=6, help="images for each attribute (default %(default)s)")
     add_place(parser)

@@ -109,8 +109,8 @@ class Folder:
         """Raise `InputError` if there is a checkpoint already."""
         if self.checkpoint.exists():
             raise InputError(
-                f"expected a folder without a checkpoint, got {self.path} with one: continue its run with --resume, "
-                "or start a new one with another --out"
+                f"expected a folder without a checkpoint, got {self.path} with one: continue its run with "
+                "--resume, or start a new one with another --out"
             )
 
     def write_settings(self, settings):
@@ -123,11 +123,12 @@ class Folder:
             return Settings(**json.loads(self.run.read_text("utf-8")))
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
-                f"expected the folder of a run of npflow train, got {self.path} without a valid run.json: {error}"
+                f"expected the folder of a run of npflow train, got {self.path} without a valid run.json: "
+                f"{error}"
             ) from error
 
     def scores(self):
-        """The step and bits/dim of each score of held-out images so far; none, with a warning, if unreadable."""
+        """The step and bits/dim of each checkpoint so far; none, with a warning, if they cannot be read."""
         try:
             entries = json.loads(self.summary.read_text("utf-8"))["held_out"]
             names = {"step": check_count, "bits_per_dim": check_number}

@@ -26,7 +26,7 @@ HELD_OUT = 500  # images of the test part that are scored at each checkpoint
 
 @dataclass(frozen=True)
 class Job:
-    """A run of ``npflow train`` that is ready to begin: its folder, settings, data, model and first parameters."""
+    """A run that is ready to begin: its folder, settings, data, model and first parameters."""
 
     folder: Folder
     settings: Settings
@@ -53,8 +53,8 @@ class Job:
         data = self.data
         return (
             f"{self.settings.model} on {data.name}: {len(data.train):,} images of "
-            f"{' x '.join(map(str, data.train.shape[1:]))}, {data.levels} levels; {len(self.held_out):,} held out; "
-            f"{self.size:,} parameters"
+            f"{' x '.join(map(str, data.train.shape[1:]))}, {data.levels} levels; "
+            f"{len(self.held_out):,} held out; {self.size:,} parameters"
         )
 
     @property
@@ -83,8 +83,8 @@ class Job:
     def rehearsed(self, done=0):
         """Measure what a step takes, and print it; fix the number of steps where `minutes` are given.
 
-        The number is fixed before the first step, because the schedule depends on it, and a resumed run must come to
-        the same bits. `done` is the number of steps of a resumed run that are already made.
+        The number is fixed before the first step: the schedule depends on it, and a resumed run must give the
+        same bits. `done` is the number of steps that a resumed run has made.
         """
         settings = self.settings
         seconds, peak_bytes = self.rehearse()

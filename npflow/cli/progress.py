@@ -38,7 +38,8 @@ class Progress:
         try:
             self.write(params, history)
         except OSError as error:
-            sentence = f"expected to write the pictures of step {history.steps}, got: {error}; the checkpoint is written"
+            what = f"the pictures of step {history.steps}"
+            sentence = f"expected to write {what}, got: {error}; the checkpoint is written"
             if ended:
                 raise OSError(sentence) from error
             warnings.warn(sentence, stacklevel=2)

@@ -17,7 +17,7 @@ def add_to(commands):
         commands,
         "sample",
         run,
-        "draw samples of the model of a run",
+        "draw samples from the model of a run",
         "For a conditional model each column is a class, and N is rounded up to whole rows.",
         "npflow sample runs/glow --n 100 --temperature 0.7",
     )

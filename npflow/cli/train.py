@@ -64,7 +64,7 @@ def add_model(names, name, entry):
     add(
         "--rate",
         type=float,
-        help=f"the learning rate at its peak, after a warm-up (default {entry.rate:g}; wide networks need less)",
+        help=f"the peak of the learning rate (default {entry.rate:g}; wide networks need less)",
     )
     add("--seed", type=int, help=f"the seed of all random numbers (default {Settings.seed})")
     add("--resume", action="store_true", default=False, help="continue from the checkpoint in DIR")
@@ -140,10 +140,10 @@ def resumed_settings(folder, given):
         )
     settings = folder.settings()
     before = vars(settings) | settings.sizes
-    for name in given.keys() & before.keys() - {"path"}:  # data may have moved
-        if given[name] != before[name]:
+    for name, value in before.items():
+        if given.get(name, value) != value and name != "path":  # data may have moved
             raise InputError(
-                f"expected {'the model' if name == 'model' else option(name)} {before[name]}, with which the run in "
-                f"{folder.path} was started, got {given[name]}: start a new run with another --out"
+                f"expected {settings.name_of(name)} {value}, with which the run in {folder.path} was started, "
+                f"got {given[name]}: start a new run with another --out"
             )
     return settings

@@ -59,7 +59,7 @@ def run(arguments):
 
 
 def summary(report, seconds):
-    """One line, with the largest log-det errors of both directions; the report below it if the layer failed."""
+    """One line with the largest log-det errors of both directions; below it the report of a failure."""
     differences, autograd = map(report.log_det_error, ("finite differences", "autograd"))
     line = f"{report.subject:24}{differences:12.1e}{autograd:10.1e}{seconds:9.2f}"
     return f"{line}  passed" if report.passed else f"{line}  FAILED\n{report}"
