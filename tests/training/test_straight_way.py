@@ -3,8 +3,7 @@
 import inspect
 import pickle
 import sys
-from dataclasses import dataclass, fields
-from datetime import timedelta
+from dataclasses import dataclass
 from pathlib import Path
 
 import autograd.numpy as anp
@@ -29,11 +28,10 @@ from npflow.layers import (
     Unsqueeze,
 )
 from npflow.layers.layer import zeros_per_row
-from npflow.models import VAE, iaf, maf, vae
-from npflow.networks import MADE, MLP, Network
+from npflow.models import VAE, vae
+from npflow.networks import MLP, Network
 from npflow.priors import Normal
-from npflow.training import Adam, distill
-from npflow.training.options import Options
+from npflow.training import Adam
 
 NETWORK = MLP((4,))
 PLAIN = Flow(Chain([AffineCoupling(NETWORK)]), Normal(2))
@@ -344,54 +342,3 @@ def test_a_run_killed_after_a_checkpoint_ends_with_the_bits_of_one_left_alone(mo
     saved, expected = load(path), load(alone_path)
     assert saved.run == expected.run
     assert same_bits({**saved.arrays, "history:seconds": 0}, {**expected.arrays, "history:seconds": 0})
-
-
-# ---------------------------------------------------------------- options
-
-
-def distilled(**options):
-    """A short distillation without programs."""
-    x, rng = rows(9, 2), np.random.default_rng(0)
-    teacher, student = maf(2, 1, MADE((4,))), iaf(2, 1, MADE((4,)))
-    sides = student, student.init(rng, x), teacher, teacher.init(rng, x)
-    return distill(*sides, rng=rng, **QUIET | options)
-
-
-TRAINERS = {"fit": lambda **options: run(PLAIN, rows(9, 2), **options), "distill": distilled}
-
-
-def test_the_signatures_show_the_options_and_their_defaults():
-    options = {field.name: field.default for field in fields(Options)}
-    assert {"steps": 1000, "batch_size": None, "optimizer": Adam(), "record": True}.items() <= options.items()
-    for function in (fit, distill):
-        shown = inspect.signature(function).parameters
-        assert list(shown)[-len(options) :] == list(options)
-        assert {name: shown[name].default for name in options} == options
-        assert all(shown[name].kind is inspect.Parameter.KEYWORD_ONLY for name in ("rng", *options))
-
-
-@pytest.mark.parametrize("trainer", TRAINERS.values(), ids=TRAINERS)
-def test_both_take_the_options_and_refuse_others(trainer, tmp_path):
-    """None is the default of the optimizer, as of every option that may be left out."""
-    options = {"steps": 2, "batch_size": 4, "clip_norm": 1, "average": 0.5, "threads": 1, "device": "cpu"}
-    saving = {"checkpoint": str(tmp_path / "run.npz"), "checkpoint_every": timedelta(hours=1)}
-    _, history = trainer(**options, **saving, optimizer=None)
-    assert history.steps == load(tmp_path / "run.npz").run["step"] == 2
-    words = refusal(trainer, step=3)
-    assert "expected options among steps, batch_size, " in words
-    assert words.endswith("got 'step'")
-
-
-def test_an_option_that_needs_another_is_refused_without_it():
-    assert "checkpoint beside on_checkpoint" in refusal(run, PLAIN, rows(9, 2), on_checkpoint=print)
-    assert "validation beside validation_context" in refusal(
-        run, PLAIN, rows(9, 2), validation_context=rows(9, 1)
-    )
-    assert "rows to distill from" in refusal(distilled, validation=rows(9, 2))
-
-
-def test_a_model_without_its_rows_is_refused():
-    params = PLAIN.init(np.random.default_rng(0), rows(9, 2))
-    for context in (None, rows(9, 2)):
-        words = refusal(fit, PLAIN, params, None, context, rng=np.random.default_rng(0), **QUIET)
-        assert "expected x as a NumPy array, got a NoneType" in words
