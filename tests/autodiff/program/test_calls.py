@@ -289,7 +289,7 @@ def test_what_is_said_to_take_a_place_does_and_gives_the_same_bits(function):
     arguments = {"dot": (ROWS, ROWS.T), "take": (ROWS, np.array([1, 0])), "clip": (ROWS, 0, 1)}
     arguments |= {"concatenate_args": (0, ROWS, ROWS), "scatter": (ROWS, np.array([1, 0, 2, 0]), (5, 3))}
     arguments |= {"planes": (ROWS[None], 1, 3), "unplanes": (ROWS, 1, (3, 6, 1))}
-    arguments |= {"steps": (ROWS, 1.0, 2.0), "steps_vjp": (ROWS,)}
+    arguments |= {"running_sums": (ROWS, 1.0, 2.0), "running_sums_vjp": (ROWS,)}
     arguments |= {"unfold": (ROWS[None, None], 1, 3, 2), "fold": (ROWS[None, :, None], 3, 1)}
     options = {} if function.__name__ in arguments else {"axis": 0}
     x = arguments.get(function.__name__, (ROWS,))

@@ -126,7 +126,7 @@ def test_few_rows_are_one_call_of_the_function_itself(n, recordings):
 def test_many_rows_have_the_bits_of_a_chunk_at_a_time_by_program_or_not(name, dtype, n, seed):
     flow = FLOWS[name]
     params, x = moved(flow, dtype, seed), rows(flow, n, dtype, seed)
-    for fun in (flow._log_prob, flow._encode, flow._decode):
+    for fun in (flow.losses, flow._encode, flow._decode):
         expected = by_hand(fun, params, x)
         for worth in (2, NEVER):
             with pytest.MonkeyPatch.context() as patch:
@@ -142,7 +142,7 @@ def test_the_methods_of_a_flow_give_each_of_many_rows_what_it_gets_alone(name, n
     params, x = moved(flow), rows(flow, n)
     z = flow.prior.sample(params["prior"], np.random.default_rng(3), n)
     for got, fun, batch in (
-        (flow.log_prob(params, x), flow._log_prob, x),
+        (-flow.log_prob(params, x), flow.losses, x),
         (flow.encode(params, x), flow._encode, x),
         (flow.decode(params, x), flow._decode, x),
         (flow.sample(params, np.random.default_rng(3), n), flow._decode, z),
@@ -178,7 +178,7 @@ def test_rows_may_be_mapped_from_several_threads_at_a_time():
     flow = FLOWS["glow"]
     params = moved(flow)
     batches = [rows(flow, 100, seed=seed) for seed in range(4)]
-    expected = [by_hand(flow._log_prob, params, x) for x in batches]
+    expected = [-by_hand(flow.losses, params, x) for x in batches]
     results = {}
     start = threading.Barrier(4)
 
@@ -257,7 +257,7 @@ def test_each_flow_method_and_dtype_has_a_program_of_its_own(recordings):
             params, x = moved(flow, dtype), rows(flow, 30, dtype)
             flow.log_prob(params, x), flow.encode(params, x), flow.decode(params, x)
             flow.sample(params, np.random.default_rng(0), 40)
-    assert [name for name, _ in recordings] == 2 * ["_log_prob", "_encode", "_decode"]
+    assert [name for name, _ in recordings] == 2 * ["losses", "_encode", "_decode"]
 
 
 @pytest.mark.parametrize("n", [3 * ROWS, 2 * ROWS])  # worth another recording, and not
@@ -333,7 +333,7 @@ def test_a_flow_may_map_the_rows_of_another_one_while_its_own_are_mapped():
     thread.start()
     thread.join(timeout=60)
     assert results, "it waits for a lock that it holds itself"
-    np.testing.assert_allclose(results[0], flow._log_prob(params, x), rtol=1e-9)
+    np.testing.assert_allclose(results[0], -flow.losses(params, x), rtol=1e-9)
 
 
 # ---------------------------------------------------------------- gradients and errors
@@ -342,8 +342,9 @@ def test_a_flow_may_map_the_rows_of_another_one_while_its_own_are_mapped():
 def test_boxes_go_through_the_function_in_one_piece(recordings):
     flow = FLOWS["glow"]
     params, x, layout = moved(flow), rows(flow, 50), Layout(moved(flow))
+    plainly = {"log_prob": lambda *args: -flow.losses(*args), "encode": flow._encode, "decode": flow._decode}
     for call in (flow.log_prob, flow.encode, flow.decode):
-        plain = getattr(flow, f"_{call.__name__}")
+        plain = plainly[call.__name__]
         loss, gradient = value_and_grad(lambda params, call=call: anp.sum(call(params, x) ** 2))(params)
         expected, slopes = value_and_grad(lambda params, plain=plain: anp.sum(plain(params, x) ** 2))(params)
         assert loss == expected
@@ -425,15 +426,15 @@ def test_on_a_device_the_chunks_are_larger_and_no_program_is_made(name, device, 
     flow, rng = FLOWS[name], np.random.default_rng(0)
     x = rng.standard_normal((3 * ROWS + 5, *flow.prior.event_shape))
     params = flow.init(rng, x)
-    seen, log_prob = [], Flow._log_prob
+    seen, losses = [], Flow.losses
 
     def watched(self, params, x):
         seen.append(len(x))
-        return log_prob(self, params, x)
+        return losses(self, params, x)
 
     monkeypatch.setattr(chunks, "DEVICE_ROWS", 2)
     expected = flow.log_prob(params, x)
-    monkeypatch.setattr(Flow, "_log_prob", watched)
+    monkeypatch.setattr(Flow, "losses", watched)
     recordings.clear()
     assert_agrees(device, flow.log_prob(*to_device((params, x), device.name)), expected)
     assert seen == [2 * ROWS, ROWS + 5]
