@@ -1,6 +1,7 @@
 """The package as a whole: what importing it loads, which way imports run, and docstrings."""
 
 import ast
+import functools
 import importlib
 import os
 import subprocess
@@ -38,6 +39,7 @@ LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 every_module = pytest.mark.parametrize("module", MODULES)
 
 
+@functools.cache
 def parse(module):
     return ast.parse(MODULES[module].read_text("utf-8"))
 

@@ -1,6 +1,6 @@
 """Kill a training run with SIGKILL at random moments, resume it each time, and compare with one left alone.
 
-As a script it kills twenty times: ``python tests/training/kill_and_resume.py``. A test kills twice.
+As a script it kills twenty times: ``python tests/training/kill_and_resume.py``. A test kills once.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def killed_and_left_alone(folder, kills, steps, seed=0):
     survived = []
     for _ in range(kills):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        for _ in range(moments.randint(1, max(1, steps // (3 * kills)))):
+        for _ in range(moments.randint(1, max(1, steps // (6 * kills)))):
             process.stdout.readline()
         time.sleep(moments.uniform(0, 0.01))  # in a step, or while the next checkpoint is written
         process.kill()

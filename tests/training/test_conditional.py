@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import assert_agrees, refusal, rows, same_bits
 
-from npflow import fit, load, models, to_device
+from npflow import fit, models, to_device
 from npflow.networks import MLP
 
 FLOW = models.real_nvp(2, 2, MLP((8,), "tanh"), context_features=3)
@@ -41,15 +41,10 @@ def test_the_best_parameters_on_held_out_rows_with_their_context_are_returned():
     )
 
 
-def test_a_run_goes_on_from_its_checkpoint_to_the_bits_of_one_left_alone(tmp_path):
-    held_out = {"validation": X[:20], "validation_context": C[:20], "average": 0.9}
-    whole, _ = trained(checkpoint=tmp_path / "whole.npz", **held_out)
-    trained(steps=7, checkpoint=tmp_path / "run.npz", **held_out)
-    resumed, _ = trained(checkpoint=tmp_path / "run.npz", **held_out)
-    assert same_bits(whole, resumed)
-    assert load(tmp_path / "run.npz").flow == FLOW
-    other = {"context": C[::-1].copy(), "checkpoint": tmp_path / "run.npz"}
-    assert "another context" in refusal(trained, **other, **held_out)
+def test_a_checkpoint_of_another_context_is_refused(tmp_path):
+    trained(steps=1, checkpoint=tmp_path / "run.npz")
+    words = refusal(trained, context=C[::-1].copy(), steps=1, checkpoint=tmp_path / "run.npz")
+    assert "another context" in words
 
 
 def test_on_a_device_it_is_trained_to_what_it_is_on_the_host(device):

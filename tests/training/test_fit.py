@@ -225,10 +225,10 @@ def test_a_flow_without_parameters_trains_nothing_and_fails_at_nothing(record):
 # ---------------------------------------------------------------- stopping
 
 
-def test_a_run_killed_at_random_moments_ends_with_the_bits_of_one_left_alone(tmp_path):
-    killed, alone, survived = killed_and_left_alone(tmp_path, kills=2, steps=60)
+def test_a_run_killed_at_a_random_moment_ends_with_the_bits_of_one_left_alone(tmp_path):
+    killed, alone, survived = killed_and_left_alone(tmp_path, kills=1, steps=60)
     assert same_state(killed, alone)
-    assert 0 < survived[0] < survived[1] < 60
+    assert survived[0] > 0
 
 
 class InterruptedAt(Adam):

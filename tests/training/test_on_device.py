@@ -66,12 +66,12 @@ def steps_on(device, steps):
     ids=["clipped and averaged", "validated", "without a program"],
 )
 def test_a_run_on_a_device_is_the_hosts_and_comes_home(options, device):
-    options = {"steps": steps_on(device, 60)} | options
+    options = {"steps": steps_on(device, EVERY + 2)} | options
     assert_same_run(device, trained(device.name, **options), trained(**options))
 
 
 def test_parameters_on_a_device_are_trained_there_and_stay(device):
-    steps = steps_on(device, 60)
+    steps = steps_on(device, 20)
     there = trained_on(*to_device((PARAMS, X), device.name), steps=steps)
     assert_same_run(device, there, trained(steps=steps), home=device)
 
@@ -85,13 +85,13 @@ def test_a_data_set_that_does_not_fit_is_streamed(monkeypatch):
     assert streamed.to_device > 20
 
 
-@pytest.mark.parametrize(("first", "second"), [("device", "cpu"), ("cpu", "device"), ("device", "device")])
+@pytest.mark.parametrize(("first", "second"), [("device", "cpu"), ("cpu", "device")])
 def test_a_checkpoint_knows_no_device(first, second, device, tmp_path):
-    steps = steps_on(device, 40)
+    steps = steps_on(device, 24)
     names = {"device": device.name, "cpu": "cpu"}
     options = {"average": 0.9, "clip_norm": 1.0}
     whole = trained(steps=steps, **options)
-    options |= {"checkpoint": tmp_path / "run.npz", "checkpoint_every": 15}
+    options |= {"checkpoint": tmp_path / "run.npz", "checkpoint_every": 5}
     trained(names[first], steps // 2, **options)
     assert_same_run(device, trained(names[second], steps, **options), whole)
     assert isinstance(load(tmp_path / "run.npz").params["layer"][0]["bias"], np.ndarray)
@@ -215,12 +215,8 @@ def test_from_a_step_that_cannot_be_made_nothing_changes(loss, norm):
     assert_agrees(HOST, caught.value.params, run.tree_of(run.average))
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"optimizer": Adam(1e3), "average": 0.9}, {"optimizer": Adam(30.0), "clip_norm": 1.0}],
-    ids=["averaged", "clipped"],
-)
-def test_a_failure_found_late_is_the_one_found_at_once(options):
+def test_a_failure_found_late_is_the_one_found_at_once():
+    options = {"optimizer": Adam(30.0), "clip_norm": 1.0, "average": 0.9}
     failures = []
     for name in ("cpu", "strict"):
         with pytest.raises(NonFiniteError) as caught:

@@ -117,7 +117,8 @@ def full_disk(monkeypatch):
 def test_a_full_disk_leaves_the_checkpoint_before_and_training_goes_on(x, tmp_path, full_disk):
     path, seen = tmp_path / "run.npz", []
     full_disk |= {3}  # at step 8
-    with pytest.warns(RuntimeWarning, match="expected to write the checkpoint of step 8 to .*No space left"):
+    words = "expected to write the checkpoint of step 8 to .*No space left"
+    with pytest.warns(RuntimeWarning, match=words) as warned:
         params, _ = run(
             x,
             checkpoint=path,
@@ -125,6 +126,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_training_goes_on(x, tmp_pa
             on_checkpoint=lambda params, history: seen.append(history.steps),
         )
     assert seen == [4, 12, 16, 20]
+    assert warned[0].filename == __file__  # the call of fit
     assert same_bits(params, run(x)[0])
     assert list(tmp_path.iterdir()) == [path]
 

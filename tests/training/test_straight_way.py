@@ -315,30 +315,29 @@ def test_a_checkpoint_has_parameters_whose_loss_is_finite(record, device, tmp_pa
     assert caught.value.history.loss[:4] == saved.arrays["history:loss"].tolist()
 
 
-EVERYTHING = {"average": 0.9, "clip_norm": 1.0, "validation": rows(7, 2, seed=5), "batch_size": 16}
-
-
 @pytest.mark.parametrize("every", [3, 4, 5])  # an epoch has four steps
-@pytest.mark.parametrize("model", ["coupling", "integers"])
-def test_a_run_killed_after_a_checkpoint_ends_with_the_bits_of_one_left_alone(model, every, tmp_path):
-    model, (x, *_) = MODELS[model]
-    x = np.resize(x, (50, *x.shape[1:]))
-    options = EVERYTHING | {"steps": 11, "validation": x[:7]}
+@pytest.mark.parametrize("name", ["coupling", "context", "integers"])
+def test_a_run_killed_after_a_checkpoint_ends_with_the_bits_of_one_left_alone(name, every, tmp_path):
+    model, arrays = MODELS[name]
+    arrays = [np.resize(array, (50, *array.shape[1:])) for array in arrays]
+    held_out = dict(zip(("validation", "validation_context"), (array[:7] for array in arrays)))
+    options = {"average": 0.9, "clip_norm": 1.0, "batch_size": 16, "steps": 11, **held_out}
     path, alone_path = tmp_path / "run.npz", tmp_path / "alone.npz"
 
     def kill(params, history):
         raise KeyboardInterrupt
 
-    alone, whole = run(model, x, checkpoint=alone_path, **options)
+    alone, whole = run(model, *arrays, checkpoint=alone_path, **options)
     saving = {"checkpoint": path, "checkpoint_every": every, "on_checkpoint": kill}
     for seed in (0, 1):  # the seed of a resumed run does not matter
         with pytest.raises(KeyboardInterrupt):
-            run(model, x, seed=seed, **saving, **options)
+            run(model, *arrays, seed=seed, **saving, **options)
         assert load(path).run["step"] == (seed + 1) * every
-    resumed, history = run(model, x, checkpoint=path, seed=9, **options)
+    resumed, history = run(model, *arrays, checkpoint=path, seed=9, **options)
     assert same_bits(resumed, alone)
     assert history.loss == whole.loss
     assert history.validation_loss == whole.validation_loss
     saved, expected = load(path), load(alone_path)
+    assert saved.flow == model
     assert saved.run == expected.run
     assert same_bits({**saved.arrays, "history:seconds": 0}, {**expected.arrays, "history:seconds": 0})
