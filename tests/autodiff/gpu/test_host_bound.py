@@ -90,7 +90,9 @@ def test_a_layer_that_makes_numpy_arrays_is_named(container, on_the_way, device)
     if container == "turned round":
         calls = {"inverse": flow.log_prob, "forward": flow.decode}
     for direction, call in calls.items():
-        sentence = f"{place} (HostBound): expected {direction} to compute on {device} alone, where its input lives"
+        sentence = (
+            f"{place} (HostBound): expected {direction} to compute on {device} alone, where its input lives"
+        )
         with pytest.raises(InputError, match=re.escape(sentence)):
             call(params, x)
 
