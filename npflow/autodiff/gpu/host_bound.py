@@ -61,7 +61,7 @@ def draw(prior, params, rng, n, dtype, there, temperature=1.0):
 
 def not_on(there, visit, error=None):
     """The error that says that a visit does not compute on a device alone."""
-    return computes_elsewhere(there, visit.method.__name__, visit.name, error)
+    return computes_elsewhere(there, visit.direction, visit.name, error)
 
 
 def computes_elsewhere(there, method, place, error=None):
