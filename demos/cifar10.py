@@ -152,8 +152,8 @@ def in_bits(nats):
 
 
 bits = {
-    "train": model.bits_per_dim(params, np.random.default_rng(6), shuffled[: len(test)]),
-    "test": model.bits_per_dim(params, np.random.default_rng(6), test),
+    "train": model.bits_per_dim(params, shuffled[: len(test)], rng=np.random.default_rng(6)),
+    "test": model.bits_per_dim(params, test, rng=np.random.default_rng(6)),
 }
 row = {
     "train": float(bits["train"].mean()),

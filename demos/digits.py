@@ -153,7 +153,7 @@ DRAWS = 2 if options.quick else 10
 def bits_of(model, params, x, context):
     """Bits per pixel, shape (n,)."""
     if isinstance(model, Dequantized):
-        return model.bits_per_dim(params, np.random.default_rng(3), x, context, draws=DRAWS)
+        return model.bits_per_dim(params, x, context, rng=np.random.default_rng(3), draws=DRAWS)
     return model.bits_per_dim(params, x, context)
 
 

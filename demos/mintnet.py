@@ -73,7 +73,8 @@ seconds = time.perf_counter() - clock
 
 def score(images):
     """Bits for each pixel, in the mean over images, and its standard error."""
-    bits = model.bits_per_dim(params, np.random.default_rng(2), images, draws=2 if options.quick else 20)
+    draws = 2 if options.quick else 20
+    bits = model.bits_per_dim(params, images, rng=np.random.default_rng(2), draws=draws)
     return {"bits_per_dim": float(bits.mean()), "standard_error": float(bits.std() / np.sqrt(len(bits)))}
 
 

@@ -120,9 +120,9 @@ def measure(name, model, params, x):
     """What is known of log p(x): a bound and an estimate for a VAE, for a flow the number itself."""
     if name == "VAE":
         rng = np.random.default_rng(3)
-        best = model.log_prob(params, rng, x, samples=SAMPLES)
+        best = model.log_prob(params, x, rng=rng, draws=SAMPLES)
         row = {
-            "elbo": float(np.mean(model.elbo(params, rng, x, samples=20))),
+            "elbo": float(np.mean(model.elbo(params, x, rng=rng, draws=20))),
             "estimate": float(np.mean(best)),
         }
     else:
@@ -148,7 +148,7 @@ for name in tests:
     vae, params, _, _ = trained[name, "VAE"]
     rng = np.random.default_rng(4)
     estimates[name] = [
-        float(np.mean(vae.log_prob(params, rng, tests[name], samples=count))) for count in counts
+        float(np.mean(vae.log_prob(params, tests[name], rng=rng, draws=count))) for count in counts
     ]
 
 # %% [markdown]
