@@ -63,13 +63,8 @@ class Case:
     event_shape : tuple of int
         The shape of a row.
     smooth : bool
-<<<<<<< HEAD
-        Whether the layer has derivatives of all orders everywhere, so that finite differences converge at their
-        full order. Layers with a leaky ReLU or a spline do not.
-=======
         Whether the layer has derivatives of all orders everywhere, so that finite differences converge at
         their full order. Layers with a leaky ReLU or a spline do not.
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
     """
 
     layer: Layer
@@ -77,11 +72,7 @@ class Case:
     smooth: bool = True
 
     def batch(self, rng, rows=16, dtype=np.float64):
-<<<<<<< HEAD
-        """Rows for the layer: uniform in a bounded domain, otherwise normal with mean 0.5 and deviation 1.5."""
-=======
         """Rows for the layer: uniform in a bounded domain, otherwise normal (mean 0.5, deviation 1.5)."""
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
         shape, domain = (rows, *self.event_shape), domain_of(self.layer)
         bounded = np.isfinite(domain).all()
         return (rng.uniform(*domain, shape) if bounded else rng.normal(0.5, 1.5, shape)).astype(dtype)

@@ -22,24 +22,14 @@ from npflow.verify.point import CannotRun, Point, cast_tree, copy_tree
 from npflow.verify.report import Check, Jacobians, Report
 
 ROWS = 8  # rows looked at: each costs a Jacobian
-<<<<<<< HEAD
-# The number of layers of a deep chain in which signs are flipped: each becomes ill-conditioned, and all of them
-# together would be so beyond float64.
-=======
 # The number of layers of a deep chain in which signs are flipped: each becomes ill-conditioned, and all of
 # them together would be so beyond float64.
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
 FLIPPED = 2
 
 # ---------------------------------------------------------------- the checks
 
-<<<<<<< HEAD
-# In the order of a report: the name, the function, and the checks without which it means nothing. A row has a Jacobian
-# of its own only where rows do not influence each other and the output is not random.
-=======
 # In the order of a report: the name, the function, and the checks without which it means nothing. A row has a
 # Jacobian of its own only where rows do not influence each other and the output is not random.
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
 TWICE = ("same output twice",)
 JACOBIAN = ("same output twice", "rows independent")
 
@@ -87,47 +77,27 @@ OF_FUNCTIONS = (*FORM, ("float64 kept", partial(contract.output_dtype_kept, dtyp
 def check(layer, x, *, params=None, rng=None, skip=()):
     """Hold a layer against its numerical Jacobian and the rest of its contract.
 
-<<<<<<< HEAD
-    An error must not hide at the points that are checked. A new layer is often the identity, whose log-det is zero
-    however it is computed. So the parameters are moved: at a first point by noise; at a second by noise and random
-    signs, where an abs missing under a log shows; at a third far out, where clipping and saturation show.
-=======
     An error must not hide at the points that are checked. A new layer is often the identity, whose log-det is
     zero however it is computed. So the parameters are moved: at a first point by noise; at a second by noise
     and random signs, where an abs missing under a log shows; at a third far out, where clipping and
     saturation show.
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
 
     Parameters
     ----------
     layer : object
-<<<<<<< HEAD
-        A `Layer`, or any object with ``init(rng, x)``, ``forward(params, x)`` and ``inverse(params, z)``, written with
-        `autograd.numpy`.
-    x : ndarray, shape (n, ...), n >= 2
-        Rows for the layer. Eight of them are looked at, and eight mixtures of them. The Jacobian of a row of D
-        components takes D^2 numbers, D backward passes and about 20 D forward passes: keep D below 200. The check runs
-        on the host, also for an array on a device.
-=======
         A `Layer`, or any object with ``init(rng, x)``, ``forward(params, x)`` and ``inverse(params, z)``,
         written with `autograd.numpy`.
     x : ndarray, shape (n, ...), n >= 2
         Rows for the layer. Eight of them are looked at, and eight mixtures of them. The Jacobian of a row of
         D components takes D^2 numbers, D backward passes and about 20 D forward passes: keep D below 200. The
         check runs on the host, also for an array on a device.
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
     params : tree of ndarray, optional
         Parameters to check at, and to move away from. By default those of ``init`` are moved.
     rng : numpy.random.Generator, optional
         Draws parameters and rows. The default has a fixed seed, so that a check repeats itself.
     skip : sequence of str, optional
-<<<<<<< HEAD
-        Names of checks that the layer need not pass: "z -> x -> z, any z" where its range is bounded, "finite for
-        large inputs" where its domain is bounded and `Layer.domain` does not say so.
-=======
         Names of checks that the layer need not pass: "z -> x -> z, any z" where its range is bounded, "finite
         for large inputs" where its domain is bounded and `Layer.domain` does not say so.
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
 
     Returns
     -------
@@ -156,13 +126,8 @@ def check(layer, x, *, params=None, rng=None, skip=()):
     log_det alone
         The method ``log_det``, where there is one, returns the second half of ``forward``.
     x -> z -> x, z -> x -> z, and any z
-<<<<<<< HEAD
-        The directions are each other's inverse, and every z has an x. The tolerance grows with the condition of the
-        Jacobian.
-=======
         The directions are each other's inverse, and every z has an x. The tolerance grows with the condition
         of the Jacobian.
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
     log-dets cancel
         The log-dets of forward and inverse add up to zero.
     Jacobian invertible
@@ -170,13 +135,8 @@ def check(layer, x, *, params=None, rng=None, skip=()):
     log-det, finite differences
         It is log|det J| of SciPy's finite-difference Jacobian, within SciPy's error estimate.
     log-det, autograd
-<<<<<<< HEAD
-        It is log|det J| of autograd's Jacobian, to 1e-9 and rounding. Where the layer is made of layers, a failure
-        names the inner layer at fault.
-=======
         It is log|det J| of autograd's Jacobian, to 1e-9 and rounding. Where the layer is made of layers, a
         failure names the inner layer at fault.
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
     derivative, gradient
         autograd's Jacobian, and its gradients in input and parameters, are those of finite differences.
     finite for large inputs
@@ -227,13 +187,8 @@ def check_functions(forward, inverse, x):
     Parameters
     ----------
     forward, inverse : callable
-<<<<<<< HEAD
-        Each takes an array and returns an array and its log-det, in float64. Wrap a PyTorch or JAX transform in a
-        lambda that converts.
-=======
         Each takes an array and returns an array and its log-det, in float64. Wrap a PyTorch or JAX transform
         in a lambda that converts.
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
     x : ndarray, shape (n, ...), n >= 2
         Rows for `forward`. Eight of them are looked at, and eight mixtures of them.
 
@@ -314,13 +269,8 @@ def _points(rng, layer, pristine, start, x):
 def _of_the_other_sign(first, second, draw, tries=12):
     """The second point, with parameters where the Jacobian's determinant has another sign than at the first.
 
-<<<<<<< HEAD
-    Half of all parameters hide an abs that is missing under a log. Where the determinant always has one sign, or
-    cannot be computed, the point stays as it is.
-=======
     Half of all parameters hide an abs that is missing under a log. Where the determinant always has one sign,
     or cannot be computed, the point stays as it is.
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
     """
 
     def sign(point):

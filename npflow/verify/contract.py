@@ -1,12 +1,7 @@
 """What the contract of a layer promises besides its formula: shapes, dtypes, purity, range.
 
-<<<<<<< HEAD
-Each check looks at a layer at one point. It returns a `Finding`; or, where an error has no size, the complaint as a
-string, and None where there is none.
-=======
 Each check looks at a layer at one point. It returns a `Finding`; or, where an error has no size, the
 complaint as a string, and None where there is none.
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
 """
 
 import copy
@@ -77,13 +72,8 @@ def dtype_kept(point, dtype):
     return _of_another_dtype(
         found,
         dtype,
-<<<<<<< HEAD
-        " (a NumPy scalar or array of another dtype takes part in it; or autograd's own derivative does it, as those "
-        "of np.where, np.maximum, np.max and np.mean do: npflow.autodiff.primitives has a where)",
-=======
         " (a NumPy scalar or array of another dtype takes part in it; or autograd's own derivative does it, "
         "as those of np.where, np.maximum, np.max and np.mean do: npflow.autodiff.primitives has a where)",
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
     )
 
 
@@ -172,13 +162,8 @@ def no_memory(point):
     point.call("forward", other, layer=second)
     if not _same_leaves(*(point.call("forward", point.x, layer=layer) for layer in (first, second))):
         return (
-<<<<<<< HEAD
-            "what forward returns depends on which batch it was called with first: something is kept from the "
-            "first call (an initialization in forward instead of init?)"
-=======
             "what forward returns depends on which batch it was called with first: something is kept from "
             "the first call (an initialization in forward instead of init?)"
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
         )
     return None
 
@@ -211,11 +196,7 @@ def rows_independent(point, part):
 
 
 def finite_for_large_inputs(point):
-<<<<<<< HEAD
-    """No overflow for inputs far outside the batch, or at the ends of a bounded domain, in float64 and float32."""
-=======
     """No overflow far outside the batch, or at the ends of a bounded domain, in float64 and float32."""
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
     for scale, inputs, reason in (
         (1.0, "ordinary inputs", ""),
         (LARGE, f"inputs {LARGE:.0e} times as large", ": an exp overflows; bound its argument"),

@@ -53,30 +53,17 @@ def of_log_det(claimed, true, direction, event, parts):
     off = claimed - true
     if np.allclose(off, off[0], rtol=1e-6, atol=1e-9):
         return (
-<<<<<<< HEAD
-            f"{subject} is off by {off[0]:.6g} nats in every row: a term that depends on the parameters alone is "
-            "wrong or missing"
-        )
-    return (
-        f"{subject} is off by {off.min():.3g} to {off.max():.3g} nats, differently in each row: it is taken from the "
-        "wrong values (the half that is not transformed?), or a term is missing"
-=======
             f"{subject} is off by {off[0]:.6g} nats in every row: a term that depends on the parameters "
             "alone is wrong or missing"
         )
     return (
         f"{subject} is off by {off.min():.3g} to {off.max():.3g} nats, differently in each row: it is "
         "taken from the wrong values (the half that is not transformed?), or a term is missing"
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
     )
 
 
 def of_inner_layers(visits):
-<<<<<<< HEAD
-    """What is likely wrong with the first inner layer whose own log-det is; an empty string where all are right.
-=======
     """What is likely wrong with the first inner layer whose own log-det is off; empty where all are right.
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
 
     Parameters
     ----------
@@ -97,11 +84,7 @@ def of_inner_layers(visits):
 
 
 def parts_of(visits):
-<<<<<<< HEAD
-    """The log-dets of inner layers by name, shape (n,): those visited, and the sums of those that contain them."""
-=======
     """The log-dets of inner layers by name, shape (n,): of those visited, and of those that contain them."""
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
     parts = {}
     for visit in visits:
         name = _without_root(visit.name)

@@ -27,11 +27,7 @@ class Finding:
 
 
 def finding_of(result):
-<<<<<<< HEAD
-    """The finding that a check returned; a check without a size returns a complaint, or None where it passes."""
-=======
     """What a check returned as a finding: a complaint is an error of 1 without tolerance, None one of 0."""
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
     return result if isinstance(result, Finding) else Finding(float(bool(result)), 0.0, result or "")
 
 
@@ -47,10 +43,6 @@ def largest(array):
 
 
 def relative_difference(a, b):
-<<<<<<< HEAD
-    """The largest difference between two arrays relative to the size of `b`; equal entries, nan too, differ by 0."""
-=======
     """The largest difference from `b`, relative to the size of `b`; equal entries, nan too, differ by 0."""
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
     difference = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, a - b)
     return largest(difference) / (1 + largest(b))

@@ -1,12 +1,7 @@
 """What the formulas promise: round trips, log-dets, derivatives.
 
-<<<<<<< HEAD
-Each check looks at a layer at one point. It returns a `Finding`; or, where an error has no size, the complaint as a
-string, and None where there is none.
-=======
 Each check looks at a layer at one point. It returns a `Finding`; or, where an error has no size, the
 complaint as a string, and None where there is none.
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
 """
 
 from dataclasses import replace
@@ -92,13 +87,8 @@ def _compare_log_det(point, direction, matrices, errors=None, far=False):
     tolerances = 1e-9 * scale + 10 * bounds
     resolved = np.isfinite(true) & (tolerances <= RESOLVED * scale)
     if far:
-<<<<<<< HEAD
-        # A row may have left the domain. And rounding inside a deep chain outgrows what its Jacobian tells, while
-        # the mistakes to find here are of the order of nats.
-=======
         # A row may have left the domain. And rounding inside a deep chain outgrows what its Jacobian tells,
         # while the mistakes to find here are of the order of nats.
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
         y = point.value(direction, point.start(direction))
         resolved &= np.isfinite(y.reshape(len(y), -1)).all(axis=1)
         tolerances = np.maximum(tolerances, RESOLVED * scale)
@@ -149,14 +139,9 @@ def jacobian_derivative(point, direction):
     _, output, inp = worst = np.unravel_index(np.argmax(off / allowed), off.shape)
     if exact.any():
         sentence = (
-<<<<<<< HEAD
-            f"autograd's derivative of output {output} of {direction} in input {inp} is {exact[worst]:.6g}, finite "
-            f"differences say {numerical[worst]:.6g}: a primitive's derivative is wrong{_factor(exact, numerical)}"
-=======
             f"autograd's derivative of output {output} of {direction} in input {inp} is {exact[worst]:.6g}, "
             f"finite differences say {numerical[worst]:.6g}: a primitive's derivative is wrong"
             f"{_factor(exact, numerical)}"
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
         )
     else:
         sentence = (

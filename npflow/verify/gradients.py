@@ -14,11 +14,7 @@ RESOLVED = 1e-4  # a numerical derivative whose relative error may be larger pro
 
 
 def gradients(point, direction):
-<<<<<<< HEAD
-    """The gradients of random projections of the array and of the log-det, in the input and in each parameter."""
-=======
     """Gradients of random projections of the array and of the log-det, in the input and in each parameter."""
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
     start, rng = point.start(direction), onp.random.default_rng(1)
     everything = {"input": start, "layer": point.params}
     weights = rng.standard_normal(start.shape), rng.standard_normal(len(start))
@@ -43,15 +39,9 @@ def gradients(point, direction):
         for path, leaf in exact[half].items():
             if leaf.shape != shapes[path]:
                 return (
-<<<<<<< HEAD
-                    f"the gradient of {direction} in {path.removeprefix('layer/')!r} has shape {leaf.shape} where "
-                    f"the array has {shapes[path]}: a primitive's derivative does not sum over axes that were broadcast "
-                    "(autograd's np.where does not, npflow.autodiff.primitives.where does)"
-=======
                     f"the gradient of {direction} in {path.removeprefix('layer/')!r} has shape {leaf.shape} "
                     f"where the array has {shapes[path]}: a primitive's derivative does not sum over axes that "
                     "were broadcast (autograd's np.where does not, npflow.autodiff.primitives.where does)"
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
                 )
     findings, noise = [], _rounding(point.call(direction, start), weights)
     for way in ways:

@@ -1,12 +1,7 @@
 """Jacobians of a map of rows, one for each row: by finite differences, and exactly by autograd.
 
-<<<<<<< HEAD
-Both take a map (n, *event) -> (n, *event) whose rows do not influence each other. They return shape (n, D, D): row,
-output, input, where an event is flattened to D numbers.
-=======
 Both take a map (n, *event) -> (n, *event) whose rows do not influence each other. They return shape
 (n, D, D): row, output, input, where an event is flattened to D numbers.
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
 """
 
 import warnings
@@ -14,13 +9,8 @@ import warnings
 import numpy as np
 from autograd.core import make_vjp
 
-<<<<<<< HEAD
-# First steps of the finite differences, in units of the data's spread. A large step loses less to rounding; a smaller
-# one follows where it reaches across a kink or out of the domain.
-=======
 # First steps of the finite differences, in units of the data's spread. A large step loses less to rounding; a
 # smaller one follows where it reaches across a kink or out of the domain.
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
 STEPS = (0.5, 0.1, 0.01, 0.001, 0.0001)
 EPS = np.finfo(float).eps
 
@@ -54,13 +44,8 @@ def spread(x):
 def differentiate(fun, x, noise=EPS):
     """`scipy.differentiate.jacobian` with steps small enough for kinks: derivatives and error estimates.
 
-<<<<<<< HEAD
-    `noise` is how far rounding moves a value of `fun`. A tolerance below it would lead SciPy to steps so small that
-    only rounding is left. An entry that no step resolves has an infinite error.
-=======
     `noise` is how far rounding moves a value of `fun`. A tolerance below it would lead SciPy to steps so
     small that only rounding is left. An entry that no step resolves has an infinite error.
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
     """
     from scipy.differentiate import jacobian
 
@@ -93,20 +78,12 @@ def by_autograd(fun, x):
 
 
 def log_abs_det(matrices, errors=None):
-<<<<<<< HEAD
-    """log|det| of each matrix in nats, and a bound of its error from those of the entries; both of shape (n,).
-
-    d log|det J| = sum_ij (J^-1)_ji dJ_ij, so errors e_ij of the entries move it by at most sum_ij |(J^-1)_ji| e_ij.
-    A singular matrix has -inf, one that is not finite has nan, and both an infinite bound. Without `errors`, the entries
-    are exact up to rounding.
-=======
     """log|det| of each matrix in nats, and a bound of its error from those of the entries; shape (n,) both.
 
     d log|det J| = sum_ij (J^-1)_ji dJ_ij, so errors e_ij of the entries move it by at most
     sum_ij |(J^-1)_ji| e_ij.
     A singular matrix has -inf, one that is not finite has nan, and both an infinite bound. Without `errors`,
     the entries are exact up to rounding.
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
     """
     values = np.full(len(matrices), np.nan)
     bounds = np.full(len(matrices), np.inf)

@@ -47,11 +47,7 @@ class Point:
         return result
 
     def outputs(self, inputs):
-<<<<<<< HEAD
-        """Yield the array and the log-det of both directions, each with its name; `inputs` gives each its input."""
-=======
         """Yield each array and log-det with its name; ``inputs(direction)`` is the input of a direction."""
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
         for direction in DIRECTIONS:
             for name, output in zip(("array", "log_det"), self.call(direction, inputs(direction))):
                 yield f"the {name} of {direction}", np.asarray(output)
@@ -67,13 +63,8 @@ class Point:
     def log_det(self, direction, array):
         """The log-det that a direction returns, shape (n,).
 
-<<<<<<< HEAD
-        A scalar counts for every row, and (n, 1) as (n,): another check judges the shape, and the number is judged
-        too.
-=======
         A scalar counts for every row, and (n, 1) as (n,): another check judges the shape, and the number is
         judged too.
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
         """
         log_det = np.asarray(self.call(direction, array)[1])
         if log_det.size not in (1, len(array)):
@@ -113,20 +104,12 @@ class Point:
 
     @cached_property
     def condition(self):
-<<<<<<< HEAD
-        """The largest condition number of the Jacobian over the rows: how much a round trip magnifies rounding."""
-=======
         """The largest condition number of a row's Jacobian: how much a round trip magnifies rounding."""
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
         matrices, _ = self.numerical["forward"]
         return max(np.linalg.cond(matrix) if np.isfinite(matrix).all() else np.inf for matrix in matrices)
 
     def visits(self, direction):
-<<<<<<< HEAD
-        """The calls on the way through a layer that is made of layers, as a list of `Visit`; otherwise empty."""
-=======
         """A list of `Visit`: the calls on the way through a layer that is made of layers; otherwise empty."""
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
         if not isinstance(self.layer, Composite):
             return []
         return list(walk(self.layer, copy_tree(self.params), self.start(direction).copy(), direction))

@@ -97,19 +97,11 @@ class Report:
         return named[name]
 
     def log_det_error(self, how):
-<<<<<<< HEAD
-        """The larger of both directions' log-det errors in nats; `how` is "finite differences" or "autograd"."""
-        return max(self[f"log-det {direction}, {how}"].error for direction in ("forward", "inverse"))
-
-    def raise_if_failed(self):
-        """Raise `VerificationError`, an AssertionError with the table as its message, unless all checks passed."""
-=======
         """The larger log-det error of the two directions, in nats, by "finite differences" or "autograd"."""
         return max(self[f"log-det {direction}, {how}"].error for direction in ("forward", "inverse"))
 
     def raise_if_failed(self):
         """Raise `VerificationError`, an AssertionError that shows the table, unless all checks passed."""
->>>>>>> c8a54624ebd28cdc438a6d3c20949f12573fd5b2
         if not self.passed:
             raise VerificationError(f"\n{self}")
 
