@@ -472,6 +472,34 @@ def test_data_and_parameters_on_two_devices_are_refused_by_name(device):
         flow.decode(params, device.send(x))
 
 
+@dataclass(frozen=True)
+class HostBound(Layer):
+    """A layer that makes an array on the host."""
+
+    def forward(self, params, x):
+        return x + np.zeros(x.shape, x.dtype), np.zeros(len(x), x.dtype)
+
+    inverse = forward
+
+
+def test_a_layer_that_does_not_compute_on_a_device_is_named(device, rng):
+    flow = Flow(Chain([Affine(), HostBound()]), Normal(2))
+    params, x = to_device((flow.init(rng, batch(flow)), batch(flow)), device.name)
+    for call in (partial(flow.log_prob, params, x), partial(flow.sample, params, rng, 3)):
+        assert refusal(call).startswith("layer/1 (HostBound): expected ")
+
+
+def test_any_other_error_of_a_layer_stays_as_it_is(rng):
+    @dataclass(frozen=True)
+    class Broken(Affine):
+        def inverse(self, params, z):
+            raise ZeroDivisionError("by the reader")
+
+    flow = Flow(Broken(), Normal(2))
+    with pytest.raises(ZeroDivisionError, match=r"^by the reader$"):
+        flow.sample(flow.init(rng, batch(flow)), rng, 3)
+
+
 # ---------------------------------------------------------------- the reader's own layers
 
 

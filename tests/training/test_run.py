@@ -153,8 +153,8 @@ def test_a_loss_without_a_culprit_is_said_to_be_so():
     class Odd(Flow):
         """A flow whose loss is nan although all its outputs are finite."""
 
-        def losses(self, params, x):
-            return super().losses(params, x) * np.nan
+        def losses(self, params, *batch):
+            return super().losses(params, *batch) * np.nan
 
     flow = Odd(Affine(), Normal(2))
     params = flow.init(np.random.default_rng(0), data())
