@@ -93,17 +93,13 @@ def _returned(frames):
     """
     for frame in frames:
         words, (_, _, parts) = RETURNED.get(frame.f_code.co_name, ()), _statement(frame)
-        line, end_line, column, end_column = _positions(frame.f_code)[frame.f_lasti // 2]
-        if None in (line, end_line, column, end_column):
-            return None
-        start, end = (line, column), (end_line, end_column)
+        start, end = _positions(frame.f_code)[frame.f_lasti // 2]
         part = next((one for one in parts if one[0] <= start and end <= one[1]), None)
-        if part is None or (frame is not frames[0] and part != (start, end)):  # no call alone
+        as_it_is = frame is frames[0] or part == (start, end)  # the result of the call is what is returned
+        if part is None or not as_it_is or len(parts) not in (1, len(words)):
             return None
-        if len(words) == len(parts):
+        if len(parts) == len(words):
             return words[parts.index(part)]
-        if len(parts) > 1:
-            return None
     return None
 
 
@@ -114,8 +110,9 @@ def _statement(frame):
 
 @functools.lru_cache(maxsize=1024)
 def _positions(code):
-    """The position in the source of each instruction: line, last line, column, last column."""
-    return list(code.co_positions())
+    """Where in the source each instruction starts and ends: pairs of line and column, 0 where unknown."""
+    positions = ([number or 0 for number in numbers] for numbers in code.co_positions())
+    return [((line, column), (end_line, end_column)) for line, end_line, column, end_column in positions]
 
 
 def _owner(frames):

@@ -95,7 +95,7 @@ def names_of(fun, count):
     for parameter in list(inspect.signature(fun).parameters.values())[1:]:
         if parameter.kind is parameter.VAR_POSITIONAL:
             rest = parameter.name
-        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+        else:
             names.append(parameter.name)
     more = count - len(names)
     return [*names[:count], *([rest] if more == 1 else [f"{rest}_{number}" for number in range(more)])]
