@@ -33,9 +33,7 @@ parser = argparse.ArgumentParser(
 parser.add_argument(
     "--out", type=Path, default=Path("out/gaussianization"), help="where figures and summary.json go"
 )
-parser.add_argument(
-    "--quick", action="store_true", help="only a few steps: a test that it runs"
-)
+parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 
@@ -112,7 +110,7 @@ axes.flat[0].figure.savefig(options.out / "iterative.png", dpi=80)
 
 # %%
 def score(flow, params):
-    """The mean test loss, how far it is above that of the true density on the same points, and a standard error."""
+    """The mean test loss, its excess over the true density's on the same points, and a standard error."""
     excess = moons.log_prob(test) - flow.log_prob(params, test)
     return {
         "test_nll": float(-np.mean(flow.log_prob(params, test))),
@@ -180,9 +178,7 @@ axes[0].plot(counts, losses, "o-", color=BLUE, label="iterative Gaussianization"
 axes[0].plot(
     len(flow.layer.layers) // 2 - 1, trained["test_nll"], "s", color=VERMILLION, label="the flow, trained"
 )
-axes[0].axhline(
-    true_nll, color=BLACK, linestyle="--", linewidth=1, label="true density, on the same points"
-)
+axes[0].axhline(true_nll, color=BLACK, linestyle="--", linewidth=1, label="true density, on the same points")
 axes[0].set(xscale="log", xticks=counts, xticklabels=counts, xlabel="number of steps [Gaussianize, Rotation]")
 axes[0].set(ylabel="test loss [nats]", ylim=(0.2, None))
 axes[0].minorticks_off()

@@ -29,9 +29,7 @@ from npflow.training import Adam, WarmupCosine
 
 parser = argparse.ArgumentParser(description="A ten-step Glow learns two moons, with two priors.")
 parser.add_argument("--out", type=Path, default=Path("out/moons"), help="where figures and summary.json go")
-parser.add_argument(
-    "--quick", action="store_true", help="only a few steps: a test that it runs"
-)
+parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 
