@@ -67,7 +67,7 @@ class Contender:
 
 
 def save_arrays(file, x, params, rng, scale):
-    """Write the data and the parameters of a new flow plus noise of standard deviation `scale`, for all to load."""
+    """Write the data, and parameters plus noise of standard deviation `scale`, for all to load."""
     from npflow.autodiff import tree
 
     arrays = {"x": x}
@@ -104,8 +104,8 @@ def serve(contenders, name, file):
 def orders(contender, start, batches):
     """Answer the start, then each order to time blocks of steps; yield a batch for each step to make.
 
-    The answer is the median over blocks of the seconds of a step. The device is waited for at the start and the end of a
-    block alone.
+    The answer is the median over blocks of the seconds per step. Only the start and the end of a block wait for
+    the device.
     """
     say(**start)
     for line in sys.stdin:

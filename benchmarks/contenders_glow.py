@@ -1,8 +1,9 @@
 """One training step in several libraries: the multi-scale Glow of images, and Adam.
 
-Each class is the same model: levels of steps of [ActNorm, Conv1x1, AffineCoupling with a network of three convolutions],
-half of the channels split off after each, with a learned prior. Float32, Adam with a rate of 1e-5, since only the time
-matters here. All load the same parameters and data. Run as a program, this module serves one of them.
+Each class is the same model: levels of steps of [ActNorm, Conv1x1, AffineCoupling with a network of three
+convolutions]. Half of the channels are split off after each level, with a learned prior. All compute in
+float32, with Adam at a rate of 1e-5, since only the time matters here. All load the same parameters and data.
+Run as a program, this module serves one of them.
 """
 
 import math
@@ -34,7 +35,7 @@ class Npflow(moons.Npflow):
 
 
 class Torch(Contender):
-    """PyTorch eager, with images channels first in memory (its default) and the default options of its Adam."""
+    """PyTorch eager, channels first in memory (its default), with the default options of its Adam."""
 
     name, module = "PyTorch eager", "torch"
     last, fused = False, None
@@ -85,7 +86,7 @@ class Torch(Contender):
         return changed * torch.exp(log_scale) + shift, log_scale.sum((1, 2, 3))
 
     def level(self, path, x, level):
-        """Energy and log-det of the level at a path, and by recursion of the levels inside it, as in the flow."""
+        """Energy and log-det of the level at a path and, by recursion, of the levels inside it."""
         torch, p = self.torch, self.params
         x = self.laid_out(torch.nn.functional.pixel_unshuffle(x, 2))
         channels, pixels, total = x.shape[1], x.shape[2] * x.shape[3], x.new_zeros(len(x))

@@ -1,8 +1,8 @@
 """One training step in several libraries: a ten-step Glow on two moons, and Adam.
 
-Each class is the same model: ten steps of [ActNorm, AffineCoupling with one MLP, Conv1x1], leaky ReLUs, float32, Adam
-with a rate of 1e-3. All load the same parameters and data. Run as a program, this module serves one of them to
-`side_by_side`, which gives the orders.
+Each class is the same model: ten steps of [ActNorm, AffineCoupling with one MLP, Conv1x1], leaky ReLUs,
+float32, Adam with a rate of 1e-3. All load the same parameters and data. Run as a program, this module serves
+one of them to `side_by_side`, which gives the orders.
 """
 
 import sys
@@ -16,7 +16,7 @@ RATE, BETA1, BETA2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
 
 
 def glow(hidden):
-    """The flow that the other classes write out; `hidden` are the widths of each coupling's network."""
+    """The flow that the other classes write out; `hidden` is the widths of each coupling's network."""
     import npflow
 
     return npflow.models.glow(features=2, steps=STEPS, network=npflow.networks.MLP(tuple(hidden)))
@@ -35,9 +35,9 @@ class InOrder(np.random.Generator):
 class Npflow(Contender):
     """The steps of `npflow.fit` itself: one call makes them all.
 
-    `fit` asks the learning-rate schedule for the rate once a step. The schedule takes the next batch of the orders, and
-    so the time between two batches is that of one whole step of `fit`. This needs no internals of npflow: it measures
-    another checkout, too.
+    `fit` calls the learning-rate schedule once a step. The schedule takes the next batch of the orders, so the
+    time between two batches is that of one whole step of `fit`. This uses no internals of npflow, so it can
+    measure another checkout, too.
     """
 
     name = module = "npflow"
@@ -271,8 +271,8 @@ def save(file, hidden, rows):
 
     rng = np.random.default_rng(0)
     x = npflow.datasets.moons(rows, rng=rng).astype(np.float32)
-    # 0.02 at a width of 64, less in a wider network: there Adam's first steps change the loss so much that with more
-    # noise the libraries' different rounding would show.
+    # 0.02 at a width of 64, less in a wider network: there Adam's first steps change the loss so much that
+    # with more noise the libraries' different rounding would show.
     save_arrays(file, x, glow(hidden).init(rng, x[:1000]), rng, scale=1.28 / max(hidden))
 
 

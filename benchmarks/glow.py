@@ -1,9 +1,9 @@
-"""A training step of the Glow of CIFAR-10, three levels of sixteen steps, 512 channels: npflow beside PyTorch eager.
+"""A training step of the Glow of CIFAR-10, three levels of sixteen steps: npflow beside PyTorch eager.
 
-All have the same model (`contenders_glow.py`), parameters and batches of images, in float32. Each step is timed alone.
-PyTorch has both of its memory formats, each with its default Adam and the fused one. `side_by_side.py` says how they are
-compared. The table also shows each process's peak memory, and the rate of a step's matrix products as a share of the
-machine's own rate for large matrices.
+All have the same model (`contenders_glow.py`; networks of 512 channels), parameters and batches of images, in
+float32. Each step is timed alone. PyTorch runs in both of its memory formats, each with its default Adam and
+the fused one. `side_by_side.py` says how they are compared. The table also shows each process's peak memory,
+and the rate of a step's matrix products as a share of the machine's own rate for large matrices.
 
     pip install -e '.[benchmarks]'
     python benchmarks/glow.py
@@ -34,7 +34,7 @@ SIDE = 4096  # the rate is measured on square matrices of this size
 
 
 def rate_of_products(rounds=7):
-    """Floating-point operations a second of a product of large float32 matrices on all cores; the median over rounds."""
+    """Floating-point operations per second of large float32 matrix products on all cores; the median."""
     a = np.random.default_rng(0).random((SIDE, SIDE), dtype=np.float32)
     out, seconds = np.empty_like(a), []
     for _ in range(rounds):
@@ -45,7 +45,7 @@ def rate_of_products(rounds=7):
 
 
 def flops_of_products(model, batch):
-    """The operations of a step's matrix products: each convolution once in the forward pass, twice in the backward."""
+    """Operations of a step's matrix products: each convolution once forward and twice backward."""
     (height, width, channels), hidden, total = model["shape"], model["channels"], 0
     for level in range(1, model["levels"] + 1):
         height, width, channels = height // 2, width // 2, 4 * channels
@@ -88,7 +88,7 @@ def main():
 
     flops = flops_of_products(model, options.batch)
     print(
-        f"\nmatrix products: {flops / 1e9:.1f} Gflop a step; this machine makes {rate / 1e9:.0f} Gflop a second"
+        f"\nmatrix products: {flops / 1e9:.1f} Gflop a step; this machine computes {rate / 1e9:.0f} Gflop a second"
     )
     print(f"{'':30} {'of that rate':>13} {'peak memory':>12}")
     for row in measured["libraries"]:

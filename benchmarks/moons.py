@@ -1,7 +1,7 @@
 """A training step of a ten-step Glow on two moons: npflow beside PyTorch eager and jax.jit.
 
-All have the same model (`contenders_moons.py`; couplings of 1-64-64-64-2), parameters, data and batches, in float32.
-Each step is timed alone. `side_by_side.py` says how they are compared.
+All have the same model (`contenders_moons.py`; couplings of 1-64-64-64-2), parameters, data and batches, in
+float32. Each step is timed alone. `side_by_side.py` says how they are compared.
 
     pip install -e '.[benchmarks]'
     python benchmarks/moons.py --jax-python PATH/TO/A/PYTHON/WITH/JAX

@@ -1,9 +1,9 @@
 """Several libraries side by side in one run: a process for each, interleaved rounds, ratios.
 
-Each column of a comparison runs in a process of its own, with its library's default number of threads. The losses of
-the first steps must agree before anything is timed. The rounds are interleaved: a few steps of one column, then of the
-next, and again, so that other load on the machine affects all alike. A ratio is the median over rounds of a column's
-median step divided by the first column's in the same round.
+Each column of a comparison runs in a process of its own, with its library's default number of threads. The
+losses of the first steps must agree before anything is timed. The rounds are interleaved: a few steps of one
+column, then of the next, and again, so that other load on the machine affects all alike. A ratio is the
+median over rounds of a column's median step divided by the first column's in the same round.
 """
 
 import argparse

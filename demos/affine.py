@@ -90,7 +90,6 @@ summary = {
 (options.out / "summary.json").write_text(json.dumps(summary, indent=2))
 print(f"\n{'':8}{'true':>12}{'maximum likelihood':>22}{'learned':>14}{'difference':>14}")
 for name in mle:
-    print(
-        f"{name:8}{summary['true'][name]:12.6f}{mle[name]:22.6f}{learned[name]:14.6f}{summary['error'][name]:14.1e}"
-    )
+    error = summary["error"][name]
+    print(f"{name:8}{summary['true'][name]:12.6f}{mle[name]:22.6f}{learned[name]:14.6f}{error:14.1e}")
 print(f"figures and summary.json in {options.out}")

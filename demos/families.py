@@ -103,7 +103,7 @@ class Data:
         return flow.log_prob(params, self.scaled(x)) - np.sum(np.log(self.std))
 
     def score(self, log_prob):
-        """The mean test loss of a model, and how far it is above that of the true density, with a standard error."""
+        """The mean test loss of a model, its excess over the true density's, and a standard error."""
         excess = self.true_log_prob - log_prob
         return {
             "test_nll": float(-np.mean(log_prob)),

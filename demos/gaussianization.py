@@ -110,7 +110,7 @@ axes.flat[0].figure.savefig(options.out / "iterative.png", dpi=80)
 
 # %%
 def score(flow, params):
-    """The mean test loss, how far it is above that of the true density on the same points, and a standard error."""
+    """The mean test loss, its excess over the true density's on the same points, and a standard error."""
     excess = moons.log_prob(test) - flow.log_prob(params, test)
     return {
         "test_nll": float(-np.mean(flow.log_prob(params, test))),
