@@ -68,7 +68,7 @@ class TestEveryDrawing:
         assert ax.figure.get_layout_engine() is not None
         assert figures.get_fignums() == [ax.figure.number]
 
-    def test_refuses_what_is_not_axes(self, draw):
+    def test_refuses_other_objects_as_axes(self, draw):
         with pytest.raises(InputError, match="expected ax to be matplotlib axes, got a str"):
             draw("here")
 

@@ -91,7 +91,7 @@ def test_the_repr_has_a_line_for_each_layer_and_evaluates_to_the_chain():
     assert eval(repr(chain)) == chain
 
 
-def test_what_is_no_list_of_layers_is_refused():
+def test_layers_that_are_no_list_of_layers_are_refused():
     assert "expected Chain's layers to be at least one layer, got none" in refusal(Chain, [])
     assert "expected entry 1 of Chain's layers to be an object with init" in refusal(
         Chain, [ActNorm(), MLP()]

@@ -135,7 +135,7 @@ MASKS = {
 @pytest.mark.parametrize("kind", [AdditiveCoupling, AffineCoupling])
 @pytest.mark.parametrize("part", MASKS)
 @pytest.mark.parametrize("shape", [(7, 5), (2, 3, 2, 5)], ids=["rows", "images"])
-def test_what_is_transformed_is_where_the_mask_is_true_by_what_lies_where_it_is_false(kind, part, shape):
+def test_channels_where_the_mask_is_true_are_transformed_by_a_function_of_the_others(kind, part, shape):
     layer, x, mask = kind(NETWORK, part), rows(*shape), np.array(MASKS[part], bool)
     params = perturbed(layer, x)
     z, _ = layer.forward(params, x)
@@ -216,7 +216,7 @@ def test_on_a_checkerboard_the_log_det_is_that_of_the_jacobian(kind, board):
     own = jacobians[:, changed][:, :, changed]
     np.testing.assert_array_equal(own, own * np.eye(len(own[0])))
     np.testing.assert_array_equal(jacobians[:, ~changed], np.broadcast_to(np.eye(8)[~changed], (3, 4, 8)))
-    assert (jacobians[:, changed][:, :, ~changed] != 0).all()  # every pixel that stays has a say
+    assert (jacobians[:, changed][:, :, ~changed] != 0).all()  # each depends on every pixel that stays
     expected = np.linalg.slogdet(jacobians)[1]
     np.testing.assert_allclose(layer.log_det(params, x), expected, rtol=1e-9, atol=1e-12)
     back, log_det = layer.inverse(params, layer.forward(params, x)[0])

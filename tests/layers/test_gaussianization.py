@@ -133,7 +133,7 @@ def test_gradients_are_finite_in_both_tails(direction, dtype):
     assert np.isfinite(Layout(everything).pack(gradient)).all()
 
 
-def test_what_is_far_out_moves_in_proportion_both_ways():
+def test_outliers_move_in_proportion_both_ways():
     layer, x = Gaussianize(), columns(2000)
     params = perturbed(layer, x)
     for method in (layer.forward, layer.inverse):
@@ -145,7 +145,7 @@ def test_what_is_far_out_moves_in_proportion_both_ways():
 
 @every_dtype
 @pytest.mark.parametrize("n", [1, 2, 4])
-def test_a_batch_of_a_few_rows_some_of_them_alike_is_enough_to_start_from(n, dtype):
+def test_init_takes_a_few_rows_and_equal_ones(n, dtype):
     x = np.array([[1.0, 5.0, 0.0], [2.0, 5.0, 0.0], [2.0, 5.0, 0.0], [4.0, 5.0, 1e-3]], dtype)[:n]
     layer = Gaussianize()
     params = layer.init(np.random.default_rng(0), x)
@@ -153,7 +153,9 @@ def test_a_batch_of_a_few_rows_some_of_them_alike_is_enough_to_start_from(n, dty
         z, log_det = layer.forward(params, start)
         assert np.isfinite(z).all()
         assert np.isfinite(log_det).all()
-    np.testing.assert_allclose(layer.forward(params, x)[0][:, 1], 0, atol=1e-5)  # all alike: in the middle
+    np.testing.assert_allclose(
+        layer.forward(params, x)[0][:, 1], 0, atol=1e-5
+    )  # equal numbers lie in the middle
 
 
 def test_each_place_of_an_image_has_a_mixture_of_its_own():

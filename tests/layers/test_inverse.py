@@ -45,7 +45,7 @@ def test_it_may_rearrange_a_row_and_takes_a_context(rng):
     assert (chain.forward(params, x, -context)[0] != z).any()
 
 
-def test_what_is_not_a_layer_is_refused():
+def test_an_object_without_the_methods_of_a_layer_is_refused():
     assert "expected Inverse's layer to be an object with init, forward and inverse" in refusal(
         Inverse, ActNorm
     )

@@ -103,7 +103,7 @@ def test_a_context_stands_behind_the_channels_of_each_pixel(dtype):
 
 
 @pytest.mark.parametrize("what", [ActNorm, 3, MLP()])
-def test_what_is_not_a_layer_is_refused(what):
+def test_an_object_without_the_methods_of_a_layer_is_refused(what):
     assert "expected f to be an object with init, forward and inverse, got " in refusal(
         check_layer, what, "f"
     )

@@ -73,7 +73,7 @@ def test_numbers_at_the_ends_of_float32_have_finite_scales(size):
     assert np.isfinite(log_det).all()
 
 
-def test_what_is_learned_behind_it_does_not_depend_on_the_units():
+def test_training_does_not_depend_on_the_units():
     x, unit = columns(dtype=np.float32), np.array([2.0**9, 2.0**-14, 1], np.float32)
     flow = Flow(Chain([Units(), Gaussianize(3)]), Normal(3))
     learned = []

@@ -66,7 +66,7 @@ def test_a_coupling_takes_its_log_scale_and_its_shift_from_the_network_of_that_n
     np.testing.assert_allclose(log_det, 2 * np.tanh(0.5))
 
 
-def test_beside_refuses_an_odd_number_of_outputs_and_what_is_no_network(rng):
+def test_beside_refuses_an_odd_number_of_outputs_and_other_objects(rng):
     assert "got 3" in refusal(PAIR.init, rng, rows(6, 3), 3)
     for network in ("tanh", MLP, None):
         assert "Beside's shift to be an object with init and apply" in refusal(Beside, MLP(), network)
