@@ -11,7 +11,9 @@
 (5, 2)
 """
 
-from npflow import autodiff, datasets, latent, layers, models, networks, plots, priors, training, verify
+import importlib
+
+from npflow import autodiff, layers, models, networks, priors, training
 from npflow.autodiff.gpu.devices import to_device, to_host
 from npflow.dequantization import Dequantized
 from npflow.errors import ConvergenceError, InputError, MissingDataError, NonFiniteError, VerificationError
@@ -44,9 +46,23 @@ __all__ = [
 ]
 
 
+LAZY = (
+    "datasets",
+    "latent",
+    "plots",
+    "verify",
+)  # loaded when they are first used, so that the import is quick
+
+
 def __getattr__(name):
-    if name == "__version__":  # looked up when it is asked for: it takes a third of the time of this import
+    if name in LAZY:
+        return importlib.import_module(f"npflow.{name}")
+    if name == "__version__":
         from importlib.metadata import version
 
         return version("npflow")
     raise AttributeError(f"module 'npflow' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__, "__version__"})

@@ -33,7 +33,7 @@ def fast_fit(monkeypatch):
 
 def test_the_ten_lines_the_program_and_the_checkpoint_run(fast_fit, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    ten_lines, _, program, train, on_a_gpu, _ = blocks()
+    ten_lines, _, _, program, train, on_a_gpu, _ = blocks()
     scope = {}
     exec(compile(ten_lines, "README", "exec"), scope)
     assert scope["new"].shape == (1000, 2)
@@ -62,8 +62,19 @@ def test_the_lines_that_use_autograd_alone_run(device):
     np.testing.assert_allclose(gradient, 2 * np.tanh(1) / np.cosh(1) ** 2 * np.ones(3), rtol=1e-12)
 
 
+def test_the_lines_to_step_through_step_through():
+    _, stepping, *_ = blocks()
+    commands = "b AffineCoupling.forward\nc\nn\nn\nn\nprint(log_scale)\np log_scale._value.shape\nc\n"
+    result = subprocess.run(
+        [sys.executable, "-c", stepping], input=commands, capture_output=True, text=True, timeout=100
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Autograd ArrayBox with value [[" in result.stdout
+    assert "(8, 1)" in result.stdout
+
+
 def test_the_layer_of_your_own_takes_twenty_lines_and_is_verified():
-    _, own_layer, *_ = blocks()
+    _, _, own_layer, *_ = blocks()
     program = own_layer.split("@dataclass")[1]
     assert len([line for line in program.splitlines() if line.strip()]) <= 20
     result = subprocess.run([sys.executable, "-c", own_layer], capture_output=True, text=True)

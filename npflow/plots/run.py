@@ -4,7 +4,6 @@ import numpy as np
 
 from npflow.errors import InputError
 from npflow.plots.canvas import BLACK, BLUE, VERMILLION, check_axes
-from npflow.training.history import History
 from npflow.validation import check_number
 
 
@@ -77,7 +76,7 @@ def _loss_range(losses, limit):
 
 
 def _check_history(history):
-    if not isinstance(history, History):
+    if not hasattr(history, "validation_loss"):
         raise InputError(f"expected an npflow.training.History, got a {type(history).__name__}")
     loss, validation = np.array(history.loss, float), np.array(history.validation_loss, float)
     if not np.isfinite(loss).any():

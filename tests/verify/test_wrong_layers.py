@@ -169,8 +169,8 @@ class CheckerboardSummedOverAllPixels(Small):
     """The log-scales of the pixels that stay count too."""
 
     class Mask(Checkerboard):
-        def sum(self, changed):
-            return sum_event(changed)
+        def log_det(self, log_slope):
+            return sum_event(log_slope)
 
     mask = Mask("checkerboard-odd")
 

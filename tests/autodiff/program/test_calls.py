@@ -93,7 +93,7 @@ def test_a_constant_is_spelled_as_what_it_is(argument):
     assert same(spelled(argument), np.asarray(argument) if isinstance(argument, np.generic) else argument)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(
     hnp.arrays(
         st.sampled_from([np.float64, np.float32, np.float16, np.int64, np.uint8, bool]),
@@ -289,7 +289,7 @@ def test_what_is_said_to_take_a_place_does_and_gives_the_same_bits(function):
     arguments = {"dot": (ROWS, ROWS.T), "take": (ROWS, np.array([1, 0])), "clip": (ROWS, 0, 1)}
     arguments |= {"concatenate_args": (0, ROWS, ROWS), "scatter": (ROWS, np.array([1, 0, 2, 0]), (5, 3))}
     arguments |= {"planes": (ROWS[None], 1, 3), "unplanes": (ROWS, 1, (3, 6, 1))}
-    arguments |= {"steps": (ROWS, 1.0, 2.0), "steps_vjp": (ROWS,)}
+    arguments |= {"running_sums": (ROWS, 1.0, 2.0), "running_sums_vjp": (ROWS,)}
     arguments |= {"unfold": (ROWS[None, None], 1, 3, 2), "fold": (ROWS[None, :, None], 3, 1)}
     options = {} if function.__name__ in arguments else {"axis": 0}
     x = arguments.get(function.__name__, (ROWS,))

@@ -1,4 +1,4 @@
-"""The loss of a batch and its gradient, by slices of the batch and by the plain tape."""
+"""The loss of a batch and its gradient, by programs on slices of the batch."""
 
 import threading
 import time
@@ -10,17 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npflow.autodiff import Layout
+from npflow.autodiff import Layout, value_and_grad
 from npflow.autodiff.gpu.devices import HOST
 from npflow.autodiff.program import slices
-from npflow.autodiff.program.slices import (
-    MOST_SLICES,
-    Needs,
-    PlainGradient,
-    ProgramGradient,
-    forecast,
-    slices_worth,
-)
+from npflow.autodiff.program.slices import MOST_SLICES, Needs, ProgramGradient, forecast, slices_worth
 from npflow.autodiff.program.statistics import Cost
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.models import PixelCNN, glow, image_glow, maf
@@ -73,6 +66,11 @@ def program_results(params, x, size, threads=1):
         loss_of.close()
 
 
+def plain_results(params, x):
+    loss, gradient = value_and_grad(FLOW.loss)(params, x)
+    return loss, Layout(params).pack(gradient)
+
+
 def same_bits(first, second):
     return all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in zip(first, second))
 
@@ -82,38 +80,40 @@ def same_bits(first, second):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("n", [1, 7, 64])
-def test_a_batch_in_one_piece_has_the_bits_of_the_plain_path(n, dtype):
+def test_a_batch_in_one_slice_has_the_bits_of_the_plain_path(n, dtype):
     vector, params = training_params(dtype)
     x = rows(n, dtype)
     by_program = program_results(params, x, vector.size, threads=3)
-    plain = loss_and_gradient(PlainGradient(FLOW.loss, params), x, vector.size)
+    plain = plain_results(params, x)
     assert same_bits(by_program, plain)
     assert by_program[0].dtype == plain[0].dtype == dtype
     assert np.isfinite(plain[1]).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("n", "count"), [(37, 16), (37, 2), (32, 3), (5, 16), (1, 16)])
+@pytest.mark.parametrize(("n", "count"), [(37, 16), (32, 3), (1, 16)])
 def test_slices_give_the_plain_loss_and_gradient_to_rounding_and_the_same_bits_for_any_threads(
     n, count, dtype, cut
 ):
     cut(count)
     vector, params = training_params(dtype)
     x = rows(n, dtype)
-    loss, gradient = program_results(params, x, vector.size)
-    plain_loss, plain_gradient = loss_and_gradient(PlainGradient(FLOW.loss, params), x, vector.size)
+    loss_of = ProgramGradient(FLOW.loss, params)
+    loss, gradient = loss_and_gradient(loss_of, x, vector.size)
+    plain_loss, plain_gradient = plain_results(params, x)
     tolerance = 200 * np.finfo(dtype).eps
     assert loss.dtype == dtype
     np.testing.assert_allclose(loss, plain_loss, rtol=tolerance)
     np.testing.assert_allclose(
         gradient, plain_gradient, rtol=0, atol=tolerance * np.abs(plain_gradient).max()
     )
-    for threads in (2, 3, 5):
-        assert same_bits((loss, gradient), program_results(params, x, vector.size, threads))
+    for threads in (2, 5):
+        loss_of.threads = threads
+        assert same_bits((loss, gradient), loss_and_gradient(loss_of, x, vector.size))
+        loss_of.close()
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(("count", "threads"), [(1, 1), (3, 2)])
 def test_parameters_that_change_in_place_are_seen_and_a_call_leaves_nothing_to_the_next(count, threads, cut):
     cut(count)
     vector, params = training_params()
@@ -345,7 +345,7 @@ def test_close_ends_the_threads_and_one_slice_or_one_thread_starts_none(cut):
     assert set(threading.enumerate()) == before
     loss_and_gradient(several, rows(12), vector.size)
     assert 1 <= len(set(threading.enumerate()) - before) <= 3
-    for loss_of in (whole, alone, several, PlainGradient(FLOW.loss, params)):
+    for loss_of in (whole, alone, several):
         loss_of.close()
     assert set(threading.enumerate()) == before
 
