@@ -78,7 +78,7 @@ def of_inner_layers(visits):
         judged = np.isfinite(true + bounds)
         wrong = ~(np.abs(claimed - true) <= OFF * np.maximum(1, np.abs(true)) + 10 * bounds)
         if np.any(wrong & judged):
-            guess = of_log_det(claimed[judged], true[judged], visit.method.__name__, x.shape[1:], {})
+            guess = of_log_det(claimed[judged], true[judged], visit.direction, x.shape[1:], {})
             return f"in layer {_without_root(visit.name)}, {guess}"
     return ""
 

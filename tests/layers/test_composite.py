@@ -138,18 +138,25 @@ def test_an_error_of_init_names_the_inner_layer(rng):
     assert sentence.startswith("1/second (AffineCoupling): expected at least two channels")
 
 
-def test_check_passes_it_and_names_the_inner_layer_whose_log_det_is_left_out():
+def test_check_passes_it_and_names_the_inner_layer_whose_log_det_is_wrong_or_left_out():
     check(own()[0], rows(8, 4)).raise_if_failed()
+
+    class Wrong(Conv1x1):
+        def forward(self, params, x):
+            z, log_det = super().forward(params, x)
+            return z, 3 * log_det
 
     class LeavesOut(Both):
         def forward(self, params, x, context=None):
             (z, log_det), first = super().forward(params, x, context), self.first.log_det(params["first"], x)
             return z, log_det - first
 
-    report = check(LeavesOut(Conv1x1(), Conv1x1()), rows(8, 4))
-    assert (
-        "leaves out that of layer first (Conv1x1)" in report["log-det forward, finite differences"].sentence
-    )
+    for layer, words in (
+        (Both(Conv1x1(), Wrong()), "in layer second (Wrong), log_det of forward"),
+        (Both(Affine(), Chain([Reverse(), Wrong()])), "in layer second/1 (Wrong), log_det of forward"),
+        (LeavesOut(Conv1x1(), Conv1x1()), "leaves out that of layer first (Conv1x1)"),
+    ):
+        assert words in check(layer, rows(8, 4))["log-det forward, finite differences"].sentence
 
 
 def test_fit_names_the_inner_layer_that_gives_nan(rng):
