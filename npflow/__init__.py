@@ -46,7 +46,12 @@ __all__ = [
 ]
 
 
-LAZY = ("datasets", "latent", "plots", "verify")  # loaded when they are first used, so that the import is quick
+LAZY = (
+    "datasets",
+    "latent",
+    "plots",
+    "verify",
+)  # loaded when they are first used, so that the import is quick
 
 
 def __getattr__(name):

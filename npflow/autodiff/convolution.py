@@ -1,13 +1,13 @@
 """Convolutions of images, channels last, as matrix products.
 
-y[p] = sum_d x[p + d] W[d]          p a pixel, d from the middle of the kernel to each of its places
+y[p] = sum_d x[p + d] W[d]          p a pixel, d the offset of a place of the kernel from its middle
 
-A kernel of k x k places is k^2 products of a pixel's channels with a matrix. They are one product in either of two
-ways. Where the inputs are few, `unfold` first gathers for each pixel what the kernel sees of them, and one product
-sums over places and inputs at once. Where the outputs are few, one product gives what each pixel contributes to
-each place, and `fold` adds it up there. Derivatives are the same two ways, backwards.
+A kernel of k x k places takes k^2 products of a pixel's channels with a matrix. They become one product in
+two ways. If there are fewer inputs, `unfold` gathers what the kernel sees from each pixel, and one product
+sums over places and inputs. If there are fewer outputs, one product gives what each pixel contributes to each
+place, and `fold` adds up the contributions. The derivatives use the same two functions.
 
-At the edge the image goes on with zeros, and the result is of its size ("same padding").
+The image is padded with zeros, and the result has its size ("same padding").
 """
 
 import autograd.numpy as np
@@ -21,8 +21,9 @@ from npflow.autodiff.primitives import fresh, linear, transparent
 def unfold(x, height, width, turned=False, places=None, out=None):
     """What a kernel sees from each pixel p: shape (n, h, w, c) gives (n, h, w, height * width * c).
 
-    It is x[p + d] at each place d of the kernel, or x[p - d], where the kernel is turned round. With `places`, it is
-    that of the first so many places alone, row by row, as far as the middle or further: (n, h, w, places * c).
+    That is x[p + d] for each place d of the kernel; x[p - d] if the kernel is `turned` by half a circle.
+    `places` limits it to the first places, row by row, which must include the middle: shape (n, h, w, places
+    * c).
     """
     n, h, w, c = x.shape
     places = height * width if places is None else places
@@ -36,9 +37,9 @@ def unfold(x, height, width, turned=False, places=None, out=None):
 
 @fresh
 def fold(y, height, width, turned=False, places=None, out=None):
-    """The sum of what was seen, at its own pixel again: (n, h, w, height * width * c) gives (n, h, w, c).
+    """The transpose of `unfold`: shape (n, h, w, height * width * c) gives (n, h, w, c).
 
-    It is the transpose of `unfold`.
+    Each pixel gets the sum of the numbers that stand for it.
     """
     n, h, w, columns = y.shape
     places = height * width if places is None else places
@@ -53,9 +54,10 @@ def fold(y, height, width, turned=False, places=None, out=None):
 
 
 def shifts(shape, height, width, turned, places):
-    """The places of a kernel, row by row: for each its number, and for rows and columns a pair of slices.
+    """For each place of a kernel, row by row: its number, and for rows and for columns a pair of Python
+    slices.
 
-    They are the pixels p of a line from which the place is on it too, and the places p + d, or p - d where it is turned.
+    The pair selects the pixels p for which p + d (p - d if `turned`) is inside the image, and these p + d.
     """
     _, h, w, _ = shape
     sign = -1 if turned else 1
@@ -65,7 +67,7 @@ def shifts(shape, height, width, turned, places):
 
 
 def shifted(size, by):
-    """Slices of the pixels p of a line for which p + `by` lies on it too, and of the p + `by`."""
+    """Python slices of the pixels p for which p + `by` is one of `size` pixels, and of these p + `by`."""
     return slice(max(0, -by), max(0, size - max(0, by))), slice(
         min(size, max(0, by)), max(0, size + min(0, by))
     )
@@ -83,7 +85,9 @@ defvjp(
 
 @transparent
 def half_turn(x):
-    """Images turned by half a circle, their channels in reverse order: all numbers in the opposite order."""
+    """Images turned by half a circle, with their channels in reverse order: all numbers of a row in reverse
+    order.
+    """
     return x[:, ::-1, ::-1, ::-1]
 
 
@@ -133,16 +137,16 @@ def conv2d_vjp_weight(g, x, height, width):
 
 
 def unfold_matrix(weight):
-    """A kernel as the matrix of all that it sees: shape (height * width * inputs, outputs)."""
+    """A kernel as the matrix for what `unfold` gives: shape (height * width * inputs, outputs)."""
     return np.reshape(weight, (-1, weight.shape[-1]))
 
 
 def fold_matrix(weight):
-    """A kernel as the matrix of all that a pixel gives: shape (inputs, height * width * outputs)."""
+    """A kernel as the matrix that gives what `fold` takes: shape (inputs, height * width * outputs)."""
     return np.reshape(np.transpose(weight, (2, 0, 1, 3)), (weight.shape[2], -1))
 
 
-# Each is linear in both of its arguments, so that the three are each other's derivatives.
+# Each of the three is linear in both of its arguments, so the three are each other's derivatives.
 defvjp(
     conv2d,
     lambda y, x, weight: lambda g: conv2d_vjp_x(g, weight),

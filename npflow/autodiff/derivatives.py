@@ -1,8 +1,8 @@
-"""Derivatives that npflow prefers to autograd's, for functions that autograd has already.
+"""npflow's own derivatives of functions that autograd differentiates too; autograd itself is left as it is.
 
-autograd's sum over every axis of length one, whether it was broadcast or not, and add up long columns with
-`numpy.sum`; its derivative of indexing is an object, not an array, and that of a transpose has its axes in an array,
-which a device would have to fetch. Within npflow these take their place; autograd itself is left as it is.
+autograd's derivatives of arithmetic sum over every axis of length one, broadcast or not, and add up long
+columns with `numpy.sum`. Its derivative of indexing is an object, not an array. That of a transpose keeps its
+axes in an array, which a device would have to fetch.
 """
 
 import autograd.numpy as np
@@ -16,7 +16,7 @@ from npflow.autodiff.primitives import fresh, sum_rows
 
 
 def sum_to(g, shape):
-    """`g` summed over the axes that `shape` was broadcast along."""
+    """`g` summed over the axes along which `shape` was broadcast."""
     if g.shape == shape:
         return g
     if shape == ():
@@ -64,7 +64,7 @@ derivative(
 
 @fresh
 def scatter(g, index, shape, out=None):
-    """Zeros of `shape`, with `g` added at `index`: what an element that was read twice gets, adds up."""
+    """Zeros of `shape`, with `g` added at `index`; an element that the index names twice gets both parts."""
     y = onp.empty_like(g, shape=shape, order="C") if out is None else out
     y[...] = 0
     if _reads_once(index):
@@ -75,13 +75,15 @@ def scatter(g, index, shape, out=None):
 
 
 def _reads_once(index):
-    """Whether an index is of numbers and slices, and takes no element twice; adding takes 50 times as long."""
+    """Whether an index of numbers and slices alone names no element twice: adding would take 50 times as
+    long.
+    """
     parts = index if isinstance(index, tuple) else (index,)
     return {type(part) for part in parts} <= {int, slice, type(None), type(Ellipsis)}
 
 
 def _only_adds_axes(index):
-    """Whether an index takes everything, with axes of length one put in."""
+    """Whether an index takes the whole array and only adds axes of length one."""
     parts = index if isinstance(index, tuple) else (index,)
     return all(
         part is None or part is Ellipsis or (isinstance(part, slice) and part == slice(None))

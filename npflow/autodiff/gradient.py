@@ -1,10 +1,11 @@
 """Value and gradient of a function of a parameter tree, by autograd's reverse mode.
 
-autograd's `value_and_grad` takes one array. Sending a whole tree through autograd as one container costs more than the
-arithmetic of a small layer. So here each trained leaf gets a box of its own, the function runs once, and the tape is
+autograd's own `value_and_grad` takes one array. A whole tree as one container costs more than the arithmetic
+of a small layer. So each trained leaf gets a box of its own here; the function runs once, and the tape is
 walked back once.
 
-While it runs, values are boxes of autograd's: ``print(h)`` shows the numbers of a box, and ``h._value`` is its array.
+While the function runs, its values are boxes: ``print(h)`` shows the numbers of a box, and ``h._value`` is
+its array.
 """
 
 import functools
@@ -23,15 +24,15 @@ def value_and_grad(fun, node=None):
     Parameters
     ----------
     fun : callable
-        `fun(params, *args) -> scalar`, written with `autograd.numpy` and npflow's primitives.
+        ``fun(params, *args)`` returns a scalar. It is written with `autograd.numpy` and npflow's primitives.
     node : type, optional
-        The kind of node that the tape is made of; a subclass of `Differentiated`, which is the default.
+        The class of the tape's nodes, a subclass of `Differentiated`, the default.
 
     Returns
     -------
     callable
-        `(params, *args) -> (value, gradient)`. The gradient is a tree like `params`, with None for a leaf that is a
-        constant (integer or boolean) or does not influence the value.
+        ``(params, *args) -> (value, gradient)``. The gradient is a tree like `params`, with None for
+        constants (integer or boolean leaves) and for leaves without influence on the value.
 
     Raises
     ------
@@ -68,7 +69,7 @@ def value_and_grad(fun, node=None):
 
 
 def backward(end):
-    """Walk the tape back from the box of a scalar: the gradient at each root, keyed by the root's node."""
+    """Walk the tape back from the box of a scalar: the gradient at each root, by the root's node."""
     gradients = {}
     outgrads = {end._node: vspace(end._value).ones()}
     for node in toposort(end._node):
@@ -82,13 +83,13 @@ def backward(end):
     return gradients
 
 
-DERIVATIVES = {}  # npflow's own, for functions of autograd
+DERIVATIVES = {}  # npflow's derivatives of autograd's functions
 
 
 class Differentiated(VJPNode):
-    """A node of the tape: its parents, and how a gradient in its value becomes gradients in theirs.
+    """A node of the tape: its parents, and how the gradient in its value becomes gradients in theirs.
 
-    npflow's own derivatives, where there is one, go before autograd's, which stay as they are for others.
+    npflow's derivatives go before autograd's, which stay as they are outside npflow.
     """
 
     __slots__ = []
@@ -104,8 +105,8 @@ class Differentiated(VJPNode):
         super().initialize_root()
 
     def add(self, gradient, part):
-        """The gradient in this node's value so far, and one more part of it, from another reader."""
-        if isinstance(getval(gradient), (tuple, list, dict)):  # of a function of several results
+        """The gradient in this node's value so far, plus the part from another reader."""
+        if isinstance(getval(gradient), (tuple, list, dict)):  # the function has several results
             return vspace(gradient).add(gradient, part)
         return gradient + part
 
@@ -114,7 +115,9 @@ notrace_primitives[Differentiated] = notrace_primitives[VJPNode]
 
 
 def derivative(fun, *makers):
-    """Give a function of autograd another derivative, as `autograd.extend.defvjp` does, within npflow."""
-    stand_in = functools.wraps(fun)(lambda: None)  # autograd's own table goes by function: a key of our own
+    """Give a function of autograd another derivative within npflow; `makers` are those of
+    `autograd.extend.defvjp`.
+    """
+    stand_in = functools.wraps(fun)(lambda: None)  # a key of our own in autograd's table
     defvjp(stand_in, *makers)
     DERIVATIVES[fun] = primitive_vjps.pop(stand_in)

@@ -1,15 +1,15 @@
 """Primitives with closed-form derivatives, where autograd's own are slow or promote float32.
 
-Each is a NumPy function, then its vector-Jacobian product: given the gradient `g` of a scalar in the
-result, the gradient in each argument. The products are made of `autograd.numpy` and of these primitives
-again, so second derivatives follow by themselves. All keep float32.
+Each is a NumPy function, followed by its vector-Jacobian product: the gradient in each argument, from the
+gradient `g` in the result. The products consist of `autograd.numpy` and these primitives, so that second
+derivatives follow. All keep float32.
 
-They never name a device: what they make beside an array is made like it (`np.ones_like(x, shape=...)`).
+None names a device: new arrays are made like an argument (``np.ones_like(x, shape=...)``).
 
-A `transparent` primitive is made of NumPy calls, and a program shows these calls in its place. A `fresh` one
-makes a new array, or writes to the one that it is given as `out`, which a program gives it.
+A `transparent` primitive consists of NumPy calls, and a program has these calls in its place. A `fresh` one
+makes a new array, or writes to the array `out` that a program gives it.
 
-"The last axis" is where features and channels lie; all axes before it are rows, or rows and pixels.
+The last axis holds features or channels; all axes before it are rows, or rows and pixels.
 """
 
 import math
@@ -27,21 +27,21 @@ TRANSPARENT, FRESH = set(), set()
 
 
 def transparent(body):
-    """A primitive that is differentiated as one, and recorded call by call; its body writes to no array."""
+    """A primitive that has one derivative, but is recorded call by call; its body writes to no array."""
     whole = primitive(body)
     TRANSPARENT.add(whole)
     return whole
 
 
 def fresh(body):
-    """A primitive that makes a new array, or writes to one that is given as `out`, never to an argument's."""
+    """A primitive that makes a new array, or writes to `out`, and never returns memory of an argument."""
     FRESH.add(body)
     return primitive(body)
 
 
 @primitive
 def held(x):
-    """x, as a constant of every derivative."""
+    """x as a constant: derivatives do not look through it."""
     return x
 
 
@@ -51,18 +51,18 @@ register_notrace(VJPNode, held)
 
 
 def _rows(x):
-    """All axes but the last as one: a product with a matrix is then a single BLAS call."""
+    """x with all axes but the last joined to one: a product with a matrix is then one BLAS call."""
     return x if x.ndim == 2 else np.reshape(x, (-1, x.shape[-1]))
 
 
 def _unrows(y, x):
-    """`y`, which was computed from `_rows(x)`, with the axes of `x` before its last."""
+    """`y`, computed from `_rows(x)`, with the axes of `x` before its last one."""
     return y if x.ndim == 2 else np.reshape(y, (*x.shape[:-1], y.shape[-1]))
 
 
 def _dot(x, y):
-    """`numpy.dot`, without its warnings of invalid values: BLAS computes on what lies behind the last numbers
-    too, and now and then flags what it finds there. A nan that is one is in the result.
+    """`numpy.dot` without warnings of invalid values: BLAS also computes on memory behind the last numbers,
+    and may find invalid values there. A nan of the product itself is in the result.
     """
     with onp.errstate(invalid="ignore"):
         return np.dot(x, y)
@@ -72,7 +72,7 @@ def _dot(x, y):
 def linear(x, weight):
     """The product x W on the last axis: shapes (..., inputs) and (inputs, outputs) give (..., outputs).
 
-    `numpy.dot` rather than `numpy.matmul`: it goes to BLAS for a single input too.
+    `numpy.dot`, unlike `numpy.matmul`, calls BLAS for a single input too.
     """
     return _unrows(_dot(_rows(x), weight), x)
 
@@ -106,15 +106,15 @@ def solve_triangular(y, matrix, lower, unit_diagonal=False):
     ----------
     y : ndarray, shape (..., c)
     matrix : ndarray, shape (c, c)
-        A; the other triangle is not read.
+        A. The other triangle is not read.
     lower : bool
         Whether A is the lower triangle.
     unit_diagonal : bool
-        Whether the diagonal of A is all ones and not read.
+        Whether the diagonal of A counts as ones and is not read.
     """
     solve = scipy_function("linalg.solve_triangular", like=y)
 
-    # x A = y is A^T x^T = y^T: the transposed system, columns as right-hand sides.
+    # x A = y is A^T x^T = y^T: the transposed system, with columns as right-hand sides.
     x = solve(
         matrix,
         _rows(y).T,
@@ -127,7 +127,7 @@ def solve_triangular(y, matrix, lower, unit_diagonal=False):
 
 
 def _solve_triangular_vjp_matrix(x, y, matrix, lower, unit_diagonal=False):
-    # dx = -x dA A^-1, so the gradient in A is -x^T (g A^-T), in the triangle that is read.
+    # dx = -x dA A^-1, so the gradient in A is -x^T (g A^-T) in the triangle that is read.
     triangle = np.tril if lower else np.triu
     edge = (-1 if lower else 1) if unit_diagonal else 0
 
@@ -174,7 +174,7 @@ def leaky_relu(x, slope=0.01):
 @transparent
 def leaky_relu_vjp(g, y, slope):
     """g where the result y of the leaky ReLU is positive, slope * g elsewhere."""
-    slopes = np.full_like(g, slope)  # NumPy's maximum with one number takes three times as long
+    slopes = np.full_like(g, slope)  # np.maximum with one number takes three times as long
     return np.maximum(np.greater(y, 0).astype(g.dtype), slopes) * g
 
 
@@ -184,7 +184,7 @@ defvjp(leaky_relu_vjp, lambda _, g, y, slope: lambda h: leaky_relu_vjp(h, y, slo
 
 @transparent
 def elu(x):
-    """x where it is positive, exp(x) - 1 elsewhere: convex, and its slope has no step."""
+    """x where it is positive, exp(x) - 1 elsewhere: convex, with a continuous slope."""
     return np.maximum(x, 0) + np.expm1(np.minimum(x, 0))
 
 
@@ -209,7 +209,7 @@ defvjp(tanh, lambda y, x: lambda g: (1 - y * y) * g)
 
 @transparent
 def sigmoid(x):
-    """1 / (1 + exp(-x)), as exp(-log(1 + exp(-x))), which overflows nowhere and keeps small values exact."""
+    """1 / (1 + exp(-x)), computed as exp(-log(1 + exp(-x))): no overflow, and small values are exact."""
     return np.exp(-np.logaddexp(-x, 0))
 
 
@@ -227,7 +227,7 @@ defvjp(log_sigmoid, lambda y, x: lambda g: np.exp(y - x) * g)  # 1 - sigmoid(x) 
 
 @transparent
 def softplus(x):
-    """log(1 + exp(x)), without overflow; `numpy.logaddexp` takes ten times as long."""
+    """log(1 + exp(x)), without overflow, in a tenth of the time of `numpy.logaddexp`."""
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
@@ -237,7 +237,7 @@ defvjp(softplus, lambda y, x: lambda g: -np.expm1(-y) * g)
 
 @transparent
 def where(condition, a, b):
-    """`numpy.where`; the derivative of autograd's promotes float32, and does not sum over axes broadcast."""
+    """`numpy.where`; autograd's derivative promotes float32, and does not sum over broadcast axes."""
     return np.where(condition, a, b)
 
 
@@ -253,13 +253,13 @@ defvjp(
 
 @transparent
 def slice_last(x, start, stop):
-    """x[..., start:stop]; autograd's derivative of indexing scatters, this one pads."""
+    """x[..., start:stop]; its derivative pads, where autograd's derivative of indexing scatters."""
     return x[..., start:stop]
 
 
 @transparent
 def pad_last(x, start, width):
-    """Zeros of `width` on the last axis, with x from `start` on."""
+    """Zeros of length `width` on the last axis, with x from `start` on."""
     zeros = lambda count: np.zeros_like(x, shape=(*x.shape[:-1], count))
     before, after = start, width - start - x.shape[-1]
     parts = [zeros(before)] * (before > 0) + [x] + [zeros(after)] * (after > 0)
@@ -299,8 +299,8 @@ defvjp(
     lambda y, x, permutation, axis=-1: lambda g: permute(g, np.argsort(permutation), axis),
 )
 
-# ---------------------------------------------------------------- sums, and back
-# As products with ones: BLAS adds up short rows and long columns many times faster than numpy.sum.
+# ---------------------------------------------------------------- sums, and their derivatives
+# As products with ones: BLAS adds up short rows and long columns many times faster than `numpy.sum`.
 
 
 @transparent
@@ -312,7 +312,7 @@ def sum_rows(x):
 
 @transparent
 def spread_over_rows(value, shape):
-    """A row, repeated: shape (c,) gives `shape`, which is (..., c)."""
+    """The same row everywhere: shape (c,) gives `shape`, which is (..., c)."""
     return value * np.ones_like(value, shape=shape)
 
 
@@ -329,7 +329,7 @@ def sum_event(x):
 
 @transparent
 def spread_event(x, shape):
-    """One number a row, repeated over the whole row: shape (n,) gives `shape`, which is (n, ...)."""
+    """The number of each row, repeated over the row: shape (n,) gives `shape`, which is (n, ...)."""
     return np.reshape(x, (-1, *[1] * (len(shape) - 1))) * np.ones_like(x, shape=shape)
 
 
@@ -339,7 +339,7 @@ defvjp(spread_event, lambda y, x, shape: lambda g: sum_event(g))
 
 @transparent
 def spread_rows(value, rows):
-    """One number, repeated for each row: shape () gives (rows,)."""
+    """The same number for each row: shape () gives (rows,)."""
     return value * np.ones_like(value, shape=(rows,))
 
 
@@ -349,7 +349,7 @@ defvjp(spread_rows, lambda y, value, rows: lambda g: np.sum(g))
 @primitive
 def logsumexp_last(x):
     """log(sum(exp(x))) over the last axis, without overflow: shape (..., k) gives (...)."""
-    # The terms side by side: NumPy takes ten times as long for the largest of each short row.
+    # Terms side by side: NumPy takes ten times as long for the maximum of each short row.
     terms = onp.reshape(x, (-1, x.shape[-1])).T.copy()
     largest = onp.maximum(onp.max(terms, axis=0), onp.finfo(x.dtype).min)  # -inf - -inf would be nan
     with onp.errstate(divide="ignore"):
@@ -360,8 +360,8 @@ def logsumexp_last(x):
 defvjp(logsumexp_last, lambda y, x: lambda g: g[..., None] * np.exp(x - y[..., None]))
 
 # ---------------------------------------------------------------- one of k
-# A label is a number from 0 to k - 1. Arrays of k numbers for each label are by far the largest, so they are gone
-# through as few times as can be: both directions begin with the same calls, which a program makes once.
+# A label is a number from 0 to k - 1. Arrays with k numbers for each label are by far the largest, so calls
+# on them are kept few: forward and backward pass begin with the same calls, which a program makes once.
 
 
 @transparent
@@ -404,9 +404,9 @@ def one_hot_minus(x, labels, g):
 
 
 def _exp(x):
-    """exp(x) for x up to 0, and tiny^0.8 for what is less: in a sum that has exp(0) it is lost either way."""
-    # Denormal numbers, those below the smallest of full precision, are slow: a product in which one of twenty-five is
-    # denormal, as in a trained PixelCNN, takes ten times as long.
+    """exp(x) for x up to 0, but at least tiny^0.8, which is lost in a sum with exp(0) anyway."""
+    # Denormal numbers are slow: a product takes ten times as long if one number of twenty-five is denormal,
+    # as in a trained PixelCNN.
     return np.exp(np.maximum(x, 0.8 * math.log(onp.finfo(x.dtype).tiny)))
 
 

@@ -1,9 +1,9 @@
 """The parameter tree and its one flat vector.
 
-A tree is made of dicts, lists and tuples, with arrays at its leaves. Float leaves are trained; integer
-and boolean leaves are constants. `Layout` lays all trained leaves out in one contiguous vector, of which
-the tree's arrays are views: an optimizer is then a few in-place lines on a vector, a checkpoint is one
-array, and clipping a gradient is one norm.
+A tree is made of dicts, lists and tuples, with arrays at its leaves. Float leaves are trained; integer and
+boolean leaves are constants. `Layout` lays all trained leaves out in one contiguous vector, and the tree's
+arrays are views of it. An optimizer is then a few in-place lines on a vector, a checkpoint is one array, and
+clipping a gradient is one norm.
 """
 
 import math
@@ -16,7 +16,7 @@ from npflow.errors import InputError
 
 
 def items(tree, path=""):
-    """The leaves of a tree in order, as pairs of path and leaf; dicts are walked in order of their keys."""
+    """The leaves of a tree in order, as pairs of path and leaf; dicts in the order of their keys."""
     if isinstance(tree, dict):
         if not all(isinstance(key, str) and key and "/" not in key for key in tree):
             raise InputError(
@@ -33,7 +33,7 @@ def items(tree, path=""):
 
 
 def build(fun, tree, path=""):
-    """A tree with the same dicts, lists and tuples, and `fun(path, leaf)` in the place of each leaf."""
+    """A tree of the same dicts, lists and tuples, with ``fun(path, leaf)`` in the place of each leaf."""
     if isinstance(tree, dict):
         return {key: build(fun, tree[key], _join(path, key)) for key in sorted(tree)}
     if isinstance(tree, (list, tuple)):
@@ -48,7 +48,7 @@ def is_trained(leaf):
 
 
 def _array(leaf):
-    """The leaf itself where it is an array of any kind (autograd's boxes too), otherwise as NumPy's."""
+    """The leaf itself if it is an array of any kind or a box of autograd's, otherwise NumPy's array of it."""
     return leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
 
 
@@ -58,7 +58,7 @@ def _join(path, key):
 
 @dataclass(frozen=True)
 class Leaf:
-    """Where one leaf lies: its path, shape and dtype, and its first place in the vector (-1: a constant)."""
+    """One leaf: its path, shape and dtype, and where it starts in the vector; -1 for a constant."""
 
     path: str
     shape: tuple
@@ -76,23 +76,23 @@ class Layout:
     Parameters
     ----------
     tree : tree of ndarray
-        The tree to lay out. All its float leaves have one dtype.
+        All its float leaves have one dtype.
 
     Attributes
     ----------
     size : int
         The number of trained numbers.
     dtype : dtype
-        Their dtype (float64 where the tree has none).
+        Their dtype; float64 if there are none.
     leaves : tuple of Leaf
-        Every leaf, constants too, in the order of `items`.
+        All leaves in the order of `items`, constants included.
     nesting : tree
         The dicts, lists and tuples, with None at the leaves.
 
     Raises
     ------
     InputError
-        If a leaf is not an array of numbers, or if float leaves of several dtypes are mixed.
+        If a leaf is not an array of numbers, or if float leaves have several dtypes.
 
     Examples
     --------
@@ -127,13 +127,13 @@ class Layout:
         self.leaves, self.size = tuple(leaves), offset
         self.nesting = build(lambda path, leaf: None, tree)
         self.dtype = next(iter(dtypes), np.dtype(np.float64))
-        # No number of the vector's dtype, of the kind of the tree's arrays, and so where they live.
+        # An empty vector on the device of the tree's arrays: `pack` makes its vector like it.
         self.blank = np.empty_like(getval(last), self.dtype, shape=(0,))
 
     def pack(self, tree, out=None):
-        """The trained leaves of a tree of this layout as one vector, written to `out` where it is given.
+        """The trained leaves of a tree of this layout as one vector, written to `out` if it is given.
 
-        A leaf that is None counts as zeros, so that a gradient may leave out what has none.
+        None counts as zeros, so that a gradient may have None for a leaf without influence.
         """
         vector = np.empty_like(self.blank, shape=(self.size,)) if out is None else out
         for leaf, (_, value) in zip(self.leaves, items(tree), strict=True):
@@ -141,13 +141,14 @@ class Layout:
                 place = vector[leaf.offset : leaf.offset + leaf.size].reshape(leaf.shape)
                 if value is not None and np.shape(value) != leaf.shape:
                     raise InputError(
-                        f"expected an array of shape {leaf.shape} at {leaf.path!r}, got shape {np.shape(value)}"
+                        f"expected an array of shape {leaf.shape} at {leaf.path!r}, "
+                        f"got shape {np.shape(value)}"
                     )
                 place[...] = 0 if value is None else value
         return vector
 
     def unpack(self, vector, tree):
-        """A tree like `tree` whose trained leaves are views of `vector` and whose constants are `tree`'s."""
+        """A tree like `tree`, its trained leaves views of `vector` and its constants those of `tree`."""
         if vector.shape != (self.size,):
             raise InputError(f"expected a vector of {self.size} numbers, got shape {vector.shape}")
         leaves = iter(self.leaves)
@@ -161,12 +162,12 @@ class Layout:
         return build(view, tree)
 
     def locate(self, index):
-        """The path of the leaf that holds place `index` of the vector."""
+        """The path of the leaf that holds number `index` of the vector."""
         trained = (leaf for leaf in self.leaves if leaf.offset >= 0)
         return next(leaf.path for leaf in trained if leaf.offset <= index < leaf.offset + leaf.size)
 
     def difference(self, other):
-        """A sentence on the first place where `other` differs from this layout, or None; dtypes may."""
+        """A sentence on the first place where `other` differs from this layout, or None; not on dtypes."""
         mine, theirs = ({leaf.path: leaf for leaf in layout.leaves} for layout in (self, other))
         for path, leaf in mine.items():
             if path not in theirs:

@@ -103,9 +103,9 @@ def logit_of_normal(z):
 
 def log_normal_slope(z, logit):
     """log(dz / d logit) = log(Phi(z) Phi(-z) / phi(z)) at the z of a logit; constant beyond the bend."""
-    z = where(np.abs(z) < BEND, z, BEND)
-    logit = where(np.abs(logit) < LOGIT_BEND, logit, LOGIT_BEND)
-    return log_sigmoid(logit) + log_sigmoid(-logit) + 0.5 * (z * z + LOG_2PI)
+    near = where(np.abs(z) < BEND, z, BEND)
+    near_logit = where(np.abs(logit) < LOGIT_BEND, logit, LOGIT_BEND)
+    return log_sigmoid(near_logit) + log_sigmoid(-near_logit) + 0.5 * (near * near + LOG_2PI)
 
 
 defvjp(normal_of_logit, lambda z, logit: lambda g: g * np.exp(log_normal_slope(z, logit)))

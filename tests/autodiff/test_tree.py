@@ -6,34 +6,23 @@ from collections import namedtuple
 import numpy as np
 import pytest
 from helpers import assert_agrees
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
 
 from npflow import to_device
 from npflow.autodiff import Layout, tree
 from npflow.errors import InputError
 
-few = settings(max_examples=40, deadline=None)
-
-
-def leaves(dtype):
-    shapes = array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
-    floats = arrays(dtype, shapes, elements=st.floats(-9, 9, width=16))
-    return floats | arrays(np.int64, shapes, elements=st.integers(-9, 9)) | arrays(np.bool_, shapes)
-
-
-def trees(dtype):
-    keys = st.text("abz01", min_size=1, max_size=2)
-
-    def branches(inner):
-        several = st.lists(inner, max_size=3)
-        return st.dictionaries(keys, inner, max_size=3) | several | several.map(tuple)
-
-    return st.recursive(leaves(dtype), branches, max_leaves=8)
-
-
-any_tree = st.sampled_from([np.float32, np.float64]).flatmap(trees)
+TREES = {
+    "array": np.arange(6.0).reshape(2, 3),
+    "nested": {
+        "b": [np.arange(3), (np.arange(2.0), {"z": np.full((2, 1, 2), 3.0), "a": np.array(True)})],
+        "a": {"0": np.float64(-1), "z1": np.arange(4.0).reshape(2, 2).T},
+        "empty": [{}, (), np.zeros((0, 2))],
+    },
+    "float32": ([np.ones(3, np.float32)], {"scale": np.array(2, np.float32), "order": np.array([1, 0])}),
+    "constants": {"permutation": np.arange(3), "mask": (np.zeros((2, 2), bool),)},
+    "nothing": [{}, ()],
+}
+every_tree = pytest.mark.parametrize("params", TREES.values(), ids=TREES)
 
 
 def skeleton(params):
@@ -52,15 +41,13 @@ def assert_same_tree(actual, expected):
         np.testing.assert_array_equal(a, b, err_msg=path, strict=True)
 
 
-@few
-@given(any_tree)
+@every_tree
 def test_unpack_gives_back_the_tree_that_pack_laid_out(params):
     layout = Layout(params)
     assert_same_tree(layout.unpack(layout.pack(params), params), params)
 
 
-@few
-@given(any_tree)
+@every_tree
 def test_pack_lays_the_trained_leaves_out_in_the_order_of_items(params):
     layout = Layout(params)
     vector = layout.pack(params)
@@ -70,8 +57,7 @@ def test_pack_lays_the_trained_leaves_out_in_the_order_of_items(params):
     assert (layout.size, layout.dtype) == (expected.size, expected.dtype)
 
 
-@few
-@given(any_tree)
+@every_tree
 def test_unpacked_trained_leaves_are_views_of_the_vector(params):
     layout = Layout(params)
     vector = layout.pack(params)
@@ -82,8 +68,7 @@ def test_unpacked_trained_leaves_are_views_of_the_vector(params):
     assert seen == list(range(layout.size))
 
 
-@few
-@given(any_tree)
+@every_tree
 def test_unpack_keeps_the_constants_of_the_tree_it_is_given(params):
     layout = Layout(params)
     unpacked = layout.unpack(np.zeros(layout.size, layout.dtype), params)
@@ -93,8 +78,7 @@ def test_unpack_keeps_the_constants_of_the_tree_it_is_given(params):
     assert len(constants) + len(trained(params)) == len(layout.leaves)
 
 
-@few
-@given(any_tree)
+@every_tree
 def test_packing_and_unpacking_leave_the_tree_as_it_was(params):
     before = copy.deepcopy(params)
     layout = Layout(params)
@@ -104,8 +88,7 @@ def test_packing_and_unpacking_leave_the_tree_as_it_was(params):
     assert_same_tree(params, before)
 
 
-@few
-@given(any_tree)
+@every_tree
 def test_locate_names_the_leaf_that_holds_each_place(params):
     layout = Layout(params)
     names = layout.unpack(np.arange(layout.size, dtype=layout.dtype), params)
@@ -118,16 +101,14 @@ def test_locate_names_the_leaf_that_holds_each_place(params):
     assert {place: layout.locate(place) for place in range(layout.size)} == expected
 
 
-@few
-@given(any_tree)
+@every_tree
 def test_build_visits_the_same_paths_in_the_same_order_as_items(params):
     visited = []
     tree.build(lambda path, leaf: visited.append(path), params)
     assert visited == [path for path, _ in tree.items(params)]
 
 
-@few
-@given(any_tree)
+@every_tree
 def test_a_layout_does_not_differ_from_itself(params):
     assert Layout(params).difference(Layout(params)) is None
 

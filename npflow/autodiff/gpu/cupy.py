@@ -7,14 +7,14 @@
     register(cupy)
     autograd.grad(lambda x: np.sum(np.tanh(x) ** 2))(cupy.ones(3))
 
-CuPy's arrays answer NumPy's functions, so most of what autograd does reaches them as it is. What does not are the
-derivatives that make a NumPy array on the way (`sum` adds its gradient to zeros), and a few functions that insist
-on NumPy's arrays. They are written again here, with the same arithmetic in the same order: on NumPy's
-arrays they give what autograd's own give, to the bit and in the same dtype. Nothing is changed before `register`.
-What still makes arrays on the host: the derivatives of `numpy.gradient` and `numpy.partition`, and of `cholesky`,
-`eigh`, `svd` and `pinv` in `numpy.linalg`, and a list of arrays and numbers: CuPy refuses them with a TypeError.
+NumPy's functions work on CuPy's arrays, and so does most of autograd. The exceptions are derivatives that
+make a NumPy array (`sum` adds its gradient to zeros), and a few functions that take NumPy's arrays alone.
+They are rewritten here with the same arithmetic in the same order: on NumPy's arrays they give the bits and
+the dtypes of autograd's own. Nothing changes before `register` is called. CuPy still refuses, with a
+TypeError, the derivatives of `numpy.gradient`, `numpy.partition` and `cholesky`, `eigh`, `svd` and `pinv` in
+`numpy.linalg`, and a list of arrays and numbers.
 
-This module needs autograd and NumPy alone, and knows nothing of npflow: it can be lifted out.
+This module imports autograd and NumPy alone, and can be used without npflow.
 """
 
 import math
@@ -44,12 +44,12 @@ def register(module):
     Parameters
     ----------
     module : module
-        CuPy, or what has its functions: `ndarray`, `asarray`, `zeros`, `ones`.
+        CuPy, or a module that has its `ndarray`, `asarray`, `zeros` and `ones`.
     """
     replace_derivatives()
 
     class OnDevice:
-        """The arrays that autograd itself asks for."""
+        """The arrays that autograd makes itself."""
 
         def __init__(self, value):
             self.shape, self.dtype = value.shape, value.dtype
@@ -76,20 +76,20 @@ def register(module):
 
 
 def replace_derivatives():
-    """Put the derivatives and functions of this module in the place of autograd's."""
+    """Replace autograd's derivatives and functions by those of this module."""
     for fun, makers in DERIVATIVES.items():
         defvjp(fun, *makers)
     for fun, maker in DERIVATIVES_BY_NUMBER.items():
         defvjp_argnum(fun, maker)
     for name, fun in FUNCTIONS.items():
         replaced = getattr(numpy_wrapper, name)
-        if replaced in primitive_jvps:  # forward mode goes on as it is
+        if replaced in primitive_jvps:  # forward mode stays as it is
             primitive_jvps[fun] = primitive_jvps[replaced]
         setattr(numpy_wrapper, name, fun)
         setattr(np, name, fun)
 
 
-# ---------------------------------------------------------------- functions that insist on NumPy's arrays
+# ---------------------------------------------------------------- functions that take NumPy's arrays alone
 
 
 def _is_numpys(value):
@@ -98,7 +98,7 @@ def _is_numpys(value):
 
 @primitive
 def concatenate_args(axis, *args):
-    """`numpy.concatenate`; autograd's ends with a view as NumPy's class."""
+    """`numpy.concatenate`; autograd's makes a view of NumPy's class of the result."""
     return onp.concatenate(args, axis)
 
 
@@ -128,7 +128,7 @@ def make_diagonal(D, offset=0, axis1=0, axis2=1):
     """Matrices with `D` on their diagonals, along the two last axes."""
     if not (offset == 0 and axis1 == -1 and axis2 == -2):
         raise NotImplementedError("Currently make_diagonal only supports offset=0, axis1=-1, axis2=-2")
-    # Column by column in one row, the diagonal is every (n + 1)-th number.
+    # With a matrix as one row of n * n numbers, the diagonal is every (n + 1)-th number.
     size = D.shape[-1]
     matrices = onp.zeros_like(D, shape=(*D.shape[:-1], size * size), dtype=float, order="C")
     matrices[..., :: size + 1] = D
@@ -137,7 +137,7 @@ def make_diagonal(D, offset=0, axis1=0, axis2=1):
 
 @notrace_primitive
 def parse_einsum_input(*args):
-    """The subscripts of an einsum, which looks at the shapes of its operands alone."""
+    """The subscripts of an einsum; they depend on the shapes of its operands alone."""
     shapes = (onp.broadcast_to(0.0, arg.shape) if hasattr(arg, "shape") else arg for arg in args)
     return numpy_wrapper._parse_einsum_input(tuple(shapes))
 
@@ -163,13 +163,15 @@ def _axes(axis, ndim):
 
 
 def _repeated(g, x, axis):
-    """`g`, a reduction of something like `x`, in every place it was reduced from; and how many places those are."""
+    """`g`, a gradient in a reduction of `x`, repeated over the axes of the reduction; and their number of
+    places.
+    """
     shape = np.shape(x)
     if shape == ():
         return g, 1
     axes = _axes(axis, len(shape))
     kept = tuple(1 if a in axes else size for a, size in enumerate(shape))
-    count = onp.int64(math.prod(shape[a] for a in axes))  # NumPy's, as autograd's, promotes float32
+    count = onp.int64(math.prod(shape[a] for a in axes))  # NumPy's integer promotes float32, as in autograd
     return np.reshape(g, kept) + np.zeros_like(x, order="C"), count
 
 
@@ -246,7 +248,7 @@ def _dot_adjoint_1(A, G, ndim, dtype):
 
 
 def _array(x):
-    """A number that stands where an array may, as an array; NumPy's dot takes one, CuPy's does not."""
+    """A number as an array: CuPy's dot does not take numbers, NumPy's does."""
     return x if hasattr(x, "ndim") else onp.asarray(x)
 
 
@@ -261,14 +263,14 @@ def _dot_vjp_1(ans, A, B):
 
 
 def _einsum_vjp(argnum, ans, operands, kwargs):
-    """The gradient in one operand of an einsum: an einsum of the gradient and the others."""
+    """The gradient in one operand of an einsum: an einsum of the gradient and the other operands."""
     target, target_meta = operands[argnum], np.metadata(operands[argnum])
 
     def of_string(g):
         subscripts, output, _ = np.parse_einsum_input(*operands)
         others, arrays = subscripts.split(","), list(operands[1:])
         wanted, _ = others.pop(argnum - 1), arrays.pop(argnum - 1)
-        # What is summed within this operand alone is, in its gradient, spread: a product with ones.
+        # An axis that is summed within this operand alone is spread in its gradient: a product with ones.
         alone = [axis for axis, letter in enumerate(wanted) if letter not in output + "".join(others)]
         if alone:
             others = ["".join(wanted[axis] for axis in alone), *others]
@@ -296,7 +298,7 @@ def _zeros64(x):
 
 
 def _power_vjp(ans, x, y):
-    if onp.isscalar(y):  # NumPy's where makes an array of it; Python's numbers do not promote, NumPy's do
+    if onp.isscalar(y):  # keep its kind: NumPy's numbers promote, Python's do not
         less = onp.where(y, y - 1, 1.0)
         less = less[()] if isinstance(y, onp.generic) else less.item()
         return unbroadcast_f(x, lambda g: g * y * x**less)
@@ -322,7 +324,7 @@ def _sort_vjp(ans, x, axis=-1, kind=None, order=None):
 
 @primitive
 def _scatter(g, index, space):
-    """Zeros of a vector space, with `g` added at `index`, as autograd's `untake`."""
+    """Zeros of a vector space with `g` added at `index`, like autograd's `untake`."""
     if isinstance(index, list) and not index:
         index = slice(0, 0)
     return SparseObject(space, partial(_add_at, index=index, g=g))
@@ -330,12 +332,12 @@ def _scatter(g, index, space):
 
 def _add_at(array, index, g):
     parts = [(array.real, g.real), (array.imag, g.imag)] if array.dtype.kind == "c" else [(array, g)]
-    for part, added in parts:  # CuPy adds real numbers alone
+    for part, added in parts:  # CuPy adds only real numbers at an index
         onp.add.at(part, index, added)
     return array
 
 
-# ---------------------------------------------------------------- in the place of autograd's
+# ---------------------------------------------------------------- what replaces autograd's
 
 DERIVATIVES = {
     np.sum: (_sum_vjp,),
@@ -357,7 +359,7 @@ DERIVATIVES = {
     np.trace: (_trace_vjp,),
     np.sort: (_sort_vjp,),
     func(ArrayBox.__getitem__): (lambda ans, x, index: lambda g: _scatter(g, index, vspace(x)),),
-    # Of the functions of this module; the adjoints of a product are products again.
+    # Derivatives of this module's own functions; the adjoints of a product are products again.
     make_diagonal: (lambda ans, D, *axes, **named: lambda g: np.diagonal(g, *axes, **named),),
     _scatter: (lambda ans, g, index, space: lambda h: h[index],),
     _dot_adjoint_0: (

@@ -1,4 +1,4 @@
-"""What can be done where arrays live, and by NumPy's functions alone cannot: on the host, and on a GPU."""
+"""The host and a GPU: what NumPy's functions do not do for arrays that live there."""
 
 import importlib
 from pathlib import Path
@@ -11,57 +11,57 @@ ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 
 
 class Device:
-    """Where arrays live, and what can be done there alone.
+    """Where arrays live, and the operations that depend on it.
 
     Attributes
     ----------
     name : str
-        What it is called, such as ``"cuda"``.
+        Its name, such as ``"cuda"``.
     array_type : type
-        Of its arrays.
+        The class of its arrays.
     module : module
-        What has NumPy's functions for its arrays: NumPy, CuPy.
+        The module with NumPy's functions for its arrays: NumPy or CuPy.
     alias : str
-        What a program's source calls the module.
+        The name of the module in the source of a program.
     exact : bool
-        Whether a product of the same numbers is the same to the bit wherever in memory they lie.
+        Whether the same matrix product gives the same bits wherever its arrays lie in memory.
     files : tuple of str
-        What the files of its code begin with: a line there is nobody's own.
+        The folders of its code: names and errors of a recording skip their lines.
     """
 
     name, alias, exact, files = "", "", True, ()
     array_type = module = None
 
     def send(self, array):
-        """A NumPy array, here."""
+        """A NumPy array as an array of this device."""
         raise NotImplementedError
 
     def fetch(self, array):
-        """An array from here, as NumPy's."""
+        """An array of this device as NumPy's."""
         raise NotImplementedError
 
     def generator(self, rng):
-        """A generator whose numbers are drawn here; what they are, the host's generator `rng` decides."""
+        """A generator that draws on this device, seeded from the host's generator `rng`."""
         raise NotImplementedError
 
     def scipy(self, name):
-        """The function for arrays from here that SciPy has under this name, such as ``"linalg.solve_triangular"``."""
+        """SciPy's function of a name such as ``"linalg.solve_triangular"``, for arrays of this device."""
         raise NotImplementedError
 
     def queue(self):
-        """What works off the calls that are made now, in their order: a GPU and its stream; None on the host."""
+        """The queue that calls made now join: a GPU and its stream; None on the host."""
         return None
 
     def free_bytes(self):
-        """How much memory can be had."""
+        """The number of bytes of free memory."""
         raise NotImplementedError
 
     def memory(self, size):
-        """A vector of `size` bytes, not set to anything, that begins at a multiple of `ALIGNMENT`."""
+        """An uninitialized vector of `size` bytes, which begins at a multiple of `ALIGNMENT`."""
         return self.module.empty(size, np.uint8)
 
     def array_at(self, memory, offset, shape, dtype, strides):
-        """The array that begins at byte `offset` of `memory`, a vector of bytes."""
+        """The array that begins at byte `offset` of the vector `memory`."""
         raise NotImplementedError
 
     def __repr__(self):
@@ -111,7 +111,7 @@ class Cuda(Device):
         try:
             import cupy
 
-            self.array_type, self.module = cupy.ndarray, cupy  # a folder of this name has no ndarray
+            self.array_type, self.module = cupy.ndarray, cupy  # AttributeError: a folder with the name cupy
         except (ImportError, AttributeError) as error:
             raise InputError(
                 f"expected CuPy for the device 'cuda', got none ({error}): pip install 'npflow[cuda12]', or "
@@ -119,12 +119,12 @@ class Cuda(Device):
             ) from error
         try:
             count, found = cupy.cuda.runtime.getDeviceCount(), "none"
-        except Exception as error:  # CuPy's own, without a driver
+        except Exception as error:  # CuPy's error without a driver
             count, found = 0, f"none ({error})"
         if not count:
             raise InputError(
-                f"expected a GPU for the device 'cuda', CuPy {cupy.__version__} found {found}; see `nvidia-smi`, and "
-                "install an NVIDIA driver for CUDA 12 or 13"
+                f"expected a GPU for the device 'cuda', CuPy {cupy.__version__} found {found}; "
+                "see `nvidia-smi`, and install an NVIDIA driver for CUDA 12 or 13"
             )
         self.files = tuple(
             f"{Path(cupy.__file__).parents[1].as_posix()}/{name}/" for name in ("cupy", "cupyx")
@@ -137,7 +137,7 @@ class Cuda(Device):
         return self.module.asnumpy(array)
 
     def generator(self, rng):
-        # Philox, as NumPy's own counter-based generator: CuPy's default takes long to start. 32 bits are what it uses.
+        # Philox: CuPy's default generator is slow to start. It uses 32 bits of a seed.
         random = self.module.random
         return random.Generator(random.Philox4x3210(int(rng.integers(2**32))))
 

@@ -1,9 +1,9 @@
-"""Where arrays live: on the host, or on a GPU through CuPy. The one place that chooses.
+"""Where arrays live: on the host, or on a GPU through CuPy.
 
-Layers never name a device: NumPy's functions reach an array wherever it lives, and what is made beside it is made
-like it (`np.ones_like(x, shape=...)`). What dispatch cannot do, a `Device` does: send and fetch, random
-numbers, SciPy's functions, memory. (Where the host is better served otherwise, by chunks that fit its cache or a look
-at a number, `device_of(x) is HOST` is asked.) Nothing here imports CuPy before a device is asked for.
+Layers never name a device: NumPy's functions dispatch on the array, and new arrays are made like an argument
+(``np.ones_like(x, shape=...)``). A `Device` does the rest: transfers, random numbers, SciPy's functions,
+memory. Code that is better for the host alone, such as chunks that fit into its cache, asks ``device_of(x) is
+HOST``. CuPy is imported when a GPU is first asked for.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from npflow.errors import InputError
 
 HOST = Host()
 MAKERS = {"cpu": Host, "cuda": Cuda}
-DEVICES = {np.ndarray: HOST}  # those in use, by the type of their arrays
+DEVICES = {np.ndarray: HOST}  # the devices in use, by the type of their arrays
 LOCK = RLock()
 
 
@@ -30,7 +30,7 @@ def find_device(name):
     Raises
     ------
     InputError
-        If there is none of that name, no CuPy or no GPU; it says what to install.
+        If there is no device of that name, no CuPy or no GPU; the error says what to install.
     """
     if not isinstance(name, str) or name not in MAKERS:
         got = repr(name) if isinstance(name, (str, int, type(None))) else f"a {type(name).__name__}"
@@ -46,18 +46,18 @@ def find_device(name):
 
 
 def is_array(value):
-    """Whether a value is an array, of NumPy's or a device's."""
+    """Whether a value is an array of NumPy's or of a device."""
     kind = type(value)
     return kind in DEVICES or _device_of_type(kind) is not None
 
 
 def as_array(value):
-    """An array as it is; a number as an array of NumPy's."""
+    """An array as it is, a number as NumPy's array."""
     return value if is_array(value) else np.asarray(value)
 
 
 def fetch(value):
-    """The numbers of an array, wherever it lives, or of a number, as an array of NumPy's."""
+    """An array of any device, or a number, as NumPy's array."""
     there = _device_of_type(type(value)) or HOST
     return np.asarray(there.fetch(value))
 
@@ -66,17 +66,17 @@ def _device_of_type(kind):
     if kind in DEVICES:
         return DEVICES[kind]
     if kind.__module__.partition(".")[0] == "cupy" and kind.__name__ == "ndarray":
-        return find_device("cuda")  # an array that was made with CuPy itself
+        return find_device("cuda")  # an array made with CuPy itself
     return HOST if issubclass(kind, np.ndarray) else None
 
 
 def device_of(arrays):
-    """The device that an array lives on, or the arrays of a tree; the host where there are none.
+    """The device of an array, or of the arrays of a tree; the host if there are none.
 
     Raises
     ------
     InputError
-        If they do not all live on one.
+        If they live on several devices.
     """
     alone = _device_of_type(type(getval(arrays)))
     if alone is not None:
@@ -98,19 +98,26 @@ def to_device(arrays, name):
     Parameters
     ----------
     arrays : ndarray or tree of ndarray
-        Parameters, data; numbers count as arrays without axes. What is there already is not copied.
+        Parameters or data. Numbers count as arrays without axes. Arrays of that device are not copied.
     name : {"cuda", "cpu"}
-        The GPU that is CuPy's current one, or the host.
+        CuPy's current GPU, or the host.
 
     Returns
     -------
     tree of cupy.ndarray
-        A tree like `arrays`. Methods of layers, priors and flows take it as they take NumPy's arrays.
+        A tree like `arrays`. Layers, priors and flows take it as they take NumPy's arrays.
 
     Raises
     ------
     InputError
-        If there is no CuPy or no GPU: it says what to install. If there is something that is no array.
+        If there is no CuPy or no GPU (the error says what to install), or if a leaf is not an array of
+        numbers.
+
+    Examples
+    --------
+    >>> params = {"scale": np.ones(2)}
+    >>> to_device(params, "cpu")["scale"] is params["scale"]
+    True
     """
     there = find_device(name)
 
@@ -134,20 +141,19 @@ def _kind_of(leaf):
 
 
 def to_host(arrays):
-    """An array, or a tree of arrays, as NumPy's; those that are NumPy's already are not copied."""
+    """An array, or a tree of arrays, as NumPy's; NumPy's arrays are not copied."""
     return to_device(arrays, "cpu")
 
 
 def constant(values, like):
-    """Fixed values, such as a mask or a permutation, as an array where `like` lives.
+    """Fixed values, such as a mask or a permutation, as an array on the device of `like`.
 
-    On a device an array is sent when it is first asked for, and then kept: no step waits for it.
+    An array is sent to a device once and kept there, so that later steps do not wait for it.
 
     Parameters
     ----------
     values : array_like
     like : ndarray
-        An array that says where.
     """
     there = device_of(like)
     if is_array(values) and device_of(values) is there:
@@ -157,13 +163,13 @@ def constant(values, like):
 
 
 class Constants:
-    """Arrays that were sent to a device, by their content: those used last, up to so many bytes."""
+    """Arrays that were sent to a device, by their content: the last ones used, up to `most` bytes."""
 
     def __init__(self, most=2**28):
         self.most, self.arrays, self.lock = most, OrderedDict(), Lock()
 
     def get(self, there, values):
-        """The array on a device that holds these values."""
+        """The array of a device that holds `values`."""
         content = hashlib.sha256(values.tobytes()).digest()
         key = (there.name, there.queue(), values.shape, values.dtype.str, content)
         with self.lock:
@@ -179,9 +185,9 @@ CONSTANTS = Constants()
 
 
 def scipy_function(name, like):
-    """SciPy's function of a name, or its counterpart in CuPy, for arrays that live where `like` lives.
+    """SciPy's function of a name, or CuPy's version of it, for arrays on the device of `like`.
 
-    It knows nothing of autograd: a layer takes it within a primitive, which has a derivative.
+    autograd does not know its derivative: call it in a primitive that has one.
 
     Parameters
     ----------
@@ -206,6 +212,6 @@ def scipy_function(name, like):
         return device_of(like).scipy(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
-            f"expected a function of SciPy's that {device_of(like)} has too, such as 'special.ndtri', "
+            f"expected a function of SciPy's that {device_of(like)} has, such as 'special.ndtri', "
             f"got {name!r} ({error})"
         ) from error

@@ -1,23 +1,23 @@
-"""What computes on the host although its input lives on a device: it is named in an error."""
+"""Errors that name what computes on the host although its input lives on a device."""
 
 import numpy as np
 
 from npflow.autodiff.gpu.devices import HOST, device_of, to_host
 from npflow.errors import InputError
 
-# What CuPy raises for NumPy's arrays and for functions that it lacks. Memory that runs out is not among them.
+# CuPy raises these for NumPy's arrays and for functions that it does not have; not where memory runs out.
 REFUSALS = (TypeError, ValueError, NotImplementedError, AttributeError)
 
 
 def host_bound(error, visits, *arguments):
-    """The error that names what does not compute on the device of the arguments; None if `error` has another cause.
+    """An error that names the layer that does not compute on a device; None if `error` has another cause.
 
     Parameters
     ----------
     error : Exception
-        What a pass raised.
+        The error that a pass raised.
     visits : callable
-        ``visits(*arguments)`` goes through the pass again, one `npflow.layers.composite.Visit` after the other.
+        ``visits(*arguments)`` goes through the pass again as a sequence of `npflow.layers.composite.Visit`.
     *arguments : tree of ndarray
     """
     there = device_of(arguments)
@@ -29,11 +29,13 @@ def host_bound(error, visits, *arguments):
     except Exception:  # it fails on the host too
         return None
     for visit in visits(*arguments):
+        refusal = None
         try:
-            if any(device_of(array) is not there for array in visit.result):
-                return not_on(there, visit)
-        except REFUSALS as refusal:
-            return not_on(there, visit, refusal)
+            if all(device_of(array) is there for array in visit.result):
+                continue
+        except REFUSALS as caught:
+            refusal = caught
+        return computes_elsewhere(there, visit.method.__name__, visit.name, refusal)
     return None
 
 
@@ -43,7 +45,7 @@ def is_refusal(error):
 
 
 def draw(prior, params, rng, n, dtype, there, temperature=1.0):
-    """`n` draws of z on a device; a prior that makes NumPy's arrays there is named in an error."""
+    """`n` draws of z on a device; an error names a prior that makes NumPy's arrays there."""
     place = f"prior ({type(prior).__name__})"
     try:
         z = prior.sample(params, there.generator(rng), n, dtype, temperature)
@@ -52,24 +54,19 @@ def draw(prior, params, rng, n, dtype, there, temperature=1.0):
             raise
         prior.sample(
             to_host(params), np.random.default_rng(0), 1, dtype, temperature
-        )  # raises an error of its own
+        )  # raises the prior's own error
         raise computes_elsewhere(there, "sample", place, error) from error
     if device_of(z) is not there:
         raise computes_elsewhere(there, "sample", place)
     return z
 
 
-def not_on(there, visit, error=None):
-    """The error that says that a visit does not compute on a device alone."""
-    return computes_elsewhere(there, visit.method.__name__, visit.name, error)
-
-
 def computes_elsewhere(there, method, place, error=None):
-    """The error that says that the method of the object at a place does not compute on a device alone."""
-    got = "an array of NumPy's back" if error is None else f"an error ({error})"
+    """The error that says that a method of the object at a place does not compute on a device alone."""
+    got = "an array of NumPy's" if error is None else f"an error ({error})"
     return InputError(
-        f"expected {method} to compute on {there} alone, where its input lives, got {got}: make new arrays like the "
-        "input, np.zeros_like(x, shape=...), send fixed ones once, npflow.autodiff.gpu.constant(values, like=x), and "
-        "use functions that CuPy has",
+        f"expected {method} to compute on {there} alone, where its input lives, got {got}: "
+        "make new arrays like the input, np.zeros_like(x, shape=...), send fixed arrays once, "
+        "npflow.autodiff.gpu.constant(values, like=x), and use functions that CuPy has",
         place,
     )

@@ -1,4 +1,4 @@
-"""Where results are written: each into a place of one workspace, which is free again after its last reader."""
+"""Where results are written: each to a place in a workspace, which is free again after its last reader."""
 
 import bisect
 import math
@@ -14,7 +14,7 @@ from npflow.autodiff.program.tape import Value
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for one result: an array at `offset` of the workspace, or the gradient of parameter `leaf`."""
+    """The place of a result: byte `offset` of the workspace, or the gradient of parameter `leaf`."""
 
     offset: int
     shape: tuple
@@ -23,7 +23,7 @@ class Slot:
     leaf: int | None = None
 
     def array(self, memory, device=HOST):
-        """The array at this place of `memory`, a vector of bytes on a device."""
+        """The array at this place in `memory`, a vector of bytes on a device."""
         return device.array_at(memory, self.offset, self.shape, self.dtype, self.strides)
 
 
@@ -34,16 +34,16 @@ class Plan:
     Attributes
     ----------
     slots : dict
-        For each call that writes its result to a place: the Slot.
+        The Slot of each call that writes its result to a place.
     copies : dict
-        For each call of the backward pass whose result is a gradient and lies elsewhere: the parameters' numbers,
-        to whose places in the vector it is to be copied as soon as it is made.
+        For calls of the backward pass that make a gradient outside its place in the gradient vector: the
+        numbers of the parameters. The gradient is copied to their places as soon as it is made.
     peak_bytes : int
         The size of the workspace.
     bytes_without_reuse : int
-        What it would be if each result had a place of its own.
+        Its size if each result had a place of its own.
     live : dict
-        For each call: the bytes of the workspace that hold something that is still to be read.
+        For each call: the bytes of the workspace that hold results still to be read.
     """
 
     slots: dict
@@ -54,11 +54,11 @@ class Plan:
 
 
 def plan(tape, reuse=True):
-    """Give each result that can be written to a place one, and free it after its last reader.
+    """Give each result that can be written to a place one, and free the place after its last reader.
 
-    An elementwise function writes over an argument that nothing reads any more; any other result goes to the
-    first gap in the workspace that is large enough, so that memory just used, and still in the cache, is used
-    again. Where `reuse` is False, every result has a place of its own.
+    An elementwise call writes over an argument that is not read later. Any other result takes the first gap
+    in the workspace that is large enough, so that memory which is still in the cache is used again. With
+    `reuse` False each result has a place of its own.
     """
     roots = find_roots(tape)
     slots, live = gradient_slots(tape, roots), {}
@@ -79,13 +79,13 @@ def plan(tape, reuse=True):
 
 
 class Arena:
-    """A stretch of memory whose parts are taken and freed; it grows as far as it must."""
+    """Memory whose parts are taken and freed; it grows as needed."""
 
     def __init__(self):
         self.taken, self.peak, self.in_use = [], 0, 0
 
     def take(self, size):
-        """The first gap of `size` bytes, as a pair of its start and its end."""
+        """Take the first gap of at least `size` bytes; return the start and end of the place."""
         start = 0
         for first, end in self.taken:
             if first - start >= size:
@@ -98,17 +98,17 @@ class Arena:
         return place
 
     def free(self, place):
-        """Give a pair from `take` back."""
+        """Free a place from `take`."""
         self.taken.pop(bisect.bisect_left(self.taken, place))
         self.in_use -= place[1] - place[0]
 
 
 def find_roots(tape):
-    """For each value, the values whose memory it lies in: itself, or those it is a view of."""
+    """For each value, the values in whose memory it lies: itself, or those that it is a view of."""
     roots = {value: {value} for value in (*tape.parameters, *tape.data)}
     for call in tape.calls:
         viewed = (call.arguments[number] for number in call.views)
-        # What a view is of may have become a constant, which has no place.
+        # The array of a view may have become a constant, which has no place.
         roots[call] = set().union(*(roots[one] for one in viewed if isinstance(one, Value))) or {call}
     return roots
 
@@ -116,7 +116,7 @@ def find_roots(tape):
 def last_readers(tape, roots, copies=()):
     """For each value with memory of its own: the number of the call that reads it last, or infinity.
 
-    What is copied as soon as it is made is not read for that.
+    Gradients that are copied as soon as they are made are not read later.
     """
     last = dict.fromkeys(roots, -1)
     for position, call in enumerate(tape.calls):
@@ -132,7 +132,9 @@ def last_readers(tape, roots, copies=()):
 
 
 def gradient_slots(tape, roots):
-    """The slots of results that are a parameter's gradient, in its shape or another: they go straight to its place."""
+    """The slots of results that are a gradient, in any shape, and are written to its place in the gradient
+    vector.
+    """
     slots, calls = {}, set(tape.calls)
     for leaf, (parameter, gradient) in enumerate(zip(tape.parameters, tape.gradients or ())):
         made = _reshaped(gradient)
@@ -152,21 +154,23 @@ def gradient_slots(tape, roots):
 
 
 def _reshaped(gradient):
-    """What a gradient is in another shape, or itself; None where it is a constant."""
+    """The value that a gradient only reshapes, or the gradient itself; None if it is a constant."""
     while isinstance(gradient, Value) and _keeps_order(gradient):
         gradient = gradient.arguments[0]
     return gradient if isinstance(gradient, Value) else None
 
 
 def _keeps_order(call):
-    """Whether a call gives its argument in another shape, the numbers in the same order."""
+    """Whether a call gives its argument another shape and keeps the numbers in order."""
     return (
         call.function is np.reshape and len(call.arguments) == 2 and call.options.get("order") in (None, "C")
     )
 
 
 def gradient_copies(tape, slots):
-    """The parameters whose gradients the backward pass makes elsewhere than in their places, by the calls that do."""
+    """The parameters whose gradients the backward pass makes outside their places, by the calls that make
+    them.
+    """
     copies, calls = {}, set(tape.calls)
     there = {slot.leaf for slot in slots.values()}
     for leaf, gradient in enumerate(tape.gradients or ()):
@@ -188,7 +192,9 @@ def _slot(call, offset, leaf=None):
 
 
 def _donor(call, roots, last, position, places):
-    """The value whose place an elementwise call can write over, if there is one: an argument, or what it is all of."""
+    """The value whose place an elementwise call can write over, or None: an argument, or the array that one
+    reshapes.
+    """
     if not is_elementwise(call):
         return None
     for argument in call.parents:
@@ -208,7 +214,7 @@ def _donor(call, roots, last, position, places):
 
 
 def _is_all_of(view, array):
-    """Whether a view of an array is all of it, number by number in the same order: the array in another shape."""
+    """Whether a view of an array is all of it with the numbers in the same order."""
     return view.nbytes == array.nbytes and view.flags.c_contiguous and array.flags.c_contiguous
 
 

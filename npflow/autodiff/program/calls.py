@@ -1,4 +1,4 @@
-"""How a call is written in Python, and what is known about the function it calls."""
+"""How a call is written in Python, and what is known about its function."""
 
 import math
 from dataclasses import replace
@@ -15,15 +15,15 @@ from npflow.autodiff.program.tape import Value
 
 GETITEM = numpy_boxes.ArrayBox.__getitem__.fun
 ASTYPE = numpy_wrapper._astype.fun
-# autograd's, and those that take their place once there is a device.
+# autograd's functions, and those that replace them once a device is used.
 CONCATENATE = {numpy_wrapper.concatenate_args.fun, cupy.concatenate_args.fun}
 ARRAY = {numpy_wrapper.array_from_args.fun, cupy.array_from_args.fun}
 
-# They look at no more than the shape and dtype of their first argument.
+# Functions of the shape and dtype of their first argument.
 SHAPE_ONLY = {np.zeros_like, np.ones_like, np.empty_like, np.full_like, np.shape, np.ndim, np.size}
 INDEXED = {GETITEM, np.take, scatter.fun}  # their second argument is an index
 WITH_OUT = {np.dot, np.sum, np.prod, np.max, np.min, np.mean, np.take, np.cumsum, np.clip, *CONCATENATE}
-# As methods they take half the time: numpy.sum first looks for a reason not to be one.
+# As methods these take half the time: numpy.sum first looks for a method of its argument.
 METHODS = {np.sum: "sum", np.prod: "prod", np.max: "max", np.min: "min", np.mean: "mean", np.take: "take"}
 MODULES = {"np": np, "np.linalg": np.linalg, "np.fft": np.fft}
 PUBLIC = {}
@@ -34,22 +34,22 @@ for module, namespace in MODULES.items():
 
 
 def is_numpys(function):
-    """Whether a function is one of NumPy's, or of those that autograd makes of them."""
+    """Whether a function is NumPy's, or autograd's version of one."""
     return id(function) in PUBLIC or function in {GETITEM, ASTYPE, *CONCATENATE, *ARRAY}
 
 
 def is_ufunc(function):
-    """Whether a function works element by element: a universal function of one result."""
+    """Whether a function works element by element: a universal function with one result."""
     return isinstance(function, np.ufunc) and function.nout == 1 and function.signature is None
 
 
 def is_elementwise(call):
-    """Whether a call reads each element before it writes there, so that it may write over an argument."""
+    """Whether a call may write over an argument, as it reads each element before it writes there."""
     return is_ufunc(call.function)
 
 
 def takes_out(call):
-    """Whether a call can write its result to an array that is there already."""
+    """Whether a call can write its result to an existing array."""
     example, has_out = call.example, call.function in WITH_OUT or call.function in FRESH
     return (
         call.is_array
@@ -63,14 +63,14 @@ def takes_out(call):
 
 
 class Spelling:
-    """Calls as Python expressions; what cannot be written down is collected in `namespace`.
+    """Calls as Python expressions.
 
     Attributes
     ----------
     namespace : dict
-        The functions and constants that the text mentions by name.
+        The functions and constants that the text names and does not make.
     definitions : list of str
-        A line for each constant: what makes it, or a comment where that takes too long.
+        A line for each constant: an expression, or a comment where it would be too long.
     """
 
     def __init__(self, taken, device=HOST):
@@ -80,7 +80,7 @@ class Spelling:
         self.known = {}
 
     def call(self, call, out=None):
-        """A call as an expression, which writes to the array of name `out` where it is given."""
+        """A call as an expression, which writes to the array named `out` if there is one."""
         if call.function in INDEXED and self.device is not HOST:
             array, index, *rest = call.arguments
             call = replace(call, arguments=(array, self.sent(index), *rest))
@@ -107,7 +107,7 @@ class Spelling:
         return f"{self.function(function)}({self.listed(call.arguments, options)})"
 
     def sent(self, index):
-        """An index whose arrays and lists are on the device: CuPy would send them at every call."""
+        """An index with its arrays and lists on the device: CuPy would send them at every call."""
         if isinstance(index, tuple):
             return tuple(map(self.sent, index))
         is_hosts = isinstance(index, list) or (isinstance(index, np.ndarray) and index.ndim)
@@ -119,13 +119,13 @@ class Spelling:
         return ", ".join([*map(self.argument, arguments), *named])
 
     def function(self, function):
-        """The name that a function goes by."""
+        """The name of a function."""
         if id(function) in PUBLIC:
             return self.alias + PUBLIC[id(function)].removeprefix("np")
         return self.named(identifier(getattr(function, "__name__", "function")), function)
 
     def named(self, name, thing):
-        """The name in the namespace of a thing that has no text."""
+        """The name in `namespace` of a thing that has no text."""
         if id(thing) not in self.known:
             self.known[id(thing)] = unique(name, self.taken)
             self.namespace[self.known[id(thing)]] = thing
@@ -155,7 +155,7 @@ class Spelling:
         return self.constant(argument)
 
     def constant(self, argument):
-        """The name of a constant, defined in a line of its own where one line can do it."""
+        """The name of a constant, which a line of its own defines if it is short."""
         array = is_array(argument) or isinstance(argument, np.generic)
         key = content(argument) if array else id(argument)
         if key not in self.known:
@@ -170,7 +170,7 @@ class Spelling:
         return self.known[key]
 
     def index(self, index):
-        """What stands between the brackets."""
+        """The text between the brackets."""
         if isinstance(index, tuple) and index:
             return ", ".join(self.index(i) if isinstance(i, slice) else self.argument(i) for i in index) + (
                 "," if len(index) == 1 else ""
@@ -183,15 +183,15 @@ class Spelling:
 
 
 def content(array):
-    """Equal for arrays that a function cannot tell apart."""
+    """A key that is equal for arrays that a function cannot tell apart."""
     values, array = fetch(array), as_array(array)
-    even = is_uniform(values)  # large constants mostly are, and are quick to compare then
+    even = is_uniform(values)  # as most large constants, which are quick to compare then
     bits = values.flat[:1].tobytes() if even else values.tobytes()
     return (device_of(array).name, array.dtype.str, array.shape, array.strides, even, bits)
 
 
 def key_of(argument):
-    """Equal for arguments that a function cannot tell apart."""
+    """A key that is equal for arguments that a function cannot tell apart."""
     if is_array(argument):
         return ("array", content(argument))
     if isinstance(argument, (tuple, list)):
@@ -211,7 +211,7 @@ def key_of(argument):
 def is_uniform(array):
     """Whether an array has the same bits in every place."""
     array = fetch(array)
-    words = f"u{array.dtype.itemsize}"  # as integers, among which 0.0 is not -0.0, and nan is nan
+    words = f"u{array.dtype.itemsize}"  # compared as integers, 0.0 is not -0.0, and nan is nan
     if array.size == 0:
         return True
     if array.dtype.itemsize not in (1, 2, 4, 8) or array.dtype.hasobject:
@@ -220,7 +220,7 @@ def is_uniform(array):
 
 
 def _definition(array, alias):
-    """A name for a constant array, or None, and the expression that makes it, or None where that takes too long."""
+    """A name for a constant array, or None, and the expression that makes it, or None if it is too long."""
     dtype = f"{alias}.{array.dtype.type.__name__}"
     plain = array.dtype.kind in "fiub" and array.dtype.isnative and array.dtype.itemsize <= 8
     contiguous = array.flags.c_contiguous or array.flags.f_contiguous
@@ -242,7 +242,7 @@ def _definition(array, alias):
 
 
 def _as_fraction(number):
-    """A comment on numbers such as 0.00390625: that they are 1 / 256, a mean's factor."""
+    """A comment on numbers such as 0.00390625, the factor 1 / 256 of a mean."""
     if not isinstance(number, float) or not 1e-300 < abs(number) < 1:  # 1 / less overflows
         return ""
     below = round(1 / abs(number))
@@ -256,12 +256,12 @@ def _about(argument):
 
 
 def is_transpose(call):
-    """Whether a call is a plain transpose, which is written where it is read: `x.T`."""
+    """Whether a call is a plain transpose, which its readers write as ``x.T``."""
     return call.function is np.transpose and len(call.arguments) == 1 and not call.options
 
 
 class Text:
-    """An argument that is text already."""
+    """An argument that is already text."""
 
     def __init__(self, name):
         self.name = name

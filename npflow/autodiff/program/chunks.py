@@ -1,4 +1,4 @@
-"""A function of many rows, a chunk at a time, so that what it computes on the way stays in the cache."""
+"""Functions of many rows or long vectors, in chunks whose intermediate results stay in the cache."""
 
 import weakref
 from collections import OrderedDict
@@ -14,33 +14,37 @@ from npflow.autodiff.program import record
 from npflow.autodiff.program.threads import available_cores, one_blas_thread
 from npflow.errors import InputError
 
-CACHE_BYTES = 2**21  # a core's share of the caches, roughly; chunks are the same on every machine
+CACHE_BYTES = 2**21  # roughly a core's share of the caches; chunks are the same on every machine
 FEWEST, MOST = 16, 2**14  # rows of a chunk
-DEVICE_ROWS = 64  # times as many on a device, whose memory is as fast as a cache, and calls are slow to tell
-WORTH_RECORDING = 16  # chunks: a recording takes as long as some ten of them
-NUMBERS = 2**17  # of a vector's chunk: four vectors' chunks of float32 are a core's cache, roughly
-WORTH_THREADS = 2**20  # numbers: with fewer, threads take longer to start than they save
+DEVICE_ROWS = 64  # times as many rows on a device: its memory is as fast as a cache, and its calls are slow
+WORTH_RECORDING = 16  # chunks; a recording takes as long as about ten of them
+NUMBERS = 2**17  # of a vector in a chunk; chunks of four float32 vectors fill a core's cache, roughly
+WORTH_THREADS = 2**20  # numbers; with fewer, threads take longer to start than they save
 
-# The programs used last, or None where a function cannot be recorded, each with a reference to the function's
-# object that does not keep it alive.
+# The programs used last, or None for functions that cannot be recorded, with a weak reference to the
+# function's object.
 PROGRAMS, KEPT, LOCK = OrderedDict(), 16, Lock()
 
 
 def map_rows(fun, params, *arrays):
-    """`fun(params, *arrays)`, where each row of the result depends on the same row of each array alone.
+    """``fun(params, *arrays)`` for a function that treats each row by itself.
 
-    Few rows are one call. Many are cut into chunks, whose size depends on the shapes of `arrays` and
-    `params` alone; where there are very many, or have been before, by a recorded program, on all cores. A program gives
-    the plain function's bits, so the result does not depend on which of the two it was. On a device
-    the chunks are larger, and no program is made for them.
+    Few rows are one call. Many are cut into chunks, whose size depends on the shapes of `arrays` and `params`
+    alone. Very many are evaluated by a recorded program on all cores, and so are fewer once there is a
+    program. A program gives the bits of the plain function, so the result does not depend on the choice. On a
+    device chunks are larger, and nothing is recorded.
 
     Parameters
     ----------
     fun : method
-        `fun(params, *arrays) -> ndarray`, of shape (n, ...), of an object that weak references can point at.
+        ``fun(params, *arrays)`` returns an array of shape (n, ...). Its object allows weak references.
     params : tree of ndarray
     *arrays : ndarray, shape (n, ...)
-        As many rows in each.
+        The same number of rows in each.
+
+    Returns
+    -------
+    ndarray, shape (n, ...)
     """
     boxed = any(map(isbox, arrays)) or any(isbox(leaf) for _, leaf in tree.items(params))
     x = arrays[0]
@@ -60,7 +64,7 @@ def map_rows(fun, params, *arrays):
                 result[start : start + rows] = fun(params, *_rows(arrays, start, start + rows))
         else:
             _run(program, params, arrays, starts, rows, result)
-            program.drop_workspaces()  # a program that is kept for later keeps no memory for it
+            program.drop_workspaces()  # a program that is kept holds no memory
         rest = len(x) % rows
         if rest:
             result[-rest:] = fun(params, *_rows(arrays, -rest, None))
@@ -72,22 +76,25 @@ def _rows(arrays, start, stop):
 
 
 def rows_in_cache(params, x):
-    """How many rows a chunk has: such that a few arrays as wide as the widest layer fit into the cache."""
-    dtype = x.dtype if x.dtype.kind == "f" else tree.Layout(params).dtype  # that integers are turned into
+    """The number of rows of a chunk: a few arrays as wide as the widest layer fit into the cache."""
+    dtype = x.dtype if x.dtype.kind == "f" else tree.Layout(params).dtype  # integers are converted to it
     rows = CACHE_BYTES // (4 * widest_row(params, x) * dtype.itemsize)
     return min(max(rows, FEWEST), MOST)
 
 
 def widest_row(params, x):
-    """How many numbers a row of x is in the widest layer, roughly: for each pixel the longest last axis of a parameter."""
+    """Roughly the numbers of a row in the widest layer: the longest last axis of a parameter, times the
+    pixels.
+    """
     widest = max([x.shape[-1], *(np.shape(leaf)[-1] for _, leaf in tree.items(params) if np.ndim(leaf))])
     return widest * int(np.prod(x.shape[1:-1]))
 
 
 def program_for(fun, params, arrays, first, worth):
-    """The program of a function for chunks like `arrays`, if there is one or it is worth a recording; or None.
+    """The program of a function for chunks like `arrays`: a kept one, or a new one if it is `worth`
+    recording; or None.
 
-    A program that is kept is used again only where it gives `first`, the function's own result, to the bit.
+    A kept program is used only if it gives `first`, the function's own result, to the bit.
     """
     owner = fun.__self__
     constants = tuple(
@@ -95,9 +102,9 @@ def program_for(fun, params, arrays, first, worth):
     )
     kinds = tuple((array.shape, array.dtype) for array in arrays)
     key = (id(owner), fun.__func__, kinds, constants)
-    with LOCK:  # not while recording: what is recorded may hold a flow whose rows are mapped in their turn
+    with LOCK:  # released before the recording, which may map rows of another flow
         holder, program = PROGRAMS.get(key, (None, None))
-    known = holder is not None and holder() is owner  # the number may be that of an object long gone
+    known = holder is not None and holder() is owner  # the id may be that of an object that is gone
     if known and program is not None:
         known = _gives(program, params, arrays, first)
     if not known:
@@ -105,7 +112,7 @@ def program_for(fun, params, arrays, first, worth):
             return None
         try:
             program = record(fun, params, *arrays, gradient=False)
-        except InputError:  # it cannot be recorded: it runs as it is, now and later
+        except InputError:  # it cannot be recorded, now or later
             program = None
     with LOCK:
         PROGRAMS[key] = (weakref.ref(owner), program)
@@ -118,16 +125,17 @@ def program_for(fun, params, arrays, first, worth):
 
 
 def _gives(program, params, arrays, expected):
-    """Whether a program gives the result that is expected, to the bit."""
+    """Whether a program gives the expected result, to the bit."""
     try:
         return np.array_equal(program(params, *arrays), expected, equal_nan=True)
-    except InputError:  # it is for other shapes of parameters
+    except InputError:  # it is for parameters of other shapes
         return False
 
 
 def _run(program, params, arrays, starts, rows, result):
     """Write the program's result of each chunk to its place, on all cores."""
     parameters, _ = program.read(params, *_rows(arrays, 0, rows))
+    errors = np.geterr()  # which a new thread does not inherit
 
     def work(starts):
         with program.workspace() as workspace, np.errstate(**errors):
@@ -135,22 +143,27 @@ def _run(program, params, arrays, starts, rows, result):
                 chunk = _rows(arrays, start, start + rows)
                 result[start : start + rows] = program.run(parameters, chunk, workspace)
 
-    errors, threads = np.geterr(), min(available_cores(), len(starts)) or 1
+    _share_out(work, starts, available_cores())
+
+
+def _share_out(work, starts, threads):
+    """Call `work` with a share of the starts of chunks in each of several threads."""
+    threads = max(min(threads, len(starts)), 1)
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, [starts[number::threads] for number in range(threads)]))
 
 
 def in_chunks(function, *vectors):
-    """Call `function` on the same piece of each vector, piece by piece, on all cores where vectors are long.
+    """Call `function` on one chunk of all vectors after the other, on all cores if the vectors are long.
 
-    For functions that work in place and treat each number by itself, so that it makes no difference how
-    vectors are cut. Ten lines on vectors of millions of numbers go through memory ten times; piece by piece
-    they do once. A device, which has its own ways with long vectors, is called once.
+    It works in place and treats each number by itself, so the chunks do not show in the result. Ten lines on
+    vectors of millions of numbers go through memory ten times; in chunks they go through it once. On a device
+    it is one call.
 
     Parameters
     ----------
     function : callable
-        `function(*pieces)`; what it returns is dropped.
+        ``function(*chunks)``; its result is dropped.
     *vectors : ndarray, shape (d,)
     """
     size = len(vectors[0])
@@ -162,10 +175,8 @@ def in_chunks(function, *vectors):
         for start in starts:
             function(*(vector[start : start + NUMBERS] for vector in vectors))
 
-    starts = range(0, size, NUMBERS)
-    threads = min(available_cores(), len(starts)) if size >= WORTH_THREADS else 1
-    if threads == 1:
+    starts, cores = range(0, size, NUMBERS), available_cores()
+    if size < WORTH_THREADS or cores == 1:
         work(starts)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, [starts[number::threads] for number in range(threads)]))
+    else:
+        _share_out(work, starts, cores)

@@ -1,8 +1,9 @@
-"""Where in the code a value is made: the layers that are running, the statement, and the user's line.
+"""Where in the code a value is made: the layer, the statement, and the line.
 
-Names in a program come from the code that was recorded: `h = activation(dense(h, ...))`, run by the network of the
-coupling that is layer 3 of a chain, makes ``layer03_coupling_h1``. The statement is read off Python's stack. So is the
-layer: a function that `follows_steps` of a composite layer has the step that it applies in its variable `step`.
+Names in a program come from the code that was recorded: ``h = activation(dense(h, ...))``, run by the network
+of the coupling that is layer 3 of a chain, makes ``layer03_coupling_h1``. Python's stack tells the statement.
+It tells the layer too: functions marked with `follows_steps` apply the steps of a composite layer, and have
+the step in their variable `step`.
 """
 
 import ast
@@ -19,7 +20,7 @@ import autograd
 from npflow.autodiff.gpu.devices import DEVICES
 from npflow.autodiff.program.tape import Place
 
-# The machinery's own files: npflow/autodiff, autograd, and what may call back from below.
+# The folders of npflow/autodiff, autograd, NumPy and SciPy: values are not named after their code.
 HIDDEN = (
     Path(__file__).parents[1],
     Path(autograd.__file__).parent,
@@ -27,25 +28,25 @@ HIDDEN = (
 )
 
 FOLLOWERS = set()  # the code of functions that apply the steps of composite layers
-RETURNED = {"forward": ("z", "log_det"), "inverse": ("x", "log_det")}  # by a layer's methods
+RETURNED = {"forward": ("z", "log_det"), "inverse": ("x", "log_det")}  # what a layer's methods return
 
 
 def follows_steps(function):
-    """Mark a function that applies the steps of a composite layer: its variable `step` is the one it is at."""
+    """Mark a function that applies the steps of a composite layer; its variable `step` is the current one."""
     FOLLOWERS.add(function.__code__)
     return function
 
 
 @functools.cache
 def is_code(filename):
-    """Whether a file holds code that is recorded, not what records it or computes."""
+    """Whether values may be named after the code of a file."""
     hidden = [Path(path).as_posix() + "/" for path in HIDDEN]
-    hidden += [start for device in tuple(DEVICES.values()) for start in device.files]
+    hidden += [folder for device in tuple(DEVICES.values()) for folder in device.files]
     return not Path(filename).as_posix().startswith(tuple(hidden))
 
 
 def frames_of_code(last):
-    """The running frames outside the machinery, the innermost first, as far as the code object `last`."""
+    """The running frames of code that is recorded, the innermost first, up to the one that runs `last`."""
     frame = sys._getframe(1)
     while frame is not None and frame.f_code is not last:
         if is_code(frame.f_code.co_filename):
@@ -54,7 +55,7 @@ def frames_of_code(last):
 
 
 def spot_of(frames):
-    """The file and the number of the line that the innermost of the frames is at, if there is one."""
+    """The file and line number of the innermost of the frames; None if there is none."""
     return next(((frame.f_code.co_filename, frame.f_lineno) for frame in frames), None)
 
 
@@ -69,16 +70,15 @@ def line_at(spot):
 def place_of(frames, visits):
     """The Place of a value that is made in the innermost of the frames, a list.
 
-    `visits` is a dict that a recording keeps: it holds where each frame was, so that a statement that is
-    reached again, in a loop, is known from one that goes on.
+    `visits` is a dict that a recording keeps. It holds the last position of each frame, and tells a statement
+    that runs again, in a loop, from one that continues.
     """
     if not frames:
         return Place()
     inner = frames[0]
     prefix, title = _owner(frames)
-    line = inner.f_lineno
-    first, names, parts = _statements(inner.f_code.co_filename).get(line, (line, (), ()))
-    names = names or (_returned(inner, parts) or inner.f_code.co_name.strip("_<>"),)
+    first, names, _ = _statement(inner)
+    names = names or (_returned(frames) or inner.f_code.co_name.strip("_<>"),)
     statement, instruction, count = visits.get(inner, (first, -1, 0))
     if statement != first or inner.f_lasti < instruction:
         count += 1
@@ -86,59 +86,74 @@ def place_of(frames, visits):
     return Place(prefix, title, names, (prefix, id(inner), first, count, names))
 
 
-def _returned(frame, parts):
-    """What is returned in the part of a `return` that a frame is at, by the contract of a layer; or None."""
-    words = RETURNED.get(frame.f_code.co_name, ())
-    line, _, column, _ = _positions(frame.f_code)[frame.f_lasti // 2]
-    if len(words) != len(parts) or line is None or column is None:
-        return None
-    return next((word for word, (start, end) in zip(words, parts) if start <= (line, column) < end), None)
+def _returned(frames):
+    """What a layer's method returns at this point, such as ``log_det``; None if it is in no such `return`.
+
+    If the method is at ``return z, total(log_scale)``, the value may be made in the `return` of ``total``.
+    """
+    for frame in frames:
+        words, (_, _, parts) = RETURNED.get(frame.f_code.co_name, ()), _statement(frame)
+        start, end = _positions(frame.f_code)[frame.f_lasti // 2]
+        part = next((one for one in parts if one[0] <= start and end <= one[1]), None)
+        as_it_is = frame is frames[0] or part == (start, end)  # the result of the call is what is returned
+        if part is None or not as_it_is or len(parts) not in (1, len(words)):
+            return None
+        if len(parts) == len(words):
+            return words[parts.index(part)]
+    return None
+
+
+def _statement(frame):
+    """The statement that a frame is at; see `_statements`."""
+    return _statements(frame.f_code.co_filename).get(frame.f_lineno, (frame.f_lineno, (), ()))
 
 
 @functools.lru_cache(maxsize=1024)
 def _positions(code):
-    """For each instruction, where in the source it is: line, last line, column, last column."""
-    return list(code.co_positions())
+    """Where in the source each instruction starts and ends: pairs of line and column, 0 where unknown."""
+    positions = ([number or 0 for number in numbers] for numbers in code.co_positions())
+    return [((line, column), (end_line, end_column)) for line, end_line, column, end_column in positions]
 
 
 def _owner(frames):
-    """The start of a name, and the layer as text: the steps that are being applied, and who computes inside them."""
-    path, layer, parent, parent_locals = [], None, None, {}
-    outward = list(reversed(frames))
-    for frame, inner in itertools.zip_longest(outward, outward[1:]):
+    """The prefix of a value's name, and its layer as text, from the steps and the objects that run."""
+    path, title, parent, parent_locals = [], "", None, {}
+    inward = list(reversed(frames))
+    for frame, inner in itertools.zip_longest(inward, inward[1:]):
         variables = frame.f_locals
         if frame.f_code in FOLLOWERS:
-            step = variables.get("step")
-            if step is not None and not (inner and inner.f_code.co_name == "steps"):  # the composite itself
+            step, in_steps = variables.get("step"), inner and inner.f_code.co_name == "steps"
+            if step is not None and not in_steps:  # `steps` computes for the composite itself
                 path += _words(step.name, step.layer)
-                layer = (path.copy(), step.layer)
-                parent, parent_locals = step.layer, {}
+                title, parent, parent_locals = _title(path, step.layer), step.layer, {}
         elif frame.f_code.co_argcount and frame.f_code.co_varnames[0] == "self":
             owner = variables["self"]
             if owner is not parent:
                 path += _label(parent, parent_locals, owner, variables)
-                if (hasattr(owner, "log_prob") and parent is not None) or (
-                    hasattr(owner, "inverse") and getattr(parent, "transformer", None) is not owner
-                ):  # a prior
-                    layer = (path.copy(), owner)
+                is_prior = hasattr(owner, "log_prob") and parent is not None
+                is_layer = hasattr(owner, "inverse") and getattr(parent, "transformer", None) is not owner
+                title = _title(path, owner) if is_prior or is_layer else title
             parent, parent_locals = owner, variables
-    if layer is None:
-        return "_".join(path), ""
-    words, code = " ".join(layer[0]), " ".join(repr(layer[1]).split())
-    return "_".join(path), f"{words}: {code}" if words else code
+    return "_".join(path), title
+
+
+def _title(path, owner):
+    """A layer or a prior as text: its words and its code."""
+    code = " ".join(repr(owner).split())
+    return f"{' '.join(path)}: {code}" if path else code
 
 
 def _words(name, layer):
-    """What the step of a composite layer adds to the names."""
+    """The words that a step of a composite layer adds to names."""
     if name is None:
         return [] if hasattr(layer, "steps") else [_word(layer)]
     return [f"layer{name:02d}", _word(layer)] if isinstance(name, int) else [str(name)]
 
 
 def _label(parent, variables, child, child_variables):
-    """What an object that computes for another adds to the names: the name of its field, where it says more."""
+    """The words that an object in a field of another adds to names: the field, if it says more."""
     fields = [field for field, value in getattr(parent, "__dict__", {}).items() if value is child]
-    if len(fields) > 1:  # one network in two fields: the one whose parameters it has
+    if len(fields) > 1:  # one network in two fields: its parameters tell which
         params, mine = variables.get("params"), child_variables.get("params")
         named = isinstance(params, dict) and mine is not None
         fields = [field for field in fields if named and params.get(field) is mine] or fields
@@ -154,8 +169,8 @@ def _word(owner):
 
 @functools.lru_cache(maxsize=256)
 def _statements(filename):
-    """For each line of a file, of its innermost statement: its first line, the variables that it assigns, and
-    where the parts of the tuple that it returns start and end.
+    """The innermost statement at each line of a file: its first line, the variables that it assigns, and
+    where the parts of what it returns start and end.
     """
     try:
         module = ast.parse("".join(linecache.getlines(filename)))
@@ -164,14 +179,11 @@ def _statements(filename):
     lines = {}
     for node in ast.walk(module):  # outer statements come before inner ones
         if isinstance(node, ast.stmt):
-            names, tuple_ = tuple(_targets(node)), getattr(node, "value", None)
-            returns = isinstance(node, ast.Return) and isinstance(tuple_, ast.Tuple)
-            parts = [
-                ((part.lineno, part.col_offset), (part.end_lineno, part.end_col_offset))
-                for part in (tuple_.elts if returns else ())
-            ]
-            for line in range(node.lineno, node.end_lineno + 1):
-                lines[line] = (node.lineno, names, parts)
+            returned = node.value if isinstance(node, ast.Return) else None
+            parts = returned.elts if isinstance(returned, ast.Tuple) else [returned] if returned else []
+            spans = [((one.lineno, one.col_offset), (one.end_lineno, one.end_col_offset)) for one in parts]
+            statement = (node.lineno, tuple(_targets(node)), spans)
+            lines.update(dict.fromkeys(range(node.lineno, node.end_lineno + 1), statement))
     return lines
 
 

@@ -1,13 +1,14 @@
-"""Names for the values of a program: they tell where a value comes from."""
+"""Names for the values of a program, which tell where a value comes from."""
 
 import keyword
 from collections import defaultdict
 
 
 def input_name(path, prefix=""):
-    """An input's name from its path in the tree, and from the prefix of the names of what reads it.
+    """The name of an input from its path in the tree, and from the prefix of its readers' names.
 
-    Of layer 3 of a chain, whose values are layer03_..., the parameter layer/3/0/weight is layer03_0_weight.
+    The parameter layer/3/0/weight of layer 3 of a chain, whose values are layer03_..., is called
+    layer03_0_weight.
     """
     first, *rest = path.split("/")
     if rest and rest[0].isdigit() and prefix.startswith(f"{first}{int(rest[0]):02d}"):
@@ -22,7 +23,7 @@ def identifier(text):
 
 
 def unique(name, taken):
-    """The name, with a number where it is taken; it is taken from now on."""
+    """The name, with a number if it is `taken`; adds it to `taken`."""
     free, count = name, 1
     while free in taken:
         count += 1
@@ -34,12 +35,12 @@ def unique(name, taken):
 def name_values(inputs, calls, gradient_of):
     """Give each value its name, in place.
 
-    The values that one statement made share the variable it assigns: the last has its name alone, the ones
-    before add the function that made them. Where a statement was run again (a loop), its values are
-    numbered. In the backward pass, grad_h is the gradient of the result in h; what is computed on the way
-    there, in the vector-Jacobian product of the function that made h, is called vjp_h and that function.
+    The values of one statement share the variable that it assigns: the last has its name, those before add
+    the function that made them. Values of a statement that runs again, in a loop, are numbered. In the
+    backward pass grad_h is the gradient of the result in h. Values on the way there, in the vector-Jacobian
+    product of the function that made h, are called vjp_h and the function that made them.
     """
-    # In the text already.
+    # The text uses these names.
     taken = {"np", "cupy", "slice", "parameters", "data", "saved", "buffers", "gradient"}
 
     def give(value, name):

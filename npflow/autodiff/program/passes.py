@@ -1,6 +1,6 @@
-"""What is done to a tape before it is written down: each pass takes a tape and returns one that does less.
+"""Passes over a tape before it is written down: each takes a tape, and returns one that does less.
 
-All passes keep every result to the bit: they leave out work, and change no operation whose result is needed.
+Every result stays the same to the bit: passes leave out work, and change no operation whose result is needed.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ from npflow.autodiff.program.tape import Value, example_of
 
 
 def dead_code(tape):
-    """Leave out the calls that no result depends on."""
+    """Leave out calls that no result depends on."""
     needed = set(tape.results)
     for call in reversed(tape.calls):
         if call in needed:
@@ -24,7 +24,7 @@ def dead_code(tape):
 
 
 def constants(tape):
-    """Put what depends on no parameter and no data, or on their shapes alone, in the place of its call."""
+    """Replace calls that depend on no parameter and no data, or on their shapes alone, by their results."""
 
     def fold(call):
         looked_at = call.arguments[1:] if call.function in SHAPE_ONLY else call.arguments
@@ -39,7 +39,7 @@ def identities(tape):
 
 
 def _same(call):
-    """Which argument a call returns as it is, if any."""
+    """The number of the argument that a call returns as it is; None if there is none."""
     if len(call.arguments) != 2 or call.options:
         return None
     places = {
@@ -66,7 +66,7 @@ def _is_one(argument):
 
 
 def common_subexpressions(tape):
-    """Make a call once where the same function is called with the same arguments again."""
+    """Make calls of the same function with the same arguments once."""
     seen = {}
 
     def first(call):
@@ -80,13 +80,13 @@ EXACT = {np.add, np.subtract, np.multiply, np.true_divide, np.negative}
 
 
 def scalars(tape):
-    """Compute on one number what is the same number in every place of an array.
+    """Compute with one number in the place of an array that is this number everywhere.
 
-    The log-determinant of a layer that treats all rows alike is one number, repeated for each row; sums of
-    such are sums of numbers, and are spread where they meet an array. One number added to an array gives the
-    same bits as an array full of it.
+    The log-determinant of a layer that treats all rows alike is one number, repeated for each row. Sums of
+    such arrays become sums of numbers, and are spread where they meet another array. A number added to an
+    array gives the same bits as an array full of it.
     """
-    number = {}  # for an array that is one number throughout: that number
+    number = {}  # for an array that is the same number everywhere: the number
 
     def one(argument):
         if is_array(argument) and argument.ndim and argument.size:
@@ -121,7 +121,7 @@ COMPARISONS = {np.greater, np.greater_equal, np.less, np.less_equal, np.equal, n
 
 
 def casts(tape):
-    """Let a comparison whose result is only turned into floats write floats itself."""
+    """Let a comparison write floats if its result is only converted to floats."""
     readers = Counter(parent for call in tape.calls for parent in call.parents)
     readers.update(tape.results)
 
@@ -141,11 +141,11 @@ def casts(tape):
 
 
 def by_layer(tape):
-    """Bring the backward calls of one layer together, the last layer first."""
+    """Bring the backward calls of each layer together, the last layer first."""
     ahead = [call for call in tape.calls if not call.place.backward]
     behind = [call for call in tape.calls if call.place.backward]
     order = {title: number for number, title in enumerate(dict.fromkeys(call.place.title for call in ahead))}
-    # A call goes with the last layer, in the forward order, that needs it.
+    # A call goes with the last layer, in forward order, that needs it.
     level = {call: order.get(call.place.title, -1) for call in behind}
     for call in reversed(behind):
         for parent in call.parents:
@@ -156,7 +156,7 @@ def by_layer(tape):
 
 
 def distinct_names(tape):
-    """Number the names of calls that have one name, such as an array and the number that it is throughout."""
+    """Number calls of the same name, such as an array and the number that it is everywhere."""
     taken = {value.name for value in (*tape.parameters, *tape.data, *tape.calls)}
     seen = set()
 

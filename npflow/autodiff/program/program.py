@@ -1,4 +1,4 @@
-"""The program: what a recording becomes, and how it is run."""
+"""The program that a recording becomes, and how it is run."""
 
 import itertools
 import linecache
@@ -20,32 +20,33 @@ NUMBERS = itertools.count(1)  # of programs, for the names of their sources
 
 
 class Program:
-    """A function of given shapes and dtypes, and its gradient, as straight-line NumPy; made by `record`.
+    """A function and its gradient as straight-line NumPy, for arguments of fixed shapes and dtypes; made by
+    `record`.
 
-    A program is pure: it reads its arguments and writes to workspaces of its own, one for each thread that
-    runs it. `print(program)` shows what it costs, by layer and direction; `print(program.source)` is all of it.
+    A program is pure: it reads its arguments and writes to its own workspaces, one for each thread that runs
+    it. ``print(program)`` shows its cost by layer and direction, ``print(program.source)`` all of its lines.
 
     Attributes
     ----------
     device : npflow.autodiff.gpu.device.Device
         Where it runs.
     source : str
-        Two functions, `forward` and `backward`, a NumPy call a line. They are compiled from this very text, so
-        that a debugger steps through it.
+        Two functions, `forward` and `backward`, with one NumPy call a line. They are compiled from this text,
+        so that a debugger steps through it.
     filename : str
-        What tracebacks and debuggers call the source.
+        The name of the source in tracebacks and debuggers.
     lines : int
-        How many calls it makes.
+        The number of calls.
     peak_bytes : int
-        The size of a workspace, known before the first step.
+        The size of a workspace, known before the first run.
     bytes_without_reuse : int
-        What the size would be if no two results shared a place.
+        The size of a workspace if no two results shared a place.
     costs : dict
-        For each layer its forward and its backward `Cost`.
+        The forward and the backward `Cost` of each layer.
     total_cost : Cost
-        The cost of all of them.
+        Their sum.
     constants : dict
-        The functions and large constants that the source mentions and does not make, by name.
+        The functions and large constants that the source names and does not make.
     """
 
     def __init__(self, fun, params, args, names, tape, reuse=True):
@@ -73,18 +74,20 @@ class Program:
         self.constants, namespace = script.namespace, dict(script.namespace)
         exec(compile(self.source, self.filename, "exec"), namespace)
         self.forward, self.backward = namespace["forward"], namespace.get("backward")
-        self._idle = defaultdict(deque)  # workspaces that nobody is using, by the queue that used them last
+        self._idle = defaultdict(
+            deque
+        )  # workspaces that no thread is using, by the queue that used them last
 
     def __call__(self, params, *args):
-        """The value and the gradient, one flat vector in the order of the tree; or the value alone.
+        """The value and the gradient, a flat vector in the order of the tree; or the value alone.
 
-        They are the plain function's to the bit where the arrays lie in memory as the recorded ones did (rows
-        first, say); otherwise NumPy may add up in another order, and the last bits differ.
+        They are the plain function's to the bit if the arrays lie in memory as the recorded ones did, such as
+        rows first. Otherwise NumPy may add up in another order, and the last bits differ.
 
         Raises
         ------
         InputError
-            If shapes, dtypes or constants are not those that were recorded.
+            If shapes, dtypes or constants differ from those that were recorded.
         """
         parameters, data = self.read(params, *args)
         gradient = self.new_gradient() if self.with_gradient else None
@@ -95,7 +98,7 @@ class Program:
         return (value, gradient.vector) if self.with_gradient else value
 
     def read(self, params, *args):
-        """The arrays that a program reads, parameters and data, once they are seen to be what it expects."""
+        """Check the arguments; return the arrays that the program reads, parameters and data."""
         if len(args) != len(self.arguments):
             raise InputError(
                 f"expected {len(self.arguments)} arguments after params for {self!r}, got {len(args)}"
@@ -107,23 +110,23 @@ class Program:
         return tuple(parameters), tuple(data)
 
     def run(self, parameters, data, workspace, gradient=None):
-        """The value of arrays from `read`; the gradient is left in a `gradient` from `new_gradient`."""
+        """The value for arrays from `read`; the gradient is written to `gradient`, from `new_gradient`."""
         with np.errstate(invalid="ignore"):  # see primitives._dot
             if not self.with_gradient:
                 return self.forward(parameters, data, workspace.buffers)
             value, saved = self.forward(parameters, data, workspace.buffers)
-            # A number, not a place in the workspace.
+            # A number, not memory of the workspace.
             value = value[()] if isinstance(value, np.ndarray) else value.copy() if is_array(value) else value
             self.backward(parameters, data, saved, workspace.buffers, gradient.leaves)
             return value
 
     def new_gradient(self):
-        """Memory for a gradient, zeros."""
+        """Memory for a gradient, filled with zeros."""
         return Gradient(self.device, self.shapes, self.dtype)
 
     @contextmanager
     def workspace(self):
-        """A workspace that no other thread is using; the one used last, which may still be in the cache."""
+        """A workspace that no other thread is using: the one used last, which may still be in the cache."""
         idle = self._idle[self.device.queue()]
         try:
             workspace = idle.pop()
@@ -135,7 +138,7 @@ class Program:
             idle.append(workspace)
 
     def drop_workspaces(self):
-        """Free the memory of the workspaces that nobody is using."""
+        """Free the workspaces that no thread is using."""
         self._idle.clear()
 
     def _match(self, expected, leaves):
@@ -152,19 +155,19 @@ class Program:
                 array = as_array(leaf)
                 if is_array(leaf) and device_of(leaf) is not self.device:
                     raise InputError(
-                        f"expected {path!r} on {self.device}, where {self!r} runs, got it on {device_of(leaf)}; see "
-                        "npflow.to_device"
+                        f"expected {path!r} on {self.device}, where {self!r} runs, "
+                        f"got it on {device_of(leaf)}; see npflow.to_device"
                     )
                 if (array.shape, array.dtype) != (kept.shape, kept.dtype):
                     raise InputError(
-                        f"expected {kept.dtype} of shape {kept.shape} for {path!r}, got {array.dtype} of shape "
-                        f"{array.shape}: a program is for the shapes it was recorded with; record one for these too"
+                        f"expected {kept.dtype} of shape {kept.shape} for {path!r}, "
+                        f"got {array.dtype} of shape {array.shape}: record a program for these shapes too"
                     )
                 yield array
             elif not kept.is_same(leaf):
                 raise InputError(
-                    f"expected {path!r} to be the constant that the program was recorded with, {_short(kept.value)}, "
-                    f"got {_short(leaf)}: record a program for it"
+                    f"expected {path!r} to be the constant of the recording, {_short(kept.value)}, "
+                    f"got {_short(leaf)}: record a program for it too"
                 )
 
     def _head(self):
@@ -176,11 +179,16 @@ class Program:
         )
         gradient = " and its gradient" if self.with_gradient else ""
         return (
-            f"{self.name}{gradient}, of {inputs or 'the parameters'}: {self.lines} calls, recorded by npflow.\n"
-            f"parameters, data: the arrays that are read; buffers: places in a workspace of {self.peak_bytes} bytes: "
-            "a name holds its value until its last reader, then others may (with record(..., reuse=False), to the end)"
-            + ("; gradient: a place for each parameter's.\n" if self.with_gradient else ".")
-            + ("saved: what the backward pass reads of the forward pass." if self.with_gradient else "")
+            f"{self.name}{gradient}, of {inputs or 'the parameters'}: {self.lines} calls, recorded by npflow."
+            "\nparameters, data: the arrays that are read; buffers: places in a workspace of "
+            f"{self.peak_bytes} bytes. A place is used again after the last reader of its value; never with "
+            "record(..., reuse=False)."
+            + ("\ngradient: a place for the gradient in each parameter." if self.with_gradient else "")
+            + (
+                " saved: values of the forward pass that the backward pass reads."
+                if self.with_gradient
+                else ""
+            )
         )
 
     def __repr__(self):
@@ -190,9 +198,10 @@ class Program:
         total = self.total_cost
         return (
             f"{self._head().splitlines()[0]}\n\n{statistics.table(self.costs)}\n\n"
-            f"{total.flops / 1e6:.1f} Mflop, {total.bytes / 1e6:.1f} MB moved; workspace {self.peak_bytes / 1e6:.2f} MB, "
+            f"{total.flops / 1e6:.1f} Mflop, {total.bytes / 1e6:.1f} MB moved; "
+            f"workspace {self.peak_bytes / 1e6:.2f} MB, "
             f"without reuse {self.bytes_without_reuse / 1e6:.2f} MB\n"
-            "lines: calls; MB moved: what they read and write; MB held: the most of the workspace that is in use"
+            "lines: calls; MB moved: read and written; MB held: the largest part of the workspace in use"
         )
 
 
@@ -204,24 +213,24 @@ class Expected:
 
 
 def _kept(leaf, read):
-    """What a program remembers of a leaf: its shape if it is read at each call, a copy if it is a constant."""
+    """What a program keeps of a leaf: shape and dtype if it is read, a copy if it is a constant."""
     return Expected(as_array(leaf)) if read else Constant(leaf)
 
 
 class Constant:
-    """A leaf that is the same at each call: what it was when it was recorded."""
+    """A leaf that is the same at each call as in the recording."""
 
     def __init__(self, leaf):
         numeric = is_array(leaf) or isinstance(leaf, (np.generic, int, float, complex))
         self.kind, self.numbers = type(leaf), fetch(leaf).copy() if numeric else None
         self.value = self.numbers if is_array(leaf) else leaf
-        # On a device: the array that was found to be the same.
+        # The array of a device that was last found to be the same.
         self.seen = leaf if is_array(leaf) and device_of(leaf) is not HOST else None
 
     def is_same(self, leaf):
-        """Whether a leaf is this constant: to the bit, as 1 / 0.0 is not 1 / -0.0.
+        """Whether a leaf is this constant to the bit, as 1 / 0.0 is not 1 / -0.0.
 
-        What lives on a device is fetched to be compared, once: an array that was the same is taken to stay so.
+        An array of a device is fetched and compared once; if it was the same, it is taken to stay so.
         """
         if self.numbers is None:
             return leaf is self.value or np.array_equal(leaf, self.value)

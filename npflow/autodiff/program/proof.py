@@ -1,4 +1,4 @@
-"""A program is held against the function it was recorded from, before anybody gets it."""
+"""A comparison of a new program with the function that it was recorded from."""
 
 import numpy as np
 
@@ -9,9 +9,10 @@ from npflow.autodiff.program.threads import one_blas_thread
 
 
 def is_proven(program, fun, params, args):
-    """Whether a program gives what the function gives, to the bit where the device can, on other values too.
+    """Whether a program gives the results of the function: to the bit if the device is exact, and on other
+    values too.
 
-    Other values: what was read off an array in a way that nothing notices would stay as it was recorded.
+    On other values, as a number that was read off an array unnoticed would stay what it was in the recording.
     """
     failed, compared = None, False
     with one_blas_thread(), np.errstate(all="ignore"):
@@ -39,7 +40,7 @@ def _same_bits(expected, got):
 
 
 def _agree(expected, got):
-    """Whether two results differ by no more than rounding, where a device may round in two ways."""
+    """Whether two results agree up to rounding, for a device that may round in two ways."""
     with np.errstate(all="ignore"):
         scale = np.max(np.abs(expected), initial=0, where=np.isfinite(expected))
         tolerance = 1e3 * np.finfo(expected.dtype).eps if expected.dtype.kind == "f" else 0.0
@@ -53,7 +54,7 @@ def _plainly(fun, params, args):
 
 
 def _trials(params, args):
-    """Parameters and arguments that differ from those that were recorded, the more different ones first."""
+    """Parameters and arguments to compare on, those that differ most from the recorded ones first."""
     nudged = tree.build(
         lambda _, leaf: as_array(leaf) * leaf.dtype.type(1 + 2**-10) if tree.is_trained(leaf) else leaf,
         params,

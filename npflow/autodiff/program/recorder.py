@@ -1,4 +1,4 @@
-"""From a function to its program: record, shorten, write down, prove."""
+"""From a function to its program: record, shorten, write, compare."""
 
 import gc
 import inspect
@@ -14,26 +14,26 @@ from npflow.errors import InputError
 
 
 def record(fun, params, *args, gradient=True, reuse=True):
-    """Record a function and its gradient, once, as a program that repeats them in plain NumPy.
+    """Record a function and its gradient once, as a program that repeats them in plain NumPy.
 
-    autograd's bookkeeping takes several times as long as the arithmetic of a small layer, and says the same
-    at every step: which operations are performed depends on shapes alone. So they are written down here,
-    backward pass and all, and run again without it, to the same bits.
+    autograd's bookkeeping takes several times as long as the arithmetic of a small layer, and is the same at
+    every step, as the operations depend on shapes alone. A program has the operations of both passes without
+    the bookkeeping, and gives the same bits.
 
     Parameters
     ----------
     fun : callable
-        `fun(params, *args)`, written with `autograd.numpy` and npflow's primitives. It gives a scalar, or,
-        where `gradient` is False, an array.
+        ``fun(params, *args)``, written with `autograd.numpy` and npflow's primitives. It returns a scalar, or
+        an array if `gradient` is False.
     params : tree of ndarray
-        Its float leaves are the program's parameters; integer and boolean leaves are constants of it.
+        Float leaves are the parameters of the program, integer and boolean leaves are constants.
     *args : tree of ndarray
-        Arrays are the program's data; anything else is a constant of it.
+        Arrays are the data of the program, all other values are constants.
     gradient : bool
         Whether to record the gradient in the float leaves of `params` too.
     reuse : bool
-        Whether results that nobody reads any more are written over. False gives each a place of its own, so
-        that in a debugger a name keeps its value to the end; it takes several times the memory.
+        Whether to write over results that are not read later. With False each name keeps its value to the
+        end, for debugging; that takes several times the memory.
 
     Returns
     -------
@@ -42,14 +42,15 @@ def record(fun, params, *args, gradient=True, reuse=True):
     Raises
     ------
     InputError
-        Where the operations would not be the same for every batch of these shapes: a branch on the values of
-        an array, a number read off one, a function that autograd does not know. It names the line. And where the
-        function gives another result when it is called again: it draws random numbers, or keeps state.
+        If the operations are not the same for every batch of these shapes: a branch on the values of an
+        array, a number read off an array, a function that autograd does not know. The error names the line.
+        Also if the function gives another result when it is called again, because it draws random numbers or
+        keeps state.
 
     Notes
     -----
-    A program repeats what was done when it was recorded. What the function reads that is not among its
-    arguments (a global, an attribute) stays as it was then.
+    Values that the function does not read from its arguments, such as globals and attributes, stay as they
+    were in the recording.
 
     Examples
     --------
@@ -60,11 +61,10 @@ def record(fun, params, *args, gradient=True, reuse=True):
     >>> program(params, x)
     (np.float64(10.0), array([4., 6.]))
     """
-    names = list(inspect.signature(fun).parameters)[1 : 1 + len(args)]
-    names += [f"argument{number}" for number in range(len(names) + 1, len(args) + 1)]
-    device_of({"params": params, **dict(zip(names, args))})  # one, or its sentence
+    names = names_of(fun, len(args))
+    device_of({"params": params, **dict(zip(names, args))})  # raises if there are several
     recording = Recording()
-    with LOCK, _no_collection():  # one at a time, as the plain function runs here too
+    with LOCK, _no_collection():  # one recording at a time; the plain function runs here too
         try:
             tape = recording.record(fun, params, args, names, gradient)
         except InputError:
@@ -80,16 +80,30 @@ def record(fun, params, *args, gradient=True, reuse=True):
             again.record(fun, params, args, names, gradient)
             line = recording.first_difference(again)
             raise InputError(
-                f"expected {program.name} to give the same result whenever it is called with the same values, as a "
-                "program does, got another: it draws random numbers, keeps state, or reads the values of arrays"
+                f"expected {program.name} to give the same result for the same values, as a program does, "
+                "got another: it draws random numbers, keeps state, or reads the values of arrays"
                 + (f", at {line}" if line else "")
             )
     return program
 
 
+def names_of(fun, count):
+    """A name for each of `count` arguments of a function after its first; those of ``*batch`` are batch_0,
+    batch_1, ...
+    """
+    names, rest = [], "argument"
+    for parameter in list(inspect.signature(fun).parameters.values())[1:]:
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            rest = parameter.name
+        else:
+            names.append(parameter.name)
+    more = count - len(names)
+    return [*names[:count], *([rest] if more == 1 else [f"{rest}_{number}" for number in range(more)])]
+
+
 @contextmanager
 def _no_collection():
-    """While it is open, garbage is not looked for: thousands of nodes are made here, and all are still needed."""
+    """A context without garbage collection: a recording makes thousands of nodes, and needs all."""
     before = gc.isenabled()
     gc.disable()
     try:
@@ -100,11 +114,11 @@ def _no_collection():
 
 
 def _explain(error, recording, fun, params, args, gradient):
-    """Raise what went wrong in a recording: the function's own error, if it has one on plain arrays."""
+    """Raise the function's own error, if it fails on plain arrays too, or an error that names the line."""
     fun(params, *args)
     line = recording.line_of_error(error)
-    derivatives = ", and that have derivatives" if gradient else ""
+    derivatives = ", and that have a derivative" if gradient else ""
     raise InputError(
-        f"expected functions of autograd.numpy and primitives on every array, which a recording sees{derivatives}, "
+        f"expected functions that a recording sees, those of autograd.numpy and primitives{derivatives}, "
         f"got another ({type(error).__name__}: {error}) at {line}"
     ) from error

@@ -1,4 +1,4 @@
-"""Record what a function and its gradient do, call by call, under one more trace of autograd's."""
+"""Record the calls of a function and of its gradient, under one more trace of autograd's."""
 
 import functools
 import mmap
@@ -21,7 +21,7 @@ from npflow.autodiff.program.refusals import READING, holds_box, refusal
 from npflow.autodiff.program.tape import Place, Tape, Value
 from npflow.errors import InputError
 
-LARGE = 2**14  # bytes: less is not worth a likeness
+LARGE = 2**14  # bytes: smaller arrays are kept as they are
 LOCK = threading.RLock()  # autograd's stack of traces is one for the whole process
 
 
@@ -40,13 +40,13 @@ class Recorded(Node):
         self.value = value
 
 
-# They look at shapes and dtypes alone: what they give is a constant.
+# Functions of shapes and dtypes alone: their results are constants.
 for name in ("size", "isscalar", "metadata", "zeros_like", "ones_like", "empty_like"):
     register_notrace(Recorded, getattr(numpy_wrapper, name))
 
 
 class RecordedGradient(Differentiated):
-    """A node of the differentiated tape that tells the recording whose derivative it works out."""
+    """A node of the differentiated tape, which tells the recording when its derivative is computed."""
 
     __slots__ = ["value"]
 
@@ -59,7 +59,7 @@ class RecordedGradient(Differentiated):
         self.watch(value)
 
     def watch(self, box):
-        """Tell the recording, from now on, when this node's derivative is worked out."""
+        """Tell the recording from now on when this node's derivative is computed."""
         self.value = value_of(box)
         self.vjp = functools.partial(Recording.running.differentiate, self.value, self.vjp)
 
@@ -72,12 +72,12 @@ notrace_primitives[RecordedGradient] = notrace_primitives[Differentiated]
 
 
 def value_of(box):
-    """The Value in a box of the recording; a constant as it is."""
+    """The Value of a box of the recording; a constant as it is."""
     return box._node.value if isbox(box) else box
 
 
 class Sealed(numpy_boxes.ArrayBox):
-    """A box that refuses to be read: what is read off an array while recording would stay as it was then."""
+    """A box that refuses to be read: a number read off an array would be a constant of the program."""
 
     __slots__ = []
 
@@ -91,7 +91,7 @@ class Sealed(numpy_boxes.ArrayBox):
         return super().__bool__() if self._is_another_threads() else self._refuse()
 
     def _is_another_threads(self):
-        """Whether it was boxed, while a recording ran, by a thread that is not recording: autograd lets it branch."""
+        """Whether a thread that is not recording boxed it while a recording runs; that thread may branch."""
         return Recording.running is not None and Recording.running.thread != threading.get_ident()
 
     __float__ = __int__ = __complex__ = __index__ = item = tolist = __array__ = _refuse
@@ -103,7 +103,7 @@ SCALARS += (np.uint16, np.uint32, np.uint64)
 
 @contextmanager
 def sealed_boxes():
-    """While it is open, arrays and scalars are boxed in `Sealed`."""
+    """A context in which arrays and scalars are boxed in `Sealed`."""
     before = dict(Box.type_mappings)
     arrays = [kind for kind, box in before.items() if box is numpy_boxes.ArrayBox]
     try:
@@ -116,21 +116,21 @@ def sealed_boxes():
 
 
 class Recording:
-    """A recording in the making: the calls so far, in order."""
+    """The calls that a recording has seen so far, in order."""
 
     running = None
 
     def __init__(self):
         self.calls, self.thread = [], threading.get_ident()
-        self.latest = None  # the value whose derivative is being worked out, once the backward pass has begun
-        self.visits = {}  # where each running frame was last
-        self.spots = {}  # for each statement: its file and the number of its line
-        self.gradient_of = {}  # for the value of a gradient: what it is the gradient of
-        self.fixed = set()  # the values that depend on shapes alone, which a program has as constants
+        self.latest = None  # in the backward pass, the value whose derivative is computed
+        self.visits = {}  # the last position of each running frame
+        self.spots = {}  # the file and line number of each statement
+        self.gradient_of = {}  # for a gradient, the value that it is the gradient of
+        self.fixed = set()  # values that depend on shapes alone: the constants of a program
         self.blank = mmap.mmap(-1, mmap.PAGESIZE)  # see `likeness`
 
     def add(self, example, fun, args, arguments, options):
-        """Append the calls of a primitive: its body's, if it is transparent, or its own."""
+        """Append the call of a primitive, or those of its body if it is transparent."""
         if fun in TRANSPARENT:
             return self.look_into(fun, args, arguments, options)
         sentence = refusal(getattr(fun, "__name__", str(fun)), arguments, options)
@@ -151,11 +151,11 @@ class Recording:
         return value
 
     def likeness(self, example):
-        """An array of the same shape, dtype and strides, whose numbers nobody has written.
+        """An array of the same shape, dtype and strides, without its numbers.
 
-        All that is asked of what depends on parameters and data is how it lies in memory. Were every array of a
-        large model kept until the recording ends, a recording would take several times the memory of a step. All
-        likenesses share one stretch of memory, which takes none until it is written to.
+        A recording uses the layout of arrays that depend on parameters and data, not their numbers. If it
+        kept all arrays of a large model, it would take several times the memory of a step. All likenesses
+        share one range of memory, which takes none until it is written to.
         """
         if type(example) is not np.ndarray or not example.flags.forc or not example.nbytes >= LARGE:
             return example
@@ -164,7 +164,7 @@ class Recording:
         return np.ndarray(example.shape, example.dtype, self.blank, strides=example.strides)
 
     def look_into(self, fun, args, arguments, options):
-        """Record the body of a primitive, in the place of the call."""
+        """Record the body of a primitive instead of the call."""
         with trace_stack.new_trace() as trace:
             boxes = [
                 new_box(plain, trace, Recorded.new_root(argument))
@@ -175,7 +175,7 @@ class Recording:
             return value_of(fun.fun(*boxes, **options))
 
     def place(self):
-        """Where the value made now comes from."""
+        """The place of the value that is made now."""
         if self.latest is not None:
             place = self.latest.place
             return Place(place.prefix, place.title, backward=True, statement=self.latest)
@@ -185,7 +185,9 @@ class Recording:
         return place
 
     def settle(self, parameters):
-        """Give each parameter, and what its gradient is added up from, the place of the layer that reads it."""
+        """Give each parameter, and the parts that its gradient is the sum of, the place of the layer that
+        reads it.
+        """
         parameters = set(parameters)
         for call in self.calls:
             for parent in call.parents:
@@ -197,22 +199,22 @@ class Recording:
                 call.place = replace(call.place, prefix=place.prefix, title=place.title)
 
     def line(self):
-        """The line of code outside the machinery that runs now, or whose derivative is being worked out."""
+        """The line of recorded code that runs now, or whose derivative is computed now."""
         running = frames.frames_of_code(Recording.record.__code__)
         return frames.line_at(frames.spot_of(running) or self.spot_of_derivative())
 
     def spot_of_derivative(self):
-        """The file and line of the statement whose derivative is being worked out."""
+        """The file and line number of the statement whose derivative is computed now."""
         return self.spots.get(self.latest.place.statement) if self.latest else None
 
     def line_of_error(self, error):
-        """The line of code outside the machinery that an error came from."""
+        """The line of recorded code that an error came from."""
         frames_inward = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         running = (frame for frame in reversed(frames_inward) if frames.is_code(frame.f_code.co_filename))
         return frames.line_at(frames.spot_of(running) or self.spot_of_derivative())
 
     def first_difference(self, other):
-        """The line of the first call that was given other constants than in another recording, if there is one."""
+        """The line of the first call whose constants differ from those in another recording, or None."""
         for call, twin in zip(self.calls, other.calls):
             pairs = zip(call.arguments, twin.arguments)
             if any(not isinstance(one, Value) and key_of(one) != key_of(two) for one, two in pairs):
@@ -220,19 +222,19 @@ class Recording:
         return None
 
     def differentiate(self, origin, vjp, gradient):
-        """Work out `vjp(gradient)`, the gradients in what `origin` was computed from."""
+        """``vjp(gradient)``, the gradients in the arguments of the call that made `origin`."""
         if isbox(gradient) and isinstance(origin, Value):
             self.gradient_of.setdefault(value_of(gradient), origin)
         self.begin_derivative_of(origin)
         return tuple(vjp(gradient))
 
     def begin_derivative_of(self, origin):
-        """From now on, calls belong to the derivative of a value, and so to the backward pass."""
+        """From now on calls belong to the derivative of a value, and to the backward pass."""
         if isinstance(origin, Value):
             self.latest = origin
 
     def record(self, fun, params, args, names, gradient):
-        """Run the function, and its gradient if it is asked for; the tape, and the input boxes' values."""
+        """The tape of a function, and of its gradient if `gradient` is True."""
         parameters, data = [], []
         with LOCK, sealed_boxes(), trace_stack.new_trace() as trace:
 
@@ -264,7 +266,7 @@ class Recording:
                     value, gradients = fun(boxed, *boxes), None
             finally:
                 Recording.running = before
-                self.visits.clear()  # which would keep every frame, and so every array, of the recording
+                self.visits.clear()  # it holds every frame of the recording, and with it every array
         if not isbox(value) and holds_box(value):
             raise InputError(
                 f"expected one array from the function that is recorded, got a {type(value).__name__}"
@@ -278,17 +280,17 @@ class Recording:
 
 
 def depends_on_shapes_alone(function, arguments, fixed):
-    """Whether no number of a call's arguments makes a difference to it, but of those that are fixed themselves."""
+    """Whether a call depends on no number of its arguments, except those of `fixed` values."""
     looked_at = arguments[1:] if function in SHAPE_ONLY else arguments
     return all(argument in fixed for argument in looked_at if isinstance(argument, Value))
 
 
 def may_share_memory(function, result, argument):
-    """Whether a result of the function may lie in the memory of an argument, this time or another.
+    """Whether a result of the function may lie in the memory of an argument, in this call or another.
 
-    With NumPy's functions that depends on shapes and strides alone, and can be seen; that of a fresh primitive
-    never does. Any other may give its argument back where it has nothing to do; and what is not an array may
-    hold one.
+    For NumPy's functions that depends on shapes and strides alone, so this call tells. The result of a fresh
+    primitive never does. Any other function may return its argument at times, and a result that is no array
+    may contain it.
     """
     if function in FRESH:
         return False

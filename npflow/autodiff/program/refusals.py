@@ -1,4 +1,4 @@
-"""What a recording refuses, because repeating it on other values would give something else."""
+"""Calls that a recording refuses, because a program could not repeat them on other values."""
 
 from autograd.tracer import isbox
 
@@ -9,33 +9,33 @@ SHAPES_FROM_VALUES = {
     *("setxor1d", "trim_zeros", "union1d", "unique"),
 }
 
-# Which argument of these functions is a size.
+# The number of the argument that is a size.
 SIZES = {"arange": 0, "empty": 0, "eye": 0, "full": 0, "identity": 0, "ones": 0, "tri": 0, "zeros": 0}
 SIZES |= {"broadcast_to": 1, "repeat": 1, "reshape": 1, "tile": 1}
 
 READING = (
-    "expected operations that are the same for every batch of one shape, as a program repeats them, got a branch "
-    "on the value of an array, or a number read off it (bool, float, int or item)"
+    "expected the same operations for every batch of one shape, as a program repeats them, "
+    "got a branch on the value of an array, or a number read off it (bool, float, int or item)"
 )
 
 
 def refusal(name, arguments, options):
-    """Why a call of the function of this name cannot be recorded, as a sentence; None where it can."""
+    """A sentence on why a call of the function `name` cannot be recorded; None if it can."""
     culprit = _shape_from_values(name, arguments)
     if culprit:
         return (
-            "expected results whose shapes depend on shapes alone, as a program repeats them, got " + culprit
+            f"expected results whose shapes depend on shapes alone, as a program repeats them, got {culprit}"
         )
     if any(map(holds_box, (*arguments, *options.values()))):
         return (
-            f"expected the arrays that {name} is given as its own positional arguments, where a recording sees them, "
+            f"expected the arrays of {name} as positional arguments, where a recording sees them, "
             "got one inside another argument"
         )
     return None
 
 
 def _shape_from_values(name, arguments):
-    """What makes the shape of a result depend on values, if anything does."""
+    """What makes the shape of a result depend on values; None if nothing does."""
     if name == "__getitem__" and any(map(_is_mask, arguments[1:])):
         return "an index by a mask"
     if name == "where" and len(arguments) == 1:
@@ -49,7 +49,7 @@ def _is_mask(argument):
 
 
 def holds_box(argument):
-    """Whether an argument is, or has inside it, a box that a recording would not see."""
+    """Whether an argument is or contains a box that a recording would not see."""
     if isinstance(argument, (list, tuple)):
         return any(map(holds_box, argument))
     if isinstance(argument, dict):

@@ -1,4 +1,4 @@
-"""The loss of a mini-batch and its gradient: by programs, on slices of the batch, or by the plain tape."""
+"""The loss of a batch and its gradient, by programs that run on slices of the batch."""
 
 import collections
 import contextvars
@@ -15,66 +15,66 @@ from npflow.autodiff.program import record
 from npflow.autodiff.program.chunks import in_chunks, widest_row
 from npflow.autodiff.program.threads import one_blas_thread
 
-# A slice has to be worth a thread of its own. Python lets one thread run at a time, and NumPy lets go of it
-# during a call, so two threads pass it back and forth at every line: some 5 microseconds each time. On slices
-# whose lines take three times that, two threads are well ahead of one; on smaller ones, they are behind.
+# A slice must be worth a thread. Only one thread runs Python at a time, and NumPy releases Python's lock
+# during a call, so threads wait for the lock at every line: about 5 microseconds. If lines take three times
+# as long, two threads are well ahead of one; if they take less, they are behind.
 SECONDS_A_LINE = 16e-6
-FLOPS_A_SECOND, BYTES_A_SECOND = 80e9, 40e9  # a core's, roughly: the same everywhere, not exact
-# And it has to be worth a gradient of its own: all parameters are read, and a number for each is written and added up.
-# That takes some 6 nanoseconds a parameter; a slice is to take four times as long.
+FLOPS_A_SECOND, BYTES_A_SECOND = 80e9, 40e9  # roughly a core's; the same everywhere, so that results are too
+# A slice must also be worth a gradient vector: all parameters are read, and a number for each is written and
+# added up. That takes about 6 nanoseconds a parameter; a slice must take four times as long.
 SECONDS_A_PARAMETER = 25e-9
 MOST_SLICES = 16
-# Rows times the parameters, or times the numbers of the widest layer: recording then takes hundreds of megabytes.
+# Rows times parameters, or times the numbers of a row in the widest layer. A recording takes hundreds of
+# megabytes then.
 LARGE = 2**24
 
 
 class ProgramGradient:
     """A loss that is a mean over rows, and its gradient, by recorded programs: one for each size of batch.
 
-    A large batch is cut into slices that threads can work off side by side. How it is cut depends on its
-    shape and the program alone, and the slices' gradients are added up in their order: the result is the
-    same to the bit however many threads there are.
+    A large batch is cut into slices, which threads work on side by side. The bounds of the slices depend on
+    the shape of the batch and the program alone, and their gradients are added up in order. So the result is
+    the same to the bit for any number of threads.
 
     Parameters
     ----------
     loss : callable
-        `loss(params, *batch) -> scalar`, the mean of something over the rows of the batch's arrays.
+        ``loss(params, *batch)`` returns the mean of a loss over the rows of the batch.
     params : tree of ndarray
-        Where they are read at each call: views that an optimizer changes in place.
+        Read at each call: views of a vector that an optimizer changes in place.
     threads : int
-        How many slices are worked on at a time.
+        The number of slices that run at a time.
     """
 
     def __init__(self, loss, params, threads=1):
         self.loss, self.params, self.threads = loss, params, threads
-        self.plans = {}  # for each shape and dtype of a batch: its slices, with the program of each
+        self.plans = {}  # the slices of a batch, by its shapes and dtypes
         self.pool = None
 
     def __call__(self, batch, out):
-        """The loss of a batch, an array or a tuple of them; the gradient is written to the vector `out`."""
+        """The loss of a batch, an array or a tuple of arrays; the gradient is written to the vector `out`."""
         batch = arrays_of(batch)
         slices = self.slices(batch)
         if len(slices) == 1 or self.threads == 1:
-            losses = [piece.run(batch) for piece in slices]
+            losses = [part.run(batch) for part in slices]
         else:
-            # A copy of the context each: NumPy's error state is part of it, and a new thread has its own.
+            # Each job has a copy of the context, which includes NumPy's error state: a new thread has its
+            # own.
             self.pool = self.pool or ThreadPoolExecutor(self.threads)
-            jobs = [self.pool.submit(contextvars.copy_context().run, piece.run, batch) for piece in slices]
-            wait(jobs)  # all of them, also where one fails: none may still write when this returns
+            jobs = [self.pool.submit(contextvars.copy_context().run, part.run, batch) for part in slices]
+            wait(jobs)  # for all, even if one fails: none may still write when this returns
             losses = [job.result() for job in jobs]
         if len(slices) == 1:
             out[...] = slices[0].gradient.vector
             return losses[0]
-        shares = [piece.share for piece in slices]
-        in_chunks(
-            lambda total, *parts: add_up(total, parts, shares),
-            out,
-            *(piece.gradient.vector for piece in slices),
-        )
+        shares, gradients = [part.share for part in slices], [part.gradient.vector for part in slices]
+        in_chunks(lambda total, *parts: add_up(total, parts, shares), out, *gradients)
         return sum(share * loss for share, loss in zip(shares, losses))
 
     def slices(self, batch):
-        """The slices of a batch like this one: planned, and their programs recorded, at the first of its kind."""
+        """The slices of a batch like this one; the first of its shapes is planned and its programs are
+        recorded.
+        """
         batch = arrays_of(batch)
         kind = tuple((array.shape, array.dtype) for array in batch)
         if kind not in self.plans:
@@ -82,22 +82,24 @@ class ProgramGradient:
         return self.plans[kind]
 
     def nbytes(self, batch):
-        """How much memory the slices of a batch like this one take: a workspace for each thread, and their gradients."""
+        """The memory of the slices of a batch like this one: a workspace for each thread, and their
+        gradients.
+        """
         slices = self.slices(batch)
-        shares = collections.Counter(piece.program for piece in slices)
-        workspaces = sum(min(self.threads, count) * program.peak_bytes for program, count in shares.items())
-        return workspaces + sum(piece.gradient.vector.nbytes for piece in slices)
+        counts = collections.Counter(part.program for part in slices)
+        workspaces = sum(min(self.threads, count) * program.peak_bytes for program, count in counts.items())
+        return workspaces + sum(part.gradient.vector.nbytes for part in slices)
 
     def plan(self, batch):
         """The slices of a batch like this one.
 
-        What a batch takes is seen from a program of all of it. Where that may be much, programs of one row and of two are
-        made first: they tell how much memory the batch takes, before it is taken.
+        A program of the whole batch tells what it needs. If that may be much, programs of one row and of two
+        rows are recorded instead, and tell how much memory the batch needs before it is taken.
 
         Raises
         ------
         MemoryError
-            Where that is more than is free.
+            If the batch needs more memory than is free.
         """
         rows, parameters = len(batch[0]), tree.Layout(self.params)
         a_row = max(parameters.size, *(widest_row(self.params, array) for array in batch))
@@ -123,14 +125,14 @@ class ProgramGradient:
         return record(self.loss, self.params, *(array[start:stop] for array in batch))
 
     def close(self):
-        """Let the threads go."""
+        """End the threads."""
         if self.pool is not None:
             self.pool.shutdown()
             self.pool = None
 
 
 class Slice:
-    """Some rows of a batch, and the program that computes their loss."""
+    """The part of a batch that one thread works on, and the program of its loss."""
 
     def __init__(self, program, params, batch, start, stop):
         self.program, self.rows, self.share = program, slice(start, stop), (stop - start) / len(batch[0])
@@ -138,17 +140,19 @@ class Slice:
         self.gradient = program.new_gradient()
 
     def of(self, batch):
-        """The rows of a batch that are in this slice."""
+        """The rows of a batch in this slice."""
         return tuple(array[self.rows] for array in batch)
 
     def run(self, batch):
-        """The loss of this slice of a batch; its gradient is left in `gradient`."""
+        """The loss of this slice of a batch; its gradient is written to `gradient`."""
         with self.program.workspace() as workspace:
             return self.program.run(self.parameters, self.of(batch), workspace, self.gradient)
 
 
 def add_up(total, gradients, shares):
-    """Write the sum of gradients, each times its share of the rows, to `total`; they are used up."""
+    """Write the sum of the gradients, each times its share of the rows, to `total`; the gradients are
+    changed.
+    """
     first, *others = gradients
     np.multiply(first, shares[0], out=total)
     for gradient, share in zip(others, shares[1:]):
@@ -157,12 +161,12 @@ def add_up(total, gradients, shares):
 
 
 def arrays_of(batch):
-    """The arrays of a batch, as many rows in each."""
+    """A batch as a tuple of arrays."""
     return batch if isinstance(batch, tuple) else (batch,)
 
 
 class Needs(NamedTuple):
-    """What a program takes: time, roughly, and the bytes of its workspace, and of a recording of it."""
+    """What a program needs: a rough time, and the bytes of its workspace and of its recording."""
 
     seconds: float
     workspace: float
@@ -170,24 +174,25 @@ class Needs(NamedTuple):
 
     @classmethod
     def of(cls, program):
-        """What a program takes."""
+        """The needs of a program."""
         cost = program.total_cost
         seconds = cost.flops / FLOPS_A_SECOND + cost.bytes / BYTES_A_SECOND
         return cls(seconds, program.peak_bytes, program.bytes_without_reuse)
 
 
 def forecast(needs, rows):
-    """What a program of so many rows takes, from what those of one row and of two take; or of that many themselves.
+    """The needs of a program of `rows` rows, from the needs of one row and of two; or from those of `rows`
+    rows.
 
-    What is made of the parameters alone is the same for any number of rows. The rest grows by as much for each.
+    Calls on parameters alone need the same for any number of rows. All others need the same for each row.
     """
     first, last = needs[0], needs[-1]
     return Needs(*(one + (rows - 1) * (two - one) for one, two in zip(first, last)))
 
 
 def slices_worth(program, seconds):
-    """How many slices a batch is to be cut into that takes so many seconds; `program` is one of some of its rows."""
-    if program.device is not HOST:  # a GPU shares the work of one call out itself
+    """The number of slices of a batch that takes `seconds`; `program` is a program of any of its rows."""
+    if program.device is not HOST:  # a GPU divides the work of one call itself
         return 1
     parameters = max(sum(map(math.prod, program.shapes)), 1)
     worth = min(seconds / (program.lines * SECONDS_A_LINE), seconds / (parameters * SECONDS_A_PARAMETER))
@@ -195,16 +200,17 @@ def slices_worth(program, seconds):
 
 
 def check_memory(program, needs, rows, count, threads, parameters):
-    """Raise unless there is memory for a batch of so many rows, cut into `count` slices that need as much each.
+    """Raise unless there is memory for a batch of `rows` rows, cut into `count` slices with these `needs`
+    each.
 
-    A recording holds a gradient and what autograd's tape does, and is held against the function on nudged parameters;
-    a step has a workspace for each thread and a gradient for each slice.
+    A recording holds the arrays of autograd's tape, a gradient, and changed parameters to compare the program
+    on. A step has a workspace for each thread and a gradient for each slice.
     """
     a_gradient = parameters.size * parameters.dtype.itemsize
     needed = max(needs.recording + 3 * a_gradient, threads * needs.workspace + count * a_gradient)
     free = program.device.free_bytes()
     if needed > free:
         raise MemoryError(
-            f"expected {needed / 1e9:.1f} GB of free memory on {program.device} for batches of {rows} rows, got "
-            f"{free / 1e9:.1f} GB: fewer rows at a time take less, and so does a smaller model"
+            f"expected {needed / 1e9:.1f} GB of free memory on {program.device} for batches of {rows} rows, "
+            f"got {free / 1e9:.1f} GB: take fewer rows at a time, or a smaller model"
         )

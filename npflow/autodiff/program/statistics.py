@@ -1,4 +1,4 @@
-"""What the calls of a program cost: operations, bytes, buffers, by layer and direction."""
+"""The cost of the calls of a program, by layer and direction: operations, bytes moved, memory held."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ MOVES = {ASTYPE, *CONCATENATE, GETITEM, np.take, np.reshape, np.transpose, np.br
 
 @dataclass
 class Cost:
-    """What some calls of a program cost together.
+    """The cost of some calls of a program.
 
     Attributes
     ----------
     lines : int
-        How many calls there are.
+        The number of calls.
     flops : int
-        Arithmetic operations: two for each product in a matrix product, one for each element otherwise.
+        Arithmetic operations: two for each product in a matrix product, otherwise one for each element.
     bytes : int
-        What they read and write; views are free.
+        The bytes that are read and written; views are free.
     peak : int
-        The most bytes of the workspace that hold something while one of them runs.
+        The most bytes of the workspace that are in use during a call.
     """
 
     lines: int = 0
@@ -42,18 +42,13 @@ class Cost:
         )
 
 
-def cost_of(call, live):
-    """The cost of one call, made while `live` bytes of the workspace are in use."""
-    return Cost(1, flops(call), bytes_moved(call), live)
-
-
 def is_view(call):
-    """Whether a call only looks at its argument in another way."""
+    """Whether a call only makes a view of its argument."""
     return bool(call.views) and is_numpys(call.function)
 
 
 def flops(call):
-    """How many arithmetic operations a call takes."""
+    """The number of arithmetic operations of a call."""
     if call.function in MOVES or is_view(call):
         return 0
     if call.function in (np.dot, np.matmul):
@@ -66,22 +61,22 @@ def flops(call):
 
 
 def bytes_moved(call):
-    """How many bytes a call reads and writes."""
+    """The number of bytes that a call reads and writes."""
     if is_view(call):
         return 0
     return sum(example_of(argument).nbytes for argument in (call, *call.arguments) if _is_numeric(argument))
 
 
 def costs_by_layer(tape, live):
-    """For each layer, by its title: its forward and its backward Cost."""
+    """The forward and the backward Cost of each layer, by the layer's title."""
     costs = defaultdict(lambda: {False: Cost(), True: Cost()})
     for call in tape.calls:
-        costs[call.place.title][call.place.backward] += cost_of(call, live[call])
+        costs[call.place.title][call.place.backward] += Cost(1, flops(call), bytes_moved(call), live[call])
     return {title: (pair[False], pair[True]) for title, pair in costs.items()}
 
 
 def total(costs):
-    """The cost of all layers together, in both directions."""
+    """The cost of all layers in both directions."""
     return sum((cost for pair in costs.values() for cost in pair), Cost())
 
 

@@ -1,4 +1,4 @@
-"""What a recording gives, and every pass takes and returns: values, and the calls that make them, in order."""
+"""The tape, which a recording makes and passes change: values, and the calls that make them, in order."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -13,13 +13,14 @@ class Place:
     Attributes
     ----------
     prefix : str
-        What names of values from there begin with, such as ``layer03_coupling``.
+        The first part of the names of its values, such as ``layer03_coupling``.
     title : str
         The layer, as the code that makes it; '' outside all layers.
     variables : tuple of str
-        The variables that the statement assigns, or the name of the function that it is in.
+        The variables that the statement assigns, or the name of its function.
     statement : object
-        Which execution of which statement it was; in the backward pass, the Value whose derivative it was.
+        Identifies one execution of a statement; in the backward pass, the Value whose derivative was
+        computed.
     backward : bool
         Whether the value belongs to the backward pass.
     """
@@ -38,18 +39,17 @@ class Value:
     Attributes
     ----------
     example : object
-        The array, or scalar, that it was when the program was recorded.
+        Its array or scalar in the recording; large arrays without their numbers.
     function : callable or None
-        What is called; None for an input.
+        The function that is called; None for an input.
     arguments : tuple
         Values, and constants of any kind.
     options : dict
-        Keyword arguments: constants.
+        Keyword arguments, all constants.
     views : tuple of int
         The numbers of the arguments in whose memory the result lies.
     place : Place
     name : str
-        An input's name; for the result of a call a name that goes before the one its place gives.
     """
 
     example: object
@@ -67,12 +67,12 @@ class Value:
 
     @property
     def is_array(self):
-        """Whether it is an array, not a scalar, a tuple or the like."""
+        """Whether it is an array, and not a scalar or a tuple."""
         return is_array(self.example)
 
 
 def example_of(argument):
-    """What an argument of a call was when it was recorded: a constant is what it is."""
+    """The example of a Value; a constant as it is."""
     return argument.example if isinstance(argument, Value) else argument
 
 
@@ -85,12 +85,12 @@ class Tape:
     parameters, data : tuple of Value
         The inputs.
     calls : tuple of Value
-        The result of each call, in the order in which they are made.
+        The results of the calls, in order.
     value : Value or constant
         What the function returns.
     gradients : tuple or None
-        For each parameter the gradient: a Value, a constant, or None where it is zero. None where the tape has
-        no backward pass.
+        The gradient in each parameter: a Value, a constant, or None for zeros. None if there is no backward
+        pass.
     """
 
     parameters: tuple
@@ -110,12 +110,12 @@ class Tape:
         return tuple(result for result in (self.value, *(self.gradients or ())) if isinstance(result, Value))
 
     def rewrite(self, change):
-        """The tape after `change(call)` of each call, whose arguments are what became of the earlier ones.
+        """The tape with ``change(call)`` in the place of each call, and in the arguments of later calls.
 
-        `change` gives what goes in the call's place: a call, old or new, or a constant; or a tuple of new
-        calls, the last of which does.
+        `change` returns a call, old or new, or a constant; or a tuple of new calls, the last of which
+        replaces the call.
         """
-        became, calls = {}, {}  # `calls` is a dict for its order and its quick look-up
+        became, calls = {}, {}  # `calls` is an ordered set
         where = lambda value: became.get(value, value) if isinstance(value, Value) else value
         for call in self.calls:
             moved = any(isinstance(argument, Value) and argument in became for argument in call.arguments)

@@ -1,26 +1,26 @@
-"""How many threads run: BLAS's, and ours."""
+"""The number of threads: BLAS's, and ours."""
 
 import os
 from contextlib import contextmanager
 from threading import Lock
 
 LOCK = Lock()
-inside, limit = 0, None  # how many contexts are open, in all threads, and the limit that the first one set
+inside, limit = 0, None  # the number of open contexts in all threads, and the limit that the first one set
 
 
 @contextmanager
 def one_blas_thread():
-    """A context in which BLAS keeps to one thread.
+    """A context in which BLAS uses one thread.
 
-    The products of a mini-batch are too small to share: threads gain nothing where the cores are free, and
-    where they are not, they wait for each other many times longer than they compute. Results also no
-    longer depend on the number of cores, so that a run resumed on another machine of the kind goes on alike.
+    The products of a batch are too small to share: threads gain nothing on free cores, and on busy ones they
+    wait for each other many times longer than they compute. Results also do not depend on the number of
+    cores, so that a run can be resumed on another machine.
 
-    The number is one for the whole process. So where several threads are inside, the last to leave gives BLAS
-    back what the first found.
+    BLAS has one number for the whole process. If several threads are inside, the last to leave restores what
+    the first found.
     """
     global inside, limit
-    import scipy.linalg  # noqa: F401 (it has a BLAS of its own, which can be held once it is there)
+    import scipy.linalg  # noqa: F401 (it has its own BLAS, which can be limited once it is loaded)
     from threadpoolctl import threadpool_limits
 
     with LOCK:
@@ -37,6 +37,6 @@ def one_blas_thread():
 
 
 def available_cores():
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -5,12 +5,12 @@ import math
 
 
 class Workspace:
-    """The memory that one run of a program writes to on its way, and that the next run may write to.
+    """The memory for the intermediate results of one run of a program; later runs use it again.
 
     Attributes
     ----------
     buffers : tuple of ndarray
-        The places of intermediate results.
+        The places of the results.
     """
 
     def __init__(self, device, slots, size):
@@ -19,7 +19,7 @@ class Workspace:
 
 
 class Gradient:
-    """The memory for the gradient of a program, one vector.
+    """The memory for the gradient of a program: one vector.
 
     Attributes
     ----------

@@ -15,16 +15,15 @@ INDENT = "    "
 
 @dataclass(frozen=True)
 class Script:
-    """What a program is compiled from.
+    """The text of a program, and what it needs.
 
     Attributes
     ----------
     source : str
-        The text.
     namespace : dict
-        What it mentions by name and does not define: NumPy, other functions, large constants.
+        What the text names and does not define: NumPy, other functions, large constants.
     slots : tuple of Slot
-        The arrays that its `buffers` are.
+        The places of its `buffers`.
     """
 
     source: str
@@ -33,10 +32,10 @@ class Script:
 
 
 def write(tape, plan, head):
-    """The text of a tape, `head` a comment to begin with."""
+    """The Script of a tape; its text begins with the comment `head`."""
     inputs = (*tape.parameters, *tape.data)
     spelling = Spelling({value.name for value in (*inputs, *tape.calls)}, tape.device)
-    buffers = {}  # the slots of the workspace that are written to, with their numbers
+    buffers = {}  # the number of each slot of the workspace that is written to
     ahead = [call for call in tape.calls if not call.place.backward]
     behind = [call for call in tape.calls if call.place.backward]
     saved = _saved(ahead, behind, tape)
@@ -44,34 +43,25 @@ def write(tape, plan, head):
     sources = {"parameters": tape.parameters, "data": tape.data}
     lines = _body(ahead, plan, spelling, buffers, sources, [tape.value])
     value = spelling.argument(tape.value) + ("[()]" if isinstance(tape.value, np.generic) else "")
-    if tape.gradients is not None:
-        lines += ["", f"return {value}, {_tuple(saved)}"]
+    signature = "forward(parameters, data, buffers)"
+    if tape.gradients is None:
+        functions = _function(signature, "The value.", [*lines, "", f"return {value}"])
     else:
-        lines += ["", f"return {value}"]
-    what = (
-        "The value, and what the backward pass reads of the way there."
-        if tape.gradients is not None
-        else "The value."
-    )
-    functions = ["", "", *_function("forward(parameters, data, buffers)", what, lines)]
-    if tape.gradients is not None:
+        what = "The value, and the values that the backward pass reads."
+        functions = _function(signature, what, [*lines, "", f"return {value}, {_tuple(saved)}"])
         lines = _body(behind, plan, spelling, buffers, sources | {"saved": saved}, tape.gradients)
         lines += _copies(tape, plan, spelling)
         signature = "backward(parameters, data, saved, buffers, gradient)"
-        what = "Write the gradient in each parameter to its place."
-        functions += ["", "", *_function(signature, what, lines)]
-    top = [f"# {piece}" for line in head.splitlines() for piece in textwrap.wrap(line, WIDTH - 2)] + [
-        "",
-        _import(tape.device),
-        "",
-    ]
-    return Script(
-        "\n".join([*top, *spelling.definitions, *functions]) + "\n", spelling.namespace, tuple(buffers)
-    )
+        functions += _function(signature, "Write the gradient in each parameter to its place.", lines)
+    top = [f"# {text}" for line in head.splitlines() for text in textwrap.wrap(line, WIDTH - 2)]
+    text = [*top, "", _import(tape.device), "", *spelling.definitions, *functions, ""]
+    return Script("\n".join(text), spelling.namespace, tuple(buffers))
 
 
 def _saved(ahead, behind, tape):
-    """What the forward pass makes and the backward pass, or the gradient, reads, by its first reader."""
+    """The values of the forward pass that the backward pass reads or that are gradients, in the order of
+    their readers.
+    """
     made = set(ahead)
     reads = [read for call in behind for read in _reads(call)]
     reads += [_origin(gradient) for gradient in tape.gradients or () if isinstance(gradient, Value)]
@@ -79,17 +69,19 @@ def _saved(ahead, behind, tape):
 
 
 def _reads(call):
-    """The values that the text of a call names."""
+    """The values that are named in the text of a call."""
     return [] if is_transpose(call) else [_origin(parent) for parent in call.parents]
 
 
 def _origin(value):
-    """A value, or what it is the transpose of: transposes have no names in the text."""
+    """A value, or the value that it is the transpose of: transposes have no names in the text."""
     return _origin(value.arguments[0]) if is_transpose(value) else value
 
 
 def _body(calls, plan, spelling, buffers, sources, results):
-    """The calls as lines; where a layer starts, a comment, and names for what it reads; and for the results."""
+    """Calls as lines. Each layer starts with a comment and names for what it reads; the results are named at
+    the end.
+    """
     lines, named = [], set()
     for title, section in itertools.groupby(calls, key=lambda call: call.place.title):
         section = list(section)
@@ -113,7 +105,7 @@ def _body(calls, plan, spelling, buffers, sources, results):
 
 
 def _place(slot, buffers, parameters):
-    """Where a call writes its result, or None; a slot of the workspace gets a number among the `buffers`."""
+    """The text of a slot, or None; a slot of the workspace gets a number in `buffers`."""
     if slot is None:
         return None
     if slot.leaf is None:
@@ -123,7 +115,7 @@ def _place(slot, buffers, parameters):
 
 
 def _unpacked(source, values, reads):
-    """Lines that give names to those of the values that are read, a line for each unbroken stretch."""
+    """Lines that name the values that are read, one line for values in a row."""
     numbers = [number for number, value in enumerate(values) if value in reads]
     for _, stretch in itertools.groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
         first, *_, last = [number for _, number in stretch] * 2
@@ -134,7 +126,7 @@ def _unpacked(source, values, reads):
 
 
 def _copies(tape, plan, spelling):
-    """The gradients that no call of the backward pass makes: the forward pass, or nothing but the recording."""
+    """Copies of the gradients that are constants, or values of the forward pass."""
     there = {slot.leaf for slot in plan.slots.values()}.union(*plan.copies.values())
     lines = [
         _copy(leaf, gradient, spelling)
@@ -149,19 +141,19 @@ def _copy(leaf, gradient, spelling):
 
 
 def _function(signature, what, lines):
-    text = [f"def {signature}:", f'{INDENT}"""{what}"""']
+    text = ["", "", f"def {signature}:", f'{INDENT}"""{what}"""']
     for line in lines:
         long = line.startswith(("(", "return")) and len(line) > WIDTH - len(INDENT)
-        text += [f"{INDENT}{piece}".rstrip() for piece in (_wrapped(line) if long else [line])]
+        text += [f"{INDENT}{part}".rstrip() for part in (_wrapped(line) if long else [line])]
     return text
 
 
 def _wrapped(line):
-    """A long line of names in parentheses as many."""
+    """A long line with names in parentheses, as several lines."""
     before, _, rest = line.partition("(")
     names, _, after = rest.rpartition(")")
     inside = textwrap.wrap(names, WIDTH - 2 * len(INDENT))
-    return [f"{before}(", *(f"{INDENT}{piece}" for piece in inside), f"){after}"]
+    return [f"{before}(", *(f"{INDENT}{part}" for part in inside), f"){after}"]
 
 
 def _import(device):

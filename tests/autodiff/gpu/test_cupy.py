@@ -396,27 +396,26 @@ def test_a_jacobian_is_made_on_the_device(device):
 
 
 KINDS = {
-    "float64": (np.float64, "C"),
-    "float64 in columns": (np.float64, "F"),  # in which memory order a sum adds shows in its last bit
+    "float64": (np.float64, "F"),  # a sum that adds in another memory order has other last bits
     "float32": (np.float32, "C"),
     "complex128": (np.complex128, "C"),
 }
 
 
 def results_of_the_host():
-    """Each result in bytes and dtype, or the error, of every case, kind of array and order."""
+    """The second-order results in bytes and dtype, or the error, of every case and kind of array."""
     table = {}
     for kind, (dtype, layout) in KINDS.items():
         for case in CASES:
             args = [np.asarray(arg, order=layout) for arg in case.arguments(dtype)]
-            for order in ("total", "squared_gradient_norm"):
-                fun = getattr(case, order)
-                try:
-                    found = [np.asarray(number) for number in (fun(*args), *gradient(fun, args))]
-                    outcome = [(number.shape, str(number.dtype), number.tobytes()) for number in found]
-                except Exception as error:
-                    outcome = f"{type(error).__name__}: {error}"
-                table[f"{case.name}, {order}, {kind}"] = outcome
+            try:
+                # The second order goes through the first.
+                norm = case.squared_gradient_norm
+                found = [np.asarray(number) for number in (norm(*args), *gradient(norm, args))]
+                outcome = [(number.shape, str(number.dtype), number.tobytes()) for number in found]
+            except Exception as error:
+                outcome = f"{type(error).__name__}: {error}"
+            table[f"{case.name}, {kind}"] = outcome
     return table
 
 
@@ -457,7 +456,7 @@ def test_the_replaced_derivatives_give_on_the_host_what_autograds_own_give():
     assert report["registered"]
     assert report["differ"] == []
     assert report["errors after"] == report["errors"]
-    assert min(report["compared"].values()) > 200
+    assert min(report["compared"].values()) > 100
 
 
 def test_importing_npflow_changes_nothing_of_autograd_and_loads_no_cupy():

@@ -413,6 +413,6 @@ def test_a_function_that_is_not_there_is_refused_with_an_example(any_device):
     like = any_device.send(np.ones(2))
     for name in ("ndtri", "special.nothing", "nothing.at_all", ""):
         with pytest.raises(
-            InputError, match=f"expected a function of SciPy's that {any_device} has too.*got '{name}'"
+            InputError, match=f"expected a function of SciPy's that {any_device} has.*got '{name}'"
         ):
             devices.scipy_function(name, like)

@@ -68,7 +68,7 @@ def readings(tape, copies=()):
     return read
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(functions, st.sampled_from([np.float32, np.float64]))
 def test_no_place_is_written_to_before_the_last_reader_of_what_is_there(fun, dtype):
     tape = passed(fun, dtype)
@@ -86,7 +86,7 @@ def test_no_place_is_written_to_before_the_last_reader_of_what_is_there(fun, dty
             assert buffers.slots[first] == buffers.slots[second]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(functions, st.sampled_from([np.float32, np.float64]))
 def test_a_tape_run_in_a_poisoned_workspace_gives_the_same_bits(fun, dtype):
     tape = passed(fun, dtype)
@@ -127,7 +127,7 @@ def test_a_tape_run_in_a_poisoned_workspace_gives_the_same_bits(fun, dtype):
         assert bits(found) == bits(expected.astype(found.dtype) if leaf in there else expected)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(functions)
 def test_the_peak_is_what_the_places_reach_and_never_above_what_no_reuse_needs(fun):
     tape = passed(fun)
@@ -400,7 +400,7 @@ def test_an_arena_that_is_empty_again_starts_at_its_beginning():
     assert arena.take(64) == (0, 64)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(st.lists(st.tuples(st.integers(1, 5), st.booleans()), max_size=30), st.randoms())
 def test_parts_of_an_arena_never_overlap(steps, random):
     arena, held = Arena(), []

@@ -93,7 +93,7 @@ def test_a_constant_is_spelled_as_what_it_is(argument):
     assert same(spelled(argument), np.asarray(argument) if isinstance(argument, np.generic) else argument)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 @given(
     hnp.arrays(
         st.sampled_from([np.float64, np.float32, np.float16, np.int64, np.uint8, bool]),

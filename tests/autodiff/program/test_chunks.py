@@ -1,4 +1,4 @@
-"""A function of many rows, a chunk at a time, by programs and without."""
+"""Functions of many rows and of long vectors, a chunk at a time."""
 
 import gc
 import threading
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import autograd.numpy as anp
 import numpy as np
 import pytest
-from helpers import assert_agrees
+from helpers import assert_agrees, moved
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npflow import Flow, to_device
 from npflow.autodiff import Layout, value_and_grad
 from npflow.autodiff.program import chunks
-from npflow.autodiff.program.chunks import map_rows, rows_in_cache
+from npflow.autodiff.program.chunks import NUMBERS, WORTH_THREADS, in_chunks, map_rows, rows_in_cache
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.layers import ActNorm, AffineCoupling, Chain, Conv1x1, Layer, Permutation, Reverse
 from npflow.models import glow
@@ -75,13 +75,9 @@ def rows(flow, n, dtype=np.float64, seed=1):
     return np.random.default_rng(seed).normal(0.5, 1.5, (n, *flow.prior.event_shape)).astype(dtype)
 
 
-def moved(flow, dtype=np.float64, seed=0):
+def start(flow, dtype=np.float64, seed=0):
     """Parameters as training might leave them: none of them where it started."""
-    rng = np.random.default_rng(seed)
-    params = flow.init(rng, rows(flow, 50, dtype))
-    layout = Layout(params)
-    noise = 0.3 * rng.standard_normal(layout.size).astype(layout.dtype)
-    return layout.unpack(layout.pack(params) + noise, params)
+    return moved(flow.init(np.random.default_rng(seed), rows(flow, 50, dtype)), seed)
 
 
 def assert_same_bits(first, second):
@@ -120,12 +116,10 @@ def test_few_rows_are_one_call_of_the_function_itself(n, recordings):
 
 
 @every_flow
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@settings(deadline=None, max_examples=4)
-@given(n=st.integers(ROWS + 1, 6 * ROWS), seed=st.integers(0, 99))
-def test_many_rows_have_the_bits_of_a_chunk_at_a_time_by_program_or_not(name, dtype, n, seed):
+@pytest.mark.parametrize(("dtype", "n"), [(np.float32, 5 * ROWS + 3), (np.float64, 3 * ROWS)])
+def test_many_rows_have_the_bits_of_a_chunk_at_a_time_by_program_or_not(name, dtype, n):
     flow = FLOWS[name]
-    params, x = moved(flow, dtype, seed), rows(flow, n, dtype, seed)
+    params, x = start(flow, dtype), rows(flow, n, dtype)
     for fun in (flow.losses, flow._encode, flow._decode):
         expected = by_hand(fun, params, x)
         for worth in (2, NEVER):
@@ -136,10 +130,9 @@ def test_many_rows_have_the_bits_of_a_chunk_at_a_time_by_program_or_not(name, dt
 
 
 @every_flow
-@pytest.mark.parametrize("n", [4 * ROWS, 4 * ROWS + 1, 5 * ROWS - 1])
-def test_the_methods_of_a_flow_give_each_of_many_rows_what_it_gets_alone(name, n):
-    flow = FLOWS[name]
-    params, x = moved(flow), rows(flow, n)
+def test_the_methods_of_a_flow_give_each_of_many_rows_what_it_gets_alone(name):
+    flow, n = FLOWS[name], 3 * ROWS + 1
+    params, x = start(flow), rows(flow, n)
     z = flow.prior.sample(params["prior"], np.random.default_rng(3), n)
     for got, fun, batch in (
         (-flow.log_prob(params, x), flow.losses, x),
@@ -155,7 +148,7 @@ def test_the_methods_of_a_flow_give_each_of_many_rows_what_it_gets_alone(name, n
 @pytest.mark.parametrize("arrange", [np.asfortranarray, lambda x: np.repeat(x, 2, axis=0)[::2]])
 def test_a_program_gives_the_same_bits_however_the_rows_lie_in_memory(arrange, recordings):
     flow = FLOWS["glow"]
-    params, x = moved(flow), rows(flow, 40)
+    params, x = start(flow), rows(flow, 40)
     expected = flow.log_prob(params, x)
     assert_same_bits(flow.log_prob(params, arrange(x)), expected)
     assert len(recordings) == 1
@@ -166,7 +159,7 @@ def test_the_result_is_the_same_for_any_number_of_cores_and_no_thread_is_left(
     cores, monkeypatch, no_programs
 ):
     flow = FLOWS["glow"]
-    params, x = moved(flow), rows(flow, 100)
+    params, x = start(flow), rows(flow, 100)
     before = set(threading.enumerate())
     expected = no_programs(flow.log_prob, params, x)
     monkeypatch.setattr(chunks, "available_cores", lambda: cores)
@@ -176,14 +169,14 @@ def test_the_result_is_the_same_for_any_number_of_cores_and_no_thread_is_left(
 
 def test_rows_may_be_mapped_from_several_threads_at_a_time():
     flow = FLOWS["glow"]
-    params = moved(flow)
+    params = start(flow)
     batches = [rows(flow, 100, seed=seed) for seed in range(4)]
     expected = [-by_hand(flow.losses, params, x) for x in batches]
     results = {}
-    start = threading.Barrier(4)
+    together = threading.Barrier(4)
 
     def work(number):
-        start.wait()
+        together.wait()
         results[number] = flow.log_prob(params, batches[number])
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
@@ -198,6 +191,7 @@ def test_rows_may_be_mapped_from_several_threads_at_a_time():
 # ---------------------------------------------------------------- how large chunks are
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     width=st.integers(1, 5000),
     event=st.sampled_from([(1,), (7,), (4, 4, 3), (32, 32, 48)]),
@@ -254,7 +248,7 @@ def test_rows_of_one_chunk_and_a_part_of_another_are_mapped_while_there_is_a_pro
 def test_each_flow_method_and_dtype_has_a_program_of_its_own(recordings):
     for flow in 2 * [glow(2, steps=1, network=SMALL)]:
         for dtype in (np.float32, np.float64):
-            params, x = moved(flow, dtype), rows(flow, 30, dtype)
+            params, x = start(flow, dtype), rows(flow, 30, dtype)
             flow.log_prob(params, x), flow.encode(params, x), flow.decode(params, x)
             flow.sample(params, np.random.default_rng(0), 40)
     assert [name for name, _ in recordings] == 2 * ["losses", "_encode", "_decode"]
@@ -263,7 +257,7 @@ def test_each_flow_method_and_dtype_has_a_program_of_its_own(recordings):
 @pytest.mark.parametrize("n", [3 * ROWS, 2 * ROWS])  # worth another recording, and not
 def test_other_constants_are_not_those_of_the_program_that_is_there(n, no_programs):
     flow = Flow(Chain([Permutation(), AffineCoupling(SMALL)]), Normal(6))
-    first, second = moved(flow, seed=0), moved(flow, seed=3)
+    first, second = start(flow, seed=0), start(flow, seed=3)
     assert not np.array_equal(first["layer"][0]["permutation"], second["layer"][0]["permutation"])
     many, x = rows(flow, 40), rows(flow, n)
     flow.log_prob(first, many)
@@ -288,7 +282,7 @@ class Branching(Layer):
 
 def test_a_function_that_cannot_be_recorded_runs_as_it_is():
     flow = Flow(Branching(), Normal(2))
-    params, x = moved(flow), rows(flow, 50)
+    params, x = start(flow), rows(flow, 50)
     x[2 * ROWS] = 1e4  # its chunk takes the other branch
     assert_same_bits(flow.encode(params, x), by_hand(flow._encode, params, x))
     assert flow.encode(params, x)[2 * ROWS, 0] == pytest.approx(2e4 * params["layer"]["a"][0])
@@ -318,7 +312,7 @@ class Nested(Layer):
 
     def forward(self, params, x):
         inner = FLOWS["glow"]
-        return x + params["a"], inner.log_prob(moved(inner), anp.concatenate([x, x]))[: len(x)]
+        return x + params["a"], inner.log_prob(start(inner), anp.concatenate([x, x]))[: len(x)]
 
     def inverse(self, params, z):
         return z - params["a"], anp.zeros(len(z))
@@ -327,7 +321,7 @@ class Nested(Layer):
 def test_a_flow_may_map_the_rows_of_another_one_while_its_own_are_mapped():
     """While the outer one is recorded, the inner one has many rows too: neither may wait for the other."""
     flow = Flow(Nested(), Normal(2))
-    params, x = moved(flow), rows(flow, 8 * ROWS)
+    params, x = start(flow), rows(flow, 8 * ROWS)
     results = []
     thread = threading.Thread(target=lambda: results.append(flow.log_prob(params, x)), daemon=True)
     thread.start()
@@ -339,9 +333,9 @@ def test_a_flow_may_map_the_rows_of_another_one_while_its_own_are_mapped():
 # ---------------------------------------------------------------- gradients and errors
 
 
-def test_boxes_go_through_the_function_in_one_piece(recordings):
+def test_boxes_go_through_the_function_in_one_chunk(recordings):
     flow = FLOWS["glow"]
-    params, x, layout = moved(flow), rows(flow, 50), Layout(moved(flow))
+    params, x, layout = start(flow), rows(flow, 50), Layout(start(flow))
     plainly = {"log_prob": lambda *args: -flow.losses(*args), "encode": flow._encode, "decode": flow._decode}
     for call in (flow.log_prob, flow.encode, flow.decode):
         plain = plainly[call.__name__]
@@ -439,3 +433,48 @@ def test_on_a_device_the_chunks_are_larger_and_no_program_is_made(name, device, 
     assert_agrees(device, flow.log_prob(*to_device((params, x), device.name)), expected)
     assert seen == [2 * ROWS, ROWS + 5]
     assert recordings == []
+
+
+# ---------------------------------------------------------------- long vectors
+
+
+@pytest.mark.parametrize("size", [0, 1, NUMBERS, NUMBERS + 1, 3 * NUMBERS, WORTH_THREADS + 7])
+def test_every_number_is_seen_once_beside_its_own_in_the_other_vector(size):
+    a, b = np.arange(size), np.zeros(size, int)
+
+    def work(a, b):
+        assert len(a) <= NUMBERS
+        b += a + 1
+
+    in_chunks(work, a, b)
+    np.testing.assert_array_equal(b, np.arange(1, size + 1))
+
+
+def test_long_vectors_are_shared_out_to_as_many_threads_as_there_are_cores(monkeypatch):
+    monkeypatch.setattr(chunks, "available_cores", lambda: 2)
+    together, seen = threading.Barrier(2, timeout=10), set()
+
+    def work(vector):
+        if threading.get_ident() not in seen:
+            seen.add(threading.get_ident())
+            together.wait()  # until the other thread is here too
+
+    in_chunks(work, np.zeros(WORTH_THREADS))
+    assert len(seen) == 2
+    in_chunks(lambda vector: seen.add(threading.get_ident()), np.zeros(WORTH_THREADS - 1))
+    assert seen == {*seen, threading.get_ident()}
+    assert len(seen) == 3
+
+
+def test_an_error_in_a_thread_of_a_vector_reaches_the_caller():
+    def work(vector):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        in_chunks(work, np.zeros(WORTH_THREADS))
+
+
+def test_a_long_vector_of_a_device_is_one_call(device):
+    lengths = []
+    in_chunks(lambda vector: lengths.append(len(vector)), to_device(np.zeros(3 * NUMBERS), device.name))
+    assert lengths == [3 * NUMBERS]

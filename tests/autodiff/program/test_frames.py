@@ -127,10 +127,10 @@ def test_a_layer_is_known_by_its_title_and_prefix():
 
 
 def test_what_the_chain_adds_up_belongs_to_the_layer_before():
-    flow = Flow(Chain([ActNorm(), ActNorm()]), Normal(2))
+    flow = Flow(Chain([ActNorm(), ActNorm(), ActNorm()]), Normal(2))
     params = flow.init(np.random.default_rng(0), X)
     seen = [place for place in places(flow.log_prob, params) if place.variables == ("total",)]
-    assert [place.prefix for place in seen] == ["layer00_norm", "layer01_norm"]
+    assert [place.prefix for place in seen] == ["layer01_norm", "layer02_norm"]
 
 
 def test_the_same_layer_twice_is_two_layers():

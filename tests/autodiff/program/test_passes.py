@@ -30,7 +30,7 @@ def made_before_it_is_read(tape):
     return set(tape.results) <= made
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(functions, st.sampled_from([np.float32, np.float64]))
 def test_every_pass_keeps_the_bits_and_makes_arguments_before_they_are_read(fun, dtype):
     before = tape_of(fun, *inputs(dtype))
@@ -378,7 +378,7 @@ def test_what_a_later_layer_reads_goes_with_that_layer():
     assert made_before_it_is_read(tape)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 40), st.sampled_from("abc")), min_size=1, max_size=15))
 def test_by_layer_makes_every_argument_before_it_is_read(steps):
     x = entry(ROW)

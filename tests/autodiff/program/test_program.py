@@ -9,6 +9,7 @@ import autograd.scipy.special
 import numpy as np
 import pytest
 from autograd.extend import defvjp, primitive
+from helpers import refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tapes import bits, functions, inputs
@@ -59,7 +60,7 @@ def assert_repeats(fun, params, *args, gradient=True):
 # ---------------------------------------------------------------- the same bits
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(functions, st.sampled_from([np.float32, np.float64]))
 def test_a_program_repeats_any_function_to_the_bit(fun, dtype):
     assert_repeats(fun, *inputs(dtype))
@@ -277,57 +278,27 @@ def changed(number, **entries):
     return given
 
 
-ANOTHER = "a program is for the shapes it was recorded with; record one for these too"
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (
-            changed(1, leaf=X[:2]),
-            f"expected float64 of shape (4, 3) for 'x', got float64 of shape (2, 3): {ANOTHER}",
-        ),
-        (
-            changed(1, leaf=X.astype(np.float32)),
-            f"expected float64 of shape (4, 3) for 'x', got float32 of shape (4, 3): {ANOTHER}",
-        ),
-        (
-            changed(0, w=np.ones(3)),
-            f"expected float64 of shape (3, 2) for 'w', got float64 of shape (3,): {ANOTHER}",
-        ),
-        (
-            changed(0, s=np.ones(1)),
-            f"expected float64 of shape () for 's', got float64 of shape (1,): {ANOTHER}",
-        ),
-        (
-            changed(0, v=np.ones(3, int)),
-            f"expected float64 of shape (3,) for 'v', got int64 of shape (3,): {ANOTHER}",
-        ),
-        (
-            changed(3, b=X),
-            f"expected float64 of shape (3,) for 'pair/b', got float64 of shape (4, 3): {ANOTHER}",
-        ),
-        (
-            changed(0, order=np.array([0, 1, 2])),
-            "expected 'order' to be the constant that the program was recorded with, array([2, 0, 1]), got "
-            "array([0, 1, 2]): record a program for it",
-        ),
-        (
-            changed(2, leaf=3),
-            "expected 'power' to be the constant that the program was recorded with, 2, got 3: record a program for it",
-        ),
-        (changed(2, leaf=2.0), "with, 2, got 2.0: record a program for it"),  # promotes, unlike 2
-        (changed(2, leaf=True), "with, 2, got True: record a program for it"),
-        (changed(3, a=-0.0), "with, 0.0, got -0.0: record a program for it"),
+        (changed(1, leaf=X[:2]), "float64 of shape (4, 3) for 'x', got float64 of shape (2, 3)"),
+        (changed(1, leaf=X.astype(np.float32)), "for 'x', got float32 of shape (4, 3)"),
+        (changed(0, w=np.ones(3)), "for 'w', got float64 of shape (3,)"),
+        (changed(0, s=np.ones(1)), "expected float64 of shape () for 's', got float64 of shape (1,)"),
+        (changed(0, v=np.ones(3, int)), "for 'v', got int64 of shape (3,)"),
+        (changed(3, b=X), "for 'pair/b', got float64 of shape (4, 3)"),
+        (changed(0, order=np.array([0, 1, 2])), "array([2, 0, 1]), got array([0, 1, 2])"),
+        (changed(2, leaf=3), "expected 'power' to be the constant of the recording, 2, got 3"),
+        (changed(2, leaf=2.0), "2, got 2.0"),  # promotes, unlike 2
+        (changed(2, leaf=True), "2, got True"),
+        (changed(3, a=-0.0), "0.0, got -0.0"),
         (changed(0, z=X), "expected no 'z' for Program("),
         (arguments()[:3], "expected 3 arguments after params for Program("),
         ([*arguments(), 1], ", got 4"),
     ],
 )
 def test_what_a_program_was_not_recorded_for_is_refused(program, given, message):
-    with pytest.raises(InputError) as caught:
-        program(*given)
-    assert message in str(caught.value)
+    assert message in refusal(program, *given)
 
 
 @pytest.mark.parametrize("path", ["w", "order"])
@@ -477,11 +448,12 @@ def test_a_program_of_nothing_can_be_printed():
 
 
 def test_arguments_without_a_name_are_numbered():
-    program = record(lambda params, *rest: anp.sum(rest[0] * rest[1] * params["s"]), PARAMS, X, X)
+    program = record(lambda params, *batch: anp.sum(batch[0] * batch[1] * params["s"]), PARAMS, X, X)
     value, _ = program(PARAMS, X, X)
     assert value == np.sum(X * X * 0.7)
-    with pytest.raises(InputError, match="for 'argument2'"):
-        program(PARAMS, X, X[:2])
+    assert "for 'batch_1'" in refusal(program, PARAMS, X, X[:2])
+    program = record(lambda params, *batch: anp.sum(batch[0] * params["s"]), PARAMS, X)
+    assert "for 'batch'" in refusal(program, PARAMS, X[:2])
 
 
 def test_glow_at_a_batch_of_1024_needs_half_of_what_it_would_without_reuse():

@@ -254,7 +254,7 @@ def branches_behind_the_boxes(params, x):
 )
 @pytest.mark.parametrize("gradient", [True, False])
 def test_what_is_not_the_same_at_each_call_is_noticed(fun, gradient):
-    with pytest.raises(InputError, match=f"expected {fun.__name__} to give the same result whenever"):
+    with pytest.raises(InputError, match=f"expected {fun.__name__} to give the same result"):
         record(fun, PARAMS, X, gradient=gradient)
 
 
@@ -440,7 +440,7 @@ def test_recordings_in_several_threads_do_not_disturb_each_other():
     def loss(number):
         def fun(params, x):
             h = x
-            for _ in range(20):
+            for _ in range(10):
                 h = anp.tanh(h * params["w"] + number)
             return anp.sum(h)
 
@@ -450,7 +450,7 @@ def test_recordings_in_several_threads_do_not_disturb_each_other():
 
     def work(number):
         start.wait()
-        return [record(loss(number), PARAMS, X)(PARAMS, X) for _ in range(3)]
+        return [record(loss(number), PARAMS, X)(PARAMS, X) for _ in range(2)]
 
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(work, range(4)))

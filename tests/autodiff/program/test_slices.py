@@ -91,14 +91,15 @@ def test_a_batch_in_one_slice_has_the_bits_of_the_plain_path(n, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("n", "count"), [(37, 16), (37, 2), (32, 3), (5, 16), (1, 16)])
+@pytest.mark.parametrize(("n", "count"), [(37, 16), (32, 3), (1, 16)])
 def test_slices_give_the_plain_loss_and_gradient_to_rounding_and_the_same_bits_for_any_threads(
     n, count, dtype, cut
 ):
     cut(count)
     vector, params = training_params(dtype)
     x = rows(n, dtype)
-    loss, gradient = program_results(params, x, vector.size)
+    loss_of = ProgramGradient(FLOW.loss, params)
+    loss, gradient = loss_and_gradient(loss_of, x, vector.size)
     plain_loss, plain_gradient = plain_results(params, x)
     tolerance = 200 * np.finfo(dtype).eps
     assert loss.dtype == dtype
@@ -106,12 +107,13 @@ def test_slices_give_the_plain_loss_and_gradient_to_rounding_and_the_same_bits_f
     np.testing.assert_allclose(
         gradient, plain_gradient, rtol=0, atol=tolerance * np.abs(plain_gradient).max()
     )
-    for threads in (2, 3, 5):
-        assert same_bits((loss, gradient), program_results(params, x, vector.size, threads))
+    for threads in (2, 5):
+        loss_of.threads = threads
+        assert same_bits((loss, gradient), loss_and_gradient(loss_of, x, vector.size))
+        loss_of.close()
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(("count", "threads"), [(1, 1), (3, 2)])
 def test_parameters_that_change_in_place_are_seen_and_a_call_leaves_nothing_to_the_next(count, threads, cut):
     cut(count)
     vector, params = training_params()

@@ -84,7 +84,7 @@ def test_every_line_is_one_call(glow_program):
         assert len(set(lines)) == len(lines)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(functions, st.sampled_from([np.float32, np.float64]))
 def test_lines_are_one_call_each_whatever_was_recorded(fun, dtype):
     program = record(fun, *inputs(dtype))
