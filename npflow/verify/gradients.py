@@ -39,9 +39,9 @@ def gradients(point, direction):
         for path, leaf in exact[half].items():
             if leaf.shape != shapes[path]:
                 return (
-                    f"the gradient of {direction} in {path.removeprefix('layer/')!r} has shape {leaf.shape} "
-                    f"where the array has {shapes[path]}: a primitive's derivative does not sum over axes that "
-                    "were broadcast (autograd's np.where does not, npflow.autodiff.primitives.where does)"
+                    f"the gradient of {direction} in {path.removeprefix('layer/')!r} has shape "
+                    f"{leaf.shape} where the array has {shapes[path]}: a primitive's derivative does not sum "
+                    "over axes that were broadcast (autograd's np.where does not, primitives.where does)"
                 )
     findings, noise = [], _rounding(point.call(direction, start), weights)
     for way in ways:

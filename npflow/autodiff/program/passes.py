@@ -35,29 +35,21 @@ def constants(tape):
 
 def identities(tape):
     """Leave out calls that return their argument: a product with one, a reshape to the same shape."""
-    return tape.rewrite(lambda call: call.arguments[_same(call)] if _same(call) is not None else call)
+    return tape.rewrite(lambda call: _same(call) or call)
 
 
 def _same(call):
-    """The number of the argument that a call returns as it is; None if there is none."""
+    """The argument that a call returns as it is; None if there is none."""
     if len(call.arguments) != 2 or call.options:
         return None
-    places = {
-        np.multiply: (0, 1),
-        np.true_divide: (1,),
-        np.reshape: (1,),
-        np.broadcast_to: (1,),
-    }.get(call.function, ())
-    for index in places:
-        kept = call.arguments[1 - index]
-        if not isinstance(kept, Value) or np.shape(kept.example) != np.shape(call.example):
-            continue
-        if np.result_type(kept.example) != np.result_type(call.example):
-            continue
-        other = call.arguments[index]
-        if call.function in (np.reshape, np.broadcast_to) or _is_one(other):
-            return 1 - index
-    return None
+    first, second = call.arguments
+    if call.function is np.multiply and _is_one(first):
+        first, second = second, first
+    by_one = call.function in (np.multiply, np.true_divide) and _is_one(second)
+    if not isinstance(first, Value) or not (by_one or call.function in (np.reshape, np.broadcast_to)):
+        return None
+    looks = lambda example: (np.shape(example), np.result_type(example))
+    return first if looks(first.example) == looks(call.example) else None
 
 
 def _is_one(argument):

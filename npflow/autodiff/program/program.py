@@ -2,9 +2,11 @@
 
 import itertools
 import linecache
+import math
 import weakref
 from collections import defaultdict, deque
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,7 +14,6 @@ from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import HOST, as_array, device_of, fetch, is_array
 from npflow.autodiff.program import statistics
 from npflow.autodiff.program.buffers import plan
-from npflow.autodiff.program.workspace import Gradient, Workspace
 from npflow.autodiff.program.writing import write
 from npflow.errors import InputError
 
@@ -65,18 +66,16 @@ class Program:
         self.total_cost = statistics.total(self.costs)
         self.lines = self.total_cost.lines
 
-        script = write(tape, buffers, self._head())
-        self.source, self.slots = script.source, script.slots
+        self.source, self.constants, self.slots = write(tape, buffers, self._head())
         self.filename = f"<npflow program {next(NUMBERS)}: {self.name}>"
         lines = self.source.splitlines(keepends=True)
         linecache.cache[self.filename] = (len(self.source), None, lines, self.filename)
         weakref.finalize(self, linecache.cache.pop, self.filename, None)
-        self.constants, namespace = script.namespace, dict(script.namespace)
+        namespace = dict(self.constants)
         exec(compile(self.source, self.filename, "exec"), namespace)
         self.forward, self.backward = namespace["forward"], namespace.get("backward")
-        self._idle = defaultdict(
-            deque
-        )  # workspaces that no thread is using, by the queue that used them last
+        # The workspaces that no thread is using, by the queue that used them last.
+        self._idle = defaultdict(deque)
 
     def __call__(self, params, *args):
         """The value and the gradient, a flat vector in the order of the tree; or the value alone.
@@ -113,25 +112,35 @@ class Program:
         """The value for arrays from `read`; the gradient is written to `gradient`, from `new_gradient`."""
         with np.errstate(invalid="ignore"):  # see primitives._dot
             if not self.with_gradient:
-                return self.forward(parameters, data, workspace.buffers)
-            value, saved = self.forward(parameters, data, workspace.buffers)
+                return self.forward(parameters, data, workspace)
+            value, saved = self.forward(parameters, data, workspace)
             # A number, not memory of the workspace.
             value = value[()] if isinstance(value, np.ndarray) else value.copy() if is_array(value) else value
-            self.backward(parameters, data, saved, workspace.buffers, gradient.leaves)
+            self.backward(parameters, data, saved, workspace, gradient.leaves)
             return value
 
     def new_gradient(self):
         """Memory for a gradient, filled with zeros."""
-        return Gradient(self.device, self.shapes, self.dtype)
+        sizes = list(map(math.prod, self.shapes))
+        vector = self.device.module.zeros(sum(sizes), self.dtype)
+        ends = itertools.accumulate(sizes)
+        leaves = [
+            vector[end - size : end].reshape(shape) for end, size, shape in zip(ends, sizes, self.shapes)
+        ]
+        return Gradient(vector, tuple(leaves))
 
     @contextmanager
     def workspace(self):
-        """A workspace that no other thread is using: the one used last, which may still be in the cache."""
+        """A workspace that no other thread is using: the arrays for intermediate results.
+
+        It is the one that was used last, which may still be in the cache.
+        """
         idle = self._idle[self.device.queue()]
         try:
             workspace = idle.pop()
         except IndexError:
-            workspace = Workspace(self.device, self.slots, self.peak_bytes)
+            memory = self.device.memory(self.peak_bytes)
+            workspace = tuple(slot.array(memory, self.device) for slot in self.slots)
         try:
             yield workspace
         finally:
@@ -203,6 +212,13 @@ class Program:
             f"without reuse {self.bytes_without_reuse / 1e6:.2f} MB\n"
             "lines: calls; MB moved: read and written; MB held: the largest part of the workspace in use"
         )
+
+
+class Gradient(NamedTuple):
+    """The memory for a gradient: one vector, and its views for the parameters."""
+
+    vector: np.ndarray
+    leaves: tuple
 
 
 class Expected:

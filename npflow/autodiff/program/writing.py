@@ -2,7 +2,6 @@
 
 import itertools
 import textwrap
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,26 +12,24 @@ WIDTH = 110
 INDENT = "    "
 
 
-@dataclass(frozen=True)
-class Script:
-    """The text of a program, and what it needs.
+def write(tape, plan, head):
+    """A tape as text.
 
-    Attributes
+    Parameters
     ----------
+    tape : Tape
+    plan : Plan
+    head : str
+        The comment that the text begins with.
+
+    Returns
+    -------
     source : str
     namespace : dict
         What the text names and does not define: NumPy, other functions, large constants.
     slots : tuple of Slot
         The places of its `buffers`.
     """
-
-    source: str
-    namespace: dict
-    slots: tuple
-
-
-def write(tape, plan, head):
-    """The Script of a tape; its text begins with the comment `head`."""
     inputs = (*tape.parameters, *tape.data)
     spelling = Spelling({value.name for value in (*inputs, *tape.calls)}, tape.device)
     buffers = {}  # the number of each slot of the workspace that is written to
@@ -55,7 +52,7 @@ def write(tape, plan, head):
         functions += _function(signature, "Write the gradient in each parameter to its place.", lines)
     top = [f"# {text}" for line in head.splitlines() for text in textwrap.wrap(line, WIDTH - 2)]
     text = [*top, "", _import(tape.device), "", *spelling.definitions, *functions, ""]
-    return Script("\n".join(text), spelling.namespace, tuple(buffers))
+    return "\n".join(text), spelling.namespace, tuple(buffers)
 
 
 def _saved(ahead, behind, tape):

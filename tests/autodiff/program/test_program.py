@@ -398,7 +398,7 @@ def test_a_workspace_is_used_again():
     program(PARAMS, X)
     with program.workspace() as first, program.workspace() as second:
         assert first is not second
-        assert all(buffer.ctypes.data % 64 == 0 for buffer in second.buffers)
+        assert all(buffer.ctypes.data % 64 == 0 for buffer in second)
     with program.workspace() as again:  # the one that was used last
         assert again is first
 
