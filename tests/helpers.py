@@ -17,7 +17,7 @@ def rows(*shape, dtype=np.float64, seed=1):
 
 
 def moved(params, seed=0, by=0.3):
-    """Parameters away from where they start: normal noise of standard deviation `by` added to each trained number.
+    """Parameters away from where they start: each trained number plus `by` times normal noise.
 
     `seed` may be a generator too.
     """

@@ -86,7 +86,8 @@ def test_a_chain_keeps_its_layers_as_a_tuple():
 def test_the_repr_has_a_line_for_each_layer_and_evaluates_to_the_chain():
     chain = Chain([ActNorm(), Chain([Reverse()]), Inverse(Permutation())])
     assert repr(chain) == (
-        "Chain([\n    ActNorm(),\n    Chain([\n        Reverse(),\n    ]),\n    Inverse(layer=Permutation()),\n])"
+        "Chain([\n    ActNorm(),\n    Chain([\n        Reverse(),\n    ]),\n"
+        "    Inverse(layer=Permutation()),\n])"
     )
     assert eval(repr(chain)) == chain
 

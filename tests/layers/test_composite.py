@@ -38,7 +38,7 @@ SMALL = MLP((4,), "tanh")
 
 @dataclass(frozen=True)
 class Both(Composite):
-    """A container of the reader's own: `first`, then `second` on reversed channels. It has `steps` and no more."""
+    """A container of the reader's own, with `steps` alone: `first`, then `second` on reversed channels."""
 
     first: Layer
     second: Layer

@@ -207,7 +207,7 @@ def mixture_of(seed, shape=(3,), components=4, spread=1.0):
     return [factor * rng.standard_normal((*shape, components)) for factor in (2, spread, 1)]
 
 
-# ---------------------------------------------------------------- the normal distribution, with straight tails
+# ---------------------------------------------------------------- the normal quantile, with straight tails
 
 
 @every_dtype
@@ -407,7 +407,7 @@ def test_a_fit_moves_and_stretches_with_its_column():
     components=st.integers(1, 9),
 )
 def test_any_numbers_have_a_fit(column, components):
-    """Few, tied, all alike, far apart: a mixture with weights that sum to one, and numbers that it can be told."""
+    """Few numbers, ties, equal numbers, numbers far apart."""
     column = np.array(column)
     with np.errstate(all="raise", under="ignore"):
         means, log_scales, log_weights = fit_logistics(column, components)

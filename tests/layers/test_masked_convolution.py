@@ -259,7 +259,7 @@ def test_components_settle_from_any_start_in_few_steps(monkeypatch):
 
 @every_dtype
 def test_components_far_out_on_the_way_do_not_overflow(dtype):
-    """The second component starts far off and throws each after it further; without a limit they would overflow."""
+    """The second component starts far off and throws each after it further, up to a limit."""
     far = dtype(1e8 if dtype == np.float32 else 1e40)
     chain = lambda x: (x + far * anp.concatenate([0 * x[:, :1], x[:, :-1]], axis=1), np.ones_like(x))
     x = np.eye(1, 12, dtype=dtype)
@@ -277,7 +277,7 @@ def test_a_row_does_not_depend_on_the_others():
 
 
 def bent(x):
-    """A function of one number whose slope rises and falls: from afar Newton's method goes from end to end."""
+    """A function whose slope rises and falls: from afar Newton's method oscillates."""
     return anp.arctan(x - 3) + 1e-3 * x, 1 / (1 + (x - 3) ** 2) + 1e-3
 
 
@@ -396,7 +396,7 @@ def test_the_gradient_of_one_number_is_found_in_few_steps(dtype, monkeypatch):
 
 
 def test_components_that_settle_one_after_another_are_waited_for():
-    """Each is thrown off by the one before it until that is found, so 400 components take hundreds of steps."""
+    """Each is thrown off until the one before it is found: 400 components take hundreds of steps."""
     taken = []
 
     def chain(x):

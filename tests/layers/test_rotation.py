@@ -91,7 +91,7 @@ def test_principal_components_of_images_are_those_of_their_pixels():
 
 @pytest.mark.parametrize("x", [np.ones((1, 3)), np.ones((9, 3)), np.diag([3.0, 2.0, 1.0])[[0, 0, 1, 2]]])
 def test_pca_of_one_row_of_equal_rows_and_of_channels_without_correlation_is_orthogonal(x):
-    """LAPACK then has no reflections where columns are those of the identity already: signs change instead."""
+    """Where columns are those of the identity, LAPACK has no reflections: signs change instead."""
     params = Rotation(start="pca").init(np.random.default_rng(0), x)
     matrix = Rotation().matrix(params)
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-14)
@@ -101,8 +101,8 @@ def test_pca_of_one_row_of_equal_rows_and_of_channels_without_correlation_is_ort
 
 def test_random_starts_point_everywhere_alike():
     axes = np.array([Rotation().matrix(new(3, seed)) for seed in range(200)])
-    # The square of a coordinate of a random unit vector in three dimensions is 1/3 in the mean, with a standard
-    # deviation of 0.3, here over 14.
+    # A coordinate of a random unit vector in three dimensions, squared, has mean 1/3 and standard deviation
+    # 0.3; the mean over 200 draws has 0.3 / 14.
     np.testing.assert_allclose(np.mean(axes**2, axis=0), 1 / 3, atol=4 * 0.3 / 14)
     first = axes[:, :, 0] * np.sign(axes[:, :1, 0])
     np.testing.assert_allclose(np.mean(first, axis=0), [0.5, 0, 0], atol=4 * 0.6 / 14)
