@@ -1,18 +1,18 @@
 """The same numbers as other libraries: layers of npflow beside those of nflows, normflows and zuko.
 
-Parameters are drawn once and copied over; then both directions of both layers have to give the same outputs and
-log-dets, for the same rows. Where a peer has another function from what a network gives to a scale or a slope, its
-network's last step turns npflow's numbers into that function's argument, and what is compared is all the rest: which
-component goes where, masks, their order, splines, determinants.
+Parameters are drawn once and copied. Both directions of both layers must then give the same outputs and
+log-dets for the same rows. Where a peer turns a network's output into a scale or a slope by another function,
+an extra last step of its network inverts that function. Everything else is compared: the order of components,
+masks, splines, determinants.
 
     pip install -e '.[benchmarks]'
     python benchmarks/agree_with_peers.py
 
-A difference is relative to the peer's value, or absolute where that is below 1. The largest one of each column has to
-stay within 1e-12 in float64, which says that it is the same formula and not one nearby, and within 1e-6 in float32; with
-splines, within 1e-5 there. Their knots in [-5, 5] are rounded by up to 2.4e-7 each, which shares of bins and slopes
-make several times as much of: nflows and zuko are as far from each other, and from their own float64. Each peer is
-optional; what is not installed is left out, with a word.
+A difference is relative to the peer's value, or absolute if that is below 1. The largest one of each column
+must be at most 1e-12 in float64, which shows that the formulas are the same and not only similar, and 1e-6 in
+float32. For splines it is 1e-5 in float32. Their knots in [-5, 5] have rounding errors up to 2.4e-7, which
+the shares of bins and the slopes multiply several times. nflows and zuko differ as much from each other, and
+from their own float64. Each peer is optional and left out if it is not installed.
 """
 
 import argparse
@@ -47,7 +47,7 @@ COLUMNS = ("z", "log-det", "x", "log-det of inverse")
 
 
 def case(layer, rng, dtype):
-    """Parameters away from where the layer starts, where it is the identity and proves nothing; and rows."""
+    """Rows, and parameters away from the start, where the layer is the identity."""
     x = rng.standard_normal((ROWS, FEATURES)).astype(dtype)
     move = lambda leaf: leaf + 0.1 * rng.standard_normal(leaf.shape)
     params = tree.build(
@@ -68,20 +68,20 @@ def conditioned(layer, rng, dtype):
 
 
 def positive(layer, rng, dtype):
-    """A 1x1 convolution whose diagonal is positive, as that of nflows is: some columns of W have turned round."""
+    """A 1x1 convolution with a positive diagonal, as in nflows: some columns of W change their sign."""
     params, x = case(layer, rng, dtype)
     params["upper"] *= params["sign"]
     params["sign"] **= 2
     return params, x
 
 
-# ---------------------------------------------------------------- what the peers' networks give
+# ---------------------------------------------------------------- outputs of the peers' networks
 #
-# `numbers` are what npflow's network gives, one array (rows, components) for each number of a component.
+# `numbers` is the output of npflow's network, one array (rows, components) for each number of a component.
 
 
 def log_scale_and_shift(numbers):
-    """Of `ScaleShift`."""
+    """The log-scale and shift of `ScaleShift`."""
     raw, shift = numbers
     return 2 * (raw / 2).tanh(), shift
 
@@ -93,7 +93,7 @@ def softplus_scale(numbers):
 
 
 def sigmoid_scale(numbers):
-    """normflows' autoregressive layer: scale = sigmoid(u + 2) + 0.001, and the shift, component by component."""
+    """normflows' autoregressive layer: scale = sigmoid(u + 2) + 0.001 and shift, component by component."""
     log_scale, shift = log_scale_and_shift(numbers)
     return component_by_component([sigmoid_argument(log_scale), shift])
 
@@ -118,7 +118,7 @@ def shift_and_log_scale(numbers):
 
 
 def spline_numbers(numbers):
-    """nflows and normflows: widths, heights and slopes, component by component; slopes without npflow's bounds."""
+    """nflows and normflows: widths, heights and unbounded slopes, component by component."""
     bins = SPLINE.bins
     slopes = [STEEPEST * (raw / STEEPEST).tanh() + ONE for raw in numbers[2 * bins :]]
     return component_by_component([*numbers[: 2 * bins], *slopes])
@@ -167,7 +167,7 @@ def unclipped(value):
 
 
 def as_module(function):
-    """A function where a peer wants a `torch.nn.Module`."""
+    """A function as a `torch.nn.Module`."""
     import torch
 
     module = torch.nn.Module()
@@ -176,7 +176,7 @@ def as_module(function):
 
 
 def set_weights(linear, layer, inputs=slice(None), outputs=slice(None)):
-    """Give a Linear the weights of a dense layer, whose units lie at `inputs` and `outputs` there."""
+    """Copy the weights of a dense layer to the units `inputs` and `outputs` of a Linear."""
     import torch
 
     weight, bias = np.empty_like(layer["weight"].T), np.empty_like(layer["bias"])
@@ -186,7 +186,7 @@ def set_weights(linear, layer, inputs=slice(None), outputs=slice(None)):
 
 
 def mlp(params, numbers_of_each, last):
-    """An `MLP`, and then `last` of its numbers."""
+    """An `MLP`, followed by `last` on its numbers."""
     import torch
 
     modules = []
@@ -199,10 +199,10 @@ def mlp(params, numbers_of_each, last):
 
 
 def made(network, linears, params, numbers_of_each, last):
-    """A peer's MADE, and then `last` of its numbers.
+    """A peer's MADE, followed by `last` on its numbers.
 
-    The peers deal degrees out to hidden units in turns, 1, 2, ..., D - 1, 1, 2, ..., where npflow has them in their
-    order, and put a component's outputs side by side, where npflow puts the first output of all components first.
+    The peers give the hidden units the degrees 1, 2, ..., D - 1, 1, 2, ... in turn; npflow sorts them. The
+    peers put the outputs of a component side by side; npflow puts the first output of all components first.
     """
     in_turns = np.argsort(np.arange(HIDDEN) % (FEATURES - 1), kind="stable")
     side_by_side = np.arange(numbers_of_each * FEATURES).reshape(FEATURES, numbers_of_each).T.ravel()
@@ -283,7 +283,7 @@ def autoregressive_normflows(layer, params):
 
 
 def with_made(affine, spline, affine_numbers, layer, params, first_activation=False):
-    """nflows' and normflows' autoregressive layers, which are alike, but for an activation that is not in the latter."""
+    """The autoregressive layers of nflows and of normflows; the latter's lacks the first activation."""
     import torch
     from torch.nn.functional import leaky_relu
 
@@ -377,14 +377,14 @@ def both_ways(forward, inverse, x, z):
 
 
 def compare(layer, make, peer, dtype):
-    """The differences of a layer and a peer's, one for each of `COLUMNS`, and whether they may be so large."""
+    """The differences of a layer and a peer's, one for each of `COLUMNS`, and whether they are small."""
     import torch
 
     params, x = make(layer, np.random.default_rng(0), dtype)
     z, _ = layer.forward(params, x)
     ours = both_ways(partial(layer.forward, params), partial(layer.inverse, params), x, z)
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # peers call functions that PyTorch has newer names for
+        warnings.simplefilter("ignore")  # peers call deprecated functions of PyTorch
         theirs = both_ways(*peer(layer, params), torch.tensor(x), torch.tensor(z))
     theirs = [each.numpy() for each in theirs]
     if any(each.dtype != x.dtype for each in theirs):
@@ -395,7 +395,7 @@ def compare(layer, make, peer, dtype):
 
 
 def name_of(layer):
-    """A layer's name, with that of what it transforms by."""
+    """A layer's name, with that of its transformer."""
     transformer = f", {type(layer.transformer).__name__}" if isinstance(layer, MaskedAutoregressive) else ""
     return type(layer).__name__ + transformer
 
@@ -408,7 +408,7 @@ def main():
     peers = sorted({name for _, _, constructors in COMPARISONS for name in constructors})
     missing = [name for name in ("torch", *peers) if importlib.util.find_spec(name) is None]
     if missing:
-        print(f"left out, as not installed: {', '.join(missing)} (pip install -e '.[benchmarks]')")
+        print(f"left out, not installed: {', '.join(missing)} (pip install -e '.[benchmarks]')")
     if "torch" in missing or len(missing) == len(peers):
         raise SystemExit("there is nothing to compare with")
 
@@ -427,7 +427,9 @@ def main():
     options.out.write_text(json.dumps(results, indent=2))
     print(f"\nwritten to {options.out}")
     if not all(result["agrees"] for result in results):
-        raise SystemExit(f"some differ by more than they may: {BARS}, with splines {SPLINE_BARS}")
+        raise SystemExit(
+            f"some differences are too large: at most {BARS} are allowed, with splines {SPLINE_BARS}"
+        )
 
 
 if __name__ == "__main__":

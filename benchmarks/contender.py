@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-BATCHES = 4  # that the steps go through, again and again
+BATCHES = 4  # the steps go through them again and again
 
 
 class Contender:
@@ -18,46 +18,56 @@ class Contender:
     arrays : dict of ndarray
         The parameters by their paths, and the data as ``"x"``.
     model : object
-        Its hyper-parameters, as JSON has them.
+        The hyper-parameters, as JSON data.
     device : {"cpu", "cuda"}
 
     Attributes
     ----------
     name : str
-        What a table calls it.
+        The library's name in the table.
     module : str
-        What has to be installed for it.
+        The package that has to be installed.
     version : str
     gpu : str or None
-        What the library calls the GPU; None on the host.
+        The library's name of the GPU; None on the host.
     finds_gpu : str
-        What fails, after the import, where the library finds none.
+        A statement that fails, after the import, if the library finds no GPU.
     """
 
     name = module = version = finds_gpu = ""
     gpu = latest = None
 
     def send(self, batch):
-        """A batch of NumPy's, where the steps are made."""
+        """A NumPy batch, moved to the device."""
         return batch
 
     def prepare(self, batches):
-        """What comes once, before the first step; the batches are NumPy's."""
+        """Get ready for the first step on the NumPy batches; return the seconds that this takes."""
+        return 0.0
+
+    def first_losses(self, batches):
+        """Make a step on each batch; return its loss."""
+        losses = []
+        for batch in map(self.send, batches):
+            self.step(batch)
+            losses.append(float(self.latest))
+        return losses
+
+    def make_steps(self, batches):
+        """Make a step on each batch of an iterator, which measures the time between two batches."""
+        for batch in batches:
+            self.step(batch)
 
     def step(self, batch):
-        """A step, which on a GPU is not waited for."""
+        """Make a step without waiting for the GPU; store its loss in `latest`."""
         raise NotImplementedError
 
-    def loss(self):
-        """The loss of the last step."""
-        return float(self.latest)
-
     def wait(self):
-        """Return when all steps so far have been made."""
+        """Return when all steps so far are finished."""
 
 
 def save_arrays(file, x, params, rng, scale):
-    """Write data, and parameters away from where a flow starts by noise of a scale, for everyone to load."""
+    """Write the data, and parameters plus noise of standard deviation `scale`, for all to load."""
     from npflow.autodiff import tree
 
     arrays = {"x": x}
@@ -68,7 +78,7 @@ def save_arrays(file, x, params, rng, scale):
 
 
 def load_arrays(file):
-    """What `save_arrays` wrote, by its paths."""
+    """The arrays that `save_arrays` wrote, by their paths."""
     with np.load(file) as archive:
         return {path.replace("|", "/"): archive[path] for path in archive.files}
 
@@ -77,50 +87,45 @@ def load_arrays(file):
 
 
 def serve(contenders, name, file):
-    """Serve one library of a dict of them by name: a line of JSON in for each order, a line out."""
-    arrays = load_arrays(file)
+    """Serve one library of a dict of them by name: each order is a line of JSON, and so is its answer."""
+    arrays, order = load_arrays(file), json.loads(sys.stdin.readline())
+    contender, size = contenders[name](arrays, order["model"], order["device"]), order["batch"]
+    slices = [slice(number * size, (number + 1) * size) for number in range(BATCHES)]
+    batches = [arrays["x"][rows].copy() for rows in slices]
+    start = {
+        "seconds": contender.prepare(batches),
+        "losses": contender.first_losses(batches),
+        "version": contender.version,
+        "gpu": contender.gpu,
+    }
+    contender.make_steps(orders(contender, start, list(map(contender.send, batches))))
+
+
+def orders(contender, start, batches):
+    """Answer the start, then each order to time blocks of steps; yield a batch for each step to make.
+
+    The answer is the median over blocks of the seconds per step. Only the start and the end of a block wait for
+    the device.
+    """
+    say(**start)
     for line in sys.stdin:
-        order = json.loads(line)
-        if order["do"] == "start":
-            contender = contenders[name](arrays, order["model"], order["device"])
-            size = order["batch"]
-            slices = [slice(number * size, (number + 1) * size) for number in range(BATCHES)]
-            batches = [arrays["x"][rows].copy() for rows in slices]
-            clock = time.perf_counter()
-            contender.prepare(batches)
+        order, times, batches_in_turn = json.loads(line), [], itertools.cycle(batches)
+        for _ in range(order["blocks"]):
             contender.wait()
-            seconds, losses = time.perf_counter() - clock, []
-            batches = list(map(contender.send, batches))
-            for batch in batches:
-                contender.step(batch)
-                losses.append(contender.loss())
-            answer = {
-                "version": contender.version,
-                "gpu": contender.gpu,
-                "losses": losses,
-                "seconds": seconds,
-            }
-        else:
-            answer = {"median": median_step(contender, batches, order["blocks"], order["steps"])}
-        answer["peak_bytes"] = peak_bytes()
-        print(json.dumps(answer), flush=True)
+            clock = time.perf_counter()
+            yield from itertools.islice(batches_in_turn, order["steps"])
+            contender.wait()
+            times.append((time.perf_counter() - clock) / order["steps"])
+        say(median=float(np.median(times)), peak_bytes=peak_bytes())
 
 
-def median_step(contender, batches, blocks, steps):
-    """The seconds of a step: the median over blocks of steps, each waited for at its start and its end alone."""
-    batches, times = itertools.cycle(batches), []
-    for _ in range(blocks):
-        contender.wait()
-        clock = time.perf_counter()
-        for batch in itertools.islice(batches, steps):
-            contender.step(batch)
-        contender.wait()
-        times.append((time.perf_counter() - clock) / steps)
-    return float(np.median(times))
+def say(**answer):
+    """Answer an order."""
+    print(json.dumps(answer), flush=True)
 
 
 def peak_bytes():
-    """The most memory that was ever resident in this process; macOS counts it in bytes, others in KiB."""
+    """The peak resident memory of this process; macOS reports bytes, other systems KiB."""
     from resource import RUSAGE_SELF, getrusage
 
     return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

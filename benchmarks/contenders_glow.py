@@ -1,8 +1,9 @@
 """One training step in several libraries: the multi-scale Glow of images, and Adam.
 
-Each class is the same model: levels of steps of [ActNorm, Conv1x1, AffineCoupling with a network of three convolutions],
-half of the channels split off after each, with a learned prior. Float32, Adam with a rate of 1e-5, as nothing is
-learned here. All load the same parameters and data. Run as a program, this module serves one of them.
+Each class is the same model: levels of steps of [ActNorm, Conv1x1, AffineCoupling with a network of three
+convolutions]. Half of the channels are split off after each level, with a learned prior. All compute in
+float32, with Adam at a rate of 1e-5, since only the time matters here. All load the same parameters and data.
+Run as a program, this module serves one of them.
 """
 
 import math
@@ -22,18 +23,19 @@ def glow(model):
 
     network = npflow.networks.ConvNet((model["channels"],) * 2)
     flow = npflow.models.image_glow(tuple(model["shape"]), model["levels"], model["steps"], network)
-    _, *layers = flow.layer.layers  # the recipe's Logit is left out
+    # The recipe's Logit is left out; in older checkouts it has none.
+    layers = [layer for layer in flow.layer.layers if not isinstance(layer, npflow.layers.Logit)]
     return npflow.Flow(npflow.layers.Chain(layers), flow.prior)
 
 
 class Npflow(moons.Npflow):
-    """A step as `npflow.fit` makes it."""
+    """The steps of `npflow.fit` itself."""
 
     glow, rate = staticmethod(glow), RATE
 
 
 class Torch(Contender):
-    """PyTorch eager, images in its own order in memory (channels first), Adam as it comes."""
+    """PyTorch eager, channels first in memory (its default), with the default options of its Adam."""
 
     name, module = "PyTorch eager", "torch"
     last, fused = False, None
@@ -84,7 +86,7 @@ class Torch(Contender):
         return changed * torch.exp(log_scale) + shift, log_scale.sum((1, 2, 3))
 
     def level(self, path, x, level):
-        """What the level at a path makes of x, and its log-det: levels further in are a recursion, as in the flow."""
+        """Energy and log-det of the level at a path and, by recursion, of the levels inside it."""
         torch, p = self.torch, self.params
         x = self.laid_out(torch.nn.functional.pixel_unshuffle(x, 2))
         channels, pixels, total = x.shape[1], x.shape[2] * x.shape[3], x.new_zeros(len(x))
@@ -122,7 +124,7 @@ class Torch(Contender):
 
 
 class TorchFused(Torch):
-    """The same with Adam as one kernel, which is not what PyTorch takes by itself on a CPU."""
+    """The same with Adam as one kernel, which is not PyTorch's default on a CPU."""
 
     name, fused = "with fused Adam", True
 
@@ -145,7 +147,7 @@ CONTENDERS = {
 
 
 def save(file, model, rows):
-    """Parameters away from where a flow starts, and `rows` images of noise, for everyone to load."""
+    """Write the parameters of a new flow plus noise, and `rows` images of noise, for all to load."""
     rng = np.random.default_rng(0)
     x = rng.random((rows, *model["shape"]), dtype=np.float32)
     save_arrays(file, x, glow(model).init(rng, x), rng, scale=1e-3)

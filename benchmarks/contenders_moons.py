@@ -1,11 +1,12 @@
 """One training step in several libraries: a ten-step Glow on two moons, and Adam.
 
-Each class is the same model: ten steps of [ActNorm, AffineCoupling with one MLP, Conv1x1], leaky ReLUs, float32, Adam
-with a rate of 1e-3. All load the same parameters and data. Run as a program, this module serves one of them to
-`side_by_side`, which decides when it works.
+Each class is the same model: ten steps of [ActNorm, AffineCoupling with one MLP, Conv1x1], leaky ReLUs,
+float32, Adam with a rate of 1e-3. All load the same parameters and data. Run as a program, this module serves
+one of them to `side_by_side`, which gives the orders.
 """
 
 import sys
+import time
 
 import numpy as np
 from contender import Contender, save_arrays, serve
@@ -15,7 +16,7 @@ RATE, BETA1, BETA2, EPSILON = 1e-3, 0.9, 0.999, 1e-8
 
 
 def glow(hidden):
-    """The flow that the other classes write out; `hidden` are the widths of each coupling's network."""
+    """The flow that the other classes write out; `hidden` is the widths of each coupling's network."""
     import npflow
 
     return npflow.models.glow(features=2, steps=STEPS, network=npflow.networks.MLP(tuple(hidden)))
@@ -24,8 +25,20 @@ def glow(hidden):
 # ---------------------------------------------------------------- npflow
 
 
+class InOrder(np.random.Generator):
+    """A generator that leaves rows in their order, so that all libraries see the same batches."""
+
+    def permutation(self, n):
+        return np.arange(n)
+
+
 class Npflow(Contender):
-    """A step as `npflow.fit` makes it."""
+    """The steps of `npflow.fit` itself: one call makes them all.
+
+    `fit` calls the learning-rate schedule once a step. The schedule takes the next batch of the orders, so the
+    time between two batches is that of one whole step of `fit`. This uses no internals of npflow, so it can
+    measure another checkout, too.
+    """
 
     name = module = "npflow"
     glow, rate = staticmethod(glow), RATE
@@ -33,47 +46,54 @@ class Npflow(Contender):
 
     def __init__(self, arrays, model, device):
         import npflow
-        from npflow.autodiff.gpu import devices
-        from npflow.autodiff.program.threads import one_blas_thread
 
-        self.version, self.device = npflow.__version__, devices.find_device(device)
+        self.version, self.device = npflow.__version__, device
         if device == "cuda":
-            self.cupy = self.device.module
-            self.version += f" with CuPy {self.cupy.__version__}"
-            self.gpu = self.cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
-        self.flow, self.stepper = self.glow(model), None
-        self.start = parameters(self.flow, arrays)
-        self.one_blas_thread = one_blas_thread()
-        self.one_blas_thread.__enter__()  # as fit does, for as long as it runs
+            import cupy
+
+            self.cupy = cupy
+            self.version += f" with CuPy {cupy.__version__}"
+            self.gpu = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+        self.flow = self.glow(model)
+        self.params = parameters(self.flow, arrays)
+
+    def fit(self, batches, steps, learning_rate):
+        """The history of a call of `fit` that goes through the batches in their order."""
+        import npflow
+
+        _, history = npflow.fit(
+            self.flow,
+            self.params,
+            np.concatenate(batches),
+            rng=InOrder(np.random.PCG64(0)),
+            steps=steps,
+            batch_size=len(batches[0]),
+            optimizer=npflow.training.Adam(learning_rate, BETA1, BETA2, EPSILON),
+            device=self.device,
+            progress=False,
+        )
+        return history
 
     def prepare(self, batches):
-        from npflow.training.stepper import Stepper
+        clock, times = time.perf_counter(), []
 
-        from npflow.autodiff.program.slices import ProgramGradient
-        from npflow.autodiff.program.threads import available_cores
-        from npflow.training import Adam
-        from npflow.training.data import Batches
-        from npflow.training.run import Run
+        def rate(step):
+            times.append(time.perf_counter() - clock)
+            return self.rate
 
-        class InOrder(Run):
-            """A run that goes through the batches in the order in which all libraries do."""
+        self.batches, self.history = batches, self.fit(batches, len(batches), rate)
+        return times[0]  # until the first gradient
 
-            def draw_order(self):
-                self.position = 0
+    def first_losses(self, batches):
+        return self.history.loss
 
-        x, adam = np.concatenate(batches), Adam(self.rate, BETA1, BETA2, EPSILON)
-        rng, size = np.random.default_rng(0), len(batches[0])
-        run = InOrder.start(self.flow, self.start, self.device, len(x), rng, adam, None, size)
-        loss_of = ProgramGradient(self.flow.loss, run.params, available_cores())
-        loss_of(self.device.send(batches[0]), out=np.empty_like(run.vector))
-        self.stepper = Stepper(run, Batches(run, (x,)), loss_of)
+    def make_steps(self, batches):
+        def rate(step):
+            if next(batches, None) is None:
+                raise SystemExit  # there are no more orders
+            return self.rate
 
-    def step(self, batch):
-        self.stepper.step()  # on the next batch, which is this one
-
-    def loss(self):
-        self.stepper.readings.read()
-        return self.stepper.run.history.loss[-1]
+        self.fit(self.batches, sys.maxsize, rate)
 
     def wait(self):
         if self.gpu:
@@ -81,7 +101,7 @@ class Npflow(Contender):
 
 
 def parameters(flow, arrays):
-    """The flow's tree of parameters, with the arrays of their paths."""
+    """The flow's tree of parameters, each leaf the array of its path."""
     from npflow.autodiff import tree
 
     template = flow.init(np.random.default_rng(0), arrays["x"][:64])
@@ -92,7 +112,7 @@ def parameters(flow, arrays):
 
 
 class Torch(Contender):
-    """PyTorch eager, with its own optimizer as it comes."""
+    """PyTorch eager, with the default options of its Adam."""
 
     name, module, fused = "PyTorch eager", "torch", None
     finds_gpu = "torch.cuda.get_device_name()"
@@ -160,7 +180,7 @@ class Torch(Contender):
 
 
 class TorchFused(Torch):
-    """The same with Adam as one kernel, which is not what PyTorch takes by itself on a CPU."""
+    """The same with Adam as one kernel, which is not PyTorch's default on a CPU."""
 
     name, fused = "with fused Adam", True
 
@@ -169,7 +189,7 @@ class TorchFused(Torch):
 
 
 class Jax(Contender):
-    """The whole step, Adam included, in one jax.jit, its buffers donated; on JAX's default device."""
+    """The whole step with Adam in one jax.jit, with donated buffers, on JAX's default device."""
 
     name, module = "jax.jit", "jax"
 
@@ -231,7 +251,9 @@ class Jax(Contender):
         return params, (m, v, k), loss
 
     def prepare(self, batches):
+        clock = time.perf_counter()
         self.jitted.lower(self.params, self.state, batches[0]).compile()
+        return time.perf_counter() - clock
 
     def step(self, batch):
         self.params, self.state, self.latest = self.jitted(self.params, self.state, batch)
@@ -244,13 +266,13 @@ CONTENDERS = {contender.__name__: contender for contender in (Npflow, Torch, Tor
 
 
 def save(file, hidden, rows):
-    """Parameters away from where a flow starts, and `rows` points of data, for everyone to load."""
+    """Write the parameters of a new flow plus noise, and `rows` points of data, for all to load."""
     import npflow
 
     rng = np.random.default_rng(0)
     x = npflow.datasets.moons(rows, rng=rng).astype(np.float32)
-    # 0.02 at a width of 64, less in a wider network: there Adam's first steps throw the loss so far, that with
-    # more noise the rounding of one library or the other would show in it.
+    # 0.02 at a width of 64, less in a wider network: there Adam's first steps change the loss so much that
+    # with more noise the libraries' different rounding would show.
     save_arrays(file, x, glow(hidden).init(rng, x[:1000]), rng, scale=1.28 / max(hidden))
 
 

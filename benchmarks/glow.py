@@ -1,14 +1,16 @@
-"""A training step of the Glow of CIFAR-10, three levels of sixteen steps, 512 channels: npflow beside PyTorch eager.
+"""A training step of the Glow of CIFAR-10, three levels of sixteen steps: npflow beside PyTorch eager.
 
-The same model in each (`contenders_glow.py`), the same parameters and batches of images, float32, each step timed
-alone; PyTorch in both of its memory formats, with its own Adam and with the fused one. How they are compared:
-`side_by_side.py`. Beside the times stand the share of the machine's own rate of matrix products that a step
-reaches, counting the arithmetic of its matrix products alone, and each process's peak memory.
+All have the same model (`contenders_glow.py`; networks of 512 channels), parameters and batches of images, in
+float32. Each step is timed alone. PyTorch runs in both of its memory formats, each with its default Adam and
+the fused one. `side_by_side.py` says how they are compared. The table also shows each process's peak memory,
+and the rate of a step's matrix products as a share of the machine's own rate for large matrices.
 
     pip install -e '.[benchmarks]'
     python benchmarks/glow.py
 
-PyTorch is optional; where it is not installed it is left out, with a word.
+PyTorch is optional and left out if it is not installed. Two commits of npflow are compared by
+
+    python benchmarks/glow.py --other PATH/TO/ANOTHER/CHECKOUT
 """
 
 import time
@@ -16,13 +18,23 @@ import time
 import numpy as np
 from contender import BATCHES
 from contenders_glow import Npflow, Torch, TorchFused, TorchLast, TorchLastFused, save
-from side_by_side import Column, arrays_file, measure, option_parser, print_table, those_that_run, write
+from side_by_side import (
+    Column,
+    add_other,
+    arrays_file,
+    measure,
+    option_parser,
+    other_columns,
+    print_table,
+    those_that_run,
+    write,
+)
 
-SIDE = 4096  # of the square matrices whose product the machine's rate is measured by
+SIDE = 4096  # the rate is measured on square matrices of this size
 
 
 def rate_of_products(rounds=7):
-    """How many floating-point operations a second a product of large float32 matrices makes, on all cores: the median."""
+    """Floating-point operations per second of large float32 matrix products on all cores; the median."""
     a = np.random.default_rng(0).random((SIDE, SIDE), dtype=np.float32)
     out, seconds = np.empty_like(a), []
     for _ in range(rounds):
@@ -33,7 +45,7 @@ def rate_of_products(rounds=7):
 
 
 def flops_of_products(model, batch):
-    """The operations of a step's matrix products: each convolution's, in the forward pass and twice in the backward."""
+    """Operations of a step's matrix products: each convolution once forward and twice backward."""
     (height, width, channels), hidden, total = model["shape"], model["channels"], 0
     for level in range(1, model["levels"] + 1):
         height, width, channels = height // 2, width // 2, 4 * channels
@@ -48,13 +60,20 @@ def flops_of_products(model, batch):
 
 def main():
     parser = option_parser(__doc__.split("\n")[0], out="out/benchmarks/glow.json")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=16, help="of each level")
-    parser.add_argument("--channels", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=8, help="images of a batch")
+    parser.add_argument("--steps", type=int, default=16, help="Glow steps of each level")
+    parser.add_argument("--channels", type=int, default=512, help="width of the coupling networks")
+    add_other(parser)
     options = parser.parse_args()
     model = {"shape": (32, 32, 3), "levels": 3, "steps": options.steps, "channels": options.channels}
     peers = (Torch, TorchFused, TorchLast, TorchLastFused)
-    columns = those_that_run([Column(Npflow), *(Column(peer, options.torch_python) for peer in peers)])
+    columns = those_that_run(
+        [
+            Column(Npflow),
+            *other_columns(Npflow, options.other),
+            *(Column(peer, options.torch_python) for peer in peers),
+        ]
+    )
     with arrays_file(save, model, BATCHES * options.batch) as file:
         measured = measure(columns, file, model, options.batch, options.rounds, lambda worker: (2, 1))
         rate = rate_of_products()
@@ -69,7 +88,7 @@ def main():
 
     flops = flops_of_products(model, options.batch)
     print(
-        f"\nmatrix products: {flops / 1e9:.1f} Gflop a step; this machine makes {rate / 1e9:.0f} Gflop a second"
+        f"\nmatrix products: {flops / 1e9:.1f} Gflop a step; this machine computes {rate / 1e9:.0f} Gflop a second"
     )
     print(f"{'':30} {'of that rate':>13} {'peak memory':>12}")
     for row in measured["libraries"]:

@@ -1,8 +1,8 @@
 """Every recipe on data that makes flows diverge: heavy tails, in units that differ by a million.
 
-19 columns of Student's t with 2 degrees of freedom, scaled from 1e-3 to 1e3; 3,000 steps of Adam at 1e-3, float32, all
-else as recipes and `fit` have it by default. RealNVP has 32 couplings, which is the model of normflows' issue 73, "NaN
-loss". A value that is not finite ends a run with an error; the table says how the loss fell.
+19 columns of Student's t with 2 degrees of freedom, scaled from 1e-3 to 1e3; 3,000 steps of Adam at 1e-3,
+float32, with the defaults of the recipes and of `fit`. RealNVP has 32 couplings, as the model of normflows'
+issue 73, "NaN loss". A value that is not finite ends a run with an error. The table shows how the loss fell.
 
     python benchmarks/heavy_tails.py [recipe ...]
 """
@@ -35,7 +35,7 @@ def heavy_tailed(rng):
 
 
 def train(flow, x, test, steps):
-    """What became of a flow, as a row of the table."""
+    """Train a flow; return a row of the table."""
     clock = time.perf_counter()
     params = flow.init(np.random.default_rng(1), x)
     try:
@@ -84,7 +84,7 @@ def main():
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(results, indent=2))
     if not all(row["finite"] and row["last"] < row["first"] for row in results.values()):
-        raise SystemExit("some did not stay finite, or did not learn")
+        raise SystemExit("some runs did not stay finite, or did not learn")
 
 
 if __name__ == "__main__":

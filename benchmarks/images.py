@@ -1,13 +1,14 @@
-"""Models of images with equal time: bits/dim of held-out images of CIFAR-10, in one table.
+"""Models of images with equal training time: bits/dim of held-out images of CIFAR-10, in one table.
 
-Each model is trained by ``npflow train`` for so many minutes, one after the other, with all cores. What is there already
-in the folder of results is not trained again. Beside stand what the papers report for the whole of CIFAR-10 after days on
-GPUs, and the 8 bits/dim of a uniform distribution.
+``npflow train`` trains each model for the given minutes, one after the other, on all cores. A model whose
+results are already in the folder is not trained again. The table also shows what the papers report for the
+whole of CIFAR-10 after days on GPUs, and the 8 bits/dim of a uniform distribution.
 
     pip install -e '.[benchmarks]'
     python benchmarks/images.py --minutes 20 --data cifar10
 
-The folder of CIFAR-10, and --part where it is a part, are the options of ``npflow train``.
+All options of ``npflow train`` are passed on, such as the folder of CIFAR-10, and --part if it is only a
+part.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """A model of ``npflow train``: its name in the table, the sizes that it has here, and what its paper reports."""
+    """A model of ``npflow train``: its name in the table, its options, and the bits/dim of its paper."""
 
     title: str
     sizes: tuple
@@ -37,7 +38,7 @@ UNIFORM = 8.0
 
 
 def train(name, options, rest):
-    """Train a model, or find it trained; its summary."""
+    """Train a model, unless its results exist; return its summary."""
     folder = options.out / name
     summary = folder / "summary.json"
     if not finished(summary):
@@ -51,7 +52,7 @@ def train(name, options, rest):
 
 
 def finished(summary):
-    """Whether a summary is that of a run that has come to its end."""
+    """Whether a summary is that of a finished run."""
     if not summary.exists():
         return False
     found = json.loads(summary.read_text("utf-8"))
@@ -60,10 +61,12 @@ def finished(summary):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--minutes", type=float, default=20.0, help="of each model (default %(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, default=20.0, help="training time of each model (default %(default)s)"
+    )
     parser.add_argument("--data", default="cifar10", choices=("cifar10", "patches"))
     parser.add_argument("--out", type=Path, default=Path("out/benchmarks/images"))
-    options, rest = parser.parse_known_args()  # the others are those of npflow train
+    options, rest = parser.parse_known_args()  # the rest is passed to npflow train
 
     rows = {name: train(name, options, rest) for name in ROWS}
     print(f"\n{'':18} {'parameters':>10} {'steps':>7} {'minutes':>8} {'bits/dim':>14} {'published':>10}")

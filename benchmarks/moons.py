@@ -1,19 +1,31 @@
 """A training step of a ten-step Glow on two moons: npflow beside PyTorch eager and jax.jit.
 
-The same model in each (`contenders_moons.py`; couplings of 1-64-64-64-2), the same parameters, data and batches,
-float32, each step timed alone. How they are compared: `side_by_side.py`.
+All have the same model (`contenders_moons.py`; couplings of 1-64-64-64-2), parameters, data and batches, in
+float32. Each step is timed alone. `side_by_side.py` says how they are compared.
 
     pip install -e '.[benchmarks]'
     python benchmarks/moons.py --jax-python PATH/TO/A/PYTHON/WITH/JAX
 
-Both libraries are optional; what is not installed is left out, with a word.
+Both libraries are optional; one that is not installed is left out. Two commits of npflow are compared by
+
+    python benchmarks/moons.py --other PATH/TO/ANOTHER/CHECKOUT
 """
 
 import sys
 
 from contender import BATCHES
 from contenders_moons import Jax, Npflow, Torch, TorchFused, save
-from side_by_side import Column, arrays_file, measure, option_parser, print_table, those_that_run, write
+from side_by_side import (
+    Column,
+    add_other,
+    arrays_file,
+    measure,
+    option_parser,
+    other_columns,
+    print_table,
+    those_that_run,
+    write,
+)
 
 HIDDEN = (64, 64, 64)
 SIZES = (64, 256, 1024)
@@ -22,11 +34,13 @@ SIZES = (64, 256, 1024)
 def main():
     parser = option_parser(__doc__.split("\n")[0], out="out/benchmarks/moons.json")
     parser.add_argument("--jax-python", default=sys.executable, help="an interpreter with JAX installed")
+    add_other(parser)
     options = parser.parse_args()
 
     columns = those_that_run(
         [
             Column(Npflow),
+            *other_columns(Npflow, options.other),
             Column(Torch, options.torch_python),
             Column(TorchFused, options.torch_python),
             Column(Jax, options.jax_python),

@@ -1,16 +1,16 @@
-"""A training step of a wide ten-step Glow on two moons on a GPU: npflow beside PyTorch eager, and the host.
+"""A training step of a wide ten-step Glow on two moons on a GPU: npflow beside PyTorch, and the host.
 
-The same model in each (`contenders_moons.py`; couplings of 1-512-512-512-2), the same parameters, data and batches of 4096,
-float32 without TF32, which neither library takes by itself. Three columns: npflow on the GPU, PyTorch eager
-on the same GPU, npflow on the host. No step waits for the GPU: what is timed is a block of steps, from a GPU that has
-nothing left to do to one that has nothing left to do again, and divided; on the host likewise. How they are compared:
-`side_by_side.py`. Before that, the log-dets of the GPU are held against those of the host.
+All have the same model (`contenders_moons.py`; couplings of 1-512-512-512-2), parameters, data and batches of
+4096, in float32 without TF32, as both libraries do by default. There are three columns: npflow on the GPU,
+PyTorch eager on the same GPU, and npflow on the host. Steps do not wait for the GPU. So a block of steps is
+timed, from an idle GPU to an idle GPU, and divided by their number; on the host likewise. `side_by_side.py`
+says how they are compared. Before this, the log-dets of the GPU are compared with those of the host.
 
     pip install -e '.[benchmarks,cuda12]'
     python benchmarks/moons_gpu.py
 
-PyTorch is optional; where it is not installed, or finds no GPU, it is left out, with a word. With `--device cpu`
-everything runs on the host: a way to try this file where there is no GPU.
+PyTorch is optional and left out if it is not installed or finds no GPU. With `--device cpu` everything runs
+on the host, to try this file without a GPU.
 """
 
 import numpy as np
@@ -23,12 +23,15 @@ from npflow.autodiff import tree
 from npflow.autodiff.gpu import devices
 from npflow.autodiff.program.threads import available_cores
 
-BLOCKS, BLOCK_SECONDS = 3, 0.3  # of a round: the median block counts
-BARS = {"float32": 1e-5, "float64": 1e-12}  # how far a log-det of the GPU may be from the host's
+BLOCKS, BLOCK_SECONDS = 3, 0.3  # of a round, whose result is the median block
+BARS = {
+    "float32": 1e-5,
+    "float64": 1e-12,
+}  # the largest difference allowed between log-dets of the GPU and of the host
 
 
 def pace(worker):
-    """Blocks of about as long for each, however fast it is."""
+    """Blocks of about the same time for each column."""
     trial = worker.ask(do="time", blocks=1, steps=BATCHES)["median"]
     return BLOCKS, max(2, round(BLOCK_SECONDS / trial))
 
@@ -44,9 +47,9 @@ def log_det_difference(flow, params, x, device, dtype):
 
 def main():
     parser = option_parser(__doc__.split("\n")[0], out="out/benchmarks/moons_gpu.json")
-    parser.add_argument("--batch", type=int, default=4096)
-    parser.add_argument("--hidden", type=int, default=512, help="the width of each of three hidden layers")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--batch", type=int, default=4096, help="rows of a batch")
+    parser.add_argument("--hidden", type=int, default=512, help="width of each of the three hidden layers")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="where the steps run")
     options = parser.parse_args()
     device, batch, hidden = options.device, options.batch, (options.hidden,) * 3
     try:
@@ -63,7 +66,7 @@ def main():
         ]
     )
     if device == "cpu":
-        print(f"no GPU takes part: '{on_device}' is the host once more, and PyTorch is on the host too")
+        print(f"no GPU is used: '{on_device}' is the host once more, and PyTorch runs on the host, too")
 
     with arrays_file(save, hidden, BATCHES * batch) as file:
         flow, arrays = glow(hidden), load_arrays(file)
@@ -89,7 +92,7 @@ def main():
     print_table([result])
     write(options.out, result)
     if any(differences[dtype] > bar for dtype, bar in BARS.items()):
-        raise SystemExit(f"the log-dets of {device} are further from the host's than they may be: see above")
+        raise SystemExit(f"the log-dets of {device} differ too much from those of the host: see above")
 
 
 if __name__ == "__main__":

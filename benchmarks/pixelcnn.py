@@ -1,10 +1,10 @@
-"""Sampling from PixelCNN: pixel by pixel with what each layer has seen kept, beside a full pass for each number.
+"""Sampling from PixelCNN: each layer's features are stored, beside a full pass for each number.
 
-float32, parameters away from their start. A full pass for each channel of each pixel is what the definition says;
-`sample` computes each layer's features at a pixel once. The two take turns in one process, on one thread, so that what
-else the machine does hits both alike; a ratio is the median over the rounds. Of the naive way a round makes a part of
-the passes, spread over the image: each costs the same, and the seconds are scaled to all of them. How far the logits
-of both are apart is measured in float64.
+Parameters are away from their start, in float32. By definition, sampling takes a full pass for each channel
+of each pixel; `sample` computes each layer's features at a pixel once. The two take turns in one process, on
+one thread, so that other load affects both alike; a ratio is the median over the rounds. A round makes only a
+part of the naive passes, spread over the image: all cost the same, and the time is scaled to all of them. The
+difference between the logits of both is measured in float64.
 
     pip install -e .
     python benchmarks/pixelcnn.py
@@ -29,7 +29,7 @@ MODELS = (PixelCNN((8, 8, 1), 17, NETWORK), PixelCNN((32, 32, 3), 256, NETWORK))
 
 
 def away_from_the_start(model, dtype):
-    """Parameters of a model, none of them where it started."""
+    """Parameters of a model, all moved away from their start."""
     rng = np.random.default_rng(0)
     start = model.init(rng, np.zeros((1, *model.shape), np.uint8), dtype=dtype)
     layout = Layout(start)
@@ -37,7 +37,7 @@ def away_from_the_start(model, dtype):
 
 
 def difference(model):
-    """How far the logits that an image is drawn by are from those of a pass over it, in float64."""
+    """The largest difference between the logits of sampling and of a full pass, in float64."""
     params = away_from_the_start(model, np.float64)
     x = np.random.default_rng(1).integers(model.levels, size=(1, *model.shape)).astype(np.uint8)
     scaled, expected = x * (2 / (model.levels - 1)) - 1, model.logits(params, x)
@@ -49,7 +49,7 @@ def difference(model):
 
 
 def naive(model, params, rng, n, passes):
-    """`passes` of the numbers of `n` images, each drawn by a pass over the whole image."""
+    """Draw `passes` of the numbers of `n` images, each by a pass over the whole image."""
     x = np.zeros((n, *model.shape), np.uint8)
     places = list(itertools.product(*map(range, model.shape)))
     for i, j, k in places[:: len(places) // passes][:passes]:
@@ -59,7 +59,7 @@ def naive(model, params, rng, n, passes):
 
 
 def seconds(run):
-    """How long a call takes."""
+    """The seconds of a call."""
     clock = time.perf_counter()
     run()
     return time.perf_counter() - clock
@@ -67,10 +67,8 @@ def seconds(run):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument(
-        "--passes", type=int, default=64, help="how many passes of the naive way a round makes"
-    )
+    parser.add_argument("--rounds", type=int, default=7, help="number of rounds")
+    parser.add_argument("--passes", type=int, default=64, help="naive passes of a round")
     parser.add_argument("--out", type=Path, default=Path("out/benchmarks/pixelcnn.json"))
     options = parser.parse_args()
 
@@ -87,7 +85,7 @@ def main():
                     fast = seconds(lambda: model.sample(params, rng, n))  # noqa: B023
                     slow = seconds(lambda: naive(model, params, rng, n, passes))  # noqa: B023
                     times.append((fast, slow * numbers / passes))
-            fast, slow = np.array(times[1:]).T  # the first round is for the caches
+            fast, slow = np.array(times[1:]).T  # the first round warms the caches
             row = {"sample": np.median(fast), "naive": np.median(slow), "ratio": np.median(slow / fast)}
             table["batches"][n] = {key: float(value) for key, value in row.items()}
             print(f"{name:>14}{n:5}{row['sample']:10.4f} s{row['naive']:10.2f} s{row['ratio']:17.1f}")

@@ -1,14 +1,15 @@
-"""Sampling at D = 256: a MAF beside the same MAF in zuko, beside D full passes, and beside an IAF of its size.
+"""Sampling at D = 256: a MAF beside the same MAF in zuko, beside D full passes, and beside an IAF.
 
-Five transforms, two hidden layers of 512 units, float32, parameters away from their start. npflow's `inverse` computes
-each hidden unit once; D full passes are what the definition says: a pass of the whole network for each component.
-All take turns in one process, on one thread each, so that what else the machine does hits all alike;
-a ratio is the median over the rounds. How far both ways to invert are apart is measured in float64.
+All have five transforms, two hidden layers of 512 units, and parameters away from their start, in float32.
+npflow's `inverse` computes each hidden unit once; by definition it takes D full passes, one pass of the whole
+network for each component. All take turns in one process, on one thread each, so that other load affects all
+alike; a ratio is the median over the rounds. The difference between both ways to invert is measured in
+float64.
 
     pip install -e '.[benchmarks]'
     python benchmarks/sampling.py
 
-zuko is optional; without it its column is left out, with a word.
+zuko is optional and left out if it is not installed.
 """
 
 import argparse
@@ -29,7 +30,7 @@ NETWORK = MADE(HIDDEN, "relu")
 
 
 def away_from_the_start(flow, dtype):
-    """Parameters of a flow, none of them where it started."""
+    """Parameters of a flow, all moved away from their start."""
     rng = np.random.default_rng(0)
     start = flow.init(rng, rng.standard_normal((500, FEATURES)).astype(dtype))
     layout = Layout(start)
@@ -38,7 +39,7 @@ def away_from_the_start(flow, dtype):
 
 
 def by_full_passes(flow, params, z):
-    """x of z, by a pass of the whole network for each component of each layer."""
+    """x of z by a pass of the whole network for each component of each layer."""
     layers = zip(flow.layer.layers, params["layer"], strict=True)
     for layer, p in reversed(list(layers)):
         if not isinstance(layer, MaskedAutoregressive):
@@ -52,7 +53,7 @@ def by_full_passes(flow, params, z):
 
 
 def zukos_sampler(rows):
-    """A function that draws `rows` from zuko's MAF of this size, or None where there is no zuko."""
+    """A function that draws `rows` from zuko's MAF of this size; None without zuko."""
     try:
         import torch
         import zuko
@@ -70,19 +71,19 @@ def zukos_sampler(rows):
 
 
 def seconds(contenders, rounds):
-    """For each contender the seconds of each round; they take turns."""
+    """The seconds of each contender in each round; they take turns."""
     times = {name: [] for name in contenders}
     for _ in range(rounds + 1):
         for name, run in contenders.items():
             clock = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - clock)
-    return {name: np.array(series[1:]) for name, series in times.items()}  # the first round is for the caches
+    return {name: np.array(series[1:]) for name, series in times.items()}  # the first round warms the caches
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=7, help="number of rounds")
     parser.add_argument("--out", type=Path, default=Path("out/benchmarks/sampling.json"))
     options = parser.parse_args()
 

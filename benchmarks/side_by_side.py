@@ -1,14 +1,15 @@
-"""Several libraries side by side in one run: a process for each, the rounds of all interleaved, ratios.
+"""Several libraries side by side in one run: a process for each, interleaved rounds, ratios.
 
-Each column of a comparison runs in a process of its own, with the threads that its library takes by itself. The losses
-of the first steps have to agree before anything is timed. The rounds are interleaved: a few steps of one, then
-of the next, and again, so that what else the machine does hits all alike. A ratio is the median over the rounds of
-a column's median step divided by the first column's of the same round.
+Each column of a comparison runs in a process of its own, with its library's default number of threads. The
+losses of the first steps must agree before anything is timed. The rounds are interleaved: a few steps of one
+column, then of the next, and again, so that other load on the machine affects all alike. A ratio is the
+median over rounds of a column's median step divided by the first column's in the same round.
 """
 
 import argparse
 import inspect
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,35 +22,66 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Column:
-    """A library on a device, by an interpreter that has it; `name` is what the table calls it."""
+    """A library on a device.
+
+    Parameters
+    ----------
+    contender : type
+        The class of the library's step.
+    python : str
+        An interpreter that has the library.
+    device : {"cpu", "cuda"}
+    name : str
+        The column's name in the table; the library's by default.
+    checkout : Path, optional
+        A folder from which the library is imported, instead of the installed one.
+    """
 
     contender: type
     python: str = sys.executable
     device: str = "cpu"
     name: str = ""
+    checkout: Path | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "name", self.name or self.contender.name)
 
+    @property
+    def env(self):
+        """The environment variables of the column's process."""
+        paths = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
+        if self.checkout is not None:
+            paths.insert(0, str(self.checkout.resolve()))
+        return os.environ | ({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})
+
     def can_run(self):
-        """Whether there is such an interpreter, it can import the library, and the library finds the device."""
+        """Whether the interpreter exists, imports the library, and the library finds the device."""
         statement = f"import {self.contender.module}"
         if self.device == "cuda":
             statement += f"; {self.contender.finds_gpu}"
+        command = [self.python, "-c", statement]
         try:
-            return subprocess.run([self.python, "-c", statement], capture_output=True).returncode == 0
+            return subprocess.run(command, capture_output=True, env=self.env).returncode == 0
         except OSError:
             return False
 
 
 def those_that_run(columns):
-    """The columns that can run here; of each other one it is said that it is left out."""
+    """The columns that can run here; print a line for each other one."""
     able = [column for column in columns if column.can_run()]
     for column in columns:
         if column not in able:
             which = " that finds a GPU" if column.device == "cuda" else ""
             print(f"left out: {column.name}, as {column.python} has no {column.contender.module}{which}")
     return able
+
+
+def other_columns(contender, checkouts):
+    """A column of npflow for each other checkout; raise `SystemExit` if a folder is none."""
+    for checkout in checkouts:
+        if not (checkout / "npflow" / "__init__.py").is_file():
+            raise SystemExit(f"expected --other to be a checkout of npflow, got {checkout}")
+    return [Column(contender, name=f"npflow at {checkout}", checkout=checkout) for checkout in checkouts]
 
 
 class Worker:
@@ -59,7 +91,9 @@ class Worker:
         served = inspect.getfile(column.contender)
         command = [column.python, served, column.contender.__name__, str(file)]
         self.name, self.device = column.name, column.device
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=column.env
+        )
 
     def ask(self, **order):
         self.process.stdin.write(json.dumps(order) + "\n")
@@ -76,7 +110,7 @@ class Worker:
 
 @contextmanager
 def arrays_file(save, *arguments):
-    """A file of parameters and data for all processes, written by `save(file, *arguments)`, for as long as it is open."""
+    """A temporary file of parameters and data for all processes, written by `save(file, *arguments)`."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "arrays.npz"
         save(file, *arguments)
@@ -84,9 +118,9 @@ def arrays_file(save, *arguments):
 
 
 def measure(columns, file, model, batch, rounds, pace):
-    """All columns on one size of batch: their first losses, and a dict for each line of the table.
+    """Measure all columns at one batch size: the first losses, and a dict for each line of the table.
 
-    `pace(worker)` says how a round is timed: a number of blocks, and the number of steps of each.
+    `pace(worker)` gives the number of blocks of a round, and the number of steps of a block.
     """
     workers = [Worker(column, file) for column in columns]
     try:
@@ -124,7 +158,7 @@ def measure(columns, file, model, batch, rounds, pace):
 
 
 def print_table(results):
-    """A line for each column of each result."""
+    """Print a line for each column of each result."""
     names = [row["name"] for row in results[0]["libraries"]]
     against, name_width = f"/ {names[0]}", max(15, *map(len, names))
     width = max(9, len(against))
@@ -139,18 +173,32 @@ def print_table(results):
 
 
 def write(file, results):
-    """Write results as JSON."""
+    """Write the results as JSON."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(results, indent=2))
     print(f"\nwritten to {file}")
 
 
 def option_parser(description, out):
-    """The options that every comparison has."""
-    parser = argparse.ArgumentParser(description=description)
+    """A parser of the options that all comparisons share."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument(
         "--torch-python", default=sys.executable, help="an interpreter with PyTorch installed"
     )
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path, default=Path(out))
+    parser.add_argument("--rounds", type=int, default=15, help="number of interleaved rounds")
+    parser.add_argument("--out", type=Path, default=Path(out), help="JSON file of the results")
     return parser
+
+
+def add_other(parser):
+    """Add the option of other checkouts."""
+    parser.add_argument(
+        "--other",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="CHECKOUT",
+        help="another checkout of npflow, measured beside this one; may be repeated",
+    )

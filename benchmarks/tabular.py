@@ -1,15 +1,16 @@
 """Three small tables: npflow beside zuko's masked autoregressive and neural spline flows, test NLL in nats.
 
-The same split and the same rule for all: fitted to the training rows, every choice made on the validation rows,
-reported on the test rows. Of zuko each setting below is trained once, with early stopping; the one with the best
-validation loss is trained from more seeds, and reported by the mean over them and their spread. npflow's figures, and
-those of scikit-learn's kernel density and mixture, are what demos/tabular.py writes, which runs first.
+The split and the rule are the same for all: fit to the training rows, make every choice on the validation
+rows, report the test rows. Each setting below is trained once with zuko, with early stopping. The one with
+the best validation loss is trained from more seeds; the table shows the mean over them and their standard
+deviation. demos/tabular.py runs first and gives npflow's results, and those of scikit-learn's kernel density
+and mixture.
 
     pip install -e '.[benchmarks]'
     python benchmarks/tabular.py
 
-All of it takes most of an hour, nearly all of that for zuko's spline flow on digits; `--tables wine` takes minutes. zuko
-and PyTorch are optional: without them npflow's figures stand alone.
+This takes almost an hour, mostly for zuko's spline flow on digits; `--tables wine` takes minutes. zuko and
+PyTorch are optional: without them the table has only the results of the demo.
 """
 
 import argparse
@@ -25,11 +26,11 @@ import numpy as np
 
 from npflow.datasets import TABULAR, tabular
 
-COPIES = 4  # the demo's
+COPIES = 4  # as in the demo
 DEMO = Path(__file__).parent.parent / "demos" / "tabular.py"
 
-# What is tried: first zuko's own defaults, then what keeps a flow from knowing its few rows by heart. `start` scales
-# what the networks start with, `noise` is added to the rows of each step, `decay` is AdamW's.
+# The settings: first zuko's own defaults, then others that reduce overfitting. `start` scales the initial
+# weights, `noise` is added to the rows of each step, `decay` is AdamW's.
 COMMON = {
     "transforms": 3,
     "hidden": (64, 64),
@@ -54,15 +55,11 @@ SETTINGS = [
     SMOOTH | {"transforms": 1, "hidden": (128, 128), "noise": 0.05},
 ]
 RATE, BATCH, CLIP = 1e-3, 64, 10.0
-STEPS, EVERY, PATIENCE = (
-    4000,
-    20,
-    1000,
-)  # steps at most; between looks at the validation rows; without improvement
+STEPS, EVERY, PATIENCE = 4000, 20, 1000  # at most; between two validations; without improvement
 
 
 def fit_zuko(kind, table, setting, seed):
-    """A flow of zuko's, at the step that was best on the validation rows: the mean NLL of each part, and seconds."""
+    """The mean NLL of each part by a flow of zuko at its best step on the validation rows, and the seconds."""
     import torch
     import zuko
 
@@ -107,7 +104,7 @@ def fit_zuko(kind, table, setting, seed):
 
 
 def best_of_zuko(kind, name, seeds):
-    """The setting that the validation rows choose, and its losses from several seeds."""
+    """The best setting by the validation rows, and its losses from several seeds."""
     table = tabular(name, rng=np.random.default_rng(0), copies=COPIES)
     clock = time.perf_counter()
     tried = [fit_zuko(kind, table, setting, seed=0) for setting in SETTINGS]
@@ -126,14 +123,14 @@ def best_of_zuko(kind, name, seeds):
 
 
 def npflow_figures():
-    """What demos/tabular.py finds."""
+    """The results of demos/tabular.py."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, str(DEMO), "--out", folder], check=True, stdout=subprocess.DEVNULL)
         return json.loads((Path(folder) / "summary.json").read_text())
 
 
 def print_row(table, estimator, row):
-    """A line of the table."""
+    """Print a line of the table."""
     spread = f"+- {row['spread']:.2f}" if "spread" in row else ""
     figures = f"{row['validation_nll']:12.2f}{row['test_nll']:9.2f} {spread:9}{row['seconds']:9.1f}"
     print(f"{table:15}{estimator:24}{figures}   {row['chosen']}", flush=True)
@@ -142,15 +139,13 @@ def print_row(table, estimator, row):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--tables", nargs="+", choices=TABULAR, default=TABULAR)
-    parser.add_argument(
-        "--seeds", type=int, default=3, help="from how many seeds the chosen setting is trained"
-    )
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds of the chosen setting")
     parser.add_argument("--out", type=Path, default=Path("out/benchmarks/tabular.json"))
     options = parser.parse_args()
 
     peers = all(importlib.util.find_spec(name) for name in ("torch", "zuko"))
     if not peers:
-        print("left out: zuko, as it or PyTorch is not installed (pip install -e '.[benchmarks]')")
+        print("left out: zuko or PyTorch is not installed (pip install -e '.[benchmarks]')")
 
     results = npflow_figures()
     print(f"{'':15}{'':24}{'validation':>12}{'test':>9} {'':9}{'seconds':>9}   chosen")

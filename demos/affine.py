@@ -1,14 +1,14 @@
 # %% [markdown]
 # # The warm-up: one affine layer learns a mean and a standard deviation
 #
-# The smallest flow there is. Data `x` comes from N(mu, sigma^2); the prior of `z` is N(0, 1); one affine layer
-# maps between them:
+# The smallest flow there is. The data `x` come from N(mu, sigma^2). The prior of `z` is N(0, 1). One affine
+# layer maps between them:
 #
 # `z = (x - mean) * exp(-log_std)`, with `log|det J| = -log_std`.
 #
-# Maximum likelihood has a closed form here: the best `mean` is the sample's mean and the best
-# `exp(log_std)` its standard deviation. So this is a test as much as a demo: gradient descent on
-# `log p(x) = log prior(z) + log|det J|` has to arrive at those two numbers.
+# Maximum likelihood has a closed form here: the best `mean` is the mean of the sample, and the best
+# `exp(log_std)` is its standard deviation. So this demo is also a test: gradient descent on
+# `log p(x) = log prior(z) + log|det J|` must find these two numbers.
 
 # %%
 import argparse
@@ -31,8 +31,8 @@ options.out.mkdir(parents=True, exist_ok=True)
 # %% [markdown]
 # ## Data
 #
-# A sample of a normal distribution far from the standard one. In double precision, since the point is to
-# compare numbers.
+# A sample of a normal distribution far from the standard one. It is in double precision, because we compare
+# numbers.
 
 # %%
 MU, SIGMA = 3.0, 0.5
@@ -43,8 +43,8 @@ mle = {"mu": float(x.mean()), "sigma": float(x.std())}
 # %% [markdown]
 # ## Flow and training
 #
-# The gradient of the whole batch, steps that get smaller by a cosine: with no noise of mini-batches left,
-# the optimum is hit to many digits.
+# Each step takes the gradient of the whole sample, and a cosine schedule makes the steps smaller. Without the
+# noise of mini-batches the optimum is found to many digits.
 
 # %%
 flow = Flow(Affine(), Normal(1))
@@ -60,9 +60,9 @@ learned = {
 # %% [markdown]
 # ## What it learned
 #
-# The density that the flow assigns to `x`, over a histogram of the data; and the loss on its way to the
-# entropy of the fitted normal distribution, `log(sigma sqrt(2 pi e))`, below which no choice of the two
-# parameters can go on this sample.
+# On the left, the density of the flow over a histogram of the data. On the right, the loss. It falls to the
+# entropy of the fitted normal distribution, `log(sigma sqrt(2 pi e))`. No choice of the two parameters gives
+# a lower loss on this sample.
 
 # %%
 import matplotlib.pyplot as plt
@@ -90,7 +90,6 @@ summary = {
 (options.out / "summary.json").write_text(json.dumps(summary, indent=2))
 print(f"\n{'':8}{'true':>12}{'maximum likelihood':>22}{'learned':>14}{'difference':>14}")
 for name in mle:
-    print(
-        f"{name:8}{summary['true'][name]:12.6f}{mle[name]:22.6f}{learned[name]:14.6f}{summary['error'][name]:14.1e}"
-    )
+    error = summary["error"][name]
+    print(f"{name:8}{summary['true'][name]:12.6f}{mle[name]:22.6f}{learned[name]:14.6f}{error:14.1e}")
 print(f"figures and summary.json in {options.out}")

@@ -1,16 +1,17 @@
 # %% [markdown]
 # # A Glow of photographs, in minutes
 #
-# Glow as in the paper, three levels of [ActNorm, Conv1x1, AffineCoupling], but of four steps each instead of 32, and
-# networks of 64 channels instead of 512. The paper's trained for days on eight GPUs and comes to 3.35 bits per dimension on
-# CIFAR-10. And in minutes, on two cores? One run of this demo came to some 3.9, with a tenth of CIFAR-10 to learn from.
+# Glow as in the paper, three levels of [ActNorm, Conv1x1, AffineCoupling], but with four steps each instead
+# of 32, and networks of 64 channels instead of 512. The paper's model trained for days on eight GPUs and
+# reached 3.35 bits per dimension on CIFAR-10. How far does one get in minutes, on two cores? One run of this
+# demo reached about 3.9, with a tenth of CIFAR-10 as training data.
 #
-# An image of 32 x 32 pixels is 3072 numbers from 0 to 255, each 8 bits if nothing is known. The model's bits/dim,
-# `-log2 p(x) / 3072`, are the bits that the best code for it takes for each of them.
+# An image of 32 x 32 pixels is 3072 numbers from 0 to 255. Without any model each takes 8 bits. The model's
+# bits/dim, `-log2 p(x) / 3072`, are the bits that each takes in the best code for the model.
 #
-# CIFAR-10 is taken where it is found: in the folder or archive of `--path`, or that the environment variable NPFLOW_DATA
-# names, or in `~/.cache/npflow`. Where there is none, the photographs are patches of two that come with scikit-learn: then
-# the model knows only two photographs, and shows it.
+# The demo looks for CIFAR-10 in the folder or archive given by `--path`, then in that of the environment
+# variable NPFLOW_DATA, then in `~/.cache/npflow`. If there is none, it uses patches of two photographs that
+# come with scikit-learn. The model then knows only two photographs, and its samples show it.
 
 # %%
 import argparse
@@ -33,16 +34,14 @@ parser = argparse.ArgumentParser(
     description="A small Glow on CIFAR-10, or on patches of photographs, in minutes."
 )
 parser.add_argument("--out", type=Path, default=Path("out/cifar10"), help="where figures and summary.json go")
-parser.add_argument(
-    "--path", type=Path, help="where CIFAR-10 is: a folder or an archive, all or a part of it"
-)
+parser.add_argument("--path", type=Path, help="folder or archive of CIFAR-10, complete or a part of it")
 length = parser.add_mutually_exclusive_group()
-length.add_argument("--minutes", type=float, default=4.0, help="how long to train (default: %(default)s)")
+length.add_argument("--minutes", type=float, default=4.0, help="training time (default: %(default)s)")
 length.add_argument(
     "--quick",
     action="store_true",
-    help="a few steps on a few images of --path, or on small patches where it is not given (NPFLOW_DATA is not "
-    "looked at): shows that it runs, not that it learns",
+    help="a test that it runs: only a few steps, on a few images of --path, or on small patches without it "
+    "(NPFLOW_DATA is not used)",
 )
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 if not 0 < options.minutes < np.inf:
@@ -52,14 +51,14 @@ options.out.mkdir(parents=True, exist_ok=True)
 # %% [markdown]
 # ## Data
 #
-# A photograph seen in a mirror is one as well. So every training image is there twice, which costs nothing and tells the
-# model something that is true. Of the images that are held out, some are looked at during training, to keep the
-# parameters that do best on them, and some at the end only.
+# The mirror image of a photograph is also a photograph. So every training image is used in both forms, which
+# is free and teaches the model a true fact. Some of the held-out images choose the best parameters during
+# training. The others are only for the test.
 
 
 # %%
 def photographs():
-    """CIFAR-10, or a part of it, where there is any; otherwise patches of photographs."""
+    """CIFAR-10, or a part of it, if it is found; otherwise patches of photographs."""
     rng = np.random.default_rng(0)
     if options.quick and options.path is None:
         return datasets.image_data("patches", rng=rng, n=200, size=8)
@@ -68,7 +67,7 @@ def photographs():
     except InputError as error:
         if options.path is not None or not isinstance(error, MissingDataError):
             raise SystemExit(str(error)) from error
-    print("no CIFAR-10 was found: taking patches of photographs")
+    print("CIFAR-10 was not found: using patches of photographs")
     return datasets.image_data("patches", rng=rng)
 
 
@@ -81,14 +80,15 @@ if len(held_out) < 20:
 validation, test = np.array_split(held_out, 2)
 shape = train.shape[1:]
 DIMS = int(np.prod(shape))
-print(f"{data.name}: {len(train)} images of {shape}, {len(test)} of those held out to test")
+print(f"{data.name}: {len(train)} images of {shape}, {len(test)} held-out images to test")
 
 # %% [markdown]
 # ## The model
 #
-# `Dequantized` spreads each number over its cell by uniform noise, and `Logit` maps the results from [0, 1] to real numbers.
-# A level begins with `Squeeze`, which makes one pixel of four times as many channels of 2 x 2 pixels; after its steps half
-# of the channels are split off as a part of z, and the next level goes on with the other half.
+# `Dequantized` adds uniform noise to each number, and `Logit` maps the result from [0, 1] to real numbers. A
+# level begins with `Squeeze`, which makes 2 x 2 pixels into one pixel with four times as many channels. After
+# the steps of a level, half of the channels are split off as a part of z, and the next level continues with
+# the other half.
 
 # %%
 LEVELS = 2 if options.quick else 3
@@ -100,15 +100,16 @@ print(f"{Layout(start).size:,} parameters")
 # %% [markdown]
 # ## Training
 #
-# The number of steps follows from the time: a few are made for trial, at a learning rate of next to nothing. Then a warm-up
-# to a rate that is high for Adam, and down to zero along a cosine. In the first 600 steps a rate of 3e-3 loses 0.11
-# bits/dim to one of 1.5e-2.
+# The number of steps follows from the time: a few trial steps, with a learning rate near zero, measure the
+# time of a step. Training then warms up to a rate that is high for Adam, and decreases to zero along a
+# cosine. In the first 600 steps a rate of 3e-3 is 0.11 bits/dim worse than 1.5e-2.
 #
-# What makes such a rate bearable is `clip_norm`. Gradients of images are long, since a loss of 3072 numbers is their sum,
-# and now and then they are a thousand times as long. So small a norm cuts all of them to one length: Adam, which does not
-# mind the units of a gradient, goes on as before, and an outlier has no more to say than any other batch.
+# `clip_norm` makes such a rate possible. The gradients of images are long, because the loss is a sum over
+# 3072 numbers, and sometimes they are a thousand times longer still. The small norm here clips all of them to
+# the same length. Adam does not depend on the scale of the gradient, so it works as before, and an outlier
+# has no more influence than any other batch.
 #
-# An epoch is at most a sixth of the run, so that the held-out images are looked at often enough.
+# An epoch is at most a sixth of the run, so that the held-out images are evaluated often enough.
 
 # %%
 BATCH = 32
@@ -116,7 +117,7 @@ settings = {"batch_size": BATCH, "clip_norm": 100.0, "record": not options.quick
 
 
 def steps_in(minutes):
-    """How many steps take so long, from the time of a few."""
+    """The number of steps that fit into the time, from the time of a few."""
     _, trial = fit(
         model,
         start,
@@ -147,13 +148,13 @@ if history.interrupted:
 
 
 def in_bits(nats):
-    """Nats an image as bits/dim."""
+    """Nats per image as bits/dim."""
     return np.asarray(nats) / (DIMS * np.log(2))
 
 
 bits = {
-    "train": model.bits_per_dim(params, np.random.default_rng(6), shuffled[: len(test)]),
-    "test": model.bits_per_dim(params, np.random.default_rng(6), test),
+    "train": model.bits_per_dim(params, shuffled[: len(test)], rng=np.random.default_rng(6)),
+    "test": model.bits_per_dim(params, test, rng=np.random.default_rng(6)),
 }
 row = {
     "train": float(bits["train"].mean()),
@@ -162,8 +163,8 @@ row = {
 }
 
 # %% [markdown]
-# The held-out images are seen by the moving average of the parameters, which is what `fit` returns: it is ahead of the
-# steps it is made of, which jump about.
+# `fit` evaluates the held-out images with the moving average of the parameters, which it also returns. The
+# average is better than the single steps, which fluctuate.
 
 # %%
 steps = np.arange(1, history.steps + 1)
@@ -177,15 +178,15 @@ for ax in axes:
 axes[0].axhline(8, color=BLACK, linestyle="--", linewidth=1, label="uniform")
 axes[0].set(ylim=(0, 9), title="on the scale of 8 bits")
 axes[0].legend(loc="lower left")
-axes[1].set(ylim=(held.min() - 0.4, held.min() + 1), title="nearer")
+axes[1].set(ylim=(held.min() - 0.4, held.min() + 1), title="enlarged")
 figure.savefig(options.out / "history.png", dpi=80)
 
 # %% [markdown]
 # ## Samples
 #
-# At a temperature T, z is drawn from the prior and multiplied by T. The density of a flow has its mass far out, in a shell
-# around what is likeliest; nearer to the middle images are smoother and have less contrast, but more of them hold
-# together. A model this small knows colours, textures and edges, and no animals.
+# At temperature T, z is drawn from the prior and multiplied by T. Most of the mass of the density is far from
+# its mode, in a shell around it. Samples at a lower temperature are smoother and have less contrast, but more
+# of them look coherent. Such a small model knows colours, textures and edges, but no animals.
 
 # %%
 TEMPERATURES = (0.5, 0.7, 0.9, 1.0)
@@ -202,9 +203,9 @@ figure.savefig(options.out / "samples.png", dpi=90)
 # %% [markdown]
 # ## There and back
 #
-# A flow loses nothing: encoded and decoded, an image comes back. (What is encoded is the middle of each number's cell.)
-# How exactly, in float32? `reconstruction_error` has it in levels, of which there are 256; below one half, the number is
-# what it was.
+# A flow loses no information: an encoded image can be decoded exactly. (What is encoded is the middle of each
+# number's cell.) How exact is this in float32? `reconstruction_error` gives the error in levels, of which
+# there are 256. If it is below one half, the number is unchanged.
 
 # %%
 errors = model.reconstruction_error(params, test)
@@ -226,7 +227,7 @@ figure.savefig(options.out / "there_and_back.png", dpi=90)
 # %% [markdown]
 # ## Interpolation
 #
-# On straight lines in z between held-out images.
+# Along straight lines in z between held-out images.
 
 # %%
 PAIRS, SHARES = 5, np.linspace(0, 1, 9)
@@ -241,16 +242,16 @@ figure.savefig(options.out / "interpolation.png", dpi=90)
 # %% [markdown]
 # ## What each level holds
 #
-# z has the shape of the image, and the levels are within each other. `Squeeze` the flow's z, and the first half of the
-# channels is what the first level split off; the second half is the z of the rest, which was squeezed in the same way
-# again. So the layers' own `Squeeze` takes z apart, and its inverse puts it together.
+# z has the shape of the image, and the levels are nested. Apply `Squeeze` to the flow's z: the first half of
+# the channels is what the first level split off. The second half is the z of the inner levels, squeezed in
+# the same way. So `Squeeze` takes z apart, and its inverse puts it together.
 
 # %%
 squeeze = Squeeze()  # it has no parameters
 
 
 def parts_of(z):
-    """The parts of z that the levels split off, the first level's first, and what the last one leaves."""
+    """The parts of z, one for each level, the first level first."""
     parts = []
     for _ in range(LEVELS - 1):
         z, _ = squeeze.forward({}, z)
@@ -260,7 +261,7 @@ def parts_of(z):
 
 
 def joined(parts):
-    """The z of such parts."""
+    """The z of these parts."""
     *outer, z = parts
     for part in reversed(outer):
         z, _ = squeeze.inverse({}, np.concatenate([part, z], axis=-1))
@@ -271,8 +272,8 @@ parts = parts_of(z)
 print("parts of z: " + ", ".join(f"{part.shape[1:]}" for part in parts))
 
 # %% [markdown]
-# Keep the z of the deeper levels, and replace that of the outer ones: by zero, where the learned prior of what is split
-# off is likeliest, or by draws, here at a temperature of 0.7. What is still the same image is in the levels that were kept.
+# Keep the z of the deeper levels and replace that of the outer ones: by zero, the mode of the learned prior,
+# or by samples at a temperature of 0.7. What the image keeps is in the levels that were kept.
 
 # %%
 rng = np.random.default_rng(8)
@@ -292,19 +293,19 @@ ax.tick_params(length=0)
 figure.savefig(options.out / "levels.png", dpi=90, bbox_inches="tight")
 
 # %% [markdown]
-# The last level, a quarter of the numbers, holds what the picture is of: colours and coarse forms. The levels before it
-# hold what is fine: without them the image is blurred, and with others drawn it is a picture of the same, less well
-# drawn. Without the last level edges are left, on grey.
+# The last level, a quarter of the numbers, holds the content of the picture: colours and coarse shapes. The
+# levels before it hold the details: at zero they give a blurred image, and with new samples a similar but
+# less clear picture. Without the last level only edges remain, on grey.
 #
-# Where are the bits? An image's bits are those of its z under the prior, level by level, and what the log-determinant
-# takes off: `bits = 8 + bits(z_1) + bits(z_2) + ... - log_det / log 2`, all for each of the 3072 numbers (8, since the cells of the
-# levels are 1/256 wide). A number that is standard normal has 2.05; a level with more on held-out images has met what it did
-# not expect.
+# Where are the bits? The bits of an image are the bits of its z under the prior, level by level, minus the
+# log-determinant: `bits = 8 + bits(z_1) + bits(z_2) + ... - log_det / log 2`, all divided by 3072. (The 8 is
+# there because the cells of the levels are 1/256 wide.) A standard normal number has 2.05 bits. A level with
+# more than this on held-out images saw something unexpected.
 
 
 # %%
 def bits_by_level(z):
-    """Bits of each part of z under the prior, of a whole row, shape (levels, n)."""
+    """Bits of each part of z under the prior, in total for each image, shape (levels, n)."""
     normal = [0.5 * (part.astype(float) ** 2 + np.log(2 * np.pi)) / np.log(2) for part in parts_of(z)]
     return np.stack([part.reshape(len(part), -1).sum(axis=1) for part in normal])
 
@@ -348,7 +349,6 @@ print(
     f"{'test':12}{'':20}{row['test']:10.3f} +- {row['standard_error']:.3f} (training images {row['train']:.3f})"
 )
 print(f"{history.steps} steps in {history.seconds[-1]:.1f} s")
-print(
-    f"there and back: off by {reconstruction['mean_error']:.1e} levels, at most {reconstruction['largest_error']:.1e}"
-)
+mean_error, largest_error = reconstruction["mean_error"], reconstruction["largest_error"]
+print(f"there and back: mean error {mean_error:.1e} levels, at most {largest_error:.1e}")
 print(f"figures and summary.json in {options.out}")

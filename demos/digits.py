@@ -1,10 +1,11 @@
 # %% [markdown]
 # # Digits: every model of images on one page
 #
-# Five papers say how probable an image is, NICE, RealNVP, Glow, MintNet and PixelCNN. Here all of them learn the same 1437
-# digits, once as they are and, all but MintNet, which takes no class, once class by class. They are measured in the same
-# unit: the bits per pixel that a test digit takes when it is coded by the model, `-log2 p(x) / 64`. Then what each draws
-# when it is told a class, side by side; and what a flow can do and a PixelCNN cannot, since only a flow has a z.
+# Five papers on the density of images: NICE, RealNVP, Glow, MintNet and PixelCNN. Here all learn the same
+# 1437 digits, once without the class and, except for MintNet, which takes no context, once with it. All are
+# measured in the same unit: the bits per pixel that the model's code takes for a test digit,
+# `-log2 p(x) / 64`. Then we compare samples of given classes side by side. The last part shows what a flow
+# can do and a PixelCNN cannot, because only a flow has a z.
 
 # %%
 import argparse
@@ -31,17 +32,15 @@ parser = argparse.ArgumentParser(
     description="NICE, RealNVP, Glow, MintNet and PixelCNN on 8 x 8 digits, in bits per pixel."
 )
 parser.add_argument("--out", type=Path, default=Path("out/digits"), help="where figures and summary.json go")
-parser.add_argument(
-    "--quick", action="store_true", help="a few steps only: shows that it runs, not that it learns"
-)
+parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
 # ## Data
 #
-# scikit-learn's 1797 digits: 8 x 8 pixels of 17 levels, whole numbers. A fifth is held out. Half of that says when to
-# stop, the other half is the test. Which digit it is goes in as a context of ten numbers.
+# scikit-learn's 1797 digits: 8 x 8 pixels with integer levels from 0 to 16. A fifth is held out: one half of
+# it is for validation, the other for the test. The class of a digit is a context of ten numbers (one-hot).
 
 # %%
 SHAPE, LEVELS = (8, 8, 1), 17
@@ -54,17 +53,19 @@ ONE_HOT = np.eye(10, dtype=np.float32)  # the context of each class
 # %% [markdown]
 # ## The models
 #
-# A line each. Four are flows, which are densities of real numbers; `Dequantized` makes a distribution of whole numbers
-# of one, the volume under the density on the cell of each. A PixelCNN is one as it is.
+# One line each. Four are flows, which are densities of real numbers. `Dequantized` makes a flow into a
+# distribution of integers: the probability of an image is the volume under the density in its cell. A
+# PixelCNN is a distribution of integers already.
 #
-# Half of all pixels are white. After dequantization such a pixel is anywhere between 0 and 1/17, with an edge
-# at 0 that no smooth density follows. Each flow begins with a `Logit`, which moves that edge to minus infinity. The Glow of
-# the paper, made for photographs, has none; on digits a `Logit` gains more than 0.15 bits per pixel.
+# Half of all pixels are white. After dequantization such a pixel lies between 0 and 1/17, with an edge at 0
+# that no smooth density can follow. Each flow begins with a `Logit`, which moves this edge to minus infinity.
+# The Glow of the paper, made for photographs, has none. On digits a `Logit` gains more than 0.15 bits per
+# pixel.
 #
-# So few images are soon known by heart; `fit` returns the parameters from the step before, by the validation digits. What
-# helps beside that, each tried by itself with a Glow: a high learning rate, since the usual 1e-3 takes 0.12 bits more
-# after as many steps; and little else. Networks nearly three times as wide come to the same within 0.01 bits, and so does
-# training without the moving average of the parameters.
+# With so few images a model soon overfits, so `fit` returns the parameters that were best on the validation
+# digits. What else helps? We tried several settings with a Glow, one at a time. A high learning rate helps:
+# the usual 1e-3 is 0.12 bits worse after the same number of steps. Little else matters: networks nearly three
+# times as wide, or training without the moving average, change the result by less than 0.01 bits.
 
 # %%
 RESNET = ResNet(channels=4 if options.quick else 24, blocks=1)
@@ -74,7 +75,7 @@ MASKED = MaskedConvNet(8, 1, 3, (8,)) if options.quick else MaskedConvNet(48, 5,
 
 
 class Recipe(NamedTuple):
-    """A flow or another model, by its number of context features, how many steps it learns, and whether by class."""
+    """A function of the number of context features, the training steps, and whether to use the class."""
 
     make: Callable
     steps: int
@@ -95,13 +96,13 @@ MODELS = {
 
 
 def model_of(name, by_class):
-    """A model of whole numbers, of any digit or given the class."""
+    """A model of integer levels, of any digit or given the class."""
     model = MODELS[name].make(10 if by_class else 0)
     return Dequantized(model, LEVELS) if isinstance(model, Flow) else model
 
 
 def learn(name, by_class):
-    """A model's parameters, its history, and a row for the table of results."""
+    """Train a model; return its parameters, its history, and a row for the table."""
     model, steps = model_of(name, by_class), 3 if options.quick else MODELS[name].steps
     context = {part: ONE_HOT[labels[part]] if by_class else None for part in images}
     first = [train[:256], context["train"][:256]] if by_class else [train[:256]]
@@ -118,7 +119,7 @@ def learn(name, by_class):
         average=0.99,
         validation=images["validation"],
         validation_context=context["validation"],
-        record=not options.quick,  # a recording takes as long as some steps
+        record=not options.quick,  # a recording takes as long as several steps
         threads=1,
         progress=False,
     )
@@ -136,15 +137,16 @@ def learn(name, by_class):
 # %% [markdown]
 # ## How many bits?
 #
-# A level about which nothing is known takes log2(17) = 4.09 bits. Pixels that know how often each of them has which level,
-# but nothing of each other, take fewer. What a model takes less than that, it has found out about how pixels go together.
+# Without any model a level takes log2(17) = 4.09 bits. A model of independent pixels knows how often each
+# pixel has each level, and takes fewer. A better model gains over this by what it knows of how pixels depend
+# on each other.
 #
-# A PixelCNN's bits are exact. A flow's are a bound, to which the noise adds some: the mean of ten draws inside the
-# logarithm comes closer to the truth than one.
+# A PixelCNN's bits are exact. A flow's are an upper bound because of the noise. The bound from the mean of
+# ten draws inside the logarithm is tighter than that from one draw.
 #
-# What may the class be worth? To name one of ten digits takes log2(10) = 3.3 bits, 0.05 for each pixel, and that is
-# the most that a perfect model can gain from being told. Where a model gains more, it had not told the classes apart
-# by itself: independent pixels gain four times as much, as the class is all they hear of each other.
+# How much can the class gain? One of ten classes takes log2(10) = 3.3 bits, or 0.05 per pixel. A perfect
+# model cannot gain more from the class. A model that gains more had not learned to separate the classes
+# itself: independent pixels gain four times as much, because the class is all they know of each other.
 
 # %%
 DRAWS = 2 if options.quick else 10
@@ -153,18 +155,18 @@ DRAWS = 2 if options.quick else 10
 def bits_of(model, params, x, context):
     """Bits per pixel, shape (n,)."""
     if isinstance(model, Dequantized):
-        return model.bits_per_dim(params, np.random.default_rng(3), x, context, draws=DRAWS)
+        return model.bits_per_dim(params, x, context, rng=np.random.default_rng(3), draws=DRAWS)
     return model.bits_per_dim(params, x, context)
 
 
 def row_of(bits):
-    """What is reported of the bits of each part."""
+    """The mean bits of each part, and the standard error of the test."""
     means = {part: float(values.mean()) for part, values in bits.items()}
     return means | {"standard_error": float(bits["test"].std() / np.sqrt(len(test)))}
 
 
 def independent_bits(part, by_class):
-    """Bits per pixel where each has the levels' frequencies of its own, one added to each; shape (n,)."""
+    """Bits per pixel of independent pixels, from the counts of their levels plus one; shape (n,)."""
     groups = {name: label * by_class for name, label in labels.items()}
     counts = np.ones((10, 64, LEVELS))
     np.add.at(counts, (groups["train"][:, None], np.arange(64), train.reshape(-1, 64)), 1)
@@ -173,7 +175,8 @@ def independent_bits(part, by_class):
 
 
 # %% [markdown]
-# These models are too small for more than one core, so several learn at a time, in a process each, and are measured there.
+# These models are too small to use more than one core, so several train at a time, each in its own process,
+# where it is also evaluated.
 
 # %%
 kinds = [(name, by_class) for name in MODELS for by_class in MODELS[name].by_class]
@@ -188,8 +191,8 @@ rows = {
 rows |= {kind: row for kind, (_, _, row) in learned.items()}
 
 # %% [markdown]
-# On the left the validation data while the models learned, by one draw. On the right all bits, of training digits (a
-# stroke) and of test digits (a mark): the way from the one to the other is what was learned by heart.
+# On the left, the bits of the validation data during training, from one draw. On the right, the bits of
+# training digits (strokes) and of test digits (marks). The distance between the two shows the overfitting.
 
 # %%
 STYLES = ((False, BLUE, "o", "any digit"), (True, VERMILLION, "s", "given the class"))
@@ -200,7 +203,7 @@ for (name, by_class), (_, history, _) in learned.items():
         bits = np.array(history.validation_loss) / (64 * np.log(2))
         axes[0].plot(history.validation_step, bits, "o-", label=name, markersize=3)
         best.append(bits.min())
-axes[0].set(xlabel="step", ylabel="bits per pixel", title="validation digits, while learning")
+axes[0].set(xlabel="step", ylabel="bits per pixel", title="validation digits, during training")
 axes[0].set(xlim=(0, None), ylim=(min(best) - 0.1, max(best) + 1))  # the first steps may be far above
 axes[0].xaxis.get_major_locator().set_params(integer=True)
 axes[0].legend()
@@ -210,7 +213,9 @@ for by_class, color, mark, label in STYLES:
     for part, style, size in (("test", mark, 5), ("train", "|", 13)):
         bits = [rows[name, by_class][part] if (name, by_class) in rows else np.nan for name in names]
         axes[1].plot(bits, places, style, color=color, label=f"{part}, {label}", markersize=size)
-axes[1].set(yticks=range(len(names)), yticklabels=names[::-1], xlabel="bits per pixel", title="learned")
+axes[1].set(
+    yticks=range(len(names)), yticklabels=names[::-1], xlabel="bits per pixel", title="after training"
+)
 axes[1].grid(axis="y", color="0.9")
 axes[1].legend(fontsize=8)
 figure.savefig(options.out / "bits.png", dpi=80)
@@ -218,10 +223,10 @@ figure.savefig(options.out / "bits.png", dpi=80)
 # %% [markdown]
 # ## Samples, class by class
 #
-# There is a row for each class. Above as the models have them, below at a temperature of 0.7, which keeps a flow's z
-# nearer to the middle and makes a PixelCNN's likely levels likelier: cleaner digits, less variety. Are they what was asked
-# for? Five nearest neighbours among the training digits say how many. (The best likelihood does not make the best-formed
-# digits: a PixelCNN that draws one pixel wrong goes on from there.)
+# Each row is a class. Above at temperature 1, below at 0.7, which draws z closer to the mean for a flow and
+# makes likely levels likelier for a PixelCNN: clearer digits, less variety. Do the samples show the requested
+# class? Five nearest neighbours among the training digits give the share that do. (The best likelihood does
+# not give the best-looking digits: when a PixelCNN draws one wrong pixel, it continues from there.)
 
 # %%
 asked = np.repeat(np.arange(10), 10 if options.quick else 50)
@@ -256,7 +261,9 @@ for temperature, color, mark in zip(TEMPERATURES, (BLUE, VERMILLION), "os"):
     heard = [called[name, temperature] for name in told]
     axes[1, 0].plot(heard, told, mark, color=color, label=f"temperature {temperature:g}")
 axes[1, 0].axvline(accuracy, color=BLACK, linestyle="--", linewidth=1, label="test digits")
-axes[1, 0].set(xlabel="share called as asked", xlim=(min(0.7, *called.values()) - 0.05, 1.03), box_aspect=1)
+axes[1, 0].set(
+    xlabel="share of the requested class", xlim=(min(0.7, *called.values()) - 0.05, 1.03), box_aspect=1
+)
 axes[1, 0].invert_yaxis()
 axes[1, 0].margins(y=0.3)
 axes[1, 0].legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1))
@@ -265,9 +272,10 @@ figure.savefig(options.out / "samples.png", dpi=90)
 # %% [markdown]
 # ## Attributes, by the Glow
 #
-# The Glow that was never told a class. `attribute_vector(a, b) = mean(z of a) - mean(z of b)`, of training eights and
-# threes, and so on; it is added to the z of test digits. A digit's z is that of the middles of its pixels' cells, and what
-# comes back is whole numbers again. (`latent_arithmetic.py` goes further, with flows of rows.)
+# The Glow without the class. `attribute_vector(a, b) = mean(z of a) - mean(z of b)`, for example of the
+# training eights and threes. It is added to the z of test digits. The z of a digit is that of the middles of
+# its pixels' cells, and the decoded image has integer levels again. (`latent_arithmetic.py` does more, with
+# flows of rows.)
 
 # %%
 glow, params = models["Glow", False], learned["Glow", False][0]
@@ -291,17 +299,17 @@ for ax, (source, target) in zip(axes, PAIRS):
     ax.tick_params(length=0)
     ax.set_xlabel("strength")
 for (source, target), color, mark in zip(PAIRS, (BLUE, VERMILLION, BLACK), "os^"):
-    label = f"test {source}s that are called {target}"
+    label = f"test {source}s classified as {target}"
     axes[3].plot(STRENGTHS, shares[source, target], color=color, marker=mark, label=label, markersize=4)
-axes[3].set(xlabel="strength", ylabel="share", ylim=(-0.05, 1.05), title="what five nearest neighbours say")
+axes[3].set(xlabel="strength", ylabel="share", ylim=(-0.05, 1.05), title="by five nearest neighbours")
 axes[3].legend(fontsize=8)
 figure.savefig(options.out / "attributes.png", dpi=80)
 
 # %% [markdown]
 # ## Interpolation, by the Glow
 #
-# On the straight line from one z to another: one stroke turns into another. From pixel to pixel, on the right, one fades
-# out while the other fades in.
+# Along the straight line from one z to another, the strokes of one digit change into those of the other.
+# Along the line between the pixels, on the right, one digit fades out while the other fades in.
 
 # %%
 ENDS = ((0, 6), (1, 4), (7, 9), (3, 5), (2, 8), (6, 8))
@@ -344,5 +352,5 @@ for (name, by_class), row in rows.items():
     if name in MODELS:
         line += f"{row['parameters']:12,}{row['seconds']:12.1f}"
     print(f"{name:20}{'given the class' if by_class else '':18}{line}")
-print("called as asked: " + ", ".join(f"{name} {called[name, 1.0]:.0%}" for name in told))
+print("samples of the requested class: " + ", ".join(f"{name} {called[name, 1.0]:.0%}" for name in told))
 print(f"figures and summary.json in {options.out}")

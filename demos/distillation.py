@@ -1,15 +1,16 @@
 # %% [markdown]
-# # Distillation: a flow that samples fast learns from one that is evaluated fast
+# # Distillation: a flow that samples fast learns from a flow that evaluates fast
 #
-# A masked autoregressive flow (MAF) gives the density of any x in one pass of its networks, which is what training on
-# data needs; its samples come feature by feature. An inverse autoregressive flow (IAF) is the same layers turned round:
-# samples in one pass, each with its density, and any other x feature by feature. So train a MAF on data, and let it teach
-# an IAF: the student draws samples, the teacher says how likely they are, and the student minimizes
+# A masked autoregressive flow (MAF) gives the density of any x in one pass of its networks, as training on
+# data needs. But it samples feature by feature. An inverse autoregressive flow (IAF) has the same layers,
+# inverted: it samples in one pass, with the density of each sample, but it evaluates any other x feature by
+# feature. So train a MAF on data, and let it teach an IAF. The student draws samples, the teacher gives their
+# densities, and the student minimizes
 #
 # `KL(student || teacher) = E_z[log p_S(x) - log p_T(x)],  x = student(z)`,
 #
-# which takes one pass of either and no data at all. This is how Parallel WaveNet came to speak in real time (van den Oord
-# et al. 2017).
+# This takes one pass of each flow, and no data. In this way Parallel WaveNet generates speech in real time
+# (van den Oord et al. 2017).
 
 # %%
 import argparse
@@ -30,20 +31,18 @@ parser = argparse.ArgumentParser(description="A MAF learns from data, an IAF fro
 parser.add_argument(
     "--out", type=Path, default=Path("out/distillation"), help="where figures and summary.json go"
 )
-parser.add_argument(
-    "--quick", action="store_true", help="a few steps only: shows that it runs, not that it learns"
-)
+parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 STYLES = (
     ("#0072B2", "o"),
     ("#D55E00", "s"),
     ("#000000", "^"),
-)  # colours and marks that all readers tell apart
+)  # distinguishable for all readers
 
 
 def settings(steps, rate, batch_size):
-    """What the training of teachers and students has in common."""
+    """The common training options of teachers and students."""
     steps = 20 if options.quick else steps
     return {
         "rng": np.random.default_rng(2),
@@ -56,7 +55,7 @@ def settings(steps, rate, batch_size):
 
 
 def finished(params, history):
-    """The parameters and the history of a run, unless it was stopped."""
+    """The parameters and the history of a run; raise `SystemExit` if it was interrupted."""
     if history.interrupted:
         raise SystemExit(f"stopped at step {history.steps}: nothing was written")
     return params, history
@@ -65,14 +64,14 @@ def finished(params, history):
 # %% [markdown]
 # ## In the plane
 #
-# Two moons, one teacher, and two students, alike but for what they minimize. The divergence of distillation asks the
-# student that its own samples be likely for the teacher. It does not ask for all that is likely: a student may give up the
-# ends of the moons for little, and a whole moon for log 2, 0.69 nats, if it does the other well. What it samples is good;
-# what it misses it never sees.
+# Two moons, one teacher, and two students that differ only in what they minimize. Distillation makes the
+# student's samples likely under the teacher. It does not make the student cover everything that is likely:
+# the ends of the moons are cheap to lose, and a whole moon costs only log 2 = 0.69 nats if the other one is
+# right. The samples are good, but the student never sees what it misses.
 #
-# The second student is fitted to samples of the teacher, which minimizes the divergence the other way round: there every
-# point that it misses costs. (In two dimensions that is quick enough, and works better. But it goes the IAF's slow
-# way, feature by feature.)
+# The second student is fitted to samples of the teacher. This minimizes the divergence in the other
+# direction, where every point that the student misses costs. (In two dimensions this is fast enough, and
+# works better. But it evaluates the IAF in its slow direction, feature by feature.)
 
 # %%
 network = MADE((64, 64), "tanh")
@@ -114,17 +113,19 @@ figure.savefig(options.out / "moons.png", dpi=90)
 # %% [markdown]
 # ## In many dimensions
 #
-# Series of 8, 64 and 256 numbers, each made of the one before and of noise that grows with it,
+# Series of 8, 64 and 256 numbers. Each number depends on the one before it, and the noise grows with its
+# size:
 #
-# `x_t = sin(x_{t-1}) + (0.3 + 0.2 |x_{t-1}|) e_t`,  `x_0` and `e_t` standard normal.
+# `x_t = sin(x_{t-1}) + (0.3 + 0.2 |x_{t-1}|) e_t`, `x_0` and `e_t` standard normal.
 #
-# Its density is known, a product of normals, so that one knows how good the teacher is: KL(data || teacher) is the
-# mean difference of two log-likelihoods. A student can be as good as its teacher, never better.
+# The density is known, a product of normal densities. So we can measure how good the teacher is: KL(data ||
+# teacher) is the mean difference of two log-likelihoods. A student can be as good as its teacher, but not
+# better.
 
 
 # %%
 def series(rng, n, features):
-    """Rows of the recursion, and their log p(x) in nats."""
+    """Samples of the recursion, and their log p(x) in nats."""
     x = [rng.standard_normal(n)]
     log_p = -0.5 * (x[0] ** 2 + np.log(2 * np.pi))
     for _ in range(1, features):
@@ -138,12 +139,12 @@ SAMPLES, ROUNDS = (100, 3) if options.quick else (1000, 15)
 
 
 def times(teacher, teacher_params, student, params, n):
-    """The median seconds that the two take for `n` samples, in turns, so that a busy machine is busy for both."""
+    """The median seconds of both flows for `n` samples; they take turns, so that other load affects both."""
     seconds = []
     for number in range(ROUNDS + 1):
         rng, row = np.random.default_rng(number), []
         for flow, weights in ((teacher, teacher_params), (student, params)):
-            with one_blas_thread():  # for such small products a second one gains nothing
+            with one_blas_thread():  # a second thread does not help with such small products
                 clock = time.perf_counter()
                 flow.sample(weights, rng, n)
                 row.append(time.perf_counter() - clock)
@@ -152,7 +153,7 @@ def times(teacher, teacher_params, student, params, n):
 
 
 def estimate(values):
-    """The mean of some numbers and its standard error."""
+    """The mean of values and its standard error."""
     return [float(np.mean(values)), float(np.std(values) / np.sqrt(len(values)))]
 
 
@@ -180,11 +181,11 @@ for features, width, steps in ((8, 64, 2000), (64, 128, 2000), (256, 256, 1200))
     }
 
 # %% [markdown]
-# ## What they make
+# ## Samples
 #
-# Eight series of data, of the teacher and of the student, 64 numbers each, one above the other. Teacher and student are
-# given the same z. Nothing asks them to make the same of it; but both go through time in order, from noise to numbers of
-# one density, and there are not many ways to do that.
+# Eight series each of the data, the teacher and the student, with 64 numbers, one above the other. Teacher
+# and student get the same z. Nothing asks them to map it to the same x. But both go from noise to the same
+# density in the order of time, and there are few ways to do this.
 
 # %%
 made = {"data": series(np.random.default_rng(6), 8, 64)[0]}
@@ -193,7 +194,7 @@ for name, (flow, weights) in flows[64].items():
 z = np.random.default_rng(8).standard_normal((500, 64), np.float32)
 both = [flow.decode(weights, z).ravel() for flow, weights in flows[64].values()]
 same_z = float(np.corrcoef(*both)[0, 1])
-print(f"correlation of what teacher and student make of the same z: {same_z:.2f}")
+print(f"correlation of the x of teacher and student for the same z: {same_z:.2f}")
 figure, axes = plt.subplots(1, 3, figsize=(14, 4), layout="constrained", sharey=True)
 for ax, (name, curves), color in zip(axes, made.items(), ("0.35", STYLES[1][0], STYLES[0][0])):
     ax.plot((curves + 4 * np.arange(8)[:, None]).T, color=color, linewidth=1)
@@ -203,10 +204,10 @@ figure.savefig(options.out / "series.png", dpi=90)
 # %% [markdown]
 # ## How many times faster?
 #
-# A MAF takes a step of Python for each feature and layer, so its time grows with the number of features even where there is
-# hardly anything to compute; an IAF takes one product of matrices for all of them. The ratio of the two is largest for
-# single samples. (npflow's MAF computes each hidden unit once when it samples, not once for each feature: where one pass
-# for each feature is taken instead, the ratio is larger still.)
+# A MAF takes one step of Python for each feature and layer, so its time grows with the number of features
+# even when there is little to compute. An IAF takes one matrix product for all features. The ratio is largest
+# for single samples. (npflow's MAF computes each hidden unit once per sample, not once for each feature.
+# Compared with one pass for each feature, the ratio would be larger still.)
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
@@ -216,7 +217,7 @@ for (color, mark), n in zip(STYLES, (1, 256)):
     axes[0].plot(sizes, teacher_ms, mark + "--", color=color, label=f"teacher, {n} at once")
     axes[0].plot(sizes, student_ms, mark + "-", color=color, label=f"student, {n} at once")
     axes[1].plot(sizes, teacher_ms / student_ms, mark + "-", color=color, label=f"{n} at once")
-axes[0].set(xlabel="features", ylabel="milliseconds", title="the time that samples take", yscale="log")
+axes[0].set(xlabel="features", ylabel="milliseconds", title="time of sampling", yscale="log")
 axes[1].set(xlabel="features", ylabel="ratio", title="how many times faster the student is", yscale="log")
 for ax in axes[:2]:
     ax.set_xscale("log", base=2)
@@ -229,7 +230,7 @@ for (color, _), (features, history) in zip(STYLES, histories.items()):
     smooth = np.convolve(history.loss, np.ones(20) / 20, "valid") / features
     axes[2].plot(np.arange(len(smooth)) + 20, smooth, color=color, label=f"{features} features")
 axes[2].set(
-    xlabel="step", ylabel="nats a feature", yscale="log", title="KL(student || teacher) while it learns"
+    xlabel="step", ylabel="nats a feature", yscale="log", title="KL(student || teacher) during training"
 )
 axes[2].legend(fontsize=8)
 figure.savefig(options.out / "speed.png", dpi=90)

@@ -1,12 +1,12 @@
 # %% [markdown]
 # # Every family on eight densities in the plane
 #
-# Which flow for which shape? Each family of flows learns each of eight two-dimensional densities, from the same
-# points, in the same number of small steps, and is scored on the same test points.
+# Which flow suits which shape? Each family of flows learns each of eight two-dimensional densities, from the
+# same points, in the same small number of steps. All are scored on the same test points.
 #
-# The densities are known exactly, so there is a score that no model can beat in the mean: the entropy, `-E[log p(x)]`
-# under the density itself. What a flow's test loss is above it is the Kullback-Leibler divergence, what the flow
-# still gets wrong, in nats.
+# The densities are known exactly, so there is a score that no model beats on average: the entropy,
+# `-E[log p(x)]` under the true density. The difference between a flow's test loss and the entropy is the
+# Kullback-Leibler divergence: the error of the flow in nats.
 
 # %%
 import argparse
@@ -38,7 +38,7 @@ parser.add_argument(
 parser.add_argument(
     "--quick",
     action="store_true",
-    help="a few steps on two densities: shows that it runs, not that it learns",
+    help="only a few steps on two densities: a test that it runs",
 )
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
@@ -47,8 +47,9 @@ clock = time.perf_counter()
 # %% [markdown]
 # ## The families
 #
-# A line each: a function of a size, 1 in the comparison and larger where there is time to train longer. The first is
-# no match for the others: one affine map of a Gaussian is a Gaussian, and its loss is the best that a Gaussian can do.
+# One line each: a function of a size, which is 1 in the comparison and larger where we train longer. The
+# first family is only there for comparison: an affine map of a Gaussian is a Gaussian, so its loss is the
+# best that a Gaussian can have.
 
 # %%
 NETWORK, MASKED = MLP((32, 32)), MADE((32, 32))
@@ -67,12 +68,14 @@ FAMILIES = {
 # %% [markdown]
 # ## The densities
 #
-# Six have several pieces, holes or edges, which a continuous map of one Gaussian can come close to but not make. Two can be
-# made exactly: the funnel by one affine layer whose scale of `x_2` depends on `x_1`, the banana by an additive one. So those
-# two tell what a family can represent, the six how well it bends.
+# Six of them have several pieces, holes or edges. A continuous map of one Gaussian can come close to these,
+# but not reach them. The other two can be represented exactly: the funnel by one affine layer whose scale of
+# `x_2` depends on `x_1`, and the banana by an additive layer. So these two show what a family can represent,
+# and the six show how well it bends.
 #
-# Every flow sees the points shifted to mean 0 and scaled to standard deviation 1, in float32. That is one more affine
-# layer, `log p(x) = log q((x - mean) / std) - sum(log std)`, so that what is compared is in the density's own units.
+# Every flow sees the points shifted to mean 0 and scaled to standard deviation 1, in float32. This is one
+# more affine layer, `log p(x) = log q((x - mean) / std) - sum(log std)`, so all losses are in the units of
+# the density.
 
 # %%
 ROWS, TEST_ROWS = (1000, 500) if options.quick else (20_000, 10_000)
@@ -80,7 +83,7 @@ names = ["moons", "funnel"] if options.quick else list(DENSITIES)
 
 
 class Data:
-    """Points of one density to train and test on, and what the density itself says of the latter."""
+    """Training and test points of one density, and its own log p at the test points."""
 
     def __init__(self, density, rows, test_rows, seed):
         rng = np.random.default_rng(seed)
@@ -96,11 +99,11 @@ class Data:
         return ((x - self.mean) / self.std).astype(np.float32)
 
     def log_prob(self, flow, params, x):
-        """A flow's log density at points of the plane."""
+        """The log density of a flow at points of the plane, in nats."""
         return flow.log_prob(params, self.scaled(x)) - np.sum(np.log(self.std))
 
     def score(self, log_prob):
-        """A model's mean test loss, and how far it is above the true density's, with a standard error."""
+        """The mean test loss of a model, its excess over the true density's, and a standard error."""
         excess = self.true_log_prob - log_prob
         return {
             "test_nll": float(-np.mean(log_prob)),
@@ -115,9 +118,10 @@ entropies = {name: DENSITIES[name].entropy() for name in names}
 # %% [markdown]
 # ## Training
 #
-# Adam with a short warm-up and a cosine down to zero, gradients clipped, the moving average of the parameters as the
-# result; the same for all. These flows are too small for more than one core, so several train at a time, in a process
-# each. A process sends back its flow's score, and a picture of its density.
+# All train in the same way: Adam with a short warm-up and a cosine schedule down to zero, with clipped
+# gradients. The result is the moving average of the parameters. These flows are too small to use more than
+# one core, so several train at a time, each in its own process. A process returns the score of its flow and a
+# picture of its density.
 
 # %%
 STEPS = 3 if options.quick else 800
@@ -125,7 +129,7 @@ PIXELS = 30 if options.quick else 120
 
 
 def train(flow, data, steps, rate):
-    """Parameters of a flow that has learned the data."""
+    """Train a flow on the data; return its parameters."""
     x = data.scaled(data.x)
     start = flow.init(np.random.default_rng(1), x[:1000])
     params, history = fit(
@@ -138,7 +142,7 @@ def train(flow, data, steps, rate):
         optimizer=Adam(WarmupCosine(rate, steps=steps, warmup=steps // 20)),
         clip_norm=3.0,
         average=0.995,
-        record=not options.quick,  # a recording takes as long as some steps
+        record=not options.quick,  # a recording takes as long as several steps
         progress=False,
     )
     if history.interrupted:
@@ -154,7 +158,7 @@ def picture(log_prob, limits, pixels=PIXELS):
 
 
 def learn(flow, data):
-    """Train a flow; its row for the table and its picture."""
+    """Train a flow; return its row for the table and its picture."""
     begun = time.perf_counter()
     params = train(flow, data, STEPS, rate=1e-2)
     row = data.score(data.log_prob(flow, params, data.test)) | {"seconds": time.perf_counter() - begun}
@@ -172,14 +176,15 @@ pictures = {pair: image for pair, (_, image) in learned.items()}
 # %% [markdown]
 # ## What they learned
 #
-# A row is a density: points of it, the density itself, and what each family made of it. Colours go with the square root of
-# the density, so that the threads between pieces show, and are the same along a row. Below each picture is how many nats
-# the flow is above the true density on the test points; the least in a row is in bold.
+# Each row is a density: points, the density itself, and what each family learned. Colours show the square
+# root of the density, so that the threads between the pieces are visible. They have the same scale along a
+# row. Below each picture is how many nats the flow is above the true density on the test points. The smallest
+# number of a row is bold.
 
 
 # %%
 def show(ax, image, limits, top):
-    """Draw a picture; colours end at `top`."""
+    """Draw a picture; the colour scale ends at `top`."""
     ax.imshow(
         image,
         cmap="cividis",
@@ -222,9 +227,9 @@ figure.savefig(options.out / "families.png", dpi=110)
 # %% [markdown]
 # ## In numbers
 #
-# Test losses in nats, and the seconds that a flow took on average. A mean over 10,000 points is uncertain by some
-# 0.01, but that is luck which all share: it shows in how far the true density's own mean on these points is from the
-# entropy.
+# Test losses in nats, and the mean training time of a flow in seconds. A mean over 10,000 points has a
+# standard error of about 0.01, but this error is common to all models. The mean of the true density on these
+# points shows its size: compare it with the entropy.
 
 
 # %%
@@ -243,12 +248,12 @@ for line, numbers in lines.items():
 # %% [markdown]
 # ## Two moons, with more time
 #
-# The family that did best on two moons once more: twice the size, more points, many more steps, and beside two
-# classics on the same points. A mixture of Gaussians needs 20 of them; a kernel density estimate needs all points, and
-# a bandwidth, chosen here on points of its own.
+# The family that was best on two moons trains once more: twice the size, more points, many more steps. It is
+# compared with two classical estimators on the same points. The mixture of Gaussians has 20 components. The
+# kernel density estimate uses all points; its bandwidth is chosen on separate points.
 #
-# The three are close, so the test points are many, 100,000 fresh ones: the standard error of a mean over them is 0.0023,
-# below 0.003, and that of a difference from the true density far smaller.
+# The three are close, so there are 100,000 new test points. The standard error of a mean over them is 0.0023,
+# and that of a difference from the true density is far smaller.
 
 # %%
 MANY, MANY_TEST, LONG = (1000, 500, 3) if options.quick else (50_000, 100_000, 4000)
@@ -274,7 +279,7 @@ def kernels():
 
 
 def compare(make):
-    """Make a model; its name, its row for the table and its picture."""
+    """Fit a model; return its name, its row for the table and its picture."""
     begun = time.perf_counter()
     name, log_prob = make()
     seconds = time.perf_counter() - begun
@@ -285,8 +290,8 @@ def compare(make):
 models = Parallel(processes)(delayed(compare)(make) for make in (long_flow, gaussians, kernels))
 
 # %% [markdown]
-# Their densities, with the colours of the pictures above: where a mixture shows its pieces, and kernels the chance of the
-# points they stand on, a flow has a smooth arc, and a thread between the moons.
+# Their densities, in the colours of the pictures above. The mixture shows its components, and the kernel
+# estimate shows random clusters of its points. The flow has a smooth arc, and a thread between the moons.
 
 # %%
 limits = moons.density.limits

@@ -1,14 +1,15 @@
 # %% [markdown]
 # # Gaussianization: a flow without a gradient, and what gradients add
 #
-# A number x that is distributed with the distribution function F becomes uniform as F(x), and standard normal as
-# Phi^-1(F(x)), where Phi is the normal distribution function. So one column of a table is made normal at once. Two
-# columns that are each normal are not normal together. But turn the axes, and the new columns, mixtures of the old
-# ones, show it: make those normal, turn again, and so on. Each step takes the data closer to a normal
-# distribution; all steps together, with their log-dets, are a density. Nothing was trained.
+# Let F be the distribution function of a number x. Then F(x) is uniform, and Phi^-1(F(x)) is standard normal,
+# where Phi is the normal distribution function. So one column of a table can be made normal in one step. Two
+# columns that are each normal are not jointly normal. But rotate the axes: the new columns are mixtures of
+# the old ones, and no longer normal. Make them normal, rotate again, and so on. Each step brings the data
+# closer to a normal distribution. All steps together, with their log-dets, are a density. Nothing was
+# trained.
 #
-# Every step is invertible and differentiable, so the very same chain can then be trained by maximum likelihood: a
-# normalizing flow that starts as a good density instead of none. This demo does the one and then the other.
+# Every step is invertible and differentiable, so the same chain can then be trained by maximum likelihood: a
+# normalizing flow that starts from a good density. This demo does both.
 
 # %%
 import argparse
@@ -32,17 +33,16 @@ parser = argparse.ArgumentParser(
 parser.add_argument(
     "--out", type=Path, default=Path("out/gaussianization"), help="where figures and summary.json go"
 )
-parser.add_argument(
-    "--quick", action="store_true", help="a few steps only: shows that it runs, not that it learns"
-)
+parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
 # ## Data
 #
-# Two moons, whose density is known, and so the entropy that no model's test loss is below in the mean. A mean over
-# 10,000 points is uncertain by 0.007 nats; so the density's own loss on the very same points is computed too.
+# Two moons. Their density is known, and so is their entropy: on average no model has a lower test loss. A
+# mean over 10,000 points has a standard error of 0.007 nats, so we also compute the loss of the true density
+# on the same points.
 
 # %%
 rng = np.random.default_rng(0)
@@ -55,9 +55,9 @@ print(f"entropy of the data: {entropy:.4f} nats; the true density on the test po
 # %% [markdown]
 # ## One column
 #
-# `Gaussianize` takes for F a mixture of eight logistics, fitted to the column. Its density follows the column's
-# histogram (left), its distribution function and the normal quantiles make the map (middle), and what comes out is
-# nearly normal (right): what eight logistics miss, eight in the next step may find.
+# `Gaussianize` uses a mixture of eight logistics, fitted to the column, as F. Its density follows the
+# histogram of the column (left). Its distribution function and the normal quantiles give the map (middle).
+# The result is nearly normal (right). The next step, with eight more logistics, can correct what is left.
 
 # %%
 layer, columns = Gaussianize(components=8), x[:, :1]
@@ -86,12 +86,12 @@ figure.savefig(options.out / "one_column.png", dpi=80)
 # %% [markdown]
 # ## Two columns, step by step
 #
-# Iterative Gaussianization of five steps is one call: `flow.init(rng, x)`, which fits each layer to what the layers
-# before it make of the data. The pictures follow the same points through the layers (the first one, which does no more
-# than choose units, is left out). Each Gaussianize makes both margins normal; each rotation looks from elsewhere. (In
-# the plane random directions do. Principal components, which a table is better turned to, have nothing to say of two
-# columns without correlation.) The moons are drawn out, turned, and drawn out again, until they fill the plane almost
-# evenly; the seams that are left are for more steps to close.
+# Iterative Gaussianization with five steps is one call: `flow.init(rng, x)`. It fits each layer to the output
+# of the layers before it. The pictures follow the same points through the layers (without the first one,
+# which only chooses units). Each Gaussianize makes both margins normal, and each rotation changes the axes.
+# (The rotations are random here. Principal components are the better choice for a table, but they are useless
+# for two columns without correlation.) The moons are stretched, rotated, and stretched again, until they fill
+# the plane almost evenly. The seams that are left need more steps.
 
 # %%
 flow = gaussianization(features=2, steps=5, rotation="random")
@@ -102,15 +102,15 @@ axes = plots.steps([x[:3000], *[step.output for step in steps]], names=["x", *na
 axes.flat[0].figure.savefig(options.out / "iterative.png", dpi=80)
 
 # %% [markdown]
-# ## How good a density is it?
+# ## How good is the density?
 #
-# Test losses, with more and more steps. They fall, but ever more slowly: axes that are chosen without regard to what
-# comes after are not the best ones, and each step adds a little error of its own.
+# Test losses with more and more steps. They fall more and more slowly: random axes are not the best ones, and
+# each step adds a small error of its own.
 
 
 # %%
 def score(flow, params):
-    """The mean test loss, and its excess over the true density's on the same points with its standard error."""
+    """The mean test loss, its excess over the true density's on the same points, and a standard error."""
     excess = moons.log_prob(test) - flow.log_prob(params, test)
     return {
         "test_nll": float(-np.mean(flow.log_prob(params, test))),
@@ -129,7 +129,8 @@ for count in (1, 5) if options.quick else (1, 2, 5, 10, 20, 40):
 # %% [markdown]
 # ## The same chain, trained
 #
-# Fifteen steps, from where `init` leaves them, by maximum likelihood: now each layer is moved for the good of all.
+# Fifteen steps, trained by maximum likelihood from the result of `init`. Now all layers are optimized
+# together.
 
 # %%
 STEPS = 20 if options.quick else 5000
@@ -152,15 +153,16 @@ if history.interrupted:
 trained = score(flow, params) | {"seconds": time.perf_counter() - clock, "steps": history.steps}
 
 # %% [markdown]
-# Left the density as `init` leaves it, in the middle trained, right the true one, with contours around the same shares
-# of the mass. Where training has pulled the moons apart, what joins them (a continuous map from one round cloud cannot
-# tear) is too thin to show among 99 % of the mass.
+# On the left the density after `init`, in the middle after training, on the right the true one. The contours
+# contain the same shares of the mass. Training has separated the moons. A continuous map of one round cloud
+# cannot cut it, so a thread still joins them, but it is too thin to be inside the contour of 99 % of the
+# mass.
 
 # %%
 LIMITS = ((-1.4, 2.4), (-1.0, 1.5))
 figure, axes = plt.subplots(1, 3, figsize=(15, 3.6), layout="constrained")
 for ax, title, log_prob in (
-    (axes[0], "as init leaves it", lambda at: flow.log_prob(start, at.astype(np.float32))),
+    (axes[0], "after init", lambda at: flow.log_prob(start, at.astype(np.float32))),
     (axes[1], "trained", lambda at: flow.log_prob(params, at.astype(np.float32))),
     (axes[2], "the true density", moons.log_prob),
 ):
@@ -176,15 +178,13 @@ axes[0].plot(counts, losses, "o-", color=BLUE, label="iterative Gaussianization"
 axes[0].plot(
     len(flow.layer.layers) // 2 - 1, trained["test_nll"], "s", color=VERMILLION, label="the flow, trained"
 )
-axes[0].axhline(
-    true_nll, color=BLACK, linestyle="--", linewidth=1, label="the true density, on the same points"
-)
+axes[0].axhline(true_nll, color=BLACK, linestyle="--", linewidth=1, label="true density, on the same points")
 axes[0].set(xscale="log", xticks=counts, xticklabels=counts, xlabel="number of steps [Gaussianize, Rotation]")
 axes[0].set(ylabel="test loss [nats]", ylim=(0.2, None))
 axes[0].minorticks_off()
 axes[0].legend()
 history.plot(axes[1], limit=entropy)
-axes[1].set_title("training, from the iterative model on")
+axes[1].set_title("training, starting at the iterative model")
 figure.savefig(options.out / "losses.png", dpi=80)
 
 # %%

@@ -1,14 +1,15 @@
 # %% [markdown]
 # # Arithmetic on z
 #
-# A flow gives every x a z, and every z an x, and nothing is lost on the way. All z together are one round cloud. So one
-# can calculate with them, and look at what it means:
+# A flow gives every x a z and every z an x, without loss. All z together form one round cloud. So we can
+# calculate with them, and look at the results:
 #
-# - **add**: the vector from the mean z of the threes to the mean z of the eights makes eights of other threes;
-# - **mix**: half-way between two digits in z lies a digit, half-way between their pixels lie two;
+# - **add**: the vector from the mean z of the threes to the mean z of the eights turns other threes into
+#   eights;
+# - **mix**: halfway between two digits in z lies one digit, halfway between their pixels lie two;
 # - **carry over**: a z of one data set, decoded by the flow of another, is a sample of the other.
 #
-# It is all in `npflow.latent`, three lines each: encode, calculate, decode.
+# All this is in `npflow.latent`, three lines each: encode, calculate, decode.
 
 # %%
 import argparse
@@ -30,18 +31,17 @@ parser = argparse.ArgumentParser(description="Attributes, interpolation and tran
 parser.add_argument(
     "--out", type=Path, default=Path("out/latent_arithmetic"), help="where figures and summary.json go"
 )
-parser.add_argument(
-    "--quick", action="store_true", help="a few steps only: shows that it runs, not that it learns"
-)
+parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
 # ## Data
 #
-# scikit-learn's 1797 digits, 8 x 8 pixels of 17 levels. Each pixel gets uniform noise of one level's width, so that there is
-# a density to learn; training sees each image under twenty draws of it. A fifth is kept for everything that follows: no flow
-# has seen the digits in the pictures below, but for the step that training stops at, chosen by half of them.
+# scikit-learn's 1797 digits, 8 x 8 pixels with 17 levels. Each pixel gets uniform noise of the width of one
+# level, so that a density exists. Training uses twenty noisy copies of each image. A fifth is held out for
+# all that follows: no flow was trained on the digits in the pictures below, but half of them chose the step
+# at which training stopped.
 
 # %%
 rng = np.random.default_rng(0)
@@ -58,20 +58,20 @@ ONE_HOT = np.eye(10, dtype=np.float32)  # the context of each class
 x, y = dequantized(np.repeat(images[:1437], 20, axis=0)), np.repeat(labels[:1437], 20)
 test, test_y = dequantized(images[1437:]), labels[1437:]
 validation, validation_y = test[:180], test_y[:180]
-judge = KNeighborsClassifier(5).fit(images[:1437] / 17, labels[:1437])  # what digit is it? without a flow
+judge = KNeighborsClassifier(5).fit(images[:1437] / 17, labels[:1437])  # classifies a digit, without a flow
 accuracy = float(judge.score(test, test_y))
-print(f"five nearest neighbours tell {accuracy:.1%} of the test digits right")
+print(f"five nearest neighbours classify {accuracy:.1%} of the test digits correctly")
 
 # %% [markdown]
 # ## Three flows
 #
-# A RealNVP for all digits; another that is told which digit it is, as a context of ten numbers; and a NICE, whose
-# scaling layer shows something else at the end.
+# A RealNVP of all digits; another RealNVP that takes the class as a context of ten numbers; and a NICE, whose
+# scaling layer is used at the end.
 
 
 # %%
 def train(flow, steps, rate, conditional=False):
-    """A flow's parameters, those that did best on the validation data."""
+    """Train a flow; return the parameters that were best on the validation data, and a row of results."""
     clock = time.perf_counter()
     contexts = [ONE_HOT[y], ONE_HOT[validation_y]] if conditional else [None, None]
     first = [x[:1000]] if not conditional else [x[:1000], contexts[0][:1000]]
@@ -105,9 +105,10 @@ nice_params, nice_row = train(additive, 600, 3e-3)
 # %% [markdown]
 # ## Add: from a three to an eight
 #
-# `attribute_vector(a, b) = mean(z of a) - mean(z of b)`, over the training data's eights and threes. Added to the z of
-# a three that no flow has seen, a little of it changes nothing much, all of it makes an eight, and too much an eight beyond
-# eights. Is it one? Five nearest neighbours among the training images say.
+# `attribute_vector(a, b) = mean(z of a) - mean(z of b)`, for example of the training eights and threes. Added
+# to the z of a three from the test data, a little of it changes almost nothing, all of it makes an eight, and
+# more makes an exaggerated eight. Is it really an eight? Five nearest neighbours among the training images
+# decide.
 
 # %%
 PAIRS = ((3, 8), (1, 7), (4, 9))
@@ -122,7 +123,7 @@ for source, target in PAIRS:
 
 
 def mosaic(x, ax, title):
-    """Digits of shape (rows, columns, 64) beside and above each other, dark on white, with a tick for each column."""
+    """Draw digits of shape (rows, columns, 64) as a grid, dark on white, with a tick for each column."""
     plots.images(x.reshape(*x.shape[:2], 8, 8, 1), ax, levels=2, title=title, cmap="gray_r")
     ax.set_xticks(9 * np.arange(x.shape[1]) + 3.5)
 
@@ -137,18 +138,19 @@ STYLES = (
     ("#0072B2", "o"),
     ("#D55E00", "s"),
     ("#000000", "^"),
-)  # colours and marks that all readers tell apart
+)  # distinguishable for all readers
 for (color, mark), (source, target) in zip(STYLES, PAIRS):
-    label = f"test {source}s that are called {target}"
+    label = f"test {source}s classified as {target}"
     axes[3].plot(STRENGTHS, shares[source, target], color=color, marker=mark, label=label, markersize=4)
-axes[3].set(xlabel="strength", ylabel="share", ylim=(-0.05, 1.05), title="what five nearest neighbours say")
+axes[3].set(xlabel="strength", ylabel="share", ylim=(-0.05, 1.05), title="by five nearest neighbours")
 axes[3].legend(fontsize=8, loc="upper left")
 figure.savefig(options.out / "attributes.png", dpi=90)
 
 # %% [markdown]
-# Five nearest neighbours are easily pleased: they call a three an eight as well that was moved by the difference of the mean
-# *images*, pixel by pixel, though it has strokes blacker than black and others whiter than white. How likely is either as
-# an eight? The flow that was told the digits says so; it had no part in making them. Medians, in nats:
+# Five nearest neighbours are not strict: they also classify a three as an eight after the difference of the
+# mean *images* was added to its pixels, although some strokes are blacker than black and others whiter than
+# white. How likely is each of the two as an eight? The flow that takes the class answers this; it was not
+# used to make them. Medians, in nats:
 
 # %%
 likelihoods = {}
@@ -163,15 +165,16 @@ for source, target in PAIRS:
     likelihoods[f"{source} to {target}"] = {
         name: float(np.median(by_class.log_prob(class_params, images, ONE_HOT[np.full(len(images), target)])))
         for name, images in made.items()
-    } | {"called so, moved in pixels": float(np.mean(judge.predict(in_pixels) == target))}
+    } | {"classified as target, moved in pixels": float(np.mean(judge.predict(in_pixels) == target))}
 for name, row in likelihoods.items():
     print(f"{name}: " + ", ".join(f"{what} {value:.2f}" for what, value in row.items()))
 
 # %% [markdown]
 # ## Mix: between two digits
 #
-# On the straight line from one z to another, and for comparison from pixel to pixel. Half-way between the pixels one sees
-# both digits, pale. Half-way between the z there is one digit, in full black, of which one cannot always say which.
+# Along the straight line from one z to another, and for comparison from pixel to pixel. Halfway between the
+# pixels both digits are visible, pale. Halfway between the z there is one digit, fully black, though not
+# always a clear one.
 
 # %%
 ENDS = ((0, 6), (1, 4), (7, 9), (3, 5), (2, 8), (6, 8))
@@ -188,7 +191,8 @@ figure.savefig(options.out / "interpolation.png", dpi=90)
 
 
 # %% [markdown]
-# How black are they? The darkest tenth of the pixels of data, of what lies half-way in z, and half-way in pixels:
+# How black are they? The darkest tenth of the pixels, of the data, of the images halfway in z, and halfway in
+# pixels:
 
 
 # %%
@@ -203,8 +207,9 @@ print({name: round(value, 3) for name, value in blackness.items()})
 # %% [markdown]
 # ## Carry over: from one class to another, by one conditional flow
 #
-# A flow that is told the digit keeps in z what the digit does not say: slant, weight, breadth. Encoded as a three and
-# decoded as anything else, it is written in the same hand. Each row is a test digit, and what it becomes as each of the ten.
+# A flow that takes the class keeps in z what the class does not say: slant, weight, width. Encoded as a three
+# and decoded as any other digit, it has the same handwriting. Each row is a test digit, and the result of
+# decoding it as each of the ten.
 
 # %%
 accepted = np.zeros((10, 10))
@@ -219,7 +224,7 @@ for source in range(10):
         written[source, 2 + target] = there[0]
         accepted[source, target] = np.mean(judge.predict(there) == target)
 figure, axes = plt.subplots(1, 2, figsize=(12.5, 5.2), layout="constrained", width_ratios=(1.15, 1))
-mosaic(written, axes[0], "one hand, ten digits")
+mosaic(written, axes[0], "one handwriting, ten digits")
 axes[0].set_xticks(9 * np.array([0, *range(2, 12)]) + 3.5, labels=["test", *range(10)])
 axes[0].set_xlabel("decoded as")
 axes[1].imshow(accepted, cmap="cividis", vmin=0, vmax=1)
@@ -227,15 +232,16 @@ for (i, j), share in np.ndenumerate(accepted):
     color = "black" if share > 0.5 else "white"
     axes[1].text(j, i, f"{share:.2f}".lstrip("0"), ha="center", va="center", fontsize=8, color=color)
 axes[1].set(xticks=range(10), yticks=range(10), xlabel="decoded as", ylabel="encoded as")
-axes[1].set_title("share that five nearest neighbours call so")
+axes[1].set_title("share classified as the decoded class")
 figure.savefig(options.out / "translation.png", dpi=90)
 
 # %% [markdown]
 # ## Carry over: from one data set to another, by two flows
 #
-# Two flows, each trained on its own, one on moons and one on circles: they were never shown a pair, and yet what one
-# encodes the other decodes, for both have the same prior. A point keeps its colour, its place along the moons. Neighbours
-# stay neighbours, as both maps are continuous; which arc goes where, the flows decided by themselves.
+# Two flows, trained separately, one on moons and one on circles. They never saw a pair of points, but one can
+# decode what the other encodes, because both have the same prior. Each point keeps its colour, its place
+# along the moons. Neighbours stay neighbours, since both maps are continuous. Which arc goes where was not
+# prescribed.
 
 # %%
 plane = glow(features=2, steps=8, network=MLP((64, 64), "tanh"))
@@ -275,15 +281,16 @@ plots.samples(circles, axes[2], title="the same points as circles", limits=((-1.
 figure.savefig(options.out / "moons_to_circles.png", dpi=90)
 
 # %% [markdown]
-# ## How much room do digits take?
+# ## How much volume do digits take?
 #
-# All layers of a NICE but its two scalings, the `ActNorm` in front and `Scaling` at the end, keep volume. Those two
-# together say how far the flow lets the data spread along each of its 64 dimensions, in the pixels' own units. Shifts do
-# not mix dimensions: each stays a pixel, less what the other pixels say of it. So next to the spread of the pixels one sees
-# what the network has found out of them; and next to the principal components, which do mix, that the sum of
-# the logarithms, the volume, is smaller for the flow's curved dimensions than for the best straight ones.
+# All layers of a NICE preserve volume, except two: `ActNorm` at the start and `Scaling` at the end. Their
+# product gives the spread of the data along each of the 64 dimensions, in the units of the pixels. Shifts do
+# not mix dimensions: each stays a pixel, minus what the network predicts of it from other pixels. So compared
+# with the spread of the pixels, the figure shows what the network has learned about them. Principal
+# components do mix dimensions; compared with these, the sum of the logarithms, the log volume, is smaller for
+# the curved dimensions of the flow than for the best straight ones.
 #
-# (z is logistic, with the standard deviation pi / sqrt(3). The floor on the right is the noise that was put in.)
+# (z is logistic, with standard deviation pi / sqrt(3). The floor on the right is the noise that was added.)
 
 # %%
 log_scale = nice_params["layer"][0]["log_scale"] + nice_params["layer"][-1]["log_scale"]
@@ -319,7 +326,7 @@ summary = {
 (options.out / "summary.json").write_text(json.dumps(summary, indent=2))
 print(f"\n{'strength':>22}" + "".join(f"{strength:8.2f}" for strength in STRENGTHS[::2]))
 for (source, target), values in shares.items():
-    print(f"{f'{source}s called {target}':>22}" + "".join(f"{value:8.2f}" for value in values[::2]))
-print(f"digits carried over to another class and called it: {off_diagonal.mean():.2f}")
-print(f"moons carried over to within 0.15 of a circle:      {plane_row['on_a_circle']:.2f}")
+    print(f"{f'{source}s classified {target}':>22}" + "".join(f"{value:8.2f}" for value in values[::2]))
+print(f"digits carried over to another class and classified so: {off_diagonal.mean():.2f}")
+print(f"moons carried over to within 0.15 of a circle:       {plane_row['on_a_circle']:.2f}")
 print(f"figures and summary.json in {options.out}")

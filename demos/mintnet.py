@@ -1,14 +1,16 @@
 # %% [markdown]
 # # MintNet: a residual network with a triangular Jacobian
 #
-# A coupling leaves half of its input alone, so that it can be undone in one step. MintNet's layers transform everything at
-# once, as those of an ordinary residual network do: `f(x) = t x + W3 h(W2 h(W1 x + b1) + b2) + b3`. What makes them
-# invertible is that the three convolutions are masked. Each pixel sees those before it in the order of reading, and
-# itself through weights that are positive. So the Jacobian is triangular with a positive diagonal: its determinant is a
-# product, and `f` can be undone, pixel by pixel if need be.
+# A coupling leaves half of its input unchanged, so that it can be inverted in one step. A layer of MintNet
+# transforms everything at once, like an ordinary residual network:
+# `f(x) = t x + W3 h(W2 h(W1 x + b1) + b2) + b3`. It is invertible because the three convolutions are masked.
+# Each pixel depends on the pixels before it in reading order, and on itself through positive weights. So the
+# Jacobian is triangular with a positive diagonal. Its determinant is a product, and `f` can be inverted pixel
+# by pixel.
 #
-# It needs not be. From any start, `x <- x + (z - f(x)) / diagonal` moves all pixels at once, and after some ten or twenty
-# such steps nothing moves any more. This demo trains a MintNet on 8 x 8 digits, looks at its Jacobians, and counts steps.
+# There is a faster way. From any start, `x <- x + (z - f(x)) / diagonal` updates all pixels at once, and
+# converges in about ten to twenty steps. This demo trains a MintNet on 8 x 8 digits, draws its Jacobians, and
+# counts the steps.
 
 # %%
 import argparse
@@ -28,24 +30,20 @@ from npflow.plots.canvas import BLACK, BLUE, VERMILLION
 from npflow.training import Adam, WarmupCosine
 from npflow.verify.jacobians import by_autograd
 
-parser = argparse.ArgumentParser(
-    description="A MintNet of 8 x 8 digits, its Jacobians, and how it is inverted."
-)
+parser = argparse.ArgumentParser(description="A MintNet of 8 x 8 digits, its Jacobians, and its inverse.")
 parser.add_argument("--out", type=Path, default=Path("out/mintnet"), help="where figures and summary.json go")
-parser.add_argument(
-    "--quick", action="store_true", help="a few steps only: shows that it runs, not that it learns"
-)
+parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
 # ## Data and training
 #
-# Digits of 17 levels of grey. `Dequantized` adds uniform noise of one level's width to each pixel, another in each step, so
-# that there is a density to learn. Of the test digits a half says when to stop, the other half what it came to, in bits for
-# each pixel: `log2(17) = 4.09` is what anybody needs who knows nothing of digits.
+# Digits with 17 levels of grey. `Dequantized` adds uniform noise of the width of one level to each pixel, new
+# noise in each step, so that a density exists. One half of the held-out digits is for validation, the other
+# half for the test, in bits per pixel. Without any model a pixel takes `log2(17) = 4.09` bits.
 #
-# The flow has two levels of two pairs of layers each, on 8 x 8 pixels and on 4 x 4 blocks of them.
+# The flow has two levels with two pairs of layers each: on 8 x 8 pixels, and on 4 x 4 blocks of them.
 
 # %%
 STEPS = 60 if options.quick else 1500
@@ -72,20 +70,21 @@ seconds = time.perf_counter() - clock
 
 
 def score(images):
-    """Bits for each pixel, in the mean over images, and its standard error."""
-    bits = model.bits_per_dim(params, np.random.default_rng(2), images, draws=2 if options.quick else 20)
+    """Bits per pixel, the mean over images, and its standard error."""
+    draws = 2 if options.quick else 20
+    bits = model.bits_per_dim(params, images, rng=np.random.default_rng(2), draws=draws)
     return {"bits_per_dim": float(bits.mean()), "standard_error": float(bits.std() / np.sqrt(len(bits)))}
 
 
 bits = {name: score(images) for name, images in {"train": data.train[:360], "test": test}.items()}
 axes = plots.history(history)
-axes.set_title(f"{bits['test']['bits_per_dim']:.3f} bits for each pixel of the test digits")
+axes.set_title(f"{bits['test']['bits_per_dim']:.3f} bits per pixel of the test digits")
 axes.figure.savefig(options.out / "history.png", dpi=80)
 
 # %% [markdown]
 # ## Samples
 #
-# Draws of z, undone layer by layer from the last to the first; on the right digits that were there.
+# Samples of z, inverted layer by layer from the last to the first; on the right, digits of the data.
 
 # %%
 clock = time.perf_counter()
@@ -100,15 +99,15 @@ figure.savefig(options.out / "samples.png", dpi=80)
 # %% [markdown]
 # ## Triangular Jacobians
 #
-# Of the first pair of layers, at a test digit. In raster order a pixel's z depends on the pixel itself and on those above
-# and on the left, as far as three kernels of 3 x 3 reach: a band below the diagonal for each row of pixels. In the
-# reversed order it is the other way round. Neither layer alone makes a pixel depend on its neighbours on all sides; the
-# two together do, and their log-det is the sum of two sums over diagonals. (Colours end at the 99.5th percentile, which
-# most of the diagonals are beyond.)
+# Of the first pair of layers, at a test digit. In raster order the z of a pixel depends on the pixel itself
+# and on pixels above it and on its left, within the reach of three 3 x 3 kernels: a band below the diagonal
+# for each row of pixels. In the reversed order the band is above the diagonal. In one layer alone, a pixel
+# does not depend on its neighbours on all sides; in both together it does. Their log-det is the sum of two
+# sums over diagonals. (The colour scale ends at the 99.5th percentile; most of the diagonals are beyond it.)
 
 # %%
 flow = model.flow
-double = tree.build(lambda _, leaf: leaf.astype(float), params)  # for all that is counted in digits
+double = tree.build(lambda _, leaf: leaf.astype(float), params)  # for small errors
 digit = model.dequantize(test[:1], np.full_like(test[:1], 0.5, dtype=float))
 steps = flow.layer.trace(double["layer"], digit)
 first = next(number for number, layer in enumerate(flow.layer.layers) if isinstance(layer, MaskedConvolution))
@@ -142,17 +141,17 @@ triangular = {
 # %% [markdown]
 # ## How fast is the iteration?
 #
-# The paper's iteration, written out: `x <- x + alpha (z - f(x)) / d(x)`, where `d` is the diagonal, from `x = z` on, for the z
-# of 100 test digits. Its residual is the largest of all pixels and digits.
+# The paper's iteration, written out: `x <- x + alpha (z - f(x)) / d(x)`, where `d` is the diagonal, starting
+# at `x = z`, for the z of 100 test digits. Its residual is the maximum over all pixels and digits.
 #
-# On the left are several alpha. With alpha = 1 each pixel takes a step of Newton's in its own number. The first pixels are
-# right almost at once, then those that depend on these alone, and in the end all that is left falls into place. With less,
-# each step leaves `1 - alpha` of an error. With more, it goes beyond what it looks for, by `alpha - 1` near the end, and
-# from so far it may never get there. The paper proves that the iteration converges for alpha between 0 and 2 if it
-# begins near enough. Here alpha = 1 converges from anywhere, because each pixel's own function is convex, or in the
-# reversed order concave: `npflow/autodiff/triangular.py` has the proof, and is what `inverse` uses.
+# On the left are several alpha. With alpha = 1 each pixel takes a Newton step in its own variable. The first
+# pixels converge almost at once, then those that depend only on them, and so on. A smaller alpha leaves
+# `1 - alpha` of the error at each step. A larger one overshoots, by `alpha - 1` near the solution, and from
+# far away it may not converge. The paper proves convergence for alpha between 0 and 2 from a start that is
+# near enough. Here alpha = 1 converges from any start, because the function of each pixel alone is convex, or
+# concave in the reversed order. The proof is in `npflow/layers/masked_convolution.py`, beside `inverse`.
 #
-# On the right is alpha = 1 for each of the layers: ten to some twenty steps for 64 numbers.
+# On the right is alpha = 1 for each of the layers: about ten to twenty steps for 64 numbers.
 
 # %%
 ALPHAS = (0.5, 0.8, 1.0, 1.2, 1.5)
@@ -166,7 +165,7 @@ def residuals(number, alpha):
     layer, z = flow.layer.layers[number], outputs[number + 1]
     arrays, target = layer.arrays(double["layer"][number], z), layer.in_order(z)
     x, found = target, []
-    with np.errstate(over="ignore", invalid="ignore"):  # where alpha is too large
+    with np.errstate(over="ignore", invalid="ignore"):  # if alpha is too large
         for _ in range(COUNT + 1):
             value, slope = residual_block(x, *arrays)
             found.append(float(np.abs(target - value).max()))
@@ -175,7 +174,7 @@ def residuals(number, alpha):
 
 
 def steps_to(found, residual):
-    """How many steps it takes to a residual; None if there are more than were taken."""
+    """The number of steps until a residual; None if it was not reached."""
     there = np.nonzero(found <= residual)[0]
     return int(there[0]) if len(there) else None
 
@@ -209,8 +208,8 @@ convergence = {
 # %% [markdown]
 # ## There and back
 #
-# Test digits through all layers and back: how far pixels are from where they were, in levels of grey, in single and double
-# precision. Below one half a pixel is what it was.
+# Test digits through all layers and back: the error of the pixels, in levels of grey, in single and double
+# precision. Below one half a pixel is unchanged.
 
 # %%
 errors = {
@@ -220,7 +219,7 @@ errors = {
 back = model.decode(params, model.encode(params, test[:10]))
 figure, axes = plt.subplots(1, 2, figsize=(12, 3.2), layout="constrained", width_ratios=(1.6, 1))
 plots.images(np.stack([test[:10], back]), axes[0], levels=17, cmap="gray_r")
-axes[0].set_title("test digits, and what came back")
+axes[0].set_title("test digits, and their reconstructions")
 bins = np.geomspace(1e-17, 1, 69)
 for (name, error), color in zip(errors.items(), (BLUE, VERMILLION)):
     axes[1].hist(
@@ -256,5 +255,5 @@ for alpha, count in convergence["steps_to_1e-10_by_alpha"].items():
         f"alpha = {alpha:4} residual below 1e-10 after {count if count is not None else f'more than {COUNT}'} steps"
     )
 for name, error in summary["reconstruction"].items():
-    print(f"there and back in {name} precision: at most {error:.1e} levels off")
+    print(f"there and back in {name} precision: at most {error:.1e} levels of error")
 print(f"figures and summary.json in {options.out}")

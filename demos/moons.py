@@ -1,14 +1,15 @@
 # %% [markdown]
 # # Two moons: a ten-step Glow, with two priors
 #
-# Ten steps of [ActNorm, AffineCoupling, Conv1x1] learn the density of `sklearn.datasets.make_moons`, first
-# from one Gaussian, then from a mixture of two. The two moons are two separate pieces, and a Gaussian is one: a
-# continuous map can stretch the middle of it to a thin thread between the moons, but not cut it. Two Gaussians leave
-# less in the middle to be stretched; as long as they overlap, a thread is left all the same. Look for it among the
-# samples and in the grid below. (The two test losses differ by about a standard error: see the table.)
+# Ten steps of [ActNorm, AffineCoupling, Conv1x1] learn the density of `sklearn.datasets.make_moons`: first
+# from one Gaussian, then from a mixture of two. The moons are two separate pieces, and a Gaussian is one
+# piece. A continuous map can stretch its middle to a thin thread between the moons, but it cannot cut it.
+# With two Gaussians there is less in the middle to stretch, but as long as they overlap a thread remains.
+# Look for it among the samples and in the grid below. (The two test losses differ by about a standard error:
+# see the table.)
 #
-# How good can it get? The data has an entropy, `-E[log p(x)]` under the density that drew it. No model has a
-# lower test loss than that, in the mean: it is the physical limit, computed below.
+# How good can a model be? The data have an entropy, `-E[log p(x)]` under the true density. On average no
+# model has a lower test loss. This limit is computed below.
 
 # %%
 import argparse
@@ -28,16 +29,14 @@ from npflow.training import Adam, WarmupCosine
 
 parser = argparse.ArgumentParser(description="A ten-step Glow learns two moons, with two priors.")
 parser.add_argument("--out", type=Path, default=Path("out/moons"), help="where figures and summary.json go")
-parser.add_argument(
-    "--quick", action="store_true", help="a few steps only: shows that it runs, not that it learns"
-)
+parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
 # ## Data
 #
-# In float32, which training is fastest in; 10,000 fresh points to test on.
+# In float32, where training is fastest. Another 10,000 points are for the test.
 
 # %%
 NOISE = 0.05
@@ -46,15 +45,16 @@ x = datasets.moons(50_000, noise=NOISE, rng=rng).astype(np.float32)
 test = datasets.moons(10_000, noise=NOISE, rng=rng).astype(np.float32)
 
 # %% [markdown]
-# ## The limit: the entropy of the data's own distribution
+# ## The limit: the entropy of the data
 #
-# The moons are two half circles, blurred by normal noise. So the density is an integral over the two arcs,
+# The moons are two half circles with normal noise. So the density is an integral over the two arcs,
 #
 # `p(x) = 1/2 sum_arcs 1/pi int_0^pi N(x; arc(t), noise^2 I) dt`,
 #
-# and its entropy `-int p log p dx` is another integral, over the plane. Both integrands are smooth, and sums come to
-# within many digits of them: `npflow/datasets/toy.py` has them, with those of other toy densities. A mean over
-# 10,000 points is uncertain by 0.007 nats, so the true density's own mean on the very same points is computed too.
+# and its entropy `-int p log p dx` is another integral, over the plane. Both integrands are smooth, so simple
+# sums give many correct digits. The code is in `npflow/datasets/toy.py`, with the other toy densities. A mean
+# over 10,000 points has a standard error of 0.007 nats. So we also compute the mean of the true density on
+# the same test points.
 
 # %%
 density = datasets.Moons(NOISE)
@@ -63,14 +63,15 @@ true_nll = float(-np.mean(density.log_prob(test)))
 print(f"entropy of the data: {entropy:.4f} nats; the true density on the test points: {true_nll:.4f}")
 
 # %% [markdown]
-# ## Two flows, alike but for the prior
+# ## Two flows that differ only in the prior
 #
-# `print(flow)` shows the architecture. Tanh networks, because a smooth density is learned sooner by smooth
-# functions.
+# `print(flow)` shows the architecture. The networks use tanh, because smooth functions learn a smooth density
+# faster.
 #
-# Where should the two Gaussians of the mixture lie? A new flow is little more than a random rotation of the data,
-# so ask it: where it sends the two halves of the data (by k-means, without labels), there they start; pieces that lie
-# across would first have to be turned.
+# Where should the two Gaussians of the mixture lie? A new flow is little more than a random rotation of the
+# data. So we split the data into two halves (by k-means, without labels) and see where the new flow sends
+# them. The two Gaussians start there. If they started in another direction, the flow would first have to turn
+# the halves.
 
 # %%
 flow = glow(features=2, steps=10, network=MLP((64, 64, 64), "tanh"), prior=Normal(2))
@@ -85,16 +86,16 @@ flows = {"normal": flow, "mixture": Flow(flow.layer, mixture)}
 # %% [markdown]
 # ## Training
 #
-# A short warm-up, then a cosine down to zero, and the moving average of the parameters as the result. Of the
-# gradients only the very longest are clipped: they come from the few points between the moons, which hold the
-# density there up, and training that hears too little of them drifts away from the data.
+# A short warm-up, then a cosine schedule down to zero. The result is the moving average of the parameters.
+# Only the very longest gradients are clipped. They come from the few points between the moons, which keep the
+# density there from falling to zero. If they are clipped too much, the flow drifts away from the data.
 
 # %%
 STEPS = 40 if options.quick else 2500
 
 
 def train(flow):
-    """A flow, its parameters, history, and a row for the table."""
+    """Train a flow; return it with its parameters, its history, and a row for the table."""
     clock = time.perf_counter()
     params, history = fit(
         flow,
@@ -124,8 +125,8 @@ trained = {name: train(flow) for name, flow in flows.items()}
 # %% [markdown]
 # ## What they learned
 #
-# For each prior: draws of z, what the flow makes of them over the data in grey, the density with contours around
-# shares of its mass, and what the map z -> x does to a square grid.
+# For each prior: samples of z; what the flow makes of them, over the data in grey; the density, with contours
+# around shares of its mass; and the image of a square grid under the map z -> x.
 
 # %%
 LIMITS = ((-1.5, 2.5), (-1.1, 1.6))
@@ -155,19 +156,19 @@ figure.savefig(options.out / "moons.png", dpi=80)
 # %% [markdown]
 # ## Step by step
 #
-# Draws of z, and what becomes of them after each of the ten steps on the way to x. A point keeps its colour, the
-# angle at which it lies in z.
+# Samples of z, and where they are after each of the ten steps on the way to x. Each point keeps its colour,
+# which shows its angle in z.
 
 # %%
 for name, (flow, params, _, _) in trained.items():
     z = flow.prior.sample(params["prior"], np.random.default_rng(3), 2000, np.float32)
-    steps = flow.layer.trace_inverse(params["layer"], z)[2::3]  # three layers are a step
+    steps = flow.layer.trace_inverse(params["layer"], z)[2::3]  # a step has three layers
     names = ["z", *[f"after step {k} of 10" for k in range(1, 11)]]
     axes = plots.steps([z, *[step.output for step in steps]], names=names)
     axes.flat[0].figure.savefig(options.out / f"steps_{name}.png", dpi=80)
 
 # %% [markdown]
-# ## The way there
+# ## Training curves
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained", sharey=True)

@@ -1,13 +1,14 @@
 # %% [markdown]
 # # PixelCNN: an image as a long sentence
 #
-# Any distribution of many numbers is a product of distributions of one: `p(x) = p(x_1) p(x_2 | x_1) p(x_3 | x_1, x_2) ...`
-# A PixelCNN reads an image as one reads a page, row by row from the left, and says of each pixel how probable each of its
-# levels is, given all that was read before. It has no z and no Jacobian. It is no flow but a rival of flows, in
-# likelihood, and it is trained by the same `fit`.
+# Any joint distribution is a product of conditional ones: `p(x) = p(x_1) p(x_2 | x_1) p(x_3 | x_1, x_2) ...`
+# A PixelCNN reads an image like a page, row by row from the left. For each pixel it gives the probability of
+# each level, given all pixels before it. It has no z and no Jacobian, so it is not a flow. It competes with
+# flows in likelihood, and the same `fit` trains it.
 #
-# One network gives the distributions of all pixels in one pass. What keeps each from seeing itself and all that comes
-# after it are masks. Here they are looked at first; then one PixelCNN learns ten digits, class by class.
+# One network gives the distributions of all pixels in one pass. Masks keep each pixel from seeing itself and
+# the pixels after it. This demo first looks at the masks, and then trains one PixelCNN on ten digits, given
+# the class.
 
 # %%
 import argparse
@@ -30,34 +31,34 @@ from npflow.plots.canvas import BLACK, BLUE, VERMILLION
 from npflow.training import Adam, WarmupCosine
 
 parser = argparse.ArgumentParser(
-    description="A class-conditional PixelCNN of 8 x 8 digits, and what it sees."
+    description="A class-conditional PixelCNN of 8 x 8 digits, and its receptive field."
 )
 parser.add_argument(
     "--out", type=Path, default=Path("out/pixelcnn"), help="where figures and summary.json go"
 )
-parser.add_argument(
-    "--quick", action="store_true", help="a few steps only: shows that it runs, not that it learns"
-)
+parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
 # ## Masks
 #
-# A convolution looks at each pixel and its neighbours. A masked one keeps the places of its kernel above the middle, and
-# to its left. The middle itself is kept by group: features are divided into groups, one for each channel, and group k at
-# a pixel sees the groups before it, by mask B its own group too. The first convolution, which sees the image itself, has
-# mask A: the red group sees no colour of its own pixel, the green one red, the blue one red and green. All others have
-# mask B. So what is computed for a channel has never seen that channel.
+# A convolution sees each pixel and its neighbours. A masked convolution keeps only the part of its kernel
+# above the middle, and on its left. The middle is masked by groups: the features are divided into groups, one
+# for each channel. At a pixel, group k sees the groups before it, and with mask B also its own group. The
+# first convolution, which sees the image itself, has mask A: the red group sees no colour of its own pixel,
+# green sees red, blue sees red and green. All other convolutions have mask B. So the features of a channel
+# never depend on that channel.
 #
-# (The tone of the middle is the share of all pairs of groups that may pass there: those on its right.)
+# (The tone of the middle is the share of pairs of groups that are connected there; they are shown on its
+# right.)
 
 # %%
 figure, axes = plt.subplots(1, 4, figsize=(13, 3.7), layout="constrained")
 for kind, places, middle in (("A", axes[0], axes[1]), ("B", axes[2], axes[3])):
     mask = causal_mask(kind, (25, 3, 3), 3, np.dtype(float))
     kernel = np.zeros(49)
-    kernel[:25] = mask.mean(axis=(1, 2))  # of the middle, a part
+    kernel[:25] = mask.mean(axis=(1, 2))  # a part of the middle
     places.imshow(kernel.reshape(7, 7), cmap="Blues", vmin=0, vmax=1.4)
     places.add_patch(Rectangle((2.5, 2.5), 1, 1, fill=False, edgecolor=BLACK, linewidth=1.6))
     places.set(xticks=[], yticks=[], title=f"mask {kind}, a kernel of 7 x 7")
@@ -71,19 +72,20 @@ figure.savefig(options.out / "masks.png", dpi=80)
 # %% [markdown]
 # ## What a pixel sees
 #
-# The gradient of one pixel's logits in the image: its size, averaged over networks that were just made and images of
-# noise. What is read before the pixel, and yet is out of sight, is hatched. A convolution of 3 x 3 sees three pixels
-# above and one at the left, and with each block one sees a pixel further; but to the right never more than a column
-# for each row up. With ten blocks all is seen but what lies beyond that: PixelCNN's *blind spot*, which no number of
-# blocks makes smaller. A large first kernel does, a little (right). The remedy came in a later paper: a second stack of
-# convolutions, which sees whole rows above.
+# The gradient of one pixel's logits with respect to the image: its absolute value, averaged over new networks
+# and images of noise. Pixels that come before it in reading order but have no influence are hatched. A 3 x 3
+# convolution sees three pixels above and one on the left, and each block sees one pixel further. To the
+# right, the view grows by only one column for each row up. With ten blocks everything is visible except what
+# lies beyond this line: PixelCNN's *blind spot*, which more blocks do not reduce. A large first kernel
+# reduces it a little (right). A later paper removes it by a second stack of convolutions that sees whole rows
+# above.
 
 # %%
 SIDE, PIXEL = 15, (10, 6)
 
 
 def sight(network, params, x, pixel, context=None):
-    """The size of the gradient of a pixel's logits in each pixel of an image, averaged over images `x`."""
+    """The absolute gradient of a pixel's logits by each pixel of an image, averaged over the images `x`."""
     direction = np.random.default_rng(0).standard_normal(params["head"][-1]["bias"].shape)
 
     def logit(tree):
@@ -95,7 +97,7 @@ def sight(network, params, x, pixel, context=None):
 
 
 def draw_sight(ax, seen, pixel, title):
-    """What is seen of an image, on a logarithmic scale; what is read before the pixel and is not is hatched."""
+    """Draw the gradient on a logarithmic scale; hatch pixels before `pixel` that have no influence."""
     with np.errstate(divide="ignore"):
         strength = np.log10(seen / seen.max())
     image = ax.imshow(np.ma.masked_invalid(strength), cmap="cividis", vmin=-4, vmax=0)
@@ -114,7 +116,7 @@ def draw_sight(ax, seen, pixel, title):
 
 
 def sight_of_new(network):
-    """What a pixel sees in networks that were just made."""
+    """What a pixel sees in new networks."""
     total = np.zeros((SIDE, SIDE))
     for seed in range(1 if options.quick else 20):
         rng = np.random.default_rng(seed)
@@ -137,12 +139,12 @@ figure.colorbar(image, ax=axes, label="log10 of |gradient|, relative", shrink=0.
 figure.savefig(options.out / "sight.png", dpi=80)
 
 # %% [markdown]
-# ## Digits, class by class
+# ## Digits, given the class
 #
-# scikit-learn's 1797 digits: 8 x 8 pixels of 17 levels, as they are. There is no noise to add: p(x) is a probability of
-# whole numbers, and `-log2 p(x)` the length in bits that the image is compressed to by the best code for p. Which digit
-# it is goes in as a context of ten numbers, and adds a bias to hidden layers. The pixel on the right has learned to
-# look up and to the left, and most of all at its neighbours.
+# scikit-learn's 1797 digits: 8 x 8 pixels with 17 levels, without noise. p(x) is a probability of integers,
+# and `-log2 p(x)` is the length in bits of the image in the best code for p. The class is a context of ten
+# numbers (one-hot), which adds a bias to the hidden layers. The trained pixel on the right looks up and to
+# the left, mostly at its neighbours.
 
 # %%
 data = datasets.image_data("digits")
@@ -185,15 +187,15 @@ figure.savefig(options.out / "history.png", dpi=80)
 # %% [markdown]
 # ## How many bits?
 #
-# Bits per pixel. A level about which nothing is known takes log2(17) = 4.09. Pixels that know how often each of them has
-# which level in digits of their class, but nothing of each other, take fewer; a pixel that has seen those before it
-# fewer still. There are few digits, and in the end training learns them by heart: so `fit` returns the parameters
-# that did best on validation data.
+# Bits per pixel. Without any model a level takes log2(17) = 4.09. A model of independent pixels knows how
+# often each pixel has each level in digits of its class, and takes fewer. A pixel that sees those before it
+# takes fewer still. There are few digits, so training overfits in the end, and `fit` returns the parameters
+# that were best on the validation data.
 
 
 # %%
 def independent_bits(x, label):
-    """Bits per pixel where each pixel has the levels' frequencies of its own and of its class, one added to each."""
+    """Bits per pixel of independent pixels given the class, from the counts of their levels plus one."""
     counts = np.ones((10, 64, 17))
     np.add.at(counts, (labels["train"][:, None], np.arange(64), images["train"].reshape(-1, 64)), 1)
     p = counts / counts.sum(axis=-1, keepdims=True)
@@ -210,13 +212,13 @@ for name in images:
     }
 
 # %% [markdown]
-# Where in an image are they? Each pixel has its own `-log2 p(x_i | before)`. What is white for certain costs nothing; what
-# comes unforeseen, such as the beginning of a stroke, costs most.
+# Where in an image are the bits? Each pixel has its own `-log2 p(x_i | before)`. A pixel that is certainly
+# white costs nothing. Surprises cost most, such as the beginning of a stroke.
 
 
 # %%
 def bits_of_pixels(x, label):
-    """-log2 of the probability of each pixel given those before it."""
+    """-log2 of the probability of each pixel given those before it, shape (n, 8, 8)."""
     logits = model.logits(params, x, ONE_HOT[label]).astype(float)
     nats = np.log(np.sum(np.exp(logits), axis=-1)) - np.take_along_axis(logits, x[..., None], axis=-1)[..., 0]
     return nats[..., 0] / np.log(2)
@@ -242,10 +244,11 @@ figure.savefig(options.out / "bits.png", dpi=80)
 # %% [markdown]
 # ## Samples
 #
-# A pixel can be drawn once those before it are: 64 times a distribution, a draw, and on to the next. Taken literally each
-# is a pass over the whole image; `sample` keeps what each layer has seen, and computes of each pixel that pixel alone.
-# There is a row for each class. On the right logits were divided by a temperature of 0.7, which makes the likely
-# likelier: cleaner digits, less variety. Are they what was asked for? Five nearest neighbours say.
+# A pixel can be drawn after all pixels before it: 64 times a distribution, a draw, and on to the next. Done
+# naively, each takes a pass over the whole image. `sample` stores what each layer has computed, and computes
+# only the new pixel. Each row is a class. On the right the logits were divided by a temperature of 0.7, which
+# makes likely levels likelier: clearer digits, less variety. Do the samples show the requested class? Five
+# nearest neighbours decide.
 
 # %%
 judge = KNeighborsClassifier(5).fit(images["train"].reshape(-1, 64), labels["train"])
@@ -273,8 +276,9 @@ figure.savefig(options.out / "samples.png", dpi=90)
 # %% [markdown]
 # ## The other half
 #
-# What is below is drawn given what is above. So images can be completed from their upper halves, as often as one likes:
-# `complete(params, rng, x, rows=4, context)`. On the left it was told the right class, on the right that all are eights.
+# The pixels below are drawn given those above. So an image can be completed from its upper half, in many
+# ways: `complete(params, rng, x, rows=4, context)`. On the left the model gets the right class, on the right
+# it gets the class eight for all.
 
 # %%
 digits = np.array([0, 2, 3, 4, 5, 6, 8, 9])
@@ -284,7 +288,7 @@ COLUMNS = 6
 
 
 def completions(label):
-    """Each test digit, what is given of it, and how that is completed as a digit of a class."""
+    """Each test digit, its given part, and completions of it as a digit of a class."""
     context = ONE_HOT[np.repeat(label, COLUMNS)]
     x = np.repeat(upper, COLUMNS, axis=0)
     drawn = model.complete(params, np.random.default_rng(4), x, 4, context, temperature=0.7)
@@ -292,7 +296,7 @@ def completions(label):
 
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 5.4), layout="constrained")
-plots.images(completions(digits), axes[0], title="completed as what they are", **ink)
+plots.images(completions(digits), axes[0], title="completed with their own class", **ink)
 plots.images(completions(np.full_like(digits, 8)), axes[1], title="completed as eights", **ink)
 for ax in axes:
     ax.axvline(17, color=BLUE, linewidth=1)
@@ -303,8 +307,9 @@ figure.savefig(options.out / "completions.png", dpi=90)
 # %% [markdown]
 # ## A likelihood is a classifier
 #
-# p(x | class) for each of the ten classes says, by Bayes' rule, how probable each class is for an image. Nothing was
-# trained to tell digits apart, and yet the class by which a test digit is most probable is nearly always its own.
+# By Bayes' rule, p(x | class) for each of the ten classes gives the probability of each class for an image.
+# The model was not trained to classify, but the class with the highest likelihood is nearly always the right
+# one.
 
 # %%
 log_probs = np.stack(
@@ -329,7 +334,7 @@ for name, row in rows.items():
     print(
         f"{name:>14}{row['bits_per_dim']:12.3f}{row['standard_error']:12.3f}{row['independent_pixels']:20.3f}"
     )
-print("called as asked: " + ", ".join(f"{name} {share:.1%}" for name, share in called.items()))
-print(f"the likeliest class of a test digit is its own: {accuracy:.1%}")
-print(f"{seconds:.1f} s of training, {summary['milliseconds_a_sample']:.2f} ms a sample")
+print("samples of the requested class: " + ", ".join(f"{name} {share:.1%}" for name, share in called.items()))
+print(f"accuracy of the likeliest class on test digits: {accuracy:.1%}")
+print(f"{seconds:.1f} s of training, {summary['milliseconds_a_sample']:.2f} ms per sample")
 print(f"figures and summary.json in {options.out}")

@@ -1,9 +1,10 @@
 # %% [markdown]
 # # Read the gradient: the backward pass of a coupling, line by line
 #
-# `fit` does not differentiate at every step. It records the loss and its gradient once, and repeats what was
-# recorded: a *program*, straight-line NumPy, forward and backward. Here is the program of one affine coupling, whole:
-# its source, the formula of each derivative beside it, a check against finite differences, and a debugger in it.
+# `fit` does not differentiate at every step. It records the loss and its gradient once, and replays the
+# record: a *program* of plain NumPy calls, forward and backward. This demo shows the whole program of one
+# affine coupling: its source, the formula of each derivative beside its line, a check against finite
+# differences, and a debugger session.
 
 # %%
 import argparse
@@ -24,16 +25,18 @@ from npflow.networks import MLP
 from npflow.priors import Normal
 
 parser = argparse.ArgumentParser(description="The program of one coupling layer, line by line.")
-parser.add_argument("--out", type=Path, default=Path("out/read_the_gradient"), help="where the page goes")
-parser.add_argument("--quick", action="store_true", help="the same: it takes seconds")
+parser.add_argument(
+    "--out", type=Path, default=Path("out/read_the_gradient"), help="where the figure and summary.json go"
+)
+parser.add_argument("--quick", action="store_true", help="no difference: the demo takes seconds")
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
 # ## A flow of one layer
 #
-# `x = (a, b)`; a network of `a` scales and shifts `b`. A new coupling is the identity, so its parameters are moved
-# away from where they start: then there is something to see.
+# `x = (a, b)`. A network of `a` gives the scale and shift of `b`. A new coupling is the identity, so its
+# parameters are moved away from their start to make the example less trivial.
 
 # %%
 rng = np.random.default_rng(0)
@@ -46,20 +49,20 @@ params = layout.unpack(layout.pack(start) + 0.3 * rng.standard_normal(layout.siz
 # %% [markdown]
 # ## Record it
 #
-# `record` runs `value_and_grad(flow.loss)` once and writes down every NumPy call. What no result needs is left out,
-# what is computed twice is computed once, and a result is written where one that nobody reads any more was.
-# `print(program)` says what it costs.
+# `record` runs `value_and_grad(flow.loss)` once and writes down every NumPy call. Unused values are left out,
+# repeated expressions are computed once, and buffers are reused. `print(program)` shows the cost.
 
 # %%
 program = record(flow.loss, params, x)
 print(program)
 
 # %% [markdown]
-# ## All of it
+# ## The source
 #
-# Names tell where a value comes from: `coupling_h` is the variable `h` of the coupling's network, and
-# `coupling_h_dot` a value on the way to it. `grad_coupling_h` is the gradient of the loss in it, and what is computed
-# on the way to gradients, in the vector-Jacobian product of the function that made `h`, is `vjp_coupling_h_...`.
+# The names show where a value comes from: `coupling_h` is the variable `h` of the coupling's network, and
+# `coupling_h_dot` is an intermediate value on the way to it. `grad_coupling_h` is the gradient of the loss
+# with respect to `coupling_h`. Intermediate values of gradients, from the vector-Jacobian product of the
+# function that computed `h`, are named `vjp_coupling_h_...`.
 
 # %%
 print(program.source)
@@ -67,8 +70,9 @@ print(program.source)
 # %% [markdown]
 # ## The formula of each line
 #
-# A bar is a gradient: `h` with a bar is dL/dh, as large as `h`. Read the backward pass from the loss down: each
-# line takes the gradient in what was computed, and gives the gradient in what it was computed from.
+# A bar means gradient: `h` with a bar is dL/dh, in the shape of `h`. Read the backward pass from the loss
+# down. Each line takes the gradient with respect to the output of an operation and gives the gradient with
+# respect to its input.
 
 # %%
 FORWARD = {
@@ -77,27 +81,27 @@ FORWARD = {
     "coupling_h": r"$h = \tanh(a W_0 + b_0)$",
     "coupling_apply": r"$u = (r, t) = h W_1 + b_1$",
     "coupling_log_scale": r"$s = 2 \tanh(r / 2)$",
-    "coupling_z": r"$z_b = b \, e^s + t$",
-    "coupling_log_det": r"$\log|\det J| = s$, summed over the features",
+    "coupling_z_b": r"$z_b = b \, e^s + t$",
+    "coupling_sum": r"$\log|\det J| = s$, summed over the features",
     "coupling_joined": r"$z = (a, z_b)$",
     "prior_log_prob": r"$\log p(z) = -\frac{1}{2}|z|^2 - \log 2\pi$",
-    "log_prob": r"$\log p(x) = \log p(z) + \log|\det J|$",
-    "nll": r"$L = -\frac{1}{n}\,\sum \log p(x)$",
+    "losses_add": r"$\log p(x) = \log p(z) + \log|\det J|$",
+    "loss": r"$L = -\frac{1}{n}\,\sum \log p(x)$",
 }
 BACKWARD = {
     "vjp_prior_log_prob_multiply_multiply": r"of $z \cdot z$, its half: $\frac{1}{2n} z$",
     "grad_coupling_joined": r"$\bar z = \frac{1}{n} z$, once for each factor",
-    "grad_coupling_z": r"$\bar z_b$; what $a$ gets ends here: it is data",
-    "vjp_coupling_shift_concatenate": r"$\bar t = \bar z_b$, in its place of $u$",
-    "grad_coupling_z_exp": r"of $e^s$: $\bar z_b \cdot b$",
-    "vjp_coupling_z_exp_multiply": r"of $s$ through $e^s$: $e^s$ times that",
+    "grad_coupling_z_b": r"$\bar z_b$; $\bar a$ is not needed: $a$ is data",
+    "vjp_coupling_shift_concatenate": r"$\bar t = \bar z_b$, as a part of $\bar u$",
+    "grad_coupling_z_b_exp": r"of $e^s$: $\bar z_b \cdot b$",
+    "vjp_coupling_z_b_exp_multiply": r"of $s$ through $e^s$: $e^s$ times that",
     "grad_coupling_log_scale": r"$\bar s = \bar z_b \, b \, e^s - \frac{1}{n}$, the last from $\log|\det J|$",
     "grad_coupling_log_scale_tanh": r"of $\tanh(r/2)$: $2 \bar s$",
     "vjp_coupling_log_scale_tanh_multiply": r"$\tanh^2(r/2)$",
     "vjp_coupling_log_scale_tanh_subtract": r"$\tanh'(r/2) = 1 - \tanh^2(r/2)$",
     "grad_coupling_log_scale_divide": r"of $r/2$: $2 \bar s \, \tanh'(r/2)$",
     "grad_coupling_raw": r"$\bar r = \bar s \, \tanh'(r/2)$",
-    "vjp_coupling_raw_concatenate": r"$\bar r$, in its place of $u$",
+    "vjp_coupling_raw_concatenate": r"$\bar r$, as a part of $\bar u$",
     "grad_coupling_apply": r"$\bar u = (\bar r, \bar t)$",
     "grad_coupling_h": r"$\bar h = \bar u \, W_1^T$",
     "grad_layer_1_weight": r"$\bar W_1 = h^T \, \bar u$",
@@ -111,7 +115,7 @@ BACKWARD = {
 
 
 def made(line):
-    """The name of the value that a line of the source makes, or None."""
+    """The name of the value that a line of the source computes, or None."""
     name, equals, _ = line.strip().partition(" = ")
     return name if equals and name.isidentifier() else None
 
@@ -124,7 +128,9 @@ derivatives = [
 ]
 without = set(derivatives) - set(BACKWARD)
 if without or not set(FORWARD) <= set(map(made, lines[first:second])):
-    raise SystemExit(f"this demo's formulas are for another program: it has none for {sorted(without)}")
+    raise SystemExit(
+        f"the program of this npflow is another one: the demo has no formulas for {sorted(without)}"
+    )
 
 page = [*lines[first:second], *lines[second:]]
 page = [line for number, line in enumerate(page) if line.strip() or not page[number - 1].strip()]
@@ -145,7 +151,8 @@ figure.savefig(options.out / "read_the_gradient.png", dpi=100)
 # %% [markdown]
 # ## Is it right?
 #
-# The same as autograd's to the bit; and along a random direction of all parameters, as finite differences say.
+# The program gives the same bits as autograd, and finite differences agree along a random direction of all
+# parameters.
 
 # %%
 loss, gradient = program(params, x)
@@ -162,12 +169,12 @@ exact = float(gradient @ direction)
 # %% [markdown]
 # ## Step through it
 #
-# The source that you read is the source that runs, so a debugger steps through it like any other code:
+# The printed source is the code that runs, so a debugger can step through it:
 #
-#     python -m pdb your_script.py        then: break program.backward, continue, next, p grad_coupling_h.shape
+#     python -m pdb your_script.py      then: break program.backward, continue, next, p grad_coupling_h.shape
 #
-# or `breakpoint()` before a call of `program(params, x)`, and the same commands. `fit(..., record=False)` is there to
-# step through the layers themselves. This is what it looks like, with the commands typed in ahead:
+# or call `breakpoint()` before `program(params, x)`, and use the same commands. To step through the layers
+# themselves, use `fit(..., record=False)`. Here is a session, with the commands given in advance:
 
 # %%
 readable = record(flow.loss, params, x, reuse=False)
@@ -175,7 +182,7 @@ commands = [
     "tbreak readable.backward",
     "continue",
     *["next"] * 6,
-    "p grad_coupling_z.shape",
+    "p grad_coupling_z_b.shape",
     "where",
     "continue",
 ]
@@ -205,4 +212,4 @@ summary = {
 print(f"{'same bits as autograd':28}{same_bits!s:>14}")
 for name, value in summary["along_a_direction"].items():
     print(f"{name:28}{value:14.6g}")
-print(f"the page and summary.json in {options.out}")
+print(f"figure and summary.json in {options.out}")

@@ -1,14 +1,14 @@
 # %% [markdown]
-# # Three small tables: flows beside kernels and mixtures
+# # Three small tables: flows, kernels and mixtures
 #
-# Real data, as it comes with scikit-learn: chemical analyses of 178 wines, measures of 569 tissue samples, 1797
-# handwritten digits of 64 pixels. The question is always the same: after seeing the training rows, how probable does
-# a model find rows that it has not seen? The answer is the mean negative log-likelihood of the test rows, in nats; less
-# is better, and a difference of one nat means that the test rows are e times as probable, each of them.
+# Real data from scikit-learn: chemical analyses of 178 wines, measurements of 569 tissue samples, 1797
+# handwritten digits with 64 pixels. The question is the same for all: after training, how probable are new
+# rows under the model? The answer is the mean negative log-likelihood of the test rows, in nats. Smaller is
+# better: one nat less means that each test row is e times as probable on average.
 #
-# With so few rows a flow's trouble is not to learn them, but to stop before it knows them by heart. So everything
-# that can be chosen is chosen on rows of its own, the validation rows: bandwidths, numbers of components, and the step at
-# which training would better have ended.
+# With so few rows the difficulty is not to learn them, but to stop before the model overfits. So everything
+# that can be chosen is chosen on separate rows, the validation rows: bandwidths, numbers of components, and
+# the step at which training stops.
 
 # %%
 import argparse
@@ -37,10 +37,10 @@ from npflow.models import gaussianization, glow, iaf, maf, neural_spline, nice, 
 from npflow.networks import MADE, MLP
 from npflow.training import Adam
 
-parser = argparse.ArgumentParser(description="Flows beside kernels and mixtures on three small tables.")
+parser = argparse.ArgumentParser(description="Flows, kernels and mixtures on three small tables.")
 parser.add_argument("--out", type=Path, default=Path("out/tabular"), help="where figures and summary.json go")
 parser.add_argument(
-    "--quick", action="store_true", help="a few steps on a few rows: shows that it runs, not that it learns"
+    "--quick", action="store_true", help="only a few steps on a few rows: a test that it runs"
 )
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
@@ -48,13 +48,13 @@ options.out.mkdir(parents=True, exist_ok=True)
 # %% [markdown]
 # ## Data
 #
-# 70 % of the rows to train, 10 % to validate, 20 % to test, all standardized by the training rows' means and
-# standard deviations. On such rows independent normal features have 1.42 nats each: 18 for wine, 43 for breast cancer,
-# 91 for digits. What a model gains over that it has found out about how features go together, or how they
-# are not normal.
+# 70 % of the rows to train, 10 % to validate, 20 % to test, all standardized by the means and standard
+# deviations of the training rows. On such rows independent normal features have 1.42 nats each: 18 for wine,
+# 43 for breast cancer, 91 for digits. What a model gains over this comes from dependence between features, or
+# from features that are not normal.
 #
-# Pixels are whole numbers, to which noise below one grey level is added, so that there is a density. The training digits
-# are here four times, each time with new noise: nobody should learn it by heart.
+# Pixels are integers, so uniform noise of the width of one level is added to make a density. The training
+# digits are used four times, each time with new noise, which reduces overfitting.
 
 # %%
 COPIES, ROWS = (1, 100) if options.quick else (4, None)  # ROWS: of each part, at most
@@ -69,10 +69,9 @@ for name, (train, validation, test) in tables.items():
 # %% [markdown]
 # ## Kernels and mixtures
 #
-# scikit-learn's density estimators, each tried with many settings, of which the validation rows choose. A kernel
-# density has one: how wide the bump is that each training row becomes. A mixture of Gaussians has the number of its
-# components, the form of their covariances, and what is added to the diagonals so that no component collapses onto a
-# few rows.
+# scikit-learn's density estimators, with many settings each; the validation rows choose. A kernel density has
+# one setting: its bandwidth. A mixture of Gaussians has the number of components, the form of their
+# covariances, and a constant that is added to the diagonals so that no component collapses onto a few rows.
 
 # %%
 KERNELS = [KernelDensity(bandwidth=width) for width in np.geomspace(0.1, 2, 5 if options.quick else 20)]
@@ -88,8 +87,8 @@ MIXTURES = [
 
 
 def best_of(estimators, table):
-    """The estimator, fitted to the training rows, that finds the validation rows most probable."""
-    with warnings.catch_warnings(), threadpool_limits(1):  # matrices this small are faster without threads
+    """Fit all to the training rows; return the one with the highest likelihood of the validation rows."""
+    with warnings.catch_warnings(), threadpool_limits(1):  # threads are slower for such small matrices
         warnings.simplefilter("ignore", ConvergenceWarning)
         fitted = [clone(estimator).fit(table.train) for estimator in estimators]
         return max(fitted, key=lambda estimator: estimator.score(table.validation))
@@ -98,21 +97,23 @@ def best_of(estimators, table):
 # %% [markdown]
 # ## Flows
 #
-# A family is a recipe, which takes the number of features. In front of each comes a spline of every feature by itself,
-# which makes it roughly normal: with pixels, most of which are black, that is much of the work. (IAF is made for sampling,
-# and finds the density of a given row feature by feature: it gets fewer layers and steps here, and takes the longest.)
+# A family is a recipe that takes the number of features. In front of each flow is a spline for each feature,
+# which makes the feature roughly normal. For pixels, most of which are black, this is a large part of the
+# work. (IAF is made for sampling, and evaluates a density feature by feature. It gets fewer layers and steps
+# here, and still takes the longest.)
 #
-# Three things keep a flow from knowing its rows by heart.
+# Three things reduce overfitting.
 #
-# `fit` looks at the validation rows after every epoch, and returns the parameters that did best on them.
+# `fit` evaluates the validation rows after every epoch, and returns the parameters that were best on them.
 #
-# A flow never sees quite the same row twice: to each copy of a training row a little noise is added. That is
-# the kernel density again: with noise of standard deviation h the training rows are a sample of the kernel density of
-# bandwidth h, and by heart a flow can learn no more than that. How much is best was chosen on the validation rows, too.
+# A flow never sees exactly the same row twice: a little noise is added to each copy of a training row. This
+# is related to the kernel density: with noise of standard deviation h the training rows are a sample of the
+# kernel density of bandwidth h, so a flow that overfits learns no more than this. The size of the noise was
+# also chosen on the validation rows.
 #
-# And the networks start small and smooth, with tanh. With weights of the usual size a network is a wiggly function from the
-# start, and soon has a wiggle for every row; one that starts nearly linear bends where many rows agree. On breast cancer
-# that alone is worth four to nine nats, on digits three to six; try `SMALL = 1`.
+# And the networks start small and smooth, with tanh. With weights of the usual size a network starts as an
+# irregular function and soon fits each row. A network that starts nearly linear bends where many rows agree.
+# On breast cancer this alone gains four to nine nats, on digits three to six; try `SMALL = 1`.
 
 # %%
 NETWORK, MASKED = MLP((64, 64), "tanh", squash_inputs=True), MADE((64, 64), "tanh", squash_inputs=True)
@@ -134,19 +135,19 @@ FEWER = {} if options.quick else {"IAF": 500}
 
 
 def flow_of(family, features):
-    """A flow of the family, behind a spline of each feature."""
+    """A flow of the family, after a spline of each feature."""
     flow = FAMILIES[family](features)
     return Flow(Chain([Spline(bins=32), *flow.layer.layers]), flow.prior)
 
 
 def start_small(params):
-    """The parameters of a new flow, with its networks' weights so much smaller."""
+    """The parameters of a new flow with the weights of its networks multiplied by `SMALL`."""
     smaller = lambda path, leaf: leaf * np.float32(SMALL) if path.endswith("weight") else leaf
     return tree.build(smaller, params)
 
 
 def train(family, table, noise):
-    """The parameters of a flow of the family that has learned a table, and its history."""
+    """Train a flow of the family on a table; return its parameters and its history."""
     rng = np.random.default_rng(0)
     rows = np.tile(table.train, (-(-EPOCH // len(table.train)), 1))
     rows = (rows + noise * rng.standard_normal(rows.shape)).astype(np.float32)
@@ -162,7 +163,7 @@ def train(family, table, noise):
         clip_norm=10.0,
         average=0.99,
         validation=table.validation.astype(np.float32),
-        record=not options.quick,  # a recording takes as long as some steps
+        record=not options.quick,  # a recording takes as long as several steps
         progress=False,
     )
     if history.interrupted:
@@ -171,16 +172,16 @@ def train(family, table, noise):
 
 
 # %% [markdown]
-# ## All of them on every table
+# ## All models on every table
 #
-# These flows are too small for more than one core, so several learn at a time, in a process each. A model is what has
-# been learned: functions that give log-probabilities and draws.
+# These flows are too small to use more than one core, so several train at a time, each in its own process. A
+# trained model is two functions: one gives log-probabilities, the other draws samples.
 
 
 # %%
 @dataclass(frozen=True)
 class Model:
-    """What has been learned of a table."""
+    """A trained model of a table."""
 
     log_prob: Callable
     sample: Callable
@@ -213,7 +214,7 @@ def flow_model(family, table, noise):
 
 
 def learn(name, kind):
-    """A model of a table, and a row for the table of results."""
+    """Train a model on a table; return it and a row of results."""
     table, clock = tables[name], time.perf_counter()
     if kind in FAMILIES:
         model = flow_model(kind, table, NOISE[name])
@@ -242,8 +243,9 @@ results = {name: {kind: learned[name, kind][1] for kind in kinds} for name in ta
 # %% [markdown]
 # ## How they compare
 #
-# The bars are standard errors of the mean over the test rows. Most of such an error is common to all, since some rows
-# are improbable for everyone: differences between models are surer than the bars look.
+# The bars are standard errors of the mean over the test rows. Most of this error is common to all models,
+# since some rows are improbable under every model. So differences between models are more certain than the
+# bars suggest.
 
 # %%
 BLUE = "#0072B2"
@@ -266,10 +268,10 @@ axes[0].legend()
 figure.savefig(options.out / "tabular.png", dpi=100)
 
 # %% [markdown]
-# ## By heart
+# ## Overfitting
 #
-# The validation loss falls as long as what is learned is true of other rows as well, and then rises, while the training
-# loss goes on falling. What `fit` returns is from the lowest point.
+# The validation loss falls as long as what the model learns also holds for other rows. Then it rises, while
+# the training loss still falls. `fit` returns the parameters at the lowest point.
 
 # %%
 for name in tables:
@@ -282,8 +284,8 @@ for name in tables:
 # %% [markdown]
 # ## Digits, real and drawn
 #
-# Draws brought back to grey levels, by the means and standard deviations that the table was standardized with: the same
-# random numbers give the same split.
+# Samples in grey levels, transformed back with the means and standard deviations of the table. The same
+# random numbers give the same split of the data.
 
 # %%
 rng = np.random.default_rng(0)

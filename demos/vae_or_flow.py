@@ -1,17 +1,17 @@
 # %% [markdown]
 # # A variational autoencoder or a flow?
 #
-# Both make data out of normal noise, z to x, and both are trained here by the very same `fit`. They differ in what they
-# know of the density that they have learned:
+# Both map normal noise z to data x, and the same `fit` trains both. They differ in what they know of the
+# density they learned:
 #
-# - a **flow** maps z to x one to one, so `log p(x) = log prior(z) + log|det J|` is a number that it simply computes;
-# - a **VAE** has noise on the way, x is drawn around what a network makes of z, so that p(x) is an integral over all z.
-#   Training raises a lower bound of its logarithm, the ELBO. A sharper estimate averages over many z that the encoder
-#   proposes: `log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x)`. In the mean it lies below log p(x) too, ever less so as
-#   K grows.
+# - a **flow** maps z to x one to one, so it simply computes `log p(x) = log prior(z) + log|det J|`;
+# - a **VAE** adds noise: x is drawn around the output of a network of z, so p(x) is an integral over all z.
+#   Training raises a lower bound of its logarithm, the ELBO. A better estimate averages over many z from the
+#   encoder: `log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x)`. On average it is also below log p(x), but the gap
+#   shrinks as K grows.
 #
-# Three numbers, then, that stand in one table: ELBO <= estimate by K samples <= log p(x). To compare a VAE with a flow by
-# its ELBO alone is to blame it for the gap.
+# So one table has three numbers: ELBO <= estimate from K draws <= log p(x). A comparison of a flow with a
+# VAE's ELBO alone would count this gap against the VAE.
 
 # %%
 import argparse
@@ -33,9 +33,7 @@ parser = argparse.ArgumentParser(description="A VAE and a flow learn the same da
 parser.add_argument(
     "--out", type=Path, default=Path("out/vae_or_flow"), help="where figures and summary.json go"
 )
-parser.add_argument(
-    "--quick", action="store_true", help="a few steps only: shows that it runs, not that it learns"
-)
+parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 BLUE, VERMILLION = "#0072B2", "#D55E00"
@@ -43,9 +41,10 @@ BLUE, VERMILLION = "#0072B2", "#D55E00"
 # %% [markdown]
 # ## Data
 #
-# Two moons, and the 1797 digits of scikit-learn, 8 x 8 pixels of 17 levels. Levels are no density: each pixel gets uniform
-# noise of one level's width, `(x + u) / 17`. The noise is no part of the digit, so training sees each image under twenty
-# draws of it, and cannot learn them by heart. A fifth of the digits is held out, half of it to choose the step to stop at.
+# Two moons, and scikit-learn's 1797 digits, 8 x 8 pixels with 17 levels. Integer levels have no density, so
+# each pixel gets uniform noise of the width of one level, `(x + u) / 17`. The noise is not a part of the
+# digit. Training uses twenty noisy copies of each image, so that it cannot learn the noise by heart. A fifth
+# of the digits is held out, one half for validation and one for the test.
 
 # %%
 rng = np.random.default_rng(0)
@@ -65,17 +64,17 @@ digits = [dequantized(images[:1437], draws=20), dequantized(images[1437:1617]), 
 # %% [markdown]
 # ## Four models, one `fit`
 #
-# A VAE has a loss for each row, as a flow has; that its loss takes noise beside the row is the model's own affair. So
-# everything that `fit` does for flows it does here: recorded programs, the moving average, validation, and
-# checkpoints that go on bit for bit.
+# A VAE has a loss for each row, like a flow. Its loss also takes noise, and the model draws this itself. So
+# everything in `fit` works as it does for flows: recorded programs, the moving average, validation, and
+# checkpoints that resume bit for bit.
 #
-# The moons' VAE has two components of z like its flow; that of the digits sixteen, where the flow must have 64, one
-# for each pixel, even for those that are never written on.
+# The VAE of the moons has two components of z, like its flow. The VAE of the digits has sixteen. Its flow
+# must have 64, one for each pixel, even for pixels that are always white.
 
 
 # %%
 def train(model, data, steps, rate):
-    """A model, its parameters, its history, and the beginning of a row for the table."""
+    """Train a model; return it with its parameters, its history, and the beginning of a row for the table."""
     x, validation, _ = data
     clock = time.perf_counter()
     params, history = fit(
@@ -113,16 +112,16 @@ trained = {
 # Means over the test rows, in nats, and their standard errors.
 
 # %%
-SAMPLES = 20 if options.quick else 2000
+DRAWS = 20 if options.quick else 2000
 
 
 def measure(name, model, params, x):
-    """What is known of log p(x): a bound and an estimate for a VAE, for a flow the number itself."""
+    """Mean log p(x): a bound and an estimate for a VAE, the exact value for a flow."""
     if name == "VAE":
         rng = np.random.default_rng(3)
-        best = model.log_prob(params, rng, x, samples=SAMPLES)
+        best = model.log_prob(params, x, rng=rng, draws=DRAWS)
         row = {
-            "elbo": float(np.mean(model.elbo(params, rng, x, samples=20))),
+            "elbo": float(np.mean(model.elbo(params, x, rng=rng, draws=20))),
             "estimate": float(np.mean(best)),
         }
     else:
@@ -138,8 +137,8 @@ rows = {
 }
 
 # %% [markdown]
-# How many samples does the estimate take? It rises with every one, fast at first. Where it has levelled off it can be
-# compared; it never tells by itself how much is missing still.
+# How many draws does the estimate need? It rises with every draw, fast at first. Where it has levelled off,
+# it can be compared, but it never shows how large the remaining gap is.
 
 # %%
 counts = [1, 2, 5, 10, 20] if options.quick else [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]
@@ -148,16 +147,16 @@ for name in tests:
     vae, params, _, _ = trained[name, "VAE"]
     rng = np.random.default_rng(4)
     estimates[name] = [
-        float(np.mean(vae.log_prob(params, rng, tests[name], samples=count))) for count in counts
+        float(np.mean(vae.log_prob(params, tests[name], rng=rng, draws=count))) for count in counts
     ]
 
 # %% [markdown]
 # ## Two moons
 #
-# The entropy of this data is 0.289 nats (`demos/moons.py` computes it): no model's mean log-likelihood is above
-# -0.289 but by the luck of a test set. The flow comes close. The VAE's samples spill over into the space between the
-# moons: all its q(z | x) taken together leave holes in the prior, and what the decoder makes of a z in a hole no step of
-# training has seen.
+# The entropy of this data is 0.289 nats (`demos/moons.py` computes it). On average no model has a mean
+# log-likelihood above -0.289. The flow comes close. The VAE's samples spread into the space between the
+# moons: its q(z | x), all together, leave holes in the prior, and training never sees the decoder's output
+# for a z in a hole.
 
 # %%
 LIMITS = ((-1.6, 2.6), (-1.1, 1.6))
@@ -165,12 +164,12 @@ ENTROPY = 0.2892
 
 
 def draw_estimates(ax, name):
-    """The estimate as it rises with the number of samples, between the ELBO and the flow's own number."""
-    ax.plot(counts, estimates[name], "o-", color=VERMILLION, markersize=4, label="VAE, estimate by K samples")
+    """Draw the estimate by the number of draws, with the ELBO and the flow's exact value."""
+    ax.plot(counts, estimates[name], "o-", color=VERMILLION, markersize=4, label="VAE, estimate from K draws")
     ax.axhline(rows[name, "VAE"]["elbo"], color=VERMILLION, linestyle=":", label="VAE, ELBO")
     ax.axhline(rows[name, "flow"]["exact"], color=BLUE, label="flow, exact")
-    ax.set(xscale="log", xlabel="samples K", ylabel="log-likelihood of test data [nats]")
-    ax.set_title("what is known of log p(x)")
+    ax.set(xscale="log", xlabel="draws K", ylabel="log-likelihood of test data [nats]")
+    ax.set_title("log p(x) of test data")
     low, high = ax.get_ylim()
     ax.set_ylim(low - 0.55 * (high - low), high)  # room for the legend
     ax.legend(fontsize=8, loc="lower right")
@@ -189,18 +188,18 @@ figure.savefig(options.out / "moons.png", dpi=90)
 # %% [markdown]
 # ## Digits
 #
-# With sixteen numbers for an image the VAE is forced to find what digits have in common, and few images are enough for that.
-# The flow has to account for every pixel, and on so few images it begins to learn them by heart: its validation loss turns
-# early, and the parameters of that step are what `fit` returns. See on the right what a bound can do to a comparison: by
-# its ELBO the VAE comes out behind the flow, by the estimate well ahead.
+# With sixteen numbers for an image, the VAE must find what digits have in common, and few images are enough
+# for this. The flow models every pixel, and on so few images it soon overfits: its validation loss rises
+# early, and `fit` returns the parameters from before. The figure on the right shows what a bound can do to a
+# comparison: by its ELBO the VAE is worse than the flow, by the estimate it is clearly better.
 #
-# A sample of the VAE is a draw from p(x | z), noise of each pixel included: that is what its likelihood is about.
-# Pictures of VAEs in papers mostly show the mean of p(x | z) instead, which is smoother than the data is.
+# A sample of the VAE is a draw from p(x | z), with the noise of each pixel, because this is what its
+# likelihood measures. Papers mostly show the mean of p(x | z) instead, which is smoother than the data.
 
 
 # %%
 def mosaic(x, ax, title, columns=7):
-    """Images in a square, dark on white, with space between them."""
+    """Draw images in a square grid, dark on white."""
     tiles = np.pad(x[: columns**2].reshape(-1, 8, 8), ((0, 0), (1, 1), (1, 1)))
     side = tiles.reshape(columns, columns, 10, 10).transpose(0, 2, 1, 3).reshape(10 * columns, -1)
     ax.imshow(side, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
@@ -219,9 +218,9 @@ draw_estimates(axes[4], "digits")
 figure.savefig(options.out / "digits.png", dpi=90)
 
 # %% [markdown]
-# ## The way there
+# ## Training curves
 #
-# Of the digits. The loss of one is a bound, of the other the number itself.
+# Of the digits. The loss of the VAE is a bound, that of the flow is exact.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
@@ -232,14 +231,14 @@ figure.savefig(options.out / "history.png", dpi=90)
 
 # %%
 summary = {
-    "samples": SAMPLES,
+    "draws": DRAWS,
     "entropy_of_moons": ENTROPY,
     "models": {f"{name} {kind}": row for (name, kind), row in rows.items()},
-    "estimates": {"samples": counts, **estimates},
+    "estimates": {"draws": counts, **estimates},
 }
 (options.out / "summary.json").write_text(json.dumps(summary, indent=2))
 print(
-    f"\n{'log p(x) of test data [nats]':30}{'ELBO':>10}{f'{SAMPLES} samples':>14}{'exact':>10}{'std. error':>12}"
+    f"\n{'log p(x) of test data [nats]':30}{'ELBO':>10}{f'{DRAWS} draws':>14}{'exact':>10}{'std. error':>12}"
     f"{'parameters':>12}{'seconds':>9}"
 )
 for (name, kind), row in rows.items():

@@ -1,11 +1,12 @@
 # %% [markdown]
-# # Every determinant formula, held against a numerical Jacobian
+# # Every log-det formula, compared with a numerical Jacobian
 #
-# A flow is trained on its log-determinants: where a formula is wrong, training goes on, the loss goes down, and
-# the "density" is none. So npflow never takes a formula's word. `npflow.verify.check` computes the Jacobian of a
-# layer twice, by SciPy's finite differences and by autograd, and compares `log|det J|` with the closed form.
+# A flow is trained on its log-dets. If a formula is wrong, training still runs and the loss still falls, but
+# the result is no density. So npflow checks every formula. `npflow.verify.check` computes the Jacobian of a
+# layer in two ways, by SciPy's finite differences and by autograd, and compares `log|det J|` with the closed
+# form.
 #
-# This story does it for every layer, draws the Jacobians, and then shows how a wrong formula looks.
+# This demo checks every layer, draws the Jacobians, and then shows the report on a wrong formula.
 
 # %%
 import argparse
@@ -18,23 +19,23 @@ import autograd.numpy as np
 import matplotlib.pyplot as plt
 
 from npflow import plots
-from npflow.autodiff.primitives import sum_event
-from npflow.layers import AffineCoupling
+from npflow.autodiff.primitives import split_last, tanh
+from npflow.layers import AffineCoupling, Layer
 from npflow.networks import MLP
 from npflow.verify import check
 from npflow.verify.cases import CASES
 
-parser = argparse.ArgumentParser(description="Holds every layer against its numerical Jacobian.")
+parser = argparse.ArgumentParser(description="Compares every layer's log-det with its numerical Jacobian.")
 parser.add_argument("--out", type=Path, default=Path("out/verify"), help="where figures and summary.json go")
-parser.add_argument("--quick", action="store_true", help="a few of the layers")
+parser.add_argument("--quick", action="store_true", help="only a few of the layers")
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
 # ## Every layer
 #
-# `CASES` is the registry: each layer, with the shape of data to try it on. A report is a table of some
-# twenty-five checks; the first one is printed whole.
+# `CASES` is the registry: each layer, with the shape of its test data. A report is a table of about
+# twenty-five checks. The first report is printed in full.
 
 # %%
 QUICK = ("ActNorm", "AffineCoupling", "Conv1x1/image", "MaskedAutoregressive", "Permutation", "Spline")
@@ -48,36 +49,40 @@ seconds = time.perf_counter() - clock
 print(next(iter(reports.values())))
 
 # %% [markdown]
-# ## The Jacobians as pictures
+# ## Pictures of the Jacobians
 #
-# Numerical beside exact. One sees what makes each determinant easy: a diagonal (ActNorm), a triangle with a block
-# of zeros (AffineCoupling), a permutation, one block for each pixel (image layers).
+# The numerical Jacobian beside the exact one. They show why each determinant is easy to compute: a diagonal
+# (ActNorm), a triangle with a block of zeros (AffineCoupling), a permutation, one block for each pixel
+# (layers of images).
 
 # %%
 for name, report in reports.items():
     figure = plots.jacobians(report)[0, 0].figure
     figure.savefig(options.out / f"{name.replace('/', '_')}.png", dpi=80)
-    if name not in ("ActNorm", "AffineCoupling", "Permutation", "Conv1x1/image"):  # those a notebook shows
+    if name not in ("ActNorm", "AffineCoupling", "Permutation", "Conv1x1/image"):  # a notebook shows these
         plt.close(figure)
 
 # %% [markdown]
-# ## How a wrong formula looks
+# ## A wrong formula
 #
-# An affine coupling that sums its log-scale over the half that stays, instead of the half that is scaled: one
-# line, easily missed, since shapes and round trip are all right. When the layer is new, it is the identity, all
-# log-scales are zero, and any such formula is "right"; therefore `check` moves the parameters away first.
+# An affine coupling that sums its log-scale over the half that stays, instead of the half that is scaled. It
+# is one line, and easy to miss, because all shapes are right and the inverse is right. In a new layer all
+# log-scales are zero, it is the identity, and even this formula gives the right value. So `check` moves the
+# parameters away from their start first.
 
 
 # %%
 @dataclass(frozen=True)
 class WrongHalf(AffineCoupling):
-    """The log-det is computed from the half that is not transformed."""
+    """Compute the log-det from the wrong half."""
 
     def forward(self, params, x):
         z, _ = super().forward(params, x)
-        kept, changed = self.mask.parts(x)
-        _, log_scale = self.transformer.transform(self.network.apply(params, changed), kept)
-        return z, sum_event(log_scale)
+        _, b = self.mask.parts(x)
+        raw, _ = split_last(self.network.apply(params, b), b.shape[-1])
+        return z, self.mask.sum(self.log_scale_limit * tanh(raw / self.log_scale_limit))
+
+    log_det = Layer.log_det  # the second half of forward
 
 
 wrong = check(WrongHalf(MLP((16, 16), "tanh")), np.random.default_rng(0).standard_normal((8, 6)))
@@ -85,11 +90,12 @@ print("Wrong on purpose:")
 print(wrong)
 
 # %% [markdown]
-# ## All of them at a glance
+# ## All layers in one figure
 #
-# The error of each layer's log-det, against finite differences and against autograd, the larger of both directions.
-# Only the ten-step Glow comes near what is allowed, and only against finite differences: its leaky ReLUs have kinks,
-# near which differences are less certain, as SciPy's own estimate says. The wrong formula lies far above.
+# The error of each layer's log-det, against finite differences and against autograd, the larger one of both
+# directions. Only the ten-step Glow comes near the limit, and only against finite differences. Its leaky
+# ReLUs have kinks, where finite differences are less accurate, as SciPy's own error estimate says. The error
+# of the wrong formula is far larger.
 
 # %%
 shown = {**reports, "a wrong formula": wrong}

@@ -1,16 +1,17 @@
-"""What npflow raises when it is given something it cannot use."""
+"""The errors that npflow raises."""
 
 
 class InputError(ValueError):
-    """Input that cannot be used: the message is one sentence, what was expected, what came, and where.
+    """Input that cannot be used. The message is one sentence: what was expected, what came, and where.
 
-    It is a `ValueError`, so code that guards NumPy or scikit-learn calls guards these too.
+    It is a `ValueError`, so code that catches the errors of NumPy or scikit-learn catches it too.
 
     Parameters
     ----------
     sentence : str
     place : str
-        The path of the layer that is meant, such as ``layer/1 (AffineCoupling)``; it comes first.
+        The path of the layer that the sentence is about, such as ``layer/1 (AffineCoupling)``. The message starts
+        with it.
     """
 
     def __init__(self, sentence, place=""):
@@ -18,7 +19,7 @@ class InputError(ValueError):
         self.sentence, self.place = sentence, place
 
     def inside(self, outer, layer=None):
-        """The same error, told from one level further out; `layer` is named where it is the innermost."""
+        """The same error with `outer` in front of its place; an error without a place is that of `layer`."""
         if self.place:
             place = f"{outer}/{self.place}"
         else:
@@ -27,17 +28,18 @@ class InputError(ValueError):
 
 
 class MissingDataError(InputError):
-    """A data set that is not where it was looked for; one that is there and cannot be read is a plain `InputError`."""
+    """A data set that was not found. One that was found and cannot be read raises a plain `InputError`."""
 
 
 class NonFiniteError(ArithmeticError):
-    """Training met a value that is not finite; the message names the first layer that gave one.
+    """Training met a value that is not finite. The message names the first parameter or layer that has one.
 
     Attributes
     ----------
     params : tree of ndarray
-        What had been learned until then: what `fit` would have returned.
+        The parameters that `fit` would have returned before that step.
     history : npflow.training.History
+        The steps made until then.
     """
 
     def __init__(self, message, params=None, history=None):
@@ -46,8 +48,8 @@ class NonFiniteError(ArithmeticError):
 
 
 class ConvergenceError(ArithmeticError):
-    """An iteration came to no end; the message has the largest residual that it left."""
+    """An iteration did not converge. The message states its largest residual."""
 
 
 class VerificationError(AssertionError):
-    """A layer failed `npflow.verify.check`; the message is the report."""
+    """A layer failed `npflow.verify.check`. The message is the report."""

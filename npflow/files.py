@@ -1,4 +1,4 @@
-"""Files that are replaced whole or not at all."""
+"""Files that are replaced as a whole or not at all."""
 
 import os
 import threading
@@ -7,19 +7,41 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def written_aside(path):
-    """A binary file to write, which takes the place of `path` once it is whole and on the disk.
+    """A binary file to write, which replaces `path` once it is complete and on the disk.
 
-    It lies beside `path` while it is written. A kill at any instant leaves the old file or the new one, never a part,
-    and so does an error: it leaves the old one, and nothing beside it.
+    Until then it lies beside `path`. If the process is killed, `path` is the old file or the new one, never a part of
+    it. After an error `path` is the old file, and nothing lies beside it.
 
     Parameters
     ----------
     path : Path
+
+    Yields
+    ------
+    file : binary file
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written, as on a full disk.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = pathlib.Path(folder.name) / "file"
+    >>> with written_aside(path) as file:
+    ...     _ = file.write(b"whole")
+    ...     path.exists()
+    False
+    >>> path.read_bytes()
+    b'whole'
+    >>> folder.cleanup()
     """
-    # A name of its own, so that two processes that save to one path do not write into one file.
+    # Processes and threads that save to one path write to files of their own.
     aside = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
-        with aside.open("xb") as file:  # "x" follows no link that somebody else put there
+        with aside.open("xb") as file:  # "x" does not follow a link that somebody else put there
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -27,8 +49,8 @@ def written_aside(path):
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    if os.name == "posix":  # the rename itself must reach the disk too; Windows has no such call
-        # The new file is in its place: an error would say that the old one is. Some network file systems raise one.
+    if os.name == "posix":  # the renaming must reach the disk too; Windows has no such call
+        # Some network file systems cannot flush a folder. Raising would say that the old file is still there.
         with suppress(OSError):
             folder = os.open(path.parent, os.O_RDONLY)
             try:

@@ -144,6 +144,10 @@ class Flow(Model):
         z, log_det = self.layer.forward(params["layer"], x, **given(self.layer, context))
         return -(self.prior.log_prob(params["prior"], z) + log_det)
 
+    def loss(self, params, x, context=None):
+        """The mean of -log p(x) over a batch in nats: what `fit` minimizes and a program records."""
+        return np.sum(self.losses(params, x, context)) / len(x)
+
     def log_prob(self, params, x, context=None):
         """log p(x) in nats, shape (n,), for rows of shape (n, *event)."""
         self.check(params, x, context)

@@ -19,10 +19,13 @@ class Model(Described):
     invertible : bool
         Whether x and z are one to one, so that `encode` and `decode` take one to the other; z is distributed as
         `prior`.
+    takes_rows : bool
+        Whether it is trained on rows x; a model without them learns from its noise alone.
     """
 
     noisy = False
     invertible = False
+    takes_rows = True
 
     def check(self, params, x=None, context=None, name="x"):
         """The layout of `params`.

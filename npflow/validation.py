@@ -1,6 +1,7 @@
-"""Checks of what a user passes in, made before any work is done.
+"""Checks of a user's input, made before any work.
 
-scikit-learn's `check_array` says that an array contains NaN; these say in which row, and what was expected.
+A check returns its input, or raises `InputError` with one sentence: what was expected, what came, and where, such as
+the row of a NaN.
 """
 
 import operator
@@ -17,7 +18,7 @@ def check_rows(x, event_shape=None, dtype=None, name="x"):
     Parameters
     ----------
     x : ndarray, shape (n, *event_shape)
-        The batch. An autograd box is looked into, so that checked functions stay differentiable.
+        The batch. It may be an autograd box, so that checked functions stay differentiable.
     event_shape : tuple of int, optional
         The shape of one row; None accepts any.
     dtype : dtype, optional
@@ -28,9 +29,9 @@ def check_rows(x, event_shape=None, dtype=None, name="x"):
     Raises
     ------
     InputError
-        One sentence: what was expected, what came, and for a value that is not finite, the row.
+        With the row of a value that is not finite.
     """
-    array = getval(x)  # boxes in boxes too
+    array = getval(x)  # of nested boxes too
     if not hasattr(array, "__array_function__"):
         raise InputError(f"expected {name} as a NumPy array, got a {type(array).__name__}")
     if array.dtype not in (np.float32, np.float64):
@@ -65,7 +66,7 @@ def check_integers(x, levels, event_shape=None, name="x"):
     Raises
     ------
     InputError
-        One sentence: what was expected, what came, and for an integer out of range, the row.
+        With the row of an integer that is out of range.
     """
     expected = f"expected {name} as integers from 0 to {levels - 1}"
     if not hasattr(x, "__array_function__"):
@@ -86,7 +87,7 @@ def check_dtype(dtype):
 
 
 def check_context(context, features, rows, dtype, name):
-    """Raise unless `context` is a row of so many features for each of so many rows; None where there are no features."""
+    """Raise unless `context` has shape (rows, features), or is None where `features` is 0."""
     if features == 0:
         if context is not None:
             raise InputError(f"expected no context for {name} with context_features=0, got one")
@@ -99,7 +100,7 @@ def check_context(context, features, rows, dtype, name):
 
 
 def _check_shape(array, event_shape, name):
-    """Raise unless `array` has rows, of a shape if it is given."""
+    """Raise unless `array` is a non-empty batch, of rows of a shape if it is given."""
     if array.ndim not in (2, 4):
         hint = f"; add an axis for the channels: {name}[..., None]" if array.ndim == 3 else ""
         if event_shape is not None and array.shape == event_shape:
@@ -116,7 +117,7 @@ def _check_shape(array, event_shape, name):
 
 
 def _at(array, place):
-    """The number at a place, counted through all of an array, and where that is."""
+    """The number at a place of a flattened array, and its row and index, as text."""
     row, *index = map(int, np.unravel_index(int(place), array.shape))
     return f"{array[row, *index].item()} in row {row}, at index {tuple(index)}"
 
@@ -145,7 +146,7 @@ def check_sequence(value, name):
 
 
 def check_number(value, name, *, above=None, least=None, below=None):
-    """Raise unless `value` is a finite number inside the given bounds; return it as a float."""
+    """Raise unless `value` is a finite number within the bounds; return it as a float."""
     bounds = [
         ("above", above, operator.gt),
         ("at least", least, operator.ge),
@@ -155,7 +156,7 @@ def check_number(value, name, *, above=None, least=None, below=None):
     words = "".join(f" {word} {bound}" for word, bound, _ in bounds)
     try:
         if isinstance(value, (str, bytes)):
-            raise TypeError  # float would read a number out of it
+            raise TypeError  # `float` accepts strings
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"expected {name} to be a number{words}, got {value!r}") from None
@@ -165,7 +166,7 @@ def check_number(value, name, *, above=None, least=None, below=None):
 
 
 def check_choice(value, choices, name):
-    """Raise unless `value` is one of the choices, which are strings; return it."""
+    """Raise unless `value` is one of some strings; return it."""
     if not isinstance(value, str) or value not in tuple(choices):
         raise InputError(f"expected {name} to be one of {', '.join(map(repr, choices))}, got {value!r}")
     return value
@@ -179,7 +180,7 @@ def check_flag(value, name):
 
 
 def check_instance(value, kind, name):
-    """Raise unless `value` is an object of the class `kind`; return it."""
+    """Raise unless `value` is an instance of the class `kind`; return it."""
     if not isinstance(value, kind):
         raise InputError(f"expected {name} to be an instance of {kind.__name__}, got {value!r}")
     return value

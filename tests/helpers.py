@@ -17,11 +17,23 @@ def rows(*shape, dtype=np.float64, seed=1):
 
 
 def moved(params, seed=0, by=0.3):
-    """Parameters away from where they start: normal noise of standard deviation `by` added to each trained number."""
+    """Parameters away from where they start: normal noise of standard deviation `by` added to each trained number.
+
+    `seed` may be a generator too.
+    """
     rng = np.random.default_rng(seed) if isinstance(seed, int) else seed
     layout = Layout(params)
     noise = by * rng.standard_normal(layout.size).astype(layout.dtype)
     return layout.unpack(layout.pack(params) + noise, params)
+
+
+def perturbed(model, x, *more, seed=0, by=0.3, **options):
+    """What `init` of a layer, network or model draws for `x`, moved: none starts as the identity or at zero.
+
+    `more` and `options` are further arguments of `init`, such as a context or a number of outputs.
+    """
+    rng = np.random.default_rng(seed)
+    return moved(model.init(rng, x, *more, **options), rng, by)
 
 
 def vector(params):

@@ -115,7 +115,7 @@ def vae_or_flow_has_a_bound_and_an_estimate_for_one_and_the_number_itself_for_th
             estimates = summary["estimates"][name.split()[0]]
             assert estimates == sorted(estimates)
     assert summary["models"]["moons flow"]["exact"] < -summary["entropy_of_moons"]
-    assert f"{summary['samples']} samples" in printed
+    assert f"{summary['draws']} draws" in printed
     assert {path.stem for path in out.glob("*.png")} == {"moons", "digits", "history"}
 
 
@@ -128,7 +128,7 @@ def latent_arithmetic_adds_mixes_and_carries_over(out, summary, printed):
         assert np.isfinite(list(row.values())).all()
     assert summary["moons_to_circles"]["there_and_back"] < 1e-2
     assert summary["log_volumes"]["principal components"] < summary["log_volumes"]["pixels"]
-    assert "3s called 8" in printed
+    assert "3s classified 8" in printed
     assert len(list(out.glob("*.png"))) == 5
 
 

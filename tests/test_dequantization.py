@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import stand_in
-from helpers import assert_agrees
+from helpers import assert_agrees, moved, refusal, same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
@@ -39,11 +39,6 @@ few = settings(max_examples=10, deadline=None)
 
 
 @pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
 def x(rng):
     """Images whose pixels are alike, with all levels among them."""
     x = np.clip(rng.normal(100, 60, (60, 1, 1, 1)) + rng.normal(0, 20, (60, 4, 2, 2)), 0, 255)
@@ -51,16 +46,9 @@ def x(rng):
     return x.astype(np.uint8)
 
 
-def vector(params):
-    return Layout(params).pack(params)
-
-
-def moved(model, rng, x, context=None, dtype=np.float64):
-    """Parameters away from their start, and so that no two of them are alike."""
-    params = model.init(rng, x, context, dtype)
-    layout = Layout(params)
-    noise = 0.1 * rng.standard_normal(layout.size).astype(layout.dtype)
-    return layout.unpack(layout.pack(params) + noise, params)
+def trained(model, rng, x, context=None, dtype=np.float64):
+    """Parameters away from their start, as training leaves them."""
+    return moved(model.init(rng, x, context, dtype), rng, by=0.1)
 
 
 def bell(mean, std):
@@ -83,8 +71,8 @@ def test_where_the_density_is_uniform_each_integer_costs_all_of_its_bits(levels,
     x = rng.integers(levels, size=(20, 2, 3, 1))
     params = model.init(rng, x)
     for draws in (1, 3):
-        np.testing.assert_allclose(model.bits_per_dim(params, rng, x, draws=draws), bits, rtol=1e-12)
-    np.testing.assert_allclose(model.log_prob(params, rng, x), -6 * bits * np.log(2), rtol=1e-12)
+        np.testing.assert_allclose(model.bits_per_dim(params, x, rng=rng, draws=draws), bits, rtol=1e-12)
+    np.testing.assert_allclose(model.log_prob(params, x, rng=rng), -6 * bits * np.log(2), rtol=1e-12)
 
 
 @few
@@ -95,9 +83,9 @@ def test_one_draw_is_the_density_at_one_place_of_the_cell(seed):
     u = np.random.default_rng(seed).random((6, 2))
     expected = np.sum(norm(mean, std).logpdf((x + u) / 5) - np.log(5), axis=1)
     rng = np.random.default_rng(seed)
-    np.testing.assert_allclose(BELL.log_prob(bell(mean, std), rng, x), expected, rtol=1e-12)
+    np.testing.assert_allclose(BELL.log_prob(bell(mean, std), x, rng=rng), expected, rtol=1e-12)
     np.testing.assert_allclose(BELL.losses(bell(mean, std), x, u), -expected, rtol=1e-12)
-    bits = BELL.bits_per_dim(bell(mean, std), np.random.default_rng(seed), x)
+    bits = BELL.bits_per_dim(bell(mean, std), x, rng=np.random.default_rng(seed))
     np.testing.assert_allclose(bits, -expected / (2 * np.log(2)), rtol=1e-12)
 
 
@@ -107,8 +95,8 @@ def test_more_draws_come_closer_to_the_probability_of_the_cell(rng):
     density = norm(mean, std)
     exact = np.sum(np.log(density.cdf((x + 1) / 5) - density.cdf(x / 5)), axis=1)
     estimates = [
-        np.mean([BELL.log_prob(bell(mean, std), rng, x, draws=draws) for _ in range(repeats)], axis=0)
-        for draws, repeats in ((1, 400), (4, 100), (16, 25), (2000, 1))
+        np.mean([BELL.log_prob(bell(mean, std), x, rng=rng, draws=draws) for _ in range(repeats)], axis=0)
+        for draws, repeats in ((1, 200), (4, 50), (16, 12), (1000, 1))
     ]
     means = [estimate.mean() for estimate in estimates]
     assert np.all(np.diff([*means[:-1], exact.mean()]) > 0)  # in this order, and below the exact
@@ -125,12 +113,12 @@ def test_samples_are_as_frequent_as_they_are_probable_and_what_lies_outside_is_a
     np.testing.assert_allclose(shares, expected, atol=0.015)
 
 
-def test_of_many_rows_u_is_drawn_in_parts(rng, x, monkeypatch):
-    params = moved(IMAGES, rng, x)
+def test_u_is_drawn_for_some_rows_at_a_time(rng, x, monkeypatch):
+    params = trained(IMAGES, rng, x)
     monkeypatch.setattr(dequantization, "AT_ONCE", 7 * 16)
-    bits, generator = IMAGES.bits_per_dim(params, np.random.default_rng(5), x), np.random.default_rng(5)
+    bits, generator = IMAGES.bits_per_dim(params, x, rng=np.random.default_rng(5)), np.random.default_rng(5)
     for start in range(0, 60, 7):
-        part = IMAGES.bits_per_dim(params, generator, x[start : start + 7])
+        part = IMAGES.bits_per_dim(params, x[start : start + 7], rng=generator)
         np.testing.assert_allclose(bits[start : start + 7], part, rtol=1e-12)
 
 
@@ -138,7 +126,7 @@ def test_of_many_rows_u_is_drawn_in_parts(rng, x, monkeypatch):
 
 
 def test_encode_is_of_the_middles_of_the_cells_and_decode_gives_the_integers(rng, x):
-    params = moved(IMAGES, rng, x)
+    params = trained(IMAGES, rng, x)
     z = IMAGES.encode(params, x)
     np.testing.assert_array_equal(z, IMAGES.flow.encode(params, (x + 0.5) / 256))
     np.testing.assert_array_equal(IMAGES.decode(params, z), x, strict=True)
@@ -171,7 +159,7 @@ def test_no_u_is_rounded_into_the_next_cell(levels, dtype):
 
 
 def test_what_the_inverse_did_not_find_is_no_integer(rng, x):
-    """On a device it is nan: nobody waits there to be told."""
+    """On a device a layer that does not converge gives nan: to raise an error it would have to wait."""
 
     class Lost(Affine):
         def inverse(self, params, z):
@@ -191,13 +179,13 @@ def test_numbers_are_in_the_dtype_of_the_parameters_and_integers_in_the_least_th
     dtype, kind, rng, x
 ):
     x = x.astype(kind)
-    params = moved(IMAGES, rng, x, dtype=dtype)
+    params = trained(IMAGES, rng, x, dtype=dtype)
     assert Layout(params).dtype == dtype
     z = IMAGES.encode(params, x)
     numbers = [
         z,
-        IMAGES.log_prob(params, rng, x, draws=2),
-        IMAGES.bits_per_dim(params, rng, x),
+        IMAGES.log_prob(params, x, rng=rng, draws=2),
+        IMAGES.bits_per_dim(params, x, rng=rng),
         IMAGES.reconstruction_error(params, x),
         IMAGES.losses(params, x, *IMAGES.noise(rng, len(x), dtype)),
     ]
@@ -212,7 +200,7 @@ def test_the_parameters_are_float32_unless_another_dtype_is_asked_for(rng, x):
 
 
 def test_a_temperature_is_the_flows(rng, x):
-    params = moved(IMAGES, rng, x)
+    params = trained(IMAGES, rng, x)
     cold = IMAGES.sample(params, rng, 4, temperature=0)
     np.testing.assert_array_equal(cold, IMAGES.decode(params, np.zeros((4, 4, 2, 2))))
     cool, warm = (IMAGES.sample(params, rng, 500, temperature=t) for t in (0.5, 1))
@@ -221,12 +209,12 @@ def test_a_temperature_is_the_flows(rng, x):
 
 def test_each_row_has_a_context_of_its_own(rng):
     x, context = rng.integers(8, size=(5, 4, 2, 2)), rng.standard_normal((5, 3))
-    params = moved(CONDITIONAL, rng, x, context)
+    params = trained(CONDITIONAL, rng, x, context)
     np.testing.assert_array_equal(
         CONDITIONAL.decode(params, CONDITIONAL.encode(params, x, context), context), x
     )
     assert CONDITIONAL.reconstruction_error(params, x, context).max() < 1e-9
-    draw = lambda context: CONDITIONAL.log_prob(params, np.random.default_rng(0), x, context, draws=2)
+    draw = lambda context: CONDITIONAL.log_prob(params, x, context, rng=np.random.default_rng(0), draws=2)
     assert (draw(context) != draw(-context)).all()
     u = np.random.default_rng(0).random((5, 4, 2, 2))
     np.testing.assert_allclose(
@@ -243,7 +231,7 @@ def test_each_row_has_a_context_of_its_own(rng):
 def test_it_learns_that_pixels_are_alike(rng, x):
     params, history = run(IMAGES, x, steps=200, optimizer=Adam(1e-2), validation=x[:20])
     start = IMAGES.init(np.random.default_rng(1), x)
-    before, after = (IMAGES.bits_per_dim(p, rng, x, draws=5).mean() for p in (start, params))
+    before, after = (IMAGES.bits_per_dim(p, x, rng=rng, draws=5).mean() for p in (start, params))
     assert after < before - 0.3
     assert 4 < after < 8
     assert history.validation_loss[-1] < history.validation_loss[0]
@@ -252,15 +240,14 @@ def test_it_learns_that_pixels_are_alike(rng, x):
 
 def test_a_run_by_programs_has_the_bits_of_one_through_the_layers(rng, x):
     context = rng.standard_normal((60, 3), np.float32)
-    for arguments in ((IMAGES, x), (CONDITIONAL, x // 32, context)):
-        (a, first), (b, second) = run(*arguments), run(*arguments, record=False)
-        assert np.array_equal(vector(a), vector(b))
-        assert first.loss == second.loss
+    (a, first), (b, second) = (run(CONDITIONAL, x // 32, context, record=record) for record in (True, False))
+    assert same_bits(a, b)
+    assert first.loss == second.loss
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_its_program_has_the_bits_of_the_plain_path(dtype, rng, x):
-    params = moved(IMAGES, rng, x, dtype=dtype)
+    params = trained(IMAGES, rng, x, dtype=dtype)
     batch = x, *IMAGES.noise(rng, len(x), dtype)
     loss, gradient = record(IMAGES.loss, params, *batch)(params, *batch)
     expected, slopes = value_and_grad(IMAGES.loss)(params, *batch)
@@ -276,25 +263,12 @@ def test_u_is_another_in_each_step_and_the_same_in_each_look_at_held_out_rows(x)
     np.testing.assert_allclose(history.validation_loss, history.validation_loss[0], rtol=1e-6)
 
 
-def test_a_resumed_run_ends_with_the_bits_of_one_left_alone(x, tmp_path):
-    options = {"average": 0.9, "validation": x[:7]}
-    alone, whole = run(IMAGES, x, checkpoint=tmp_path / "alone.npz", **options)
-    run(IMAGES, x, steps=8, checkpoint=tmp_path / "stopped.npz", **options)
-    resumed, history = run(IMAGES, x, seed=99, checkpoint=tmp_path / "stopped.npz", **options)
-    assert history.loss == whole.loss
-    assert np.array_equal(vector(resumed), vector(alone))
-    saved = load(tmp_path / "stopped.npz")
-    assert saved.flow == IMAGES
-    with pytest.raises(InputError, match="whose data is another"):
-        run(IMAGES, 255 - x, checkpoint=tmp_path / "stopped.npz", **options)
-
-
 def test_it_is_saved_and_loaded(rng, x, tmp_path):
-    params = moved(CONDITIONAL, rng, x // 32, rng.standard_normal((60, 3)))
+    params = trained(CONDITIONAL, rng, x // 32, rng.standard_normal((60, 3)))
     npflow.save(tmp_path / "images.npz", CONDITIONAL, params)
     saved = load(tmp_path / "images.npz")
     assert saved.flow == CONDITIONAL
-    assert np.array_equal(vector(saved.params), vector(params))
+    assert same_bits(saved.params, params)
 
 
 def test_it_learns_on_a_device_what_it_learns_on_the_host(device, x):
@@ -311,7 +285,7 @@ def test_it_learns_on_a_device_what_it_learns_on_the_host(device, x):
 
 
 def test_all_that_it_computes_lives_where_its_parameters_live(device, rng, x):
-    params = moved(IMAGES, rng, x)
+    params = trained(IMAGES, rng, x)
     there, x_there = to_device((params, x), device.name)
     assert_agrees(
         device, IMAGES.init(np.random.default_rng(1), x_there), IMAGES.init(np.random.default_rng(1), x)
@@ -324,14 +298,14 @@ def test_all_that_it_computes_lives_where_its_parameters_live(device, rng, x):
         assert_agrees(device, method(there, *to_device(arrays, device.name)), method(params, *arrays))
     if device.exact:  # the stand-in's numbers are the host's
         for method in (
-            lambda p, x: IMAGES.bits_per_dim(p, np.random.default_rng(0), x, draws=3),
+            lambda p, x: IMAGES.bits_per_dim(p, x, rng=np.random.default_rng(0), draws=3),
             lambda p, x: IMAGES.sample(p, np.random.default_rng(0), 7, temperature=0.7),
         ):
             assert_agrees(device, method(there, x_there), method(params, x))
 
 
 def test_a_step_on_a_device_sends_nothing(device, rng, x):
-    arguments = moved(IMAGES, rng, x), x, *IMAGES.noise(rng, len(x), np.float64)
+    arguments = trained(IMAGES, rng, x), x, *IMAGES.noise(rng, len(x), np.float64)
     there = to_device(arguments, device.name)
     program = record(IMAGES.loss, *there)
     program(*there)  # constants are compared the first time
@@ -369,52 +343,41 @@ def test_a_layer_that_makes_numpy_arrays_is_named(device, rng):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "words"),
     [
-        ((Affine(),), r"expected a Flow to be Dequantized, got Affine\(\)"),
-        ((BELL.flow, 1), "expected Dequantized's levels to be at least 2, got 1"),
-        ((BELL.flow, 2**16 + 1), "expected Dequantized's levels to be at most 65536, got 65537"),
-        ((BELL.flow, 2.5), "expected Dequantized's levels to be an integer, got 2.5"),
+        ((Affine(),), "flow to be an instance of Flow, got Affine()"),
+        ((BELL.flow, 1), "levels to be at least 2, got 1"),
+        ((BELL.flow, 2**16 + 1), "levels to be at most 65536, got 65537"),
+        ((BELL.flow, 2.5), "levels to be an integer, got 2.5"),
     ],
 )
-def test_hyper_parameters_that_cannot_be_used_get_a_sentence(arguments, sentence):
-    with pytest.raises(InputError, match=sentence):
-        Dequantized(*arguments)
+def test_hyper_parameters_that_cannot_be_used_get_a_sentence(arguments, words):
+    assert words in refusal(Dequantized, *arguments)
 
 
 def test_bad_input_gets_a_sentence(rng, x):
     params = IMAGES.init(rng, x)
-    in_range = "expected x as integers from 0 to 255"
+    in_range = "x as integers from 0 to 255, got"
     wrong = x.astype(int)
     wrong[3, 1, 0, 1] = 256
-    for call, sentence in (
-        (lambda: IMAGES.init(rng, x / 255), f"{in_range}, got float64"),
-        (
-            lambda: IMAGES.init(rng, x, dtype=np.float16),
-            "expected the parameters' dtype to be float32 or float64",
-        ),
-        (lambda: IMAGES.init(0, x), "expected rng to be a numpy.random.Generator, got a int"),
-        (lambda: IMAGES.init(rng, x[:, :2]), r"expected x with rows of shape \(4, 2, 2\), got rows of shape"),
-        (lambda: IMAGES.encode(params, x > 9), f"{in_range}, got bool"),
-        (lambda: IMAGES.encode(params, x.tolist()), f"{in_range}, got a list"),
-        (lambda: IMAGES.encode(params, wrong), rf"{in_range}, got 256 in row 3, at index \(1, 0, 1\)"),
-        (lambda: IMAGES.encode(params, wrong - 257), rf"{in_range}, got -\d+ in row"),
-        (lambda: IMAGES.encode(params, x[..., 0]), r"add an axis for the channels: x\[..., None\]"),
-        (lambda: IMAGES.encode(params, x[:0]), "expected x to have at least one row"),
-        (lambda: IMAGES.log_prob(params, rng, x, draws=0), "expected draws to be at least 1, got 0"),
-        (lambda: IMAGES.log_prob(params, 0, x), "expected rng to be a numpy.random.Generator"),
-        (lambda: IMAGES.decode(params, x), "expected z in float32 or float64, got uint8"),
-        (lambda: IMAGES.sample(params, rng, 0), "expected the number of samples to be at least 1, got 0"),
-        (lambda: IMAGES.log_prob(params, rng, x, np.ones((60, 1))), "expected no context for a flow with"),
-        (lambda: IMAGES.check({}), "expected the parameters of a flow"),
-        (
-            lambda: run(IMAGES, x, validation=x[:3] / 255),
-            "expected validation as integers from 0 to 255, got",
-        ),
-        (
-            lambda: CONDITIONAL.init(rng, x // 32),
-            "expected a context of 3 features for each row of x, got none",
-        ),
+    for call, words in (
+        (lambda: IMAGES.init(rng, x / 255), f"{in_range} float64"),
+        (lambda: IMAGES.init(rng, x, dtype=np.float16), "dtype to be float32 or float64"),
+        (lambda: IMAGES.init(0, x), "rng to be a numpy.random.Generator, got a int"),
+        (lambda: IMAGES.init(rng, x[:, :2]), "x with rows of shape (4, 2, 2), got rows of shape"),
+        (lambda: IMAGES.encode(params, x > 9), f"{in_range} bool"),
+        (lambda: IMAGES.encode(params, x.tolist()), f"{in_range} a list"),
+        (lambda: IMAGES.encode(params, wrong), f"{in_range} 256 in row 3, at index (1, 0, 1)"),
+        (lambda: IMAGES.encode(params, wrong - 257), f"{in_range} -"),
+        (lambda: IMAGES.encode(params, x[..., 0]), "add an axis for the channels: x[..., None]"),
+        (lambda: IMAGES.encode(params, x[:0]), "x to have at least one row"),
+        (lambda: IMAGES.log_prob(params, x, rng=rng, draws=0), "draws to be at least 1, got 0"),
+        (lambda: IMAGES.log_prob(params, x, rng=0), "rng to be a numpy.random.Generator"),
+        (lambda: IMAGES.decode(params, x), "z in float32 or float64, got uint8"),
+        (lambda: IMAGES.sample(params, rng, 0), "the number of samples to be at least 1, got 0"),
+        (lambda: IMAGES.log_prob(params, x, np.ones((60, 1)), rng=rng), "no context for a flow with"),
+        (lambda: IMAGES.check({}), "the parameters of a flow"),
+        (lambda: run(IMAGES, x, validation=x[:3] / 255), "validation as integers from 0 to 255, got"),
+        (lambda: CONDITIONAL.init(rng, x // 32), "a context of 3 features for each row of x, got none"),
     ):
-        with pytest.raises(InputError, match=sentence):
-            call()
+        assert words in refusal(call)

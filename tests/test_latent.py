@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from helpers import assert_agrees
+from helpers import assert_agrees, moved, refusal
 
-from npflow import Dequantized, Flow, InputError, datasets, fit, latent, to_device
+from npflow import Dequantized, Flow, datasets, fit, latent, to_device
 from npflow.layers import ActNorm, Affine, AffineCoupling, Chain, Reverse
 from npflow.models import real_nvp
 from npflow.networks import MLP
@@ -12,11 +12,6 @@ from npflow.priors import Logistic, Normal
 from npflow.training import Adam
 
 small = MLP((8,), "tanh")
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
 
 
 def affine(mean, std, dtype=np.float64):
@@ -30,12 +25,7 @@ def a_flow(rng, dtype=np.float64, context_features=0):
     x = rng.normal(2, 3, (40, 3)).astype(dtype)
     context = rng.normal(size=(40, context_features)).astype(dtype) if context_features else None
     flow = real_nvp(3, 2, small, context_features=context_features)
-    params = flow.init(rng, x, context)
-    for layer in params["layer"]:
-        for dense in layer if isinstance(layer, list) else []:
-            dense["bias"] += 0.3 * rng.standard_normal(dense["bias"].shape).astype(dtype)
-            dense["weight"] += 0.3 * rng.standard_normal(dense["weight"].shape).astype(dtype)
-    return flow, params, x, context
+    return flow, moved(flow.init(rng, x, context), rng), x, context
 
 
 # ---------------------------------------------------------------- attributes
@@ -52,10 +42,10 @@ def test_the_vector_is_the_difference_of_the_mean_codes(rng):
 def test_a_vector_that_is_added_is_in_the_code_and_can_be_taken_away_again(context_features, rng):
     flow, params, x, context = a_flow(rng, context_features=context_features)
     vector = np.array([0.5, -1.0, 2.0])
-    moved = latent.add_attribute(flow, params, x, vector, 1.5, context=context)
+    changed = latent.add_attribute(flow, params, x, vector, 1.5, context=context)
     z = flow.encode(params, x, context)
-    np.testing.assert_allclose(flow.encode(params, moved, context), z + 1.5 * vector, rtol=1e-9)
-    back = latent.add_attribute(flow, params, moved, vector, -1.5, context=context)
+    np.testing.assert_allclose(flow.encode(params, changed, context), z + 1.5 * vector, rtol=1e-9)
+    back = latent.add_attribute(flow, params, changed, vector, -1.5, context=context)
     np.testing.assert_allclose(back, x, rtol=1e-9)
     np.testing.assert_allclose(
         latent.add_attribute(flow, params, x, vector, 0, context=context), x, rtol=1e-9
@@ -65,8 +55,8 @@ def test_a_vector_that_is_added_is_in_the_code_and_can_be_taken_away_again(conte
 def test_an_attribute_moves_the_mean_code_of_one_set_to_that_of_the_other(rng):
     flow, params, x, _ = a_flow(rng)
     a, b = x[:15], x[15:]
-    moved = latent.add_attribute(flow, params, b, latent.attribute_vector(flow, params, a, b))
-    codes = flow.encode(params, moved), flow.encode(params, a)
+    changed = latent.add_attribute(flow, params, b, latent.attribute_vector(flow, params, a, b))
+    codes = flow.encode(params, changed), flow.encode(params, a)
     np.testing.assert_allclose(codes[0].mean(axis=0), codes[1].mean(axis=0), rtol=1e-9)
 
 
@@ -121,12 +111,14 @@ def test_there_and_back_is_where_it_was(rng):
 
 
 def test_two_flows_carry_one_data_set_into_the_other(rng):
-    sets = [datasets.moons(2000, rng=rng), datasets.circles(2000, rng=rng)]
-    flow = Flow(Chain([ActNorm(), *[AffineCoupling(MLP((32, 32))), Reverse()] * 6]), Normal(2))
+    sets = [datasets.moons(1000, rng=rng), datasets.circles(1000, rng=rng)]
+    flow = Flow(Chain([ActNorm(), *[AffineCoupling(MLP((32,))), Reverse()] * 6]), Normal(2))
     sides = []
     for x in sets:
         params = flow.init(np.random.default_rng(1), x)
-        params, _ = fit(flow, params, x, rng=rng, steps=400, optimizer=Adam(5e-3), progress=False)
+        params, _ = fit(
+            flow, params, x, rng=rng, steps=200, batch_size=128, optimizer=Adam(1e-2), progress=False
+        )
         sides.append((flow, params))
     there = latent.translate(sets[0], *sides)
 
@@ -148,15 +140,17 @@ def test_a_dequantized_flow_encodes_the_middle_of_cells_and_decodes_integers(rng
     middle = lambda x: ((x + 0.5) / 16).astype(np.float32)
     vector = latent.attribute_vector(model, params, a, b)
     assert np.array_equal(vector, latent.attribute_vector(model.flow, params, middle(a), middle(b)))
-    moved = latent.add_attribute(model, params, b, vector)
-    assert np.array_equal(moved, model.quantize(latent.add_attribute(model.flow, params, middle(b), vector)))
-    assert moved.dtype == np.uint8
-    assert (moved != b).any()
+    changed = latent.add_attribute(model, params, b, vector)
+    assert np.array_equal(
+        changed, model.quantize(latent.add_attribute(model.flow, params, middle(b), vector))
+    )
+    assert changed.dtype == np.uint8
+    assert (changed != b).any()
     between = latent.interpolate(model, params, a, b, [0, 0.5, 1])
     assert np.array_equal(between[[0, 2]], [a, b])
     assert np.array_equal(latent.translate(x, (model, params), (model, params)), x)
-    with pytest.raises(InputError, match="expected b as integers from 0 to 15, got float32"):
-        latent.interpolate(model, params, a, middle(b), [0])
+    words = refusal(latent.interpolate, model, params, a, middle(b), [0])
+    assert "b as integers from 0 to 15, got float32" in words
 
 
 # ---------------------------------------------------------------- dtypes, devices, refusals
@@ -203,57 +197,57 @@ def test_bad_input_gets_a_sentence(rng):
     first, second = trained.init(rng, x), trained.init(rng, x)
     second["prior"]["mean"] += 1
     ones = np.ones(3)
-    for call, sentence in (
-        (lambda: latent.attribute_vector(None, params, x, x), "expected a Flow or a Dequantized, got None"),
+    for call, words in (
+        (lambda: latent.attribute_vector(None, params, x, x), "a Flow or a Dequantized flow, got None"),
         (
             lambda: latent.attribute_vector(flow, params, x, x[:, :2]),
-            "expected b with rows of 3 features, got rows of 2",
+            "b with rows of 3 features, got rows of 2",
         ),
         (
             lambda: latent.attribute_vector(flow, params, x * np.nan, x),
-            "expected a to be finite, got nan in row 0",
+            "a to be finite, got nan in row 0",
         ),
         (
             lambda: latent.attribute_vector(flow, params, x, x, context_a=ones),
-            "expected no context for a flow with context_features=0, got one",
+            "no context for a flow with context_features=0, got one",
         ),
         (
             lambda: latent.attribute_vector(conditional, conditional_params, x, x),
-            "expected a context of 2 features for each row of x, got none",
+            "a context of 2 features for each row of x, got none",
         ),
         (
             lambda: latent.add_attribute(flow, params, x, np.ones(2)),
-            r"expected vector as an array of shape \(3,\), that of a row of z, got shape \(2,\)",
+            "vector as an array of shape (3,), that of a row of z, got shape (2,)",
         ),
         (
             lambda: latent.add_attribute(flow, params, x, ones * np.inf),
-            "expected vector to be finite, got inf",
+            "vector to be finite, got inf",
         ),
         (
             lambda: latent.add_attribute(flow, params, x, ones.astype(np.float32)),
-            "expected vector in float64, the dtype of the parameters, got float32",
+            "vector in float64, the dtype of the parameters, got float32",
         ),
         (
             lambda: latent.add_attribute(flow, params, x, ones, "1"),
-            "expected strength to be a number, got '1'",
+            "strength to be a number, got '1'",
         ),
         (
             lambda: latent.interpolate(flow, params, x, x[:5], [0]),
-            "expected a row of b for each of 40 rows of a, got 5",
+            "a row of b for each of 40 rows of a, got 5",
         ),
-        (lambda: latent.interpolate(flow, params, x, x, []), "expected at least one share, got none"),
-        (lambda: latent.interpolate(flow, params, x, x, 0.5), "expected shares as a list or tuple, got 0.5"),
+        (lambda: latent.interpolate(flow, params, x, x, []), "at least one share, got none"),
+        (lambda: latent.interpolate(flow, params, x, x, 0.5), "shares as a list or tuple, got 0.5"),
         (
             lambda: latent.translate(x, flow, (flow, params)),
-            "expected the source as a list or tuple, got Flow",
+            "the source as a list or tuple, got Flow",
         ),
         (
             lambda: latent.translate(x, (flow, params), (flow,)),
-            r"expected the target as \(flow, params\) or \(flow, params, context\), got \(Flow\)",
+            "the target as (flow, params) or (flow, params, context), got (Flow)",
         ),
         (
             lambda: latent.translate(x, (flow, params), (other, params)),
-            r"expected a source and a target with one prior, so .*, got Normal\(.*\) and Logistic\(",
+            "a source and a target with one prior",
         ),
         (
             lambda: latent.translate(x, (trained, first), (trained, second)),
@@ -261,10 +255,9 @@ def test_bad_input_gets_a_sentence(rng):
         ),
         (
             lambda: latent.translate(x, (flow, params), (flow, params, np.ones(2))),
-            "expected no context for a flow with context_features=0, got one",
+            "no context for a flow with context_features=0, got one",
         ),
-        (lambda: latent.translate(x, (flow, params), (flow, {})), "expected the parameters of a flow"),
+        (lambda: latent.translate(x, (flow, params), (flow, {})), "the parameters of a flow"),
     ):
-        with pytest.raises(InputError, match=sentence):
-            call()
+        assert words in refusal(call)
     assert np.array_equal(latent.translate(x, (trained, first), (trained, first)), x)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import stand_in
-from helpers import assert_agrees
+from helpers import assert_agrees, perturbed, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,20 +27,17 @@ trained_priors = pytest.mark.parametrize(
     "prior", [p for p in PRIORS.values() if getattr(p, "trained", False)], ids=repr
 )
 every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
-few = settings(max_examples=20, deadline=None)
+few = settings(max_examples=15, deadline=None)
 
 
-def rows(shape=(6, 2), dtype=np.float64, seed=1):
-    return np.random.default_rng(seed).normal(0, 2, shape).astype(dtype)
+def draws(*shape, dtype=np.float64, seed=1):
+    """z of standard deviation 2."""
+    return 2 * rows(*shape, dtype=dtype, seed=seed)
 
 
-def perturbed(prior, dtype=np.float64, seed=0):
+def params_of(prior, dtype=np.float64, seed=0):
     """Parameters moved away from their initial values."""
-    rng = np.random.default_rng(seed)
-    params = prior.init(rng, np.zeros((1, *prior.event_shape), dtype))
-    layout = Layout(params)
-    noise = 0.5 * rng.standard_normal(layout.size).astype(layout.dtype)
-    return layout.unpack(layout.pack(params) + noise, params)
+    return perturbed(prior, np.zeros((1, *prior.event_shape), dtype), seed=seed, by=0.5)
 
 
 def mixture_density(z, means, stds, weights):
@@ -52,9 +49,9 @@ def mixture_density(z, means, stds, weights):
 
 
 def test_the_base_class_has_no_parameters_and_no_density():
-    assert Prior().init(np.random.default_rng(0), rows()) == {}
+    assert Prior().init(np.random.default_rng(0), draws(6, 2)) == {}
     with pytest.raises(NotImplementedError):
-        Prior().log_prob({}, rows())
+        Prior().log_prob({}, draws(6, 2))
     with pytest.raises(NotImplementedError):
         Prior().sample({}, np.random.default_rng(0), 1)
 
@@ -62,7 +59,7 @@ def test_the_base_class_has_no_parameters_and_no_density():
 @few
 @given(st.sampled_from([(1,), (3,), (2, 3, 2)]), st.integers(0, 99))
 def test_the_normal_is_scipys_in_each_component(event_shape, seed):
-    z = rows((4, *event_shape), seed=seed)
+    z = draws(4, *event_shape, seed=seed)
     expected = scipy.stats.norm.logpdf(z).reshape(4, -1).sum(1)
     np.testing.assert_allclose(Normal(event_shape).log_prob({}, z), expected, rtol=1e-12)
 
@@ -70,8 +67,8 @@ def test_the_normal_is_scipys_in_each_component(event_shape, seed):
 @few
 @given(st.sampled_from([(1,), (3,), (2, 3, 2)]), st.integers(0, 99))
 def test_the_trained_normal_is_scipys_with_its_means_and_standard_deviations(event_shape, seed):
-    prior, z = Normal(event_shape, trained=True), rows((4, *event_shape), seed=seed)
-    params = perturbed(prior, seed=seed)
+    prior, z = Normal(event_shape, trained=True), draws(4, *event_shape, seed=seed)
+    params = params_of(prior, seed=seed)
     expected = scipy.stats.norm.logpdf(z, params["mean"], np.exp(params["log_std"])).reshape(4, -1).sum(1)
     np.testing.assert_allclose(prior.log_prob(params, z), expected, rtol=1e-11)
 
@@ -82,7 +79,7 @@ def test_the_mixture_is_the_weighted_sum_of_scipys_normals(features, components,
     rng = np.random.default_rng(seed)
     means = rng.normal(0, 2, (components, features))
     stds, weights = rng.uniform(0.3, 2, (2, components))
-    z = rows((5, features), seed=seed)
+    z = draws(5, features, seed=seed)
     prior = GaussianMixture(means, stds, weights)
     np.testing.assert_allclose(
         prior.log_prob({}, z), np.log(mixture_density(z, means, stds, weights)), rtol=1e-10
@@ -92,8 +89,8 @@ def test_the_mixture_is_the_weighted_sum_of_scipys_normals(features, components,
 @few
 @given(st.integers(0, 99))
 def test_the_trained_mixture_divides_its_weights_by_their_sum(seed):
-    prior, z = PRIORS["trained mixture"], rows(seed=seed)
-    params = perturbed(prior, seed=seed)
+    prior, z = PRIORS["trained mixture"], draws(6, 2, seed=seed)
+    params = params_of(prior, seed=seed)
     stds, weights = np.exp(params["log_stds"]), np.exp(params["log_weights"])
     expected = np.log(mixture_density(z, params["means"], stds, weights))
     np.testing.assert_allclose(prior.log_prob(params, z), expected, rtol=1e-10)
@@ -102,24 +99,26 @@ def test_the_trained_mixture_divides_its_weights_by_their_sum(seed):
 @pytest.mark.parametrize("kind", ["normal", "mixture"])
 def test_a_trained_prior_starts_as_the_fixed_one(kind):
     fixed, trained = PRIORS[kind], PRIORS[f"trained {kind}"]
-    params = trained.init(np.random.default_rng(0), rows())
-    np.testing.assert_allclose(trained.log_prob(params, rows()), fixed.log_prob({}, rows()), rtol=1e-14)
+    params = trained.init(np.random.default_rng(0), draws(6, 2))
+    np.testing.assert_allclose(
+        trained.log_prob(params, draws(6, 2)), fixed.log_prob({}, draws(6, 2)), rtol=1e-14
+    )
     assert Layout(params).size > 0
-    assert fixed.init(np.random.default_rng(0), rows()) == {}
+    assert fixed.init(np.random.default_rng(0), draws(6, 2)) == {}
 
 
 @every_prior
 def test_the_density_integrates_to_one(prior):
     side, step = np.linspace(-15, 15, 241, retstep=True)
     grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
-    density = np.exp(prior.log_prob(perturbed(prior), grid))
+    density = np.exp(prior.log_prob(params_of(prior), grid))
     np.testing.assert_allclose(density.sum() * step**2, 1, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["normal", "trained normal"])
 def test_samples_of_the_normal_have_its_moments(kind):
     prior = PRIORS[kind]
-    params = perturbed(prior)
+    params = params_of(prior)
     mean, std = params.get("mean", np.zeros(2)), np.exp(params.get("log_std", np.zeros(2)))
     z = prior.sample(params, np.random.default_rng(0), 20_000)
     np.testing.assert_allclose(z.mean(0), mean, atol=0.06)
@@ -130,7 +129,7 @@ def test_samples_of_the_normal_have_its_moments(kind):
 @pytest.mark.parametrize("kind", ["mixture", "trained mixture"])
 def test_samples_of_the_mixture_have_its_moments(kind):
     prior = PRIORS[kind]
-    params = perturbed(prior)
+    params = params_of(prior)
     mixture = params or prior.start(np.float64)
     means, variances = mixture["means"], np.exp(2 * mixture["log_stds"])
     weights = np.exp(mixture["log_weights"]) / np.exp(mixture["log_weights"]).sum()
@@ -150,7 +149,7 @@ def test_samples_come_from_each_component_in_proportion_to_its_weight():
 
 @every_prior
 def test_the_same_generator_state_gives_the_same_samples(prior):
-    params = perturbed(prior)
+    params = params_of(prior)
     first, second, other = (prior.sample(params, np.random.default_rng(seed), 5) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, second)
     assert not np.allclose(first, other)
@@ -160,7 +159,7 @@ def test_the_same_generator_state_gives_the_same_samples(prior):
 @every_dtype
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0, 2.0])
 def test_a_temperature_scales_how_far_a_draw_is_from_its_mean(prior, dtype, temperature):
-    params = perturbed(prior, dtype)
+    params = params_of(prior, dtype)
     draw = lambda temperature: prior.sample(params, np.random.default_rng(3), 50, dtype, temperature)
     mean, plain = draw(0.0), prior.sample(params, np.random.default_rng(3), 50, dtype)
     assert draw(temperature).dtype == dtype
@@ -172,7 +171,7 @@ def test_a_temperature_scales_how_far_a_draw_is_from_its_mean(prior, dtype, temp
 
 
 def test_at_temperature_zero_draws_are_means():
-    params = perturbed(PRIORS["trained normal"])
+    params = params_of(PRIORS["trained normal"])
     draw = lambda name, params: PRIORS[name].sample(params, np.random.default_rng(3), 50, temperature=0.0)
     np.testing.assert_array_equal(draw("normal", {}), np.zeros((50, 2)))
     np.testing.assert_array_equal(draw("logistic", {}), np.zeros((50, 2)))
@@ -183,7 +182,7 @@ def test_at_temperature_zero_draws_are_means():
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
 def test_draws_of_a_normal_at_a_temperature_have_the_density_to_a_power(temperature):
     prior = PRIORS["trained normal"]
-    params = perturbed(prior)
+    params = params_of(prior)
     grid = np.linspace(-30, 30, 2001)
     power = np.exp(prior.log_prob(params, np.stack([grid, np.zeros_like(grid)], axis=1)) / temperature**2)
     below = np.cumsum(power) / np.sum(power)
@@ -194,7 +193,7 @@ def test_draws_of_a_normal_at_a_temperature_have_the_density_to_a_power(temperat
 
 @trained_priors
 def test_the_gradient_of_a_trained_prior_equals_finite_differences(prior):
-    params, z = perturbed(prior), rows()
+    params, z = params_of(prior), draws(6, 2)
     layout = Layout(params)
     vector, steps = layout.pack(params), 1e-6 * np.eye(layout.size)
     total = lambda params: prior.log_prob(params, z).sum()
@@ -207,7 +206,7 @@ def test_the_gradient_of_a_trained_prior_equals_finite_differences(prior):
 
 @every_prior
 def test_the_gradient_in_z_equals_finite_differences(prior):
-    params, z = perturbed(prior), rows()
+    params, z = params_of(prior), draws(6, 2)
     _, gradient = value_and_grad(lambda z: prior.log_prob(params, z).sum())(z)
     for column, step in enumerate(1e-6 * np.eye(2)):
         slope = (prior.log_prob(params, z + step) - prior.log_prob(params, z - step)) / 2e-6
@@ -217,7 +216,7 @@ def test_the_gradient_in_z_equals_finite_differences(prior):
 @every_prior
 @every_dtype
 def test_the_dtype_is_kept_in_parameters_log_prob_gradient_and_samples(prior, dtype):
-    params, z = perturbed(prior, dtype), rows(dtype=dtype)
+    params, z = params_of(prior, dtype), draws(6, 2, dtype=dtype)
     log_prob = prior.log_prob(params, z)
     samples = prior.sample(params, np.random.default_rng(0), 4, dtype)
     _, gradient = value_and_grad(lambda z: prior.log_prob(params, z).sum())(z)
@@ -319,7 +318,7 @@ def test_on_a_device_the_density_equals_the_hosts_and_nothing_is_sent(prior, dty
         value, gradient = value_and_grad(total)({"prior": params, "z": z})
         return prior.log_prob(params, z), value, [leaf for _, leaf in tree.items(gradient)]
 
-    params, z = perturbed(prior, dtype), rows(dtype=dtype)
+    params, z = params_of(prior, dtype), draws(6, 2, dtype=dtype)
     there = to_device((params, z), device.name)
     everything(*there)  # the first call sends fixed means and weights
     with stand_in.counted() as transfers:
@@ -331,7 +330,7 @@ def test_on_a_device_the_density_equals_the_hosts_and_nothing_is_sent(prior, dty
 @every_prior
 @every_dtype
 def test_samples_are_drawn_on_the_device(prior, dtype, device):
-    params = perturbed(prior, dtype)
+    params = params_of(prior, dtype)
     there = to_device(params, device.name)
     prior.sample(there, device.generator(np.random.default_rng(0)), 1, dtype)
     with stand_in.counted() as transfers:

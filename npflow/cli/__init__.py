@@ -14,8 +14,8 @@ COMMANDS = (train, sample, score, interpolate, edit, verify)
 def main(argv=None):
     """Run the command; return its exit status.
 
-    It is 0; 1 where a run failed or a layer did not pass; 2 where what was asked for cannot be; 130 after Ctrl-C. An
-    error is one sentence on stderr.
+    It is 0 on success, 1 if a run or a layer failed, 2 if the arguments cannot be used, and 130 after Ctrl-C.
+    An error is printed on stderr, as one sentence.
     """
     parser = argparse.ArgumentParser(prog="npflow", description="Normalizing flows in NumPy.")
     parser.add_argument("--version", action="version", version=npflow.__version__)
@@ -24,8 +24,8 @@ def main(argv=None):
         command.add_to(commands)
     arguments = parser.parse_args(argv)
     with warnings.catch_warnings():
-        # Of a full disk, samples that cannot be drawn, a damaged summary: whatever else is shown.
-        warnings.filterwarnings("always", "expected (to write|samples|the course)")
+        # The command's own: a full disk, samples that cannot be drawn, a damaged summary. Print each one.
+        warnings.filterwarnings("always", "expected (to write|samples|the scores)")
         warnings.showwarning = lambda message, *_: say(message)
         try:
             return arguments.run(arguments)
@@ -41,5 +41,5 @@ def main(argv=None):
 
 
 def say(sentence):
-    """Print a sentence for the user on stderr."""
+    """Print a sentence on stderr."""
     print(f"npflow: {sentence}", file=sys.stderr)

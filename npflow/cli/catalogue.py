@@ -1,4 +1,4 @@
-"""The models of images that ``npflow train`` knows, and the data they are trained on."""
+"""The models of images that ``npflow train`` trains, and their data."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,17 +13,23 @@ from npflow.networks import ConvNet, MaskedConvNet, ResNet
 
 
 class Size(NamedTuple):
-    """A hyper-parameter of a model that the command line may set: its default, and what it is."""
+    """A hyper-parameter of a model that the command line can set: its default and its meaning."""
 
     default: int
     meaning: str
 
 
 class ImageModel(NamedTuple):
-    """A model of images by its paper.
+    """A model of images that can be trained.
 
-    `build(data, context_features, **sizes)` gives the model for an `ImageData`; `sizes` has a `Size` by each
-    name; `rate` is the peak of the learning rate.
+    Attributes
+    ----------
+    paper : str
+    build : callable
+        ``build(data, context_features, **sizes)`` returns the model for an `ImageData`.
+    sizes : dict of str to Size
+    rate : float
+        The default peak of the learning rate.
     """
 
     paper: str
@@ -59,7 +65,7 @@ def mintnet(data, context_features, levels, steps_per_level, filters):
     """`mintnet` of integers."""
     if context_features:
         raise InputError(
-            "expected a model that takes a class with --conditional, got mintnet, which takes none"
+            "expected a model that takes a context for --conditional, got mintnet, which takes none"
         )
     return Dequantized(models.mintnet(shape_of(data), levels, steps_per_level, filters), data.levels)
 
@@ -77,7 +83,9 @@ MODELS = {
         "Glow (Kingma, Dhariwal 2018)",
         glow,
         {
-            "levels": Size(2, "levels, each on half the height and width of the one before; the paper has 3"),
+            "levels": Size(
+                2, "levels, each with half the height and width of the one before; the paper has 3"
+            ),
             "steps_per_level": Size(8, "steps of ActNorm, Conv1x1, AffineCoupling; the paper has 32"),
             "channels": Size(64, f"{CHANNELS}; the paper has 512"),
         },
@@ -86,7 +94,7 @@ MODELS = {
         "RealNVP (Dinh, Sohl-Dickstein, Bengio 2017)",
         real_nvp,
         {
-            "levels": Size(2, "levels, the last one included"),
+            "levels": Size(2, "levels, including the last"),
             "channels": Size(32, f"{CHANNELS}; the paper has 64"),
             "blocks": Size(2, f"{BLOCKS}; the paper has 8"),
         },
@@ -104,14 +112,14 @@ MODELS = {
         "MintNet (Song, Meng, Ermon 2019)",
         mintnet,
         {
-            "levels": Size(2, "levels, the last one included; the paper has 3"),
+            "levels": Size(2, "levels, including the last; the paper has 3"),
             "steps_per_level": Size(2, "pairs of masked convolutions in each level"),
-            "filters": Size(12, "hidden channels for each channel; the paper has 85 for CIFAR-10"),
+            "filters": Size(12, "hidden channels per channel; the paper has 85 for CIFAR-10"),
         },
-        rate=3e-3,  # with more it comes to maps whose inverse is beyond float32 on its way
+        rate=3e-3,  # at a higher one the inverse of what is learned on the way overflows float32
     ),
     "pixelcnn": ImageModel(
-        "PixelCNN (van den Oord, Kalchbrenner, Kavukcuoglu 2016), which is no flow",
+        "PixelCNN (van den Oord, Kalchbrenner, Kavukcuoglu 2016), not a flow",
         pixelcnn,
         {
             "features": Size(32, "features of each 3 x 3 convolution; the paper has 128"),
@@ -123,12 +131,12 @@ CLASSES = {"digits": tuple("0123456789"), "patches": (), "cifar10": CIFAR10_CLAS
 
 
 def shape_of(data):
-    """The (height, width, channels) of a data set's images."""
+    """(height, width, channels) of the images."""
     return data.train.shape[1:]
 
 
 def load_data(name, path=None, part=False, seed=0, download=False):
-    """A data set of images; the seed draws the patches."""
+    """A data set of images by its name; `seed` draws the patches."""
     if name != "cifar10" and (path is not None or part or download):
-        raise InputError(f"expected --path, --part and --download for cifar10 alone, got one for {name}")
+        raise InputError(f"expected --path, --part and --download with cifar10 only, got one with {name}")
     return image_data(name, path, np.random.default_rng(seed), complete=not part, download=download)

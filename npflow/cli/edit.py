@@ -12,7 +12,7 @@ from npflow.errors import InputError
 from npflow.validation import check_count
 
 STRENGTHS = (-0.5, 0.0, 0.5, 1.0, 1.5)
-MOST = 1000  # images of a class that a vector is taken from
+MOST = 1000  # images with and without an attribute, from which its vector is computed
 
 
 def add_to(commands):
@@ -22,7 +22,7 @@ def add_to(commands):
         "edit",
         run,
         "draw test images moved along attributes, in the z of a flow",
-        "An attribute is the way from the mean z of one class to that of another, or of all others.",
+        "An attribute is the difference of the mean z of one class and that of another, or of all others.",
         "npflow edit runs/glow --attribute 3-8 --attribute 0",
     )
     parser.add_argument("folder", type=Folder, metavar="DIR", help="the folder of the run")
@@ -31,7 +31,7 @@ def add_to(commands):
         action="append",
         required=True,
         metavar="LABEL[-LABEL2]",
-        help="classes by name or number: 3-8 makes threes of eights, 3 makes threes of all others; may be given again",
+        help="classes by name or number: 3-8 turns eights into threes, 3 all others; can be repeated",
     )
     parser.add_argument("--n", type=int, default=6, help="images for each attribute (default %(default)s)")
     add_place(parser)
@@ -43,33 +43,30 @@ def run(arguments):
     path = picture_path(arguments, "edit.png")
     trained = arguments.folder.trained()
     trained.check_flow()
-    if trained.settings.conditional:
+    settings, model, params = trained
+    if settings.conditional:
         raise InputError(
             "expected a run without --conditional, got one with it: its classes are in the context, not in z"
         )
-    name, count = trained.settings.data, check_count(arguments.n, "--n")
-    attributes = [attribute_of(text, trained.settings) for text in arguments.attribute]
-    data = trained.data(place=place_of(arguments))
+    count = check_count(arguments.n, "--n")
+    attributes = [attribute_of(text, settings) for text in arguments.attribute]
+    data = trained.data(**place_of(arguments))
     moved, row_names = [], []
     for target, source in attributes:
         a = data.train[data.train_labels == target][:MOST]
         b = data.train[without(data.train_labels, target, source)][:MOST]
-        vector = latent.attribute_vector(trained.model, trained.params, a, b)
-        others = data.test[without(data.test_labels, target, source)]
-        x = others[
-            : check_count(count, "--n", most=len(others), because=", the held-out images of that class")
-        ]
-        columns = [
-            latent.add_attribute(trained.model, trained.params, x, vector, strength) for strength in STRENGTHS
-        ]
+        vector = latent.attribute_vector(model, params, a, b)
+        x = data.test[without(data.test_labels, target, source)]
+        check_count(count, "--n", most=len(x), because=", the held-out images to start from")
+        columns = [latent.add_attribute(model, params, x[:count], vector, s) for s in STRENGTHS]
         moved.append(np.concatenate(np.stack(columns, axis=1)))
-        name_of_source = "others" if source is None else trained.settings.classes[source]
-        row_names += [f"{name_of_source} to {trained.settings.classes[target]}"] * len(x)
+        start = "others" if source is None else settings.classes[source]
+        row_names += [f"{start} to {settings.classes[target]}"] * count
     figure = figure_of(
         np.concatenate(moved),
-        trained.model.levels,
+        model.levels,
         len(STRENGTHS),
-        f"{trained.settings.model} on {name}, test images moved in z",
+        f"{settings.model} on {settings.data}, test images moved in z",
         across="strength of the attribute; 0 is the image itself",
         column_names=[f"{strength:g}" for strength in STRENGTHS],
         row_names=row_names,
@@ -78,14 +75,14 @@ def run(arguments):
 
 
 def attribute_of(text, settings):
-    """The labels of an attribute: the class to go to, and that to come from, or None for all others."""
+    """The labels of an attribute: its class, and the class to start from, None for all others."""
     target, dash, source = text.partition("-")
     labels = settings.label(target), settings.label(source) if dash else None
     if labels[0] == labels[1]:
-        raise InputError(f"expected an attribute of two classes, got {text!r}")
+        raise InputError(f"expected an attribute of two different classes, got {text!r}")
     return labels
 
 
 def without(labels, target, source):
-    """Which images have not the attribute: those of the class that it comes from."""
+    """Whether each image is without the attribute, one of those to start from."""
     return labels != target if source is None else labels == source

@@ -1,4 +1,4 @@
-"""``npflow interpolate``: a picture of what lies between images, in z."""
+"""``npflow interpolate``: a picture of images between pairs of images, in z."""
 
 from pathlib import Path
 
@@ -19,13 +19,15 @@ def add_to(commands):
         commands,
         "interpolate",
         run,
-        "draw what lies between pairs of test images, in the z of a flow",
-        "Each row goes from one image to another on a straight line.",
+        "draw images between pairs of test images, in the z of a flow",
+        "Each row goes from one image to another, on a straight line in z.",
         "npflow interpolate runs/glow --pairs 8",
     )
     parser.add_argument("folder", type=Folder, metavar="DIR", help="the folder of the run")
-    parser.add_argument("--pairs", type=int, default=6, help="how many (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="chooses the images (default %(default)s)")
+    parser.add_argument("--pairs", type=int, default=6, help="the number of pairs (default %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the seed of the choice of images (default %(default)s)"
+    )
     add_place(parser)
     parser.add_argument("--out", type=Path, metavar="FILE.png", help="by default DIR/interpolate.png")
 
@@ -35,7 +37,7 @@ def run(arguments):
     path = picture_path(arguments, "interpolate.png")
     trained = arguments.folder.trained()
     trained.check_flow()
-    data = trained.data(place=place_of(arguments))
+    data = trained.data(**place_of(arguments))
     seed = check_count(arguments.seed, "--seed", least=0)
     pairs = check_count(arguments.pairs, "--pairs", most=len(data.test) // 2)
     chosen = np.random.default_rng(seed).permutation(len(data.test))[: 2 * pairs]

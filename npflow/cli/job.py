@@ -1,4 +1,4 @@
-"""A run of ``npflow train``: a rehearsal, and then `fit` to the end."""
+"""The work of ``npflow train``: a rehearsal, and then `fit`."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -8,9 +8,9 @@ import numpy as np
 
 from npflow.autodiff import Layout
 from npflow.cli.catalogue import MODELS
-from npflow.cli.folder import FILES, Folder, Settings
-from npflow.cli.parsing import duration, tell
-from npflow.cli.report import Report
+from npflow.cli.folder import FILES, Folder
+from npflow.cli.progress import Progress
+from npflow.cli.settings import Settings
 from npflow.datasets import ImageData
 from npflow.errors import NonFiniteError
 from npflow.model import Model
@@ -18,15 +18,15 @@ from npflow.training import Adam, WarmupCosine, fit
 from npflow.validation import check_count
 
 CLIP_NORM, AVERAGE = 100.0, 0.999
-WARMUP = 500  # steps at most, of a long run; of a short one it is a fifth
-LOOKS, NEXT_LOOK = 5, 5.0  # so many at the least, but the next one no sooner than after so many seconds
+WARMUP = 500  # steps at most; a fifth of a short run
+CHECKPOINTS, APART = 5, 5.0  # a short run has at least 5 checkpoints, but at least 5 seconds apart
 REHEARSAL = 11  # steps
-HELD_OUT = 500  # images of the test part that are looked at now and then
+HELD_OUT = 500  # images of the test part that are scored at each checkpoint
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that a run needs: its folder, settings, data, model and the parameters that it starts from."""
+    """A run that is ready to begin: its folder, settings, data, model and first parameters."""
 
     folder: Folder
     settings: Settings
@@ -35,11 +35,11 @@ class Job:
     params: dict
     rng: np.random.Generator
     context: np.ndarray | None
-    seconds: float = 0.0  # that its steps are going to take, once there has been a rehearsal
+    seconds: float = 0.0  # how long the steps will take, once rehearsed
 
     @classmethod
     def of(cls, folder, settings, data):
-        """The model of the settings, with parameters started on the first images."""
+        """The model of the settings, with parameters initialized on the first images."""
         context = settings.context(data.train_labels)
         classes = 0 if context is None else context.shape[1]
         model = MODELS[settings.model].build(data, classes, **settings.sizes)
@@ -53,8 +53,8 @@ class Job:
         data = self.data
         return (
             f"{self.settings.model} on {data.name}: {len(data.train):,} images of "
-            f"{' x '.join(map(str, data.train.shape[1:]))}, {data.levels} levels; {len(self.held_out):,} held out; "
-            f"{self.size:,} parameters"
+            f"{' x '.join(map(str, data.train.shape[1:]))}, {data.levels} levels; "
+            f"{len(self.held_out):,} held out; {self.size:,} parameters"
         )
 
     @property
@@ -64,11 +64,11 @@ class Job:
 
     @property
     def held_out(self):
-        """The images that are looked at now and then."""
+        """The images that are scored at each checkpoint."""
         return self.data.test[:HELD_OUT]
 
     def fit(self, x, context, **options):
-        """`fit` as it is for all these models."""
+        """`fit` with the options that the rehearsal and the run share."""
         return fit(
             self.model,
             self.params,
@@ -81,10 +81,10 @@ class Job:
         )
 
     def rehearsed(self, done=0):
-        """Make some steps whose result is thrown away, and say what a step takes; fix the number of steps.
+        """Measure what a step takes, and print it; fix the number of steps where `minutes` are given.
 
-        A run that is given minutes has as many steps as fit in. They are fixed here, before the first one: the schedule
-        depends on them, and so does every bit of a run that is resumed. Of such a run `done` steps are made already.
+        The number is fixed before the first step: the schedule depends on it, and a resumed run must give the
+        same bits. `done` is the number of steps that a resumed run has made.
         """
         settings = self.settings
         seconds, peak_bytes = self.rehearse()
@@ -92,21 +92,21 @@ class Job:
             settings = replace(settings, steps=max(1, int(60 * settings.minutes / seconds)))
         left = settings.steps - done
         tell(f"a step takes {1000 * seconds:,.0f} ms and {peak_bytes / 1e6:,.0f} MB: "
-              f"{left:,} steps in some {duration(left * seconds)}")  # fmt: skip
+             f"{left:,} steps in about {duration(left * seconds)}")  # fmt: skip
         return replace(self, settings=settings, seconds=left * seconds)
 
     def rehearse(self):
-        """The seconds and the memory that a step takes."""
+        """The seconds and the bytes that a step takes, from a few steps whose result is thrown away."""
         size, x, context = self.settings.batch_size, self.data.train, self.context
         rows = size + len(x) % size  # batches of both sizes that the run has, in turn
         context = None if context is None else context[:rows]
-        rng = np.random.default_rng(0)  # of its own: the run draws what it would have drawn
+        rng = np.random.default_rng(0)  # not the run's, which must draw the same as without a rehearsal
         _, history = self.fit(
             x[:rows],
             context,
             rng=rng,
             steps=REHEARSAL,
-            optimizer=Adam(1e-6 * self.settings.rate),  # nothing is to be learned
+            optimizer=Adam(1e-6 * self.settings.rate),  # so small that nothing is learned
             progress=False,
         )
         if history.interrupted:
@@ -115,11 +115,14 @@ class Job:
         return float(np.median(np.subtract(clock[2::2], clock[1:-1:2]))), history.peak_bytes
 
     def train(self, every):
-        """Train to the end, with a checkpoint and a look at it `every` so often, or more often if it is short; return the exit status."""
-        settings = self.settings
+        """Train to the end, with a checkpoint `every` length of time, or more often in a short run.
+
+        Return the exit status.
+        """
+        settings, folder = self.settings, self.folder
         schedule = WarmupCosine(settings.rate, settings.steps, min(WARMUP, settings.steps // 5))
-        every = min(every, timedelta(seconds=max(self.seconds / LOOKS, NEXT_LOOK)))
-        report = Report(self)
+        every = min(every, timedelta(seconds=max(self.seconds / CHECKPOINTS, APART)))
+        progress = Progress(self)
         try:
             _, history = self.fit(
                 self.data.train,
@@ -127,23 +130,34 @@ class Job:
                 rng=self.rng,
                 steps=settings.steps,
                 optimizer=Adam(schedule),
-                checkpoint=self.folder.checkpoint,
+                checkpoint=folder.checkpoint,
                 checkpoint_every=every,
-                on_checkpoint=report,
-                progress=sys.stderr.isatty(),  # a log of days is no place for a bar
+                on_checkpoint=progress,
+                progress=sys.stderr.isatty(),  # no bar in a log file
             )
         except NonFiniteError as error:
-            hint = "with a lower --rate, in another --out, it may not come to that"
+            hint = "try a lower --rate, with another --out"
             raise NonFiniteError(f"{error}; {hint}", error.params, error.history) from error
         if history.interrupted:
-            tell(f"interrupted after step {history.steps:,} of {settings.steps:,}: "
-                 f"npflow train {settings.model} --out {self.folder.path} --resume goes on")  # fmt: skip
+            tell(f"interrupted after step {history.steps:,} of {settings.steps:,}; to continue: "
+                 f"npflow train {settings.model} --out {folder.path} --resume")  # fmt: skip
             return 130
-        tell(f"{history.steps:,} steps in {duration(history.seconds[-1])}: {report.score} on "
-              f"{len(self.held_out):,} held-out images")  # fmt: skip
-        if (best := report.better_before()) is not None:
-            tell(f"it was {best['bits_per_dim']:.3f} at step {best['step']:,}: fewer steps do better on images that it "
-                 "has not seen")  # fmt: skip
-        there = [name for name in FILES if (self.folder.path / name).exists()]
-        tell(f"{self.folder.path}: {', '.join(there)}")
+        tell(f"{history.steps:,} steps in {duration(history.seconds[-1])}: {progress.score} on "
+             f"{len(self.held_out):,} held-out images")  # fmt: skip
+        if (best := progress.better_before()) is not None:
+            tell(f"it was {best['bits_per_dim']:.3f} at step {best['step']:,}: fewer steps generalize better")
+        tell(f"{folder.path}: {', '.join(name for name in FILES if (folder.path / name).exists())}")
         return 0
+
+
+def tell(line):
+    """Print a line at once, so that whoever watches a log file sees it."""
+    print(line, flush=True)
+
+
+def duration(seconds):
+    """A length of time as text, in seconds, minutes or hours."""
+    for unit, size in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,4 +1,4 @@
-"""What the commands share: how one is described, the folder that it writes to, a line that it prints."""
+"""What the commands share: their help, the options for CIFAR-10, the folder that one writes to."""
 
 import argparse
 
@@ -6,7 +6,7 @@ from npflow.errors import InputError
 
 
 def add_command(commands, name, run, summary, more, example):
-    """Add a command to subparsers: what it does as a phrase, more about it, and an example for its ``--help``.
+    """Add a command to subparsers: a summary (a phrase), more sentences, and an example for its ``--help``.
 
     `run` takes the arguments and returns the exit status.
     """
@@ -22,43 +22,29 @@ def add_command(commands, name, run, summary, more, example):
 
 
 def add_place(parser):
-    """Add the options that say where CIFAR-10 is; those that are not given are not in the arguments."""
+    """Add the options that say where CIFAR-10 is; an option that is not given is not in the arguments."""
     add = parser.add_argument
-    add("--path", default=argparse.SUPPRESS, help="where CIFAR-10 is, a folder or an archive")
+    add(
+        "--path",
+        default=argparse.SUPPRESS,
+        help="where CIFAR-10 is: a folder or an archive, of the binary or the Python version",
+    )
     add(
         "--part",
         action="store_true",
         default=argparse.SUPPRESS,
-        help="take batches of CIFAR-10 with fewer images than the official ones",
+        help="accept batches with fewer images than the official ones (binary version of CIFAR-10 only)",
     )
 
 
 def place_of(arguments):
-    """What was given of the options of `add_place`, by name."""
+    """The options of `add_place` that were given, by name."""
     return {name: value for name, value in vars(arguments).items() if name in ("path", "part")}
 
 
-def option(name):
-    """The option that sets a hyper-parameter or setting."""
-    return f"--{name.replace('_', '-')}"
-
-
 def make_folder(folder, purpose):
-    """Make a folder where there is none; raise `InputError` where that cannot be."""
+    """Make a folder if there is none; raise `InputError` if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"expected a folder for {purpose}, got {folder}: {error}") from error
-
-
-def tell(line):
-    """Print a line at once, also into a file that somebody watches."""
-    print(line, flush=True)
-
-
-def duration(seconds):
-    """A length of time in words, in seconds, minutes or hours."""
-    for unit, size in (("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds"

@@ -17,20 +17,22 @@ def add_to(commands):
         commands,
         "sample",
         run,
-        "draw samples of what a run has learned",
-        "Of a conditional model, each column is a class, with as many in each, at least N in all.",
+        "draw samples from the model of a run",
+        "For a conditional model each column is a class, and N is rounded up to whole rows.",
         "npflow sample runs/glow --n 100 --temperature 0.7",
     )
     parser.add_argument("folder", type=Folder, metavar="DIR", help="the folder of the run")
-    parser.add_argument("--n", type=int, default=64, metavar="N", help="how many (default %(default)s)")
+    parser.add_argument(
+        "--n", type=int, default=64, metavar="N", help="the number of samples (default %(default)s)"
+    )
     parser.add_argument(
         "--temperature",
         type=float,
         default=0.7,
-        help="1 for the model's distribution, less for what is likelier (default %(default)s)",
+        help="1 for the model's distribution, less for likelier images (default %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="draws the samples (default %(default)s)")
-    parser.add_argument("--label", help="the class that all are of, by name or number")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the samples (default %(default)s)")
+    parser.add_argument("--label", help="the class of all samples, by name or number")
     parser.add_argument("--out", type=Path, metavar="FILE.png", help="by default DIR/sample.png")
 
 

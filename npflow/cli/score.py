@@ -5,7 +5,6 @@ import numpy as np
 from npflow.cli.folder import Folder
 from npflow.cli.parsing import add_command, add_place, place_of
 from npflow.datasets import IMAGES
-from npflow.dequantization import Dequantized
 from npflow.errors import InputError
 
 ROUND_TRIPS = 100  # images: the inverse of a MintNet takes many times as long as its density
@@ -17,8 +16,8 @@ def add_to(commands):
         commands,
         "score",
         run,
-        "measure what a run has learned, on all held-out images",
-        "Prints the mean of bits/dim with its standard error, and of a flow how exactly images come back from z.",
+        "score a run on all held-out images",
+        "Prints the mean and standard error of bits/dim, and for a flow the error of encoding and decoding.",
         "npflow score runs/glow --draws 16",
     )
     parser.add_argument("folder", type=Folder, metavar="DIR", help="the folder of the run")
@@ -28,32 +27,31 @@ def add_to(commands):
         "--draws",
         type=int,
         default=1,
-        help="draws of the noise of each image, of flows: with more, the bound on bits/dim is closer "
+        help="draws of the noise of each image, for a flow: more give a tighter bound on bits/dim "
         "(default %(default)s)",
     )
 
 
 def run(arguments):
-    """Print bits/dim, and of a flow the reconstruction error."""
+    """Print bits/dim, and for a flow the reconstruction error."""
     trained = arguments.folder.trained()
-    data = trained.data(arguments.data, place_of(arguments))
+    data = trained.data(arguments.data, **place_of(arguments))
     context, model = trained.settings.context(data.test_labels), trained.model
     score = Score(bits_per_dim(model, trained.params, data.test, context, arguments.draws))
     print(
         f"{trained.settings.model} on {data.name}: {score} on all {len(data.test):,} held-out images",
         flush=True,
     )
-    if isinstance(model, Dequantized):
+    if model.invertible:
         x, context = data.test[:ROUND_TRIPS], None if context is None else context[:ROUND_TRIPS]
         error = model.reconstruction_error(trained.params, x, context)
-        exact = np.mean(error < 0.5)
-        print(f"from z and back: {exact:.4%} of the numbers of {len(x):,} images are what they were, the largest error "
-              f"is {error.max():.2g} levels")  # fmt: skip
+        unchanged = f"{np.mean(error < 0.5):.4%} of the pixel values of {len(x):,} images are unchanged"
+        print(f"encoded and decoded: {unchanged}, the largest error is {error.max():.2g} levels")
     return 0
 
 
 class Score:
-    """A mean over images and its standard error, in bits/dim."""
+    """Mean and standard error of bits/dim over images."""
 
     def __init__(self, bits):
         self.mean = float(np.mean(bits))
@@ -64,9 +62,9 @@ class Score:
 
 
 def bits_per_dim(model, params, x, context, draws=1):
-    """Bits/dim of each image, shape (n,); the noise of a flow's is the same at every call."""
-    if isinstance(model, Dequantized):
-        return model.bits_per_dim(params, np.random.default_rng(0), x, context, draws)
+    """Bits/dim of each image, shape (n,), with the same noise at every call."""
+    if model.noisy:
+        return model.bits_per_dim(params, x, context, rng=np.random.default_rng(0), draws=draws)
     if draws != 1:
-        raise InputError("expected --draws for a flow, got one for a model that takes no noise")
+        raise InputError("expected --draws for a model with noise only, got it for one without")
     return model.bits_per_dim(params, x, context)

@@ -1,17 +1,18 @@
-"""``npflow train``: a model of images, trained for minutes or days, in a folder that says how it goes."""
+"""``npflow train``: train a model of images for minutes or days, in a folder that shows its progress."""
 
 import argparse
 import signal
 import threading
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 
 from npflow.cli.catalogue import MODELS, load_data
-from npflow.cli.folder import Folder, Settings
-from npflow.cli.job import Job
-from npflow.cli.parsing import add_command, add_place, make_folder, option, tell
+from npflow.cli.folder import Folder
+from npflow.cli.job import Job, tell
+from npflow.cli.parsing import add_command, add_place, make_folder
+from npflow.cli.settings import Settings, option
 from npflow.datasets import IMAGES
 from npflow.errors import InputError
 from npflow.validation import check_number
@@ -24,10 +25,10 @@ def add_to(commands):
         "train",
         run,
         "train a model of images",
-        "In DIR it keeps a checkpoint, samples, the course of the run, and bits/dim of held-out images.",
+        "DIR receives checkpoints, samples, a plot of the losses, and bits/dim of held-out images.",
         "npflow train glow --data digits --steps 1000 --out runs/glow\n"
         "  npflow train glow --out runs/glow --resume\n"
-        "  npflow train glow --help  # the options, which each model has",
+        "  npflow train glow --help  # the options, some of which depend on the model",
     )
     names = parser.add_subparsers(title="models", required=True, metavar="MODEL", dest="model")
     for name, entry in MODELS.items():
@@ -35,9 +36,9 @@ def add_to(commands):
 
 
 def add_model(names, name, entry):
-    """Add a model, with the sizes that it has.
+    """Add a model and its sizes.
 
-    What is not given is not in the arguments: a resumed run has what it was started with.
+    An option that is not given is not in the arguments: a resumed run takes its settings from its folder.
     """
     parser = names.add_parser(
         name,
@@ -50,27 +51,29 @@ def add_model(names, name, entry):
     )
     add = parser.add_argument
     add("--out", type=Folder, metavar="DIR", required=True, help="the folder of the run")
-    add("--data", choices=IMAGES, help="what to train on (default digits)")
+    add("--data", choices=IMAGES, help=f"what to train on (default {Settings.data})")
     add_place(parser)
-    add("--download", action="store_true", default=False, help="fetch CIFAR-10 where it is not there")
-    add("--conditional", action="store_true", help="condition the model by the class")
+    add("--download", action="store_true", default=False, help="download CIFAR-10 if it is not there")
+    add("--conditional", action="store_true", help="condition the model on the class")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=int, help="how many steps (default 1000)")
-    length.add_argument("--minutes", type=float, help="how long: the steps that fit in, by a rehearsal")
-    add("--batch-size", type=int, metavar="N", help="images a step (default 32)")
+    length.add_argument("--steps", type=int, help=f"the number of steps (default {Settings.steps})")
+    length.add_argument(
+        "--minutes", type=float, help="train for about this long; a rehearsal finds the number of steps"
+    )
+    add("--batch-size", type=int, metavar="N", help=f"images in a batch (default {Settings.batch_size})")
     add(
         "--rate",
         type=float,
-        help=f"the peak of the learning rate, after a warm-up (default {entry.rate:g}; wide networks want less)",
+        help=f"the peak of the learning rate (default {entry.rate:g}; wide networks need less)",
     )
-    add("--seed", type=int, help="draws all that is random (default 0)")
-    add("--resume", action="store_true", default=False, help="go on from the checkpoint in DIR")
+    add("--seed", type=int, help=f"the seed of all random numbers (default {Settings.seed})")
+    add("--resume", action="store_true", default=False, help="continue from the checkpoint in DIR")
     add(
         "--checkpoint-minutes",
         type=float,
         default=5.0,
         metavar="M",
-        help="from one checkpoint and its pictures to the next (default %(default)s)",
+        help="minutes between checkpoints, each with new pictures (default %(default)s)",
     )
     sizes = parser.add_argument_group("sizes of the model")
     for size, (default, meaning) in entry.sizes.items():
@@ -78,15 +81,16 @@ def add_model(names, name, entry):
 
 
 def run(arguments):
-    """Train, or go on training."""
+    """Train, or resume training."""
     folder, given = arguments.out, vars(arguments)
+    folder.lock()  # raises before any work if filelock is missing
     minutes = check_number(arguments.checkpoint_minutes, "--checkpoint-minutes", above=0, below=10**9)
-    settings = (settings_of_folder if arguments.resume else new_settings)(folder, given)
+    settings = resumed_settings(folder, given) if arguments.resume else new_settings(folder, given)
     path = given.get("path", settings.path)
     data = load_data(settings.data, path, settings.part, settings.seed, arguments.download)
     job = Job.of(folder, settings, data)
     make_folder(folder.path, "the run")
-    with folder.held(), terminated_as_interrupted():
+    with folder.held(), sigterm_as_ctrl_c():
         folder.clear()
         tell(job)
         if arguments.resume:
@@ -102,13 +106,15 @@ def run(arguments):
 
 
 @contextmanager
-def terminated_as_interrupted():
-    """SIGTERM, by which a batch system or a computer that is shut down ends a run, is as Ctrl-C: a checkpoint is written."""
+def sigterm_as_ctrl_c():
+    """Treat SIGTERM as Ctrl-C, so that a run that a batch system or a shutdown ends writes a checkpoint."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread is sent signals
+        yield  # only the main thread receives signals
         return
     interrupt = lambda *_: signal.raise_signal(signal.SIGINT)
-    before = signal.signal(signal.SIGTERM, interrupt) or signal.SIG_DFL  # None: one that is not Python's
+    before = (
+        signal.signal(signal.SIGTERM, interrupt) or signal.SIG_DFL
+    )  # None: a handler that is not Python's
     try:
         yield
     finally:
@@ -116,29 +122,28 @@ def terminated_as_interrupted():
 
 
 def new_settings(folder, given):
-    """The settings of a new run: what is given, and defaults."""
+    """The settings of a new run: those given, and defaults."""
     folder.check_new()
-    sizes = {name: given.get(name, default) for name, (default, _) in MODELS[given["model"]].sizes.items()}
-    names = {field.name for field in fields(Settings)}
-    given = {"rate": MODELS[given["model"]].rate} | given
-    settings = Settings(sizes=sizes, **{name: value for name, value in given.items() if name in names})
-    # A run may be resumed from another folder.
-    place = None if settings.path is None else str(Path(settings.path).expanduser().absolute())
-    return replace(settings, path=place)
+    entry = MODELS[given["model"]]
+    sizes = {name: given.get(name, size.default) for name, size in entry.sizes.items()}
+    settings = {"rate": entry.rate} | {f.name: given[f.name] for f in fields(Settings) if f.name in given}
+    if "path" in given:  # the run may be resumed from another folder
+        settings["path"] = str(Path(given["path"]).expanduser().absolute())
+    return Settings(sizes=sizes, **settings)
 
 
-def settings_of_folder(folder, given):
-    """The settings of a run that is resumed; what is given again has to be the same."""
+def resumed_settings(folder, given):
+    """The settings of a run that is resumed; raise `InputError` if one is given that differs."""
     if not folder.checkpoint.exists():
         raise InputError(
-            f"expected a checkpoint in {folder.path} to resume, got none: without --resume a run begins"
+            f"expected a checkpoint to resume in {folder.path}, got none: start a run without --resume"
         )
     settings = folder.settings()
-    started_with = vars(settings) | settings.sizes
-    for name in given.keys() & started_with.keys() - {"path"}:  # data may have moved
-        if given[name] != started_with[name]:
+    before = vars(settings) | settings.sizes
+    for name, value in before.items():
+        if given.get(name, value) != value and name != "path":  # data may have moved
             raise InputError(
-                f"expected the {name if name == 'model' else option(name)} that the run in {folder.path} was started with, "
-                f"{started_with[name]}, got {given[name]}: another --out begins another run"
+                f"expected {settings.name_of(name)} {value}, with which the run in {folder.path} was started, "
+                f"got {given[name]}: start a new run with another --out"
             )
     return settings

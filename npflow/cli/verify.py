@@ -1,4 +1,4 @@
-"""``npflow verify``: every layer held against its numerical Jacobian."""
+"""``npflow verify``: check every layer against its numerical Jacobian."""
 
 import json
 import sys
@@ -17,9 +17,9 @@ def add_to(commands):
     parser = add_command(
         commands,
         "verify",
-        run_verify,
-        "hold every layer against its numerical Jacobian",
-        "Exits with 1 where one fails.",
+        run,
+        "check every layer against its numerical Jacobian",
+        "The exit status is 1 if one fails.",
         "npflow verify Conv1x1 ActNorm --figures jacobians",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="layers, such as Conv1x1; by default all")
@@ -29,8 +29,8 @@ def add_to(commands):
     parser.add_argument("--json", action="store_true", help="print the reports as JSON instead of a table")
 
 
-def run_verify(arguments):
-    """``npflow verify``: a line for each layer, the whole report where it failed."""
+def run(arguments):
+    """Print a line for each layer, and the whole report where it failed."""
     reports = {}
     cases = select(arguments.names)
     if arguments.figures is not None:
@@ -59,14 +59,14 @@ def run_verify(arguments):
 
 
 def summary(report, seconds):
-    """One line: the largest log-det errors of both directions; the report below it where it failed."""
+    """One line with the largest log-det errors of both directions; below it the report of a failure."""
     differences, autograd = map(report.log_det_error, ("finite differences", "autograd"))
     line = f"{report.subject:24}{differences:12.1e}{autograd:10.1e}{seconds:9.2f}"
     return f"{line}  passed" if report.passed else f"{line}  FAILED\n{report}"
 
 
 def draw_jacobians(reports, folder):
-    """A picture for each report: both directions, numerical beside closed form."""
+    """Draw a picture for each report: both directions, numerical beside closed form."""
     import matplotlib.pyplot as plt
 
     from npflow import plots

@@ -187,12 +187,18 @@ class Visit:
         The arguments of the call; the input is the last.
     options : dict
         Its keyword arguments.
+    direction : str
+        The name that the method is called by. Its own may differ, as in a layer with ``inverse = forward``.
     """
 
     name: str
     method: object
     arguments: tuple
     options: dict = field(default_factory=dict)
+    direction: str = ""
+
+    def __post_init__(self):
+        self.direction = self.direction or self.method.__name__
 
     @cached_property
     def result(self):
@@ -215,7 +221,8 @@ def walk(layer, params, x, direction="forward", context=None, path="layer"):
         What `layer` is called; the names of the visits start with it.
     """
     if not isinstance(layer, Composite):
-        visit = Visit(name_of(path, layer), getattr(layer, direction), (params, x), given(layer, context))
+        method, options = getattr(layer, direction), given(layer, context)
+        visit = Visit(name_of(path, layer), method, (params, x), options, direction)
         yield visit
         return visit.result[0]
     steps, output = layer.steps(x, direction, context), None

@@ -150,19 +150,19 @@ class AffineCoupling(Coupling):
         raw, shift = split_last(self.network.apply(params, with_context(a, context)), b.shape[-1])
         log_scale = self.log_scale_limit * tanh(raw / self.log_scale_limit)
         z_b = b * np.exp(log_scale) + shift
-        return self.mask.join(a, z_b), self.mask.sum(log_scale)
+        return self.mask.join(a, z_b), self.mask.log_det(log_scale)
 
     def inverse(self, params, z, context=None):
         a, z_b = self.mask.parts(z)
         raw, shift = split_last(self.network.apply(params, with_context(a, context)), z_b.shape[-1])
         log_scale = self.log_scale_limit * tanh(raw / self.log_scale_limit)
         b = (z_b - shift) * np.exp(-log_scale)
-        return self.mask.join(a, b), self.mask.sum(-log_scale)
+        return self.mask.join(a, b), self.mask.log_det(-log_scale)
 
     def log_det(self, params, x, context=None):
         a, b = self.mask.parts(x)
         raw, _ = split_last(self.network.apply(params, with_context(a, context)), b.shape[-1])
-        return self.mask.sum(self.log_scale_limit * tanh(raw / self.log_scale_limit))
+        return self.mask.log_det(self.log_scale_limit * tanh(raw / self.log_scale_limit))
 
 
 @dataclass(frozen=True)
@@ -195,13 +195,13 @@ class ElementwiseCoupling(Coupling):
         a, b = self.mask.parts(x)
         raw = self.network.apply(params, with_context(a, context))
         z_b, log_slope = self.transformer.transform(raw, b)
-        return self.mask.join(a, z_b), self.mask.sum(log_slope)
+        return self.mask.join(a, z_b), self.mask.log_det(log_slope)
 
     def inverse(self, params, z, context=None):
         a, z_b = self.mask.parts(z)
         raw = self.network.apply(params, with_context(a, context))
         b, log_slope = self.transformer.untransform(raw, z_b)
-        return self.mask.join(a, b), self.mask.sum(log_slope)
+        return self.mask.join(a, b), self.mask.log_det(log_slope)
 
 
 @dataclass(frozen=True)

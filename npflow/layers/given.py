@@ -8,7 +8,7 @@ from npflow.autodiff.gpu.devices import constant
 from npflow.autodiff.primitives import spread_over_rows
 from npflow.description import checked
 from npflow.errors import InputError
-from npflow.layers.composite import Composite, Step
+from npflow.layers.composite import Composite, Step, uses_context
 from npflow.layers.layer import Layer, check_layer, takes_context
 from npflow.validation import check_number, check_sequence
 
@@ -46,7 +46,15 @@ class Given(Composite):
     def __post_init__(self):
         super().__post_init__()
         if not takes_context(type(self.layer)):
-            raise InputError(f"expected a layer that takes a context for Given, got {self.layer!r}")
+            self._refuse()
+
+    def init(self, rng, x, context=None):
+        if not uses_context(self.layer, x.shape[1:], len(self.context)):  # a chain whose layers take none
+            self._refuse()
+        return super().init(rng, x)
+
+    def _refuse(self):
+        raise InputError(f"expected a layer that takes a context for Given, got {self.layer!r}")
 
     def steps(self, x, direction, context=None):
         return (yield Step(None, self.layer, x, direction, self.rows(x)))

@@ -1,7 +1,7 @@
 """Masks: the part of its input that a layer transforms, some of the channels or every other pixel.
 
 A mask takes an array apart into the part that stays and the part that is transformed, puts the two together again,
-and sums over what is transformed.
+and adds up the log-slopes of what is transformed.
 """
 
 from dataclasses import dataclass
@@ -48,9 +48,9 @@ class ChannelMask:
         order, _ = self.order(joined.shape[-1])
         return joined if order is None else permute(joined, constant(np.argsort(order), like=joined))
 
-    def sum(self, changed):
-        """The sum over the transformed channels of a row, shape (n,)."""
-        return sum_event(changed)
+    def log_det(self, log_slope):
+        """The sum of the log-slopes of the transformed channels of a row, shape (n,)."""
+        return sum_event(log_slope)
 
     def order(self, channels):
         """The places of the channels, those that stay first (None for halves), and where to cut."""
@@ -92,9 +92,9 @@ class Checkerboard:
         """Both parts in their places again."""
         return where(self.places(kept), changed, kept)
 
-    def sum(self, changed):
-        """The sum over the transformed pixels of a row, shape (n,)."""
-        return sum_event(where(self.places(changed), changed, 0))
+    def log_det(self, log_slope):
+        """The sum of the log-slopes of the transformed pixels of a row, shape (n,)."""
+        return sum_event(where(self.places(log_slope), log_slope, 0))
 
     def places(self, x):
         """Where a row of `x` is transformed, shape (height, width, channels); broadcasting channels is slow."""

@@ -41,6 +41,7 @@ class Distillation(Model):
     teacher_params: dict = field(repr=False)
 
     noisy = True
+    takes_rows = False
 
     def __post_init__(self):
         super().__post_init__()

@@ -1,10 +1,9 @@
-"""Checkpoints: arrays and a JSON description in one `.npz`, replaced whole or not at all.
+"""Checkpoints: arrays and a JSON description in one `.npz`, which is replaced as a whole or not at all.
 
-The file is NumPy's own `.npz`, not compressed, and is read with ``allow_pickle=False``: nothing in it is
-ever executed, and no more is read than it has bytes. Its entry ``description`` is a JSON text, from which the
-architecture itself is rebuilt. A save writes another file beside the old one, flushes it to the disk and
-renames it over the old one, so that at every instant one of the two is there, whole. It knows no device: what
-was saved on one is loaded on the host, and a run goes on on any.
+The file is an uncompressed `.npz`, read with ``allow_pickle=False``: no code in it is run, and no more memory is taken
+than the file has bytes. The architecture is rebuilt from the JSON text of its entry ``description``. A new checkpoint
+is written beside the old one, flushed to the disk, and renamed over it, so that a complete file is there at any time.
+A checkpoint knows no device. It is loaded on the host, and its run goes on on any device.
 """
 
 import json
@@ -24,27 +23,27 @@ from npflow.files import written_aside
 from npflow.model import Model
 from npflow.training.options import check_path
 
-FORMATS = ("npflow checkpoint 1", "npflow checkpoint 2")  # in 1, Adam's m and v had the factors 1 - beta
+FORMATS = ("npflow checkpoint 1", "npflow checkpoint 2")  # in 1, Adam's m and v have the factors 1 - beta
 FORMAT = FORMATS[-1]
 ENTRY = re.compile(r"(description|params|constant:.*|run:.*)\.npy")
 
 
 @dataclass(repr=False)
 class Checkpoint:
-    """What a checkpoint file holds.
+    """The contents of a checkpoint.
 
     Attributes
     ----------
     flow : Flow or Model
         The architecture, rebuilt from its description.
     params : tree of ndarray
-        The parameters to use: after training, the ones that `fit` returns.
+        After training, those that `fit` returns.
     run : dict
-        What `fit` needs to go on: plain data. Empty where none was saved.
+        The state of the training run as plain data; empty where `save` wrote the file.
     arrays : dict of ndarray
-        The arrays that go with `run`.
+        The arrays of that state.
     format : str
-        The format that the file has; an older one is read, the newest is written.
+        The format of the file. Older formats are read; the newest is written.
     """
 
     flow: Model
@@ -64,16 +63,23 @@ def save(path, flow, params):
     Parameters
     ----------
     path : str or path
-        Where to; a file that is there is replaced once the new one is complete.
+        An existing file is replaced once the new one is complete.
     flow : Flow or Model
     params : tree of ndarray
-        Its parameters.
 
     Raises
     ------
     InputError
-        If the parameters are another architecture's, if the flow holds hyper-parameters that are not
-        plain data, or if the path does not end in ``.npz``.
+        If the parameters are another architecture's, if a hyper-parameter is not plain data, or if the path does not
+        end in ``.npz``.
+    OSError
+        If the file cannot be written. The old one stays.
+
+    Examples
+    --------
+    >>> flow = npflow.models.real_nvp(features=2, couplings=2)
+    >>> params = flow.init(rng, rng.normal(size=(100, 2)))
+    >>> npflow.save("moons.npz", flow, params)                         # doctest: +SKIP
     """
     path = check_path(path)
     if not isinstance(flow, Model):
@@ -85,7 +91,7 @@ def save(path, flow, params):
 
 
 def write(path, flow, params, run, arrays):
-    """Write a checkpoint with the state of a training run: plain data in `run`, and its arrays."""
+    """Write a checkpoint with the state of a training run: plain data in `run`, and arrays."""
     params = to_host(params)
     layout = Layout(params)
     description = {"format": FORMAT, "flow": describe(flow), "params": _skeleton(params), "run": run}
@@ -104,15 +110,15 @@ def load(path):
     Returns
     -------
     Checkpoint
-        With the flow, rebuilt, in ``flow`` and its parameters in ``params``.
+        It has the flow in ``flow`` and its parameters in ``params``.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     InputError
-        If the file is cut short, damaged, or not a checkpoint of npflow's, if it is compressed, if it describes
-        a layer whose class is not defined, or if a permutation in it is none.
+        If the file is damaged, compressed, or no checkpoint of npflow, if the class of a layer is not defined, or if
+        a permutation in it is not one.
 
     Examples
     --------
@@ -126,7 +132,7 @@ def load(path):
         except InputError as error:
             raise InputError(f"{path} cannot be used: {error}") from error
         except Exception as error:  # a damaged archive raises almost anything
-            # Without NumPy's own words, which may advise to load a file that is not trusted by pickle.
+            # NumPy's own message is left out: it may advise to load the file with pickle.
             raise InputError(
                 f"expected a checkpoint at {path}, got a file that is damaged, cut short or foreign: "
                 f"{type(error).__name__}"
@@ -151,7 +157,7 @@ def load(path):
 
 
 def load_run(path):
-    """Read the checkpoint of a training run; raise `InputError` where it has no state to go on from."""
+    """Read the checkpoint of a training run; raise `InputError` where it has no state to resume."""
     saved = load(path)
     if not isinstance(saved.run, dict) or not {"settings", "step"} <= saved.run.keys():
         raise InputError(f"expected the checkpoint of a training run at {path}, got one without its state")
@@ -159,12 +165,12 @@ def load_run(path):
 
 
 def with_prefix(contents, prefix):
-    """The entries of a dict whose names begin with a prefix, under their names without it."""
+    """The entries whose names start with a prefix, by their names without it."""
     return {name.removeprefix(prefix): value for name, value in contents.items() if name.startswith(prefix)}
 
 
 def _read_entries(file):
-    """The arrays in an open `.npz`; none is read unless all are such as npflow writes, in a file of this size."""
+    """The arrays in an open `.npz`; none is read unless npflow may have written all, and all fit into the file."""
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         for entry in entries:
@@ -187,7 +193,7 @@ def _read_entries(file):
 
 
 def _check_permutations(params):
-    """Raise unless integer leaves of that name are permutations: no layer looks at them before it uses them."""
+    """Raise unless all leaves called permutation are permutations; layers use them without a check."""
     for path, leaf in tree.items(params):
         if path.endswith("permutation") and not tree.is_trained(leaf):
             numbers = np.arange(leaf.shape[-1])
@@ -196,7 +202,7 @@ def _check_permutations(params):
 
 
 def _skeleton(params):
-    """The tree as JSON: dicts, lists and tuples told apart, a shape for each leaf."""
+    """The structure of a tree as JSON: dicts, lists and tuples, and the shape of each leaf."""
     if isinstance(params, dict):
         return {"dict": {key: _skeleton(branch) for key, branch in params.items()}}
     if isinstance(params, (list, tuple)):
@@ -205,7 +211,7 @@ def _skeleton(params):
 
 
 def _fill(skeleton, vector, constants):
-    """The tree of a skeleton: trained leaves as views of the vector, constants as they were saved."""
+    """The tree of a skeleton: its trained leaves are views of the vector."""
 
     def leaf(path, blank):
         return blank if blank is not None else constants[path]
@@ -216,7 +222,7 @@ def _fill(skeleton, vector, constants):
             return {key: blank(branch) for key, branch in branches.items()}
         if kind in ("list", "tuple"):
             return {"list": list, "tuple": tuple}[kind](blank(branch) for branch in branches)
-        # One number seen in that shape: whatever shape a file speaks of, no memory is taken for it.
+        # A view of one number: a shape in a file takes no memory, however large it is.
         return np.broadcast_to(np.zeros((), vector.dtype), branches) if part["trained"] else None
 
     params = tree.build(leaf, blank(skeleton))

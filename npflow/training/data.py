@@ -1,4 +1,4 @@
-"""The rows of a data set, where a run needs them."""
+"""The rows of a data set, on the device of a run."""
 
 from typing import NamedTuple
 
@@ -6,13 +6,19 @@ import numpy as np
 
 from npflow.autodiff.gpu.devices import device_of, to_device
 
-SHARE = 0.5  # of a device's free memory that a data set may take
+SHARE = 0.5  # the share of a device's free memory that a data set may take
 
 
 class Batch(NamedTuple):
-    """The rows of a mini-batch: those at `rows`, a slice, of `order`, a permutation of all.
+    """Which rows a mini-batch has: ``order[rows]``.
 
-    `number` is that of its step, from 1 on; the noise of the step is drawn from it.
+    Attributes
+    ----------
+    order : ndarray of int, shape (n,)
+        A permutation of all rows.
+    rows : slice
+    number : int
+        The number of the step, from 1 on; it seeds the noise of the step.
     """
 
     order: np.ndarray
@@ -23,8 +29,8 @@ class Batch(NamedTuple):
 class Data:
     """An array whose rows are used on a device.
 
-    It is sent there once where it takes at most half of the free memory. A larger one stays where it is, and the rows
-    that are asked for are sent each time.
+    An array that takes at most half of the free memory is sent once. A larger one stays where it is, and each batch
+    is sent when it is taken.
 
     Parameters
     ----------
@@ -36,7 +42,7 @@ class Data:
         fits = device_of(x) is device or x.nbytes <= SHARE * device.free_bytes()
         self.x = to_device(x, device.name) if fits else x
         self.device, self.is_there = device, fits
-        self.order = self.places = None  # the order used last, and the same on the device
+        self.order = self.places = None  # the last order, and its copy on the device
 
     def __len__(self):
         return len(self.x)
@@ -51,38 +57,38 @@ class Data:
         return self.x[self.places[rows]]
 
     def rows_at_once(self):
-        """How many rows fit at a time; all where they are there."""
+        """The number of rows in a chunk: as many as fit, or all where the array is on the device."""
         if self.is_there:
             return len(self.x)
         return max(1, int(0.5 * SHARE * self.device.free_bytes() / self.x[0].nbytes))
 
     def chunk(self, start, stop):
-        """The rows from `start` to `stop`, on the device."""
+        """Rows `start` to `stop`, on the device."""
         return to_device(self.x if stop - start == len(self.x) else self.x[start:stop], self.device.name)
 
 
 class Batches:
-    """The arrays of a run, row by row, and the noise that its model takes beside them.
+    """The arrays of a run, and the noise that its model takes beside them.
 
     Parameters
     ----------
     arrays : tuple of ndarray
-        As many rows in each; none where a model is trained on noise alone.
+        All with n rows; none where a model learns from noise alone.
     device : npflow.autodiff.gpu.device.Device
     noise : callable
-        ``noise(rows, number)`` is the noise of step `number`, a tuple of arrays.
+        ``noise(rows, number)`` returns the noise of step `number`, a tuple of arrays.
     """
 
     def __init__(self, arrays, device, noise):
         self.data, self.noise = [Data(array, device) for array in arrays], noise
 
     def take(self, batch):
-        """The arrays of a batch, on the device."""
+        """The arrays of a batch and its noise, on the device."""
         rows = batch.rows.stop - batch.rows.start
         return (*(data.take(batch) for data in self.data), *self.noise(rows, batch.number))
 
     def chunks(self):
-        """All rows in order, in chunks that fit on the device."""
+        """Yield all rows in order, in chunks that fit on the device."""
         rows = min(data.rows_at_once() for data in self.data)
         noise = self.noise(len(self.data[0]), 0)
         for start in range(0, len(self.data[0]), rows):

@@ -20,7 +20,7 @@ from npflow.training.on_device import DeviceRun
 from npflow.training.options import Options, takes_options
 from npflow.training.run import Run
 from npflow.training.saver import Saver
-from npflow.validation import check_count, check_rng
+from npflow.validation import check_count, check_rng, check_rows
 
 
 @takes_options
@@ -116,6 +116,8 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
     if not isinstance(model, Model):
         raise InputError(f"expected a Flow to fit, got {model!r}")
     model.check(params, x, context)
+    if x is None and model.takes_rows:
+        check_rows(x)  # `check` takes None for no rows to check
     arrays = tuple(array for array in (x, context) if array is not None)
     held_out = tuple(array for array in (validation, validation_context) if array is not None)
     if validation is not None:
@@ -123,14 +125,15 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
     elif held_out:
         raise InputError("expected validation beside validation_context, got none")
     run = start(model, params, arrays, options, rng)
-    saver = None
+    settings, saver = None, None
     if options.checkpoint is not None:
         settings = settings_of(model, options, run.batch_size, arrays, held_out)
-        saver = Saver(run, options.checkpoint, settings, options.checkpoint_every, options.on_checkpoint)
-    if saver is not None and saver.path.exists():
-        run.resume(saver.path, settings, options.steps)
+    if settings is not None and options.checkpoint.exists():
+        run.resume(options.checkpoint, settings, options.steps)
     else:
         run.draw_order()
+    if settings is not None:  # after `resume`, so that it knows which step was saved last
+        saver = Saver(run, options.checkpoint, settings, options.checkpoint_every, options.on_checkpoint)
 
     gradient = np.empty_like(run.vector)
     value_and_gradient = value_and_grad(model.loss)

@@ -1,4 +1,4 @@
-"""The state of a random generator as plain data, for a checkpoint."""
+"""The state of a random generator as plain data, as a checkpoint stores it."""
 
 import numpy as np
 
@@ -6,24 +6,31 @@ from npflow.errors import InputError
 
 
 def to_plain(state):
-    """A bit generator's state as JSON-ready data; its arrays (MT19937, Philox) become lists."""
+    """The state of a bit generator as JSON-ready data; arrays, as in MT19937 and Philox, become lists.
+
+    Examples
+    --------
+    >>> state = rng.bit_generator.state
+    >>> from_plain(to_plain(state), rng) == state
+    True
+    """
     if isinstance(state, dict):
         return {key: to_plain(value) for key, value in state.items()}
     return state.tolist() if isinstance(state, (np.ndarray, np.generic)) else state
 
 
 def from_plain(plain, rng):
-    """The state that `to_plain` made plain, for a generator of the same kind.
+    """The inverse of `to_plain`: a state for `rng`.
 
     Raises
     ------
     InputError
-        If `rng` is of another kind than the state's.
+        If the state is that of another kind of generator than `rng`.
     """
     like = rng.bit_generator.state
     if plain.get("bit_generator") != like["bit_generator"]:
         raise InputError(
-            f"expected a generator of the kind that the run was begun with, {plain.get('bit_generator')}, "
+            f"expected a generator of the kind that the run began with, {plain.get('bit_generator')}, "
             f"got {like['bit_generator']}"
         )
     return _shaped(plain, like)

@@ -1,4 +1,4 @@
-"""When a training run writes its checkpoints, and what is called then."""
+"""When a training run writes checkpoints and calls `on_checkpoint`."""
 
 import time
 import warnings
@@ -13,9 +13,10 @@ class Saver:
     Parameters
     ----------
     run : Run
+        At its first step, or resumed.
     path : Path
     settings : dict
-        What a run must share with the checkpoint in order to resume it, as plain data.
+        What a run must share with a checkpoint in order to resume it, as plain data.
     every : int or timedelta
         The number of steps, or the time, between checkpoints.
     on_checkpoint : callable, optional
@@ -25,10 +26,10 @@ class Saver:
     def __init__(self, run, path, settings, every, on_checkpoint=None):
         self.run, self.path, self.settings = run, path, settings
         self.every, self.on_checkpoint = every, on_checkpoint
-        self.step, self.time = run.step, time.monotonic()  # of the checkpoint before
+        self.step, self.time = run.step, time.monotonic()  # of the last checkpoint
 
     def is_due(self):
-        """Whether to write a checkpoint of the steps made so far."""
+        """Whether it is time for a checkpoint."""
         if self.run.step == self.step:
             return False
         if isinstance(self.every, timedelta):
@@ -41,32 +42,33 @@ class Saver:
         Raises
         ------
         OSError
-            If it cannot be written, as on a full disk; the one before stays.
+            If it cannot be written, as on a full disk. The last checkpoint stays.
         """
         self.write()
         self.call()
 
     def try_to_save(self):
-        """Write a checkpoint, and call `on_checkpoint`; if it cannot be written, warn and go on."""
+        """Write a checkpoint, and call `on_checkpoint`; warn if it cannot be written."""
         try:
             self.write()
         except OSError as error:
-            warnings.warn(f"{error}, and training goes on", RuntimeWarning, stacklevel=3)  # the call of fit
+            # Level 3 is the call of `fit`.
+            warnings.warn(f"{error}, and training goes on", RuntimeWarning, stacklevel=3)
         else:
             self.call()
         self.step, self.time = self.run.step, time.monotonic()
 
     def write(self):
-        """Write a checkpoint; an error says which, and that the one before stays."""
+        """Write a checkpoint; an error says which, and that the last one stays."""
         try:
             self.run.save(self.path, self.settings)
         except OSError as error:
             raise OSError(
-                f"expected to write the checkpoint of step {self.run.step} to {self.path}, got: {error}; what was there "
-                "stays"
+                f"expected to write the checkpoint of step {self.run.step} to {self.path}, got: {error}; the last "
+                "checkpoint stays"
             ) from error
 
     def call(self):
-        """Call `on_checkpoint` with parameters that are its own, constants too."""
+        """Call `on_checkpoint` with a copy of the parameters, constants included."""
         if self.on_checkpoint is not None:
             self.on_checkpoint(copy_constants(self.run.result()), self.run.history)

@@ -1,10 +1,8 @@
 """Verification: a layer's closed form held against its numerical Jacobian.
 
->>> import numpy as np
 >>> from npflow.layers import AffineCoupling
->>> x = np.random.default_rng(0).standard_normal((8, 6))
->>> report = check(AffineCoupling(), x)
->>> report.passed
+>>> from npflow.verify import check
+>>> check(AffineCoupling(), rng.normal(size=(8, 6))).passed
 True
 """
 

@@ -1,6 +1,6 @@
-"""The registry: every layer the library has, and a small case to try it on.
+"""The registry: every layer of the library with a small case to check it on.
 
-The tests and ``npflow verify`` run over `CASES`, so a new layer is tested and verified by being listed.
+The tests and ``npflow verify`` run over `CASES`: a new layer is tested and verified once it is listed.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from npflow.layers import (
     AffineCoupling,
     Chain,
     Conv1x1,
+    ElementwiseCoupling,
     Gaussianize,
     Given,
     Inverse,
@@ -54,16 +55,16 @@ from npflow.networks import MADE, MLP, Beside, ConvNet, ResNet
 
 @dataclass(frozen=True)
 class Case:
-    """A layer to try, and what on.
+    """A layer and the shape of its data.
 
     Attributes
     ----------
     layer : Layer
     event_shape : tuple of int
-        The shape of a row of its data.
+        The shape of a row.
     smooth : bool
-        Whether it has derivatives of all orders everywhere (a leaky ReLU and a spline have not), so that
-        finite differences converge as fast as their order says.
+        Whether the layer has derivatives of all orders everywhere, so that finite differences converge at
+        their full order. Layers with a leaky ReLU or a spline do not.
     """
 
     layer: Layer
@@ -71,10 +72,10 @@ class Case:
     smooth: bool = True
 
     def batch(self, rng, rows=16, dtype=np.float64):
-        """Data for the layer: normal rows, away from mean 0 and variance 1; uniform in a domain that is bounded."""
-        if np.isfinite(domain_of(self.layer)).all():
-            return rng.uniform(*domain_of(self.layer), (rows, *self.event_shape)).astype(dtype)
-        return (1.5 * rng.standard_normal((rows, *self.event_shape)) + 0.5).astype(dtype)
+        """Rows for the layer: uniform in a bounded domain, otherwise normal (mean 0.5, deviation 1.5)."""
+        shape, domain = (rows, *self.event_shape), domain_of(self.layer)
+        bounded = np.isfinite(domain).all()
+        return (rng.uniform(*domain, shape) if bounded else rng.normal(0.5, 1.5, shape)).astype(dtype)
 
 
 small = MLP((16, 16), "tanh")
@@ -144,6 +145,14 @@ CASES = {
     "Given/image": Case(Given(AffineCoupling(small), context=(0.3, -1.2)), (2, 2, 2)),
     "Chain": Case(Chain([ActNorm(), AffineCoupling(small), Reverse(), Affine()]), (4,)),
     "Chain/image": Case(Chain([ActNorm(), Conv1x1(), AffineCoupling(small)]), (2, 2, 2)),
+    "ElementwiseCoupling": Case(ElementwiseCoupling(small, "odd", ScaleShift()), (5,)),
+    "ElementwiseCoupling/shift": Case(ElementwiseCoupling(small, "checkerboard-even", Shift()), (2, 2, 2)),
+    "ElementwiseCoupling/spline": Case(
+        ElementwiseCoupling(small, "first", Spline(bins=3)), (3,), smooth=False
+    ),
+    "ElementwiseCoupling/checkerboard": Case(
+        ElementwiseCoupling(small, "checkerboard-odd", ScaleShift()), (2, 3, 1)
+    ),
     "SplineCoupling": Case(SplineCoupling(small, "even", Spline(bins=5)), (4,), smooth=False),
     "SplineCoupling/checkerboard": Case(
         SplineCoupling(small, "checkerboard-odd", Spline(bins=3)), (2, 2, 2), smooth=False
@@ -172,21 +181,31 @@ CASES = {
 
 
 def select(names):
-    """The cases of the names given; a layer's name stands for all of its cases, no name for all there are.
+    """The cases of some names; all cases where there are none.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of cases, in capitals or not. The name of a layer stands for all of its cases.
+
+    Returns
+    -------
+    dict of str to Case
 
     Raises
     ------
     InputError
         If a name is not in the registry.
+
+    Examples
+    --------
+    >>> list(select(["conv1x1"]))
+    ['Conv1x1', 'Conv1x1/image']
     """
     chosen = {}
     for name in names:
-        found = {
-            key: case
-            for key, case in CASES.items()
-            if name.lower() in (key.lower(), key.lower().split("/")[0])
-        }
+        found = {key for key in CASES if name.lower() in (key.lower(), key.lower().split("/")[0])}
         if not found:
             raise InputError(f"expected names of layers among {', '.join(CASES)}; got {name!r}")
-        chosen |= found
+        chosen |= {key: case for key, case in CASES.items() if key in found}
     return chosen or dict(CASES)

@@ -16,20 +16,31 @@ from npflow.layers.composite import dry_run
 from npflow.layers.layer import check_layer, domain_of
 from npflow.validation import check_rng, check_rows
 from npflow.verify import contract, formulas, gradients
-from npflow.verify.finding import DIRECTIONS, Finding
+from npflow.verify.finding import DIRECTIONS, Finding, finding_of, worst
 from npflow.verify.jacobians import by_autograd, log_abs_det
 from npflow.verify.point import CannotRun, Point, cast_tree, copy_tree
 from npflow.verify.report import Check, Jacobians, Report
 
-# In how many layers of a deep chain signs are flipped: each is then ill-conditioned, and all of them together are so
-# beyond float64.
-FLIPPED = 2
 ROWS = 8  # rows looked at: each costs a Jacobian
+# The number of layers of a deep chain in which signs are flipped: each becomes ill-conditioned, and all of
+# them together would be so beyond float64.
+FLIPPED = 2
 
-# The checks in the order of a report: name, function, and what has to hold for it to mean anything. A row
-# has a Jacobian of its own only where rows do not influence each other and the output is not random.
+# ---------------------------------------------------------------- the checks
+
+# In the order of a report: the name, the function, and the checks without which it means nothing. A row has a
+# Jacobian of its own only where rows do not influence each other and the output is not random.
 TWICE = ("same output twice",)
 JACOBIAN = ("same output twice", "rows independent")
+
+
+def _both(name, function, needs):
+    """A check of each direction."""
+    return [
+        (name.format(direction), partial(function, direction=direction), needs) for direction in DIRECTIONS
+    ]
+
+
 FORM = (
     ("shapes", contract.shapes, ()),
     ("same output twice", contract.same_output_twice, ()),
@@ -44,23 +55,7 @@ FORMULAS = (
     ("z -> x -> z, any z", formulas.every_z_has_an_x, TWICE),
     ("log-dets cancel", formulas.log_dets_cancel, TWICE),
     ("Jacobian invertible", formulas.jacobian_invertible, JACOBIAN),
-    *(
-        (
-            f"log-det {direction}, finite differences",
-            partial(formulas.log_det_by_finite_differences, direction=direction),
-            JACOBIAN,
-        )
-        for direction in DIRECTIONS
-    ),
-)
-DERIVATIVES = tuple(
-    (name.format(direction), partial(function, direction=direction), needs)
-    for name, function, needs in (
-        ("log-det {}, autograd", formulas.log_det_by_autograd, JACOBIAN),
-        ("derivative of {}", formulas.jacobian_derivative, JACOBIAN),
-        ("gradient of {}", gradients.gradients, TWICE),
-    )
-    for direction in DIRECTIONS
+    *_both("log-det {}, finite differences", formulas.log_det_by_finite_differences, JACOBIAN),
 )
 OF_LAYERS = (
     *FORM,
@@ -70,109 +65,156 @@ OF_LAYERS = (
     ("init repeats itself", contract.init_repeats, ()),
     ("log_det alone", contract.log_det_alone, TWICE),
     *FORMULAS,
-    *DERIVATIVES,
+    *_both("log-det {}, autograd", formulas.log_det_by_autograd, JACOBIAN),
+    *_both("derivative of {}", formulas.jacobian_derivative, JACOBIAN),
+    *_both("gradient of {}", gradients.gradients, TWICE),
     ("finite for large inputs", contract.finite_for_large_inputs, ()),
 )
-FAR = tuple(
-    (f"log-det {direction}, far out", partial(formulas.log_det_far_out, direction=direction), JACOBIAN)
-    for direction in DIRECTIONS
-)
+FAR = tuple(_both("log-det {}, far out", formulas.log_det_far_out, JACOBIAN))
 OF_FUNCTIONS = (*FORM, ("float64 kept", partial(contract.output_dtype_kept, dtype=np.float64), ()), *FORMULAS)
 
 
 def check(layer, x, *, params=None, rng=None, skip=()):
-    """Hold a layer against its numerical Jacobian, and everything else that the contract promises.
+    """Hold a layer against its numerical Jacobian and the rest of its contract.
 
-    A point is never trusted where an error could hide. A new layer is often the identity, whose log-det is
-    zero however it is computed; so the parameters are moved away from where they start, one time by noise,
-    another time by noise and random signs (where an abs that is forgotten under a log shows), a third time
-    far out (where clipping and saturation show). A second batch is mixed from the rows of the first.
+    An error must not hide at the points that are checked. A new layer is often the identity, whose log-det is
+    zero however it is computed. So the parameters are moved: at a first point by noise; at a second by noise
+    and random signs, where an abs missing under a log shows; at a third far out, where clipping and
+    saturation show.
 
     Parameters
     ----------
     layer : object
-        Anything with ``init(rng, x)``, ``forward(params, x)`` and ``inverse(params, z)``, written with
-        `autograd.numpy`; a `Layer` or one of your own.
+        A `Layer`, or any object with ``init(rng, x)``, ``forward(params, x)`` and ``inverse(params, z)``,
+        written with `autograd.numpy`.
     x : ndarray, shape (n, ...), n >= 2
-        A batch that the layer is meant for. Eight of its rows are looked at closely. A Jacobian of D
-        components takes D backward and some 20 D forward passes and D^2 numbers a row: D is best below 200. An array on
-        a device is fetched: the check is made on the host.
+        Rows for the layer. Eight of them are looked at, and eight mixtures of them. The Jacobian of a row of
+        D components takes D^2 numbers, D backward passes and about 20 D forward passes: keep D below 200. The
+        check runs on the host, also for an array on a device.
     params : tree of ndarray, optional
-        Check at these parameters too, and move away from them instead of from ``init``'s.
+        Parameters to check at, and to move away from. By default those of ``init`` are moved.
     rng : numpy.random.Generator, optional
-        Draws parameters and rows; by default one with a fixed seed, so that a check repeats itself.
-    skip : sequence of str
-        Names of checks that this layer is not meant to pass: "z -> x -> z, any z" where its range is bounded, "finite
-        for large inputs" where its domain is, and it does not say so as `Layer.domain`.
+        Draws parameters and rows. The default has a fixed seed, so that a check repeats itself.
+    skip : sequence of str, optional
+        Names of checks that the layer need not pass: "z -> x -> z, any z" where its range is bounded, "finite
+        for large inputs" where its domain is bounded and `Layer.domain` does not say so.
 
     Returns
     -------
     Report
-        The checks: shapes; purity (same output twice, input unchanged, nothing kept between calls, rows
-        independent, `init` repeats itself); float64 and float32 kept, in gradients too; round trips; log-dets
-        that cancel; log-dets against log|det J| of SciPy's finite-difference Jacobian, with a tolerance from
-        SciPy's own error estimate, and of autograd's exact one, in both directions; derivatives and gradients in
-        input and parameters against finite differences; finite outputs for large inputs.
+        What was expected, what came, and what is likely wrong. It prints as a table.
 
     Raises
     ------
     InputError
-        If `x` is not a batch of at least two finite rows, `layer` lacks a method, or `skip` names no check.
+        If `x` is not an array of at least two finite rows, `layer` lacks a method, or `skip` names no check.
+
+    Notes
+    -----
+    The checks decide, in the order of the report:
+
+    shapes
+        Rows and components are kept; a log-det has shape (n,).
+    same output twice, input unchanged, no memory between calls
+        forward and inverse are pure functions.
+    rows independent, rows independent in log-det
+        Each row alone gives what it gives among others. Without this a row has no Jacobian of its own.
+    float64 kept, float32 kept, float32 agrees with float64
+        Parameters, outputs and gradients have the dtype of x; float32 changes the outputs by rounding alone.
+    init repeats itself
+        The same generator gives the same parameters, and init leaves its batch unchanged.
+    log_det alone
+        The method ``log_det``, where there is one, returns the second half of ``forward``.
+    x -> z -> x, z -> x -> z, and any z
+        The directions are each other's inverse, and every z has an x. The tolerance grows with the condition
+        of the Jacobian.
+    log-dets cancel
+        The log-dets of forward and inverse add up to zero.
+    Jacobian invertible
+        It is finite and not singular.
+    log-det, finite differences
+        It is log|det J| of SciPy's finite-difference Jacobian, within SciPy's error estimate.
+    log-det, autograd
+        It is log|det J| of autograd's Jacobian, to 1e-9 and rounding. Where the layer is made of layers, a
+        failure names the inner layer at fault.
+    derivative, gradient
+        autograd's Jacobian, and its gradients in input and parameters, are those of finite differences.
+    finite for large inputs
+        Inputs 10,000 times as large do not overflow, in float64 and float32.
+    log-det, far out
+        It is log|det J| at parameters and inputs far from the start, to 1e-5.
+
+    A check that means nothing because another one failed counts as failed, and says so.
 
     Examples
     --------
     >>> from npflow.layers import Conv1x1
-    >>> check(Conv1x1(), np.random.default_rng(0).normal(size=(8, 4))).raise_if_failed()
+    >>> from npflow.verify import check
+    >>> report = check(Conv1x1(), rng.normal(size=(8, 4)))
+    >>> report.passed, report["log-det forward, autograd"].error < 1e-9
+    (True, True)
+
+    A wrong sign is caught, and named:
+
+    >>> class WrongSign(Conv1x1):
+    ...     def inverse(self, params, z):
+    ...         x, log_det = super().inverse(params, z)
+    ...         return x, -log_det
+    >>> print(check(WrongSign(), rng.normal(size=(8, 4))).failures[0].sentence)
+    log_det of forward and inverse are the same: the inverse's must be negated
     """
     check_layer(layer)
     known = [name for name, _, _ in OF_LAYERS + FAR]
-    unknown = [name for name in skip if name not in known]
-    if isinstance(skip, str) or unknown:
+    if isinstance(skip, str) or not set(skip) <= set(known):
         raise InputError(f"expected a list of checks to skip among {known}, got {skip!r}")
     rng = np.random.default_rng(0) if rng is None else check_rng(rng)
     x, pristine = _batch(x), copy.deepcopy(layer)
-    params = None if params is None else to_host(params)
     report = Report(type(layer).__name__, skipped=tuple(skip))
-    asked = lambda checks: [entry for entry in checks if entry[0] not in skip]
     with one_blas_thread(), np.errstate(all="ignore"):
-        start = layer.init(rng, x.copy()) if params is None else params
-        start = cast_tree(start, np.float64)
+        start = cast_tree(layer.init(rng, x.copy()) if params is None else to_host(params), np.float64)
         near, far = _points(rng, layer, pristine, start, x)
         if params is not None:
-            near.append(Point(layer, copy_tree(start), near[0].x, pristine))
-        _run_all(report, asked(OF_LAYERS), near)
-        _run_all(report, asked(FAR), far)
+            near.append(replace(near[0], params=copy_tree(start)))
+        _run_all(report, OF_LAYERS, near)
+        _run_all(report, FAR, far)
         report.jacobians = _jacobians(near[0], exact=True)
     return report
 
 
 def check_functions(forward, inverse, x):
-    """Hold two plain functions to the same test, such as another library's transform.
+    """Hold two plain functions against their numerical Jacobians, such as another library's transform.
 
     Parameters
     ----------
     forward, inverse : callable
-        Each takes an array and returns an array and its log-det, in double precision: wrap a PyTorch or JAX
-        transform in a lambda that converts.
+        Each takes an array and returns an array and its log-det, in float64. Wrap a PyTorch or JAX transform
+        in a lambda that converts.
     x : ndarray, shape (n, ...), n >= 2
+        Rows for `forward`. Eight of them are looked at, and eight mixtures of them.
 
     Returns
     -------
     Report
         The checks of `check` that need neither parameters nor autograd.
 
+    Raises
+    ------
+    InputError
+        If `x` is not an array of at least two finite rows.
+
     Examples
     --------
+    >>> from npflow.verify import check_functions
     >>> double = lambda x: (2 * x, np.full(len(x), x.shape[1] * np.log(2)))
     >>> halve = lambda z: (z / 2, np.full(len(z), -z.shape[1] * np.log(2)))
-    >>> check_functions(double, halve, np.random.default_rng(0).normal(size=(8, 3))).passed
+    >>> check_functions(double, halve, rng.normal(size=(8, 3))).passed
     True
     """
     x = _batch(x)
     subject = _Functions(forward, inverse)
     points = [Point(subject, {}, rows[:ROWS], subject) for rows in (x, _mixed(np.random.default_rng(0), x))]
-    name = f"{getattr(forward, '__name__', 'forward')} and {getattr(inverse, '__name__', 'inverse')}"
-    report = Report(name)
+    names = (getattr(function, "__name__", name) for name, function in subject.functions.items())
+    report = Report(" and ".join(names))
     with one_blas_thread():
         _run_all(report, OF_FUNCTIONS, points)
         report.jacobians = _jacobians(points[0], exact=False)
@@ -180,7 +222,7 @@ def check_functions(forward, inverse, x):
 
 
 class _Functions:
-    """Two functions in the shape of a layer without parameters."""
+    """Two functions as a layer without parameters."""
 
     def __init__(self, forward, inverse):
         self.functions = {"forward": forward, "inverse": inverse}
@@ -190,6 +232,9 @@ class _Functions:
 
     def inverse(self, params, z):
         return self.functions["inverse"](z)
+
+
+# ---------------------------------------------------------------- where to look
 
 
 def _batch(x):
@@ -202,23 +247,17 @@ def _batch(x):
 
 
 def _mixed(rng, x):
-    """Rows between rows of x, which stay in any convex domain that x lies in."""
+    """Rows between rows of x: they stay in any convex domain that x lies in."""
     share = rng.uniform(0.2, 0.8, (len(x), *[1] * (x.ndim - 1)))
     return share * x[rng.permutation(len(x))] + (1 - share) * x[rng.permutation(len(x))]
 
 
-def _count_layers(layer, x):
-    """The number of layers that a layer is made of, 1 where it is made of none: their noise adds up."""
-    met = []
-    dry_run(layer, x, lambda inner, *_: met.append(inner))
-    return len(met)
-
-
 def _points(rng, layer, pristine, start, x):
     """Two points near the start, in parameters and data, and one far out."""
-    count = _count_layers(layer, x)
-    noise = 0.5 / np.sqrt(count)
-    signs = min(1.0, FLIPPED / count)
+    inner = []
+    dry_run(layer, x, lambda layer, *_: inner.append(layer))
+    noise = 0.5 / np.sqrt(len(inner))  # that of the inner layers adds up
+    signs = min(1.0, FLIPPED / len(inner))
     few, mixed = x[rng.permutation(len(x))[:ROWS]], _mixed(rng, x)[:ROWS]
     first = Point(layer, _moved(rng, start, noise), few, pristine)
     second = Point(layer, _moved(rng, start, noise, signs=signs), mixed, pristine)
@@ -228,10 +267,10 @@ def _points(rng, layer, pristine, start, x):
 
 
 def _of_the_other_sign(first, second, draw, tries=12):
-    """The second point, with parameters whose Jacobian's determinant has another sign than at the first.
+    """The second point, with parameters where the Jacobian's determinant has another sign than at the first.
 
-    Where abs is forgotten under a log, half of all parameters hide it. A layer whose determinant is always
-    positive, or cannot be computed, keeps the point that it has.
+    Half of all parameters hide an abs that is missing under a log. Where the determinant always has one sign,
+    or cannot be computed, the point stays as it is.
     """
 
     def sign(point):
@@ -239,8 +278,9 @@ def _of_the_other_sign(first, second, draw, tries=12):
 
     candidate = second
     try:
+        here = sign(first)
         for _ in range(tries):
-            if sign(candidate) != sign(first):
+            if sign(candidate) != here:
                 return candidate
             candidate = replace(candidate, params=draw())
     except Exception:  # the checks will say what is wrong
@@ -249,17 +289,16 @@ def _of_the_other_sign(first, second, draw, tries=12):
 
 
 def _moved(rng, params, noise, signs=0.0):
-    """Parameters away from where they are, by noise that a dense layer's output feels alike at any width.
+    """Parameters moved by noise, scaled so that it changes a dense layer's output alike at any width.
 
-    `signs` is the chance that a leaf has signs flipped.
+    `signs` is the chance that a leaf has half of its signs flipped.
     """
 
     def move(_, leaf):
         if not tree.is_trained(leaf):
             return np.array(leaf)
         inputs = max(1, int(np.prod(leaf.shape[:-1]))) if leaf.ndim > 1 else 1
-        # A leaf far from zero was put there by the data, and the other sign would be another world.
-        # Half of the signs, and at least one.
+        # Half of the signs, and at least one. A number far from zero comes from the data: its sign stays.
         flips = rng.permuted(np.resize([-1.0, 1.0], leaf.shape))
         flipped = signs == 1 or (signs and rng.random() < signs)
         flip = np.where(np.abs(leaf) <= 1, flips, 1.0) if flipped else 1.0
@@ -268,15 +307,20 @@ def _moved(rng, params, noise, signs=0.0):
     return tree.build(move, params)
 
 
+# ---------------------------------------------------------------- to run the checks
+
+
 def _run_all(report, checks, points):
-    """Run each check at all points, and put the worst of its findings into the report."""
+    """Run each check that is not skipped at all points, and put the worst of its findings into the report."""
     for name, function, needs in checks:
+        if name in report.skipped:
+            continue
         failed = [check.name for check in report.failures if check.name in needs]
         if failed:
             sentence = f"not run, because it means nothing where this failed: {', '.join(failed)}"
-            report.checks.append(Check(name, np.inf, 0.0, False, sentence))
-            continue
-        finding = max((_run(function, point) for point in points), key=lambda finding: finding.severity)
+            finding = Finding(np.inf, 0.0, sentence)
+        else:
+            finding = worst([_run(function, point) for point in points])
         sentence = "" if finding.passed else finding.sentence
         report.checks.append(
             Check(name, float(finding.error), float(finding.tolerance), finding.passed, sentence)
@@ -286,7 +330,7 @@ def _run_all(report, checks, points):
 def _run(function, point):
     try:
         with np.errstate(all="ignore"):
-            return function(point)
+            return finding_of(function(point))
     except CannotRun as error:
         return Finding(np.inf, 0.0, str(error))
     except Exception as error:  # whatever a layer raises belongs into its report

@@ -1,7 +1,7 @@
-"""Jacobians of a batched map, one for each row: by finite differences, and exactly by autograd.
+"""Jacobians of a map of rows, one for each row: by finite differences, and exactly by autograd.
 
-Both take a map of rows to rows, (n, *event) -> (n, *event), whose rows do not influence each other, and
-give arrays of shape (n, D, D), first the outputs, then the inputs, events flattened to D numbers.
+Both take a map (n, *event) -> (n, *event) whose rows do not influence each other. They return shape
+(n, D, D): row, output, input, where an event is flattened to D numbers.
 """
 
 import warnings
@@ -9,14 +9,14 @@ import warnings
 import numpy as np
 from autograd.core import make_vjp
 
-# Where finite differences start, in units of the data's spread: smaller steps are tried where a larger one
-# reaches across a kink or out of the domain, larger ones first because they lose less to rounding.
+# First steps of the finite differences, in units of the data's spread. A large step loses less to rounding; a
+# smaller one follows where it reaches across a kink or out of the domain.
 STEPS = (0.5, 0.1, 0.01, 0.001, 0.0001)
 EPS = np.finfo(float).eps
 
 
 def by_finite_differences(fun, x):
-    """Jacobians by SciPy's order-8 differences, and SciPy's estimate of their error, entry by entry."""
+    """Jacobians by SciPy's differences of order 8, and SciPy's error estimate of each entry."""
     n, *event = x.shape
     y = fun(x)
     inputs, outputs = spread(x), spread(y)
@@ -34,7 +34,7 @@ def by_finite_differences(fun, x):
 
 
 def spread(x):
-    """A power of two near the standard deviation of each component, shape (D,): units that divide exactly."""
+    """A power of two near the standard deviation of each component, shape (D,): division by it is exact."""
     x = x.reshape(len(x), -1)
     std = np.std(x, axis=0)
     usable = np.isfinite(std) & (std > 1e-9 * np.max(np.abs(x), axis=0))  # less is rounding
@@ -44,9 +44,8 @@ def spread(x):
 def differentiate(fun, x, noise=EPS):
     """`scipy.differentiate.jacobian` with steps small enough for kinks: derivatives and error estimates.
 
-    `noise` is how far rounding moves values of `fun`, in units of their spread: asked for more than that
-    allows, SciPy goes on to steps so small that rounding is all there is. An entry that no step resolves has
-    an infinite error.
+    `noise` is how far rounding moves a value of `fun`. A tolerance below it would lead SciPy to steps so
+    small that only rounding is left. An entry that no step resolves has an infinite error.
     """
     from scipy.differentiate import jacobian
 
@@ -60,13 +59,13 @@ def differentiate(fun, x, noise=EPS):
         best_error = np.minimum(error, best_error)
         if np.all(best_error <= 100 * enough * (1 + np.abs(best))):
             break
-    # The estimate is the difference of the last two steps, which by chance can be far below rounding.
+    # The estimate, the difference of the last two steps, can be far below rounding by chance.
     return best, best_error + 0.1 * enough * (1 + np.abs(best))
 
 
 def by_autograd(fun, x):
-    """Jacobians by reverse mode, one backward pass for each output."""
-    with warnings.catch_warnings():  # autograd warns where it sees no way to the output; the zeros say it too
+    """Jacobians by reverse mode: one backward pass for each output."""
+    with warnings.catch_warnings():  # autograd warns where it sees no way to the output; zeros say the same
         warnings.simplefilter("ignore", UserWarning)
         vjp, y = make_vjp(fun, x)
     rows, width = len(y), y[0].size
@@ -79,10 +78,12 @@ def by_autograd(fun, x):
 
 
 def log_abs_det(matrices, errors=None):
-    """log|det| of each matrix in nats, and how far the error estimates of the entries let it be off.
+    """log|det| of each matrix in nats, and a bound of its error from those of the entries; shape (n,) both.
 
     d log|det J| = sum_ij (J^-1)_ji dJ_ij, so errors e_ij of the entries move it by at most
-    sum_ij |(J^-1)_ji| e_ij. A matrix that is singular or not finite has -inf or nan, and no bound.
+    sum_ij |(J^-1)_ji| e_ij.
+    A singular matrix has -inf, one that is not finite has nan, and both an infinite bound. Without `errors`,
+    the entries are exact up to rounding.
     """
     values = np.full(len(matrices), np.nan)
     bounds = np.full(len(matrices), np.inf)
@@ -90,7 +91,7 @@ def log_abs_det(matrices, errors=None):
         if not np.isfinite(matrix).all():
             continue
         values[row] = np.linalg.slogdet(matrix)[1]
-        if np.isfinite(values[row]) and np.linalg.cond(matrix) < 1 / np.finfo(float).eps:
-            entry_errors = np.finfo(float).eps * np.abs(matrix) if errors is None else errors[row]
+        if np.isfinite(values[row]) and np.linalg.cond(matrix) < 1 / EPS:
+            entry_errors = EPS * np.abs(matrix) if errors is None else errors[row]
             bounds[row] = np.sum(np.abs(np.linalg.inv(matrix)).T * entry_errors)
     return values, bounds

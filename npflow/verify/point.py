@@ -1,4 +1,4 @@
-"""A layer at one point of its parameters and on one batch: what every check looks at."""
+"""A layer with parameters and a batch: what every check looks at."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,18 +17,27 @@ class CannotRun(Exception):
 
 @dataclass(frozen=True)
 class Point:
-    """A layer, parameters, and a batch `x` in float64, at least two rows.
+    """A layer, its parameters, and a batch.
 
-    Every call gets copies, so that a layer that changes its input spoils nothing but the check for it.
+    Every call gets copies, so that only the check for it notices a layer that changes its input.
+
+    Attributes
+    ----------
+    layer : object
+    params : tree of ndarray
+    x : ndarray, shape (n, ...), n >= 2
+        In float64, unless `cast` made the point.
+    pristine : object, optional
+        A copy of the layer from before its first call.
     """
 
     layer: object
     params: object
     x: np.ndarray
-    pristine: object = None  # a copy of the layer from before its first call
+    pristine: object = None
 
     def call(self, direction, array, layer=None):
-        """The pair that `direction` ("forward" or "inverse") returns."""
+        """The array and the log-det that `direction`, "forward" or "inverse", returns."""
         with np.errstate(all="ignore"):
             result = getattr(layer or self.layer, direction)(copy_tree(self.params), array.copy())
         if not isinstance(result, tuple) or len(result) != 2:
@@ -37,19 +46,25 @@ class Point:
             )
         return result
 
+    def outputs(self, inputs):
+        """Yield each array and log-det with its name; ``inputs(direction)`` is the input of a direction."""
+        for direction in DIRECTIONS:
+            for name, output in zip(("array", "log_det"), self.call(direction, inputs(direction))):
+                yield f"the {name} of {direction}", np.asarray(output)
+
     def traced(self, direction):
-        """A direction as a function of the array alone, for autograd to see through."""
+        """A direction as a function of the array alone, for autograd to differentiate."""
         return lambda array: getattr(self.layer, direction)(copy_tree(self.params), array)[0]
 
     def value(self, direction, array):
-        """The array that a direction gives."""
+        """The array that a direction returns."""
         return self.call(direction, array)[0]
 
     def log_det(self, direction, array):
-        """The log-det that a direction gives, as one number a row even where its shape is wrong.
+        """The log-det that a direction returns, shape (n,).
 
-        Its shape has a check of its own; here a scalar counts for all rows and (n, 1) as (n,), so that
-        the number itself is judged too.
+        A scalar counts for every row, and (n, 1) as (n,): another check judges the shape, and the number is
+        judged too.
         """
         log_det = np.asarray(self.call(direction, array)[1])
         if log_det.size not in (1, len(array)):
@@ -58,19 +73,20 @@ class Point:
 
     @cached_property
     def z(self):
+        """The array that forward makes of x."""
         return self.value("forward", self.x)
 
     def start(self, direction):
-        """Where a direction starts: x for forward, z for inverse."""
+        """The input of a direction: x for forward, z for inverse."""
         return self.x if direction == "forward" else self.z
 
     def ordinary(self, direction):
-        """Numbers such as those of x for either direction, in the shape that it takes."""
+        """The numbers of x in the shape of a direction's input."""
         return self.x if direction == "forward" else self.x.reshape(self.z.shape)
 
     @cached_property
     def numerical(self):
-        """For each direction, Jacobians by finite differences and their errors, (n, D, D) each."""
+        """Jacobians of each direction by finite differences and their errors, shape (n, D, D) each."""
         return {
             direction: jacobians.by_finite_differences(
                 lambda a, direction=direction: self.value(direction, a), self.start(direction)
@@ -80,7 +96,7 @@ class Point:
 
     @cached_property
     def exact(self):
-        """For each direction, Jacobians by autograd, (n, D, D)."""
+        """Jacobians of each direction by autograd, shape (n, D, D)."""
         return {
             direction: jacobians.by_autograd(self.traced(direction), self.start(direction))
             for direction in DIRECTIONS
@@ -88,16 +104,15 @@ class Point:
 
     @cached_property
     def condition(self):
-        """The largest condition number of the Jacobian over the rows: how much a round trip magnifies."""
+        """The largest condition number of a row's Jacobian: how much a round trip magnifies rounding."""
         matrices, _ = self.numerical["forward"]
         return max(np.linalg.cond(matrix) if np.isfinite(matrix).all() else np.inf for matrix in matrices)
 
-    def parts(self, direction):
-        """For a layer that is made of layers, the log-det of each on the way; otherwise nothing."""
+    def visits(self, direction):
+        """A list of `Visit`: the calls on the way through a layer that is made of layers; otherwise empty."""
         if not isinstance(self.layer, Composite):
-            return {}
-        visits = walk(self.layer, self.params, self.start(direction), direction)
-        return {visit.name.removeprefix("layer/"): visit.result[1] for visit in visits}
+            return []
+        return list(walk(self.layer, copy_tree(self.params), self.start(direction).copy(), direction))
 
     def cast(self, dtype):
         """The same point in another dtype."""

@@ -1,4 +1,4 @@
-"""What a verification found."""
+"""The outcome of a verification."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -11,18 +11,18 @@ from npflow.errors import VerificationError
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was checked.
+    """The outcome of one check.
 
     Attributes
     ----------
     name : str
     error : float
-        The largest error met, in the units of what is compared (nats for log-dets).
+        The worst error, in the units of what is compared (nats for log-dets).
     tolerance : float
-        The largest error allowed where it was met.
+        The largest error allowed there.
     passed : bool
     sentence : str
-        Where it failed, what is likely wrong; otherwise empty.
+        What is likely wrong where the check failed; otherwise empty.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Check:
 
 
 class Jacobians(NamedTuple):
-    """The Jacobians of one row, for pictures; what could not be computed is None or nan.
+    """The Jacobians of one row, for pictures: None or nan where they could not be computed.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Jacobians(NamedTuple):
     log_abs_det : float
         log|det| of the numerical one, in nats.
     log_det : float
-        What the layer's closed form says, in nats.
+        That of the layer's closed form, in nats.
     """
 
     numerical: np.ndarray | None = None
@@ -53,17 +53,25 @@ class Jacobians(NamedTuple):
 
 @dataclass
 class Report:
-    """The checks of one layer; prints as a table.
+    """The checks of one layer; it prints as a table.
 
     Attributes
     ----------
     subject : str
-        What was checked.
+        The name of the layer.
     checks : list of Check
+        ``report[name]`` is the check of that name.
     jacobians : dict of str to Jacobians
-        For "forward" and "inverse", the Jacobians at one row.
+        Those of "forward" and of "inverse" at one row.
     skipped : tuple of str
-        The checks that were not asked for.
+        The names of the checks to skip.
+
+    Examples
+    --------
+    >>> from npflow.layers import Reverse
+    >>> report = npflow.verify.check(Reverse(), rng.normal(size=(8, 4)))
+    >>> report["x -> z -> x"]
+    Check(name='x -> z -> x', error=0.0, tolerance=1.0002220446049251e-10, passed=True, sentence='')
     """
 
     subject: str
@@ -83,22 +91,22 @@ class Report:
 
     def __getitem__(self, name):
         """The check of that name."""
-        for check in self.checks:
-            if check.name == name:
-                return check
-        raise KeyError(f"expected one of {[check.name for check in self.checks]}, got {name!r}")
+        named = {check.name: check for check in self.checks}
+        if name not in named:
+            raise KeyError(f"expected one of {list(named)}, got {name!r}")
+        return named[name]
 
     def log_det_error(self, how):
-        """The larger log-det error of both directions, in nats, by "finite differences" or "autograd"."""
+        """The larger log-det error of the two directions, in nats, by "finite differences" or "autograd"."""
         return max(self[f"log-det {direction}, {how}"].error for direction in ("forward", "inverse"))
 
     def raise_if_failed(self):
-        """Raise `VerificationError`, an AssertionError, with the table as its message, unless all passed."""
+        """Raise `VerificationError`, an AssertionError that shows the table, unless all checks passed."""
         if not self.passed:
             raise VerificationError(f"\n{self}")
 
     def as_dict(self):
-        """Plain data, for JSON; an error that is not finite is None, which JSON has a word for."""
+        """Plain data for JSON; None stands for an error that is not finite."""
         checks = [asdict(check) for check in self.checks]
         for check in checks:
             check |= {key: None for key in ("error", "tolerance") if not math.isfinite(check[key])}
@@ -111,8 +119,10 @@ class Report:
 
     def __str__(self):
         width = max([len(check.name) for check in self.checks], default=0)
-        lines = [f"{self.subject}: {'passed' if self.passed else 'FAILED'}"]
-        lines.append(f"  {'check':{width}}  {'error':>8}  {'allowed':>8}")
+        lines = [
+            f"{self.subject}: {'passed' if self.passed else 'FAILED'}",
+            f"  {'check':{width}}  {'error':>8}  {'allowed':>8}",
+        ]
         for check in self.checks:
             verdict = "ok" if check.passed else "FAILED"
             lines.append(f"  {check.name:{width}}  {check.error:8.1e}  {check.tolerance:8.1e}  {verdict}")

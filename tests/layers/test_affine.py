@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,8 +14,9 @@ few = settings(max_examples=20, deadline=None)
 any_shape = st.sampled_from([(1, 1), (3, 2), (2, 2, 3, 2)])
 
 
-def rows(shape, dtype=np.float64, seed=1):
-    return np.random.default_rng(seed).normal(3, 2, shape).astype(dtype)
+def data(*shape, dtype=np.float64):
+    """Rows with mean 3 and standard deviation 2."""
+    return 3 + 2 * rows(*shape, dtype=dtype)
 
 
 def affine_params(shape, seed=0):
@@ -34,7 +36,7 @@ def assert_dtypes(arrays, dtype):
 @few
 @given(any_shape, st.integers(0, 99))
 def test_affine_takes_the_shift_away_and_divides_by_the_scale_of_each_component(shape, seed):
-    x, params = rows(shape), affine_params(shape[1:], seed)
+    x, params = data(*shape), affine_params(shape[1:], seed)
     z, log_det = Affine().forward(params, x)
     np.testing.assert_allclose(z, (x - params["mean"]) / np.exp(params["log_std"]), rtol=1e-12)
     np.testing.assert_allclose(log_det, np.full(shape[0], -params["log_std"].sum()))
@@ -43,7 +45,7 @@ def test_affine_takes_the_shift_away_and_divides_by_the_scale_of_each_component(
 @few
 @given(any_shape, st.integers(0, 99))
 def test_affine_inverse_multiplies_by_the_scale_and_adds_the_shift(shape, seed):
-    z, params = rows(shape), affine_params(shape[1:], seed)
+    z, params = data(*shape), affine_params(shape[1:], seed)
     x, log_det = Affine().inverse(params, z)
     np.testing.assert_allclose(x, z * np.exp(params["log_std"]) + params["mean"], rtol=1e-12)
     np.testing.assert_allclose(log_det, np.full(shape[0], params["log_std"].sum()))
@@ -52,7 +54,7 @@ def test_affine_inverse_multiplies_by_the_scale_and_adds_the_shift(shape, seed):
 @every_shape
 @every_dtype
 def test_affine_starts_as_the_identity(shape, dtype):
-    x = rows(shape, dtype)
+    x = data(*shape, dtype=dtype)
     params = Affine().init(np.random.default_rng(0), x)
     assert_dtypes(params.values(), dtype)
     z, log_det = Affine().forward(params, x)
@@ -61,7 +63,7 @@ def test_affine_starts_as_the_identity(shape, dtype):
 
 
 def test_affine_with_the_mean_and_standard_deviation_of_the_data_normalizes_it():
-    x = rows((100, 2))
+    x = data(100, 2)
     z, _ = Affine().forward({"mean": x.mean(0), "log_std": np.log(x.std(0))}, x)
     np.testing.assert_allclose([z.mean(0), z.std(0)], [[0, 0], [1, 1]], atol=1e-12)
 
@@ -69,7 +71,7 @@ def test_affine_with_the_mean_and_standard_deviation_of_the_data_normalizes_it()
 @few
 @given(any_shape, st.integers(0, 99))
 def test_act_norm_adds_the_bias_and_multiplies_by_the_scale_of_each_channel(shape, seed):
-    x, params = rows(shape), act_norm_params(shape[-1], seed)
+    x, params = data(*shape), act_norm_params(shape[-1], seed)
     z, log_det = ActNorm().forward(params, x)
     np.testing.assert_allclose(z, (x + params["bias"]) * np.exp(params["log_scale"]), rtol=1e-12)
     pixels = x[0].size // shape[-1]
@@ -79,7 +81,7 @@ def test_act_norm_adds_the_bias_and_multiplies_by_the_scale_of_each_channel(shap
 @few
 @given(any_shape, st.integers(0, 99))
 def test_act_norm_inverse_undoes_it(shape, seed):
-    x, params = rows(shape), act_norm_params(shape[-1], seed)
+    x, params = data(*shape), act_norm_params(shape[-1], seed)
     z, log_det = ActNorm().forward(params, x)
     back, inverse_log_det = ActNorm().inverse(params, z)
     np.testing.assert_allclose(back, x, rtol=1e-10)
@@ -89,7 +91,7 @@ def test_act_norm_inverse_undoes_it(shape, seed):
 @every_shape
 @every_dtype
 def test_the_first_batch_leaves_act_norm_with_mean_zero_and_variance_one_in_each_channel(shape, dtype):
-    x = rows(shape, dtype) * np.array([1, 10, 0.1], dtype)
+    x = data(*shape, dtype=dtype) * np.array([1, 10, 0.1], dtype)
     params = ActNorm().init(np.random.default_rng(0), x)
     assert_dtypes(params.values(), dtype)
     assert params["bias"].shape == params["log_scale"].shape == (3,)
@@ -102,7 +104,7 @@ def test_the_first_batch_leaves_act_norm_with_mean_zero_and_variance_one_in_each
 @every_shape
 @every_dtype
 def test_a_constant_channel_stays_finite_through_act_norm(shape, dtype):
-    x = rows(shape, dtype)
+    x = data(*shape, dtype=dtype)
     x[..., 1] = 0.1
     params = ActNorm().init(np.random.default_rng(0), x)
     for values in (*params.values(), *ActNorm().forward(params, x), *ActNorm().inverse(params, x)):
@@ -112,7 +114,7 @@ def test_a_constant_channel_stays_finite_through_act_norm(shape, dtype):
 
 
 def test_act_norm_can_be_initialized_on_a_single_row():
-    x = rows((1, 2))
+    x = data(1, 2)
     z, log_det = ActNorm().forward(ActNorm().init(np.random.default_rng(0), x), x)
     np.testing.assert_array_equal(z, [[0, 0]])
     assert np.isfinite(log_det).all()
@@ -122,7 +124,7 @@ def test_act_norm_can_be_initialized_on_a_single_row():
 @every_dtype
 @pytest.mark.parametrize("layer", [Affine(), ActNorm()], ids=["Affine", "ActNorm"])
 def test_scale_and_shift_keep_the_dtype_in_both_directions(layer, shape, dtype):
-    x = rows(shape, dtype)
+    x = data(*shape, dtype=dtype)
     params = layer.init(np.random.default_rng(0), x)
     assert_dtypes([*layer.forward(params, x), *layer.inverse(params, x), layer.log_det(params, x)], dtype)
 

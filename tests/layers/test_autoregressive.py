@@ -1,24 +1,21 @@
 """The masked autoregressive layer."""
 
+from dataclasses import dataclass
+
+import autograd.numpy as anp
 import numpy as np
 import pytest
+from helpers import perturbed, refusal, rows, same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npflow.autodiff import Layout
-from npflow.errors import InputError
-from npflow.layers import Inverse, MaskedAutoregressive, ScaleShift, Shift
+from npflow.autodiff import value_and_grad
+from npflow.layers import Elementwise, Inverse, MaskedAutoregressive, ScaleShift, Shift
 from npflow.networks import MADE, MLP
 
+every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 few = settings(max_examples=10, deadline=None)
 NETWORK = MADE((12, 12), "tanh")
-
-
-def perturbed(layer, x, context=None, size=0.3):
-    rng = np.random.default_rng(0)
-    params = layer.init(rng, x) if context is None else layer.init(rng, x, context)
-    layout = Layout(params)
-    return layout.unpack(layout.pack(params) + size * rng.standard_normal(layout.size), params)
 
 
 def by_full_passes(layer, params, z):
@@ -33,7 +30,7 @@ def by_full_passes(layer, params, z):
 @given(st.integers(1, 40), st.sampled_from(["natural", "reversed"]), st.sampled_from([ScaleShift(), Shift()]))
 def test_the_inverse_is_that_of_one_pass_for_each_component(features, order, transformer):
     layer = MaskedAutoregressive(MADE((12, 12), "tanh", order), transformer)
-    z = np.random.default_rng(1).standard_normal((3, features))
+    z = rows(3, features)
     params = perturbed(layer, z)
     x, log_det = layer.inverse(params, z)
     np.testing.assert_allclose(x, by_full_passes(layer, params, z), rtol=1e-12, atol=1e-12)
@@ -43,19 +40,18 @@ def test_the_inverse_is_that_of_one_pass_for_each_component(features, order, tra
 
 
 def test_a_component_depends_on_those_before_it_and_itself():
-    layer, x = MaskedAutoregressive(NETWORK), np.random.default_rng(1).standard_normal((1, 6))
+    layer, x = MaskedAutoregressive(NETWORK), rows(1, 6)
     params = perturbed(layer, x)
     z, _ = layer.forward(params, x)
     for place in range(6):
-        moved = x.copy()
-        moved[0, place] += 1
-        changed = (layer.forward(params, moved)[0] != z)[0]
+        other = x.copy()
+        other[0, place] += 1
+        changed = (layer.forward(params, other)[0] != z)[0]
         np.testing.assert_array_equal(changed, np.arange(6) >= place)
 
 
 def test_with_a_context_each_row_is_transformed_by_its_own():
-    layer, rng = MaskedAutoregressive(NETWORK), np.random.default_rng(2)
-    x, context = rng.standard_normal((4, 5)), rng.standard_normal((4, 2))
+    layer, x, context = MaskedAutoregressive(NETWORK), rows(4, 5), rows(4, 2, seed=2)
     params = perturbed(layer, x, context)
     z, log_det = layer.forward(params, x, context)
     for row in range(4):
@@ -67,18 +63,49 @@ def test_with_a_context_each_row_is_transformed_by_its_own():
     assert np.all(layer.forward(params, x, context[::-1].copy())[0] != z)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@every_dtype
 def test_a_new_layer_is_the_identity(dtype):
-    x = np.random.default_rng(0).standard_normal((3, 4)).astype(dtype)
+    x = rows(3, 4, dtype=dtype)
     for layer in (MaskedAutoregressive(), Inverse(MaskedAutoregressive())):
         params = layer.init(np.random.default_rng(0), x)
-        for value, log_det in (layer.forward(params, x), layer.inverse(params, x)):
-            np.testing.assert_array_equal(value, x, strict=True)
-            np.testing.assert_array_equal(log_det, np.zeros(3, dtype), strict=True)
+        for pair in (layer.forward(params, x), layer.inverse(params, x)):
+            assert same_bits(pair, (x, np.zeros(3, dtype)))
 
 
-def test_what_is_no_made_and_no_elementwise_map_is_refused():
-    with pytest.raises(InputError, match="expected MaskedAutoregressive's network to be a MADE, got MLP"):
-        MaskedAutoregressive(MLP())
-    with pytest.raises(InputError, match="transformer to be an elementwise map such as ScaleShift"):
-        MaskedAutoregressive(transformer="affine")
+@dataclass(frozen=True)
+class Delegate(Elementwise):
+    """ScaleShift by another name: the layer takes its general way."""
+
+    numbers = 2
+
+    def transform(self, raw, x):
+        return ScaleShift().transform(raw, x)
+
+    def untransform(self, raw, z):
+        return ScaleShift().untransform(raw, z)
+
+
+@every_dtype
+def test_the_formula_has_the_bits_of_the_general_form(dtype):
+    x, context = rows(5, 4, dtype=dtype), rows(5, 2, dtype=dtype, seed=2)
+    layers = [MaskedAutoregressive(NETWORK, map_) for map_ in (ScaleShift(), Delegate())]
+    params, same = (perturbed(layer, x, context) for layer in layers)
+    assert same_bits(params, same)
+
+    def everything(layer):
+        def loss(p):
+            z, log_det = layer.forward(p["layer"], p["x"], context)
+            back, back_log_det = layer.inverse(p["layer"], p["x"], context)
+            return anp.sum(anp.sin(z)) + anp.sum(log_det) + anp.sum(anp.sin(back)) - 2 * anp.sum(back_log_det)
+
+        directions = layer.forward(params, x, context), layer.inverse(params, x, context)
+        return *directions, layer.log_det(params, x, context), value_and_grad(loss)({"layer": params, "x": x})
+
+    assert same_bits(everything(layers[0]), everything(layers[1]))
+
+
+def test_a_network_that_is_no_made_and_a_map_that_takes_no_numbers_are_refused():
+    assert "MaskedAutoregressive's network to be a" in refusal(MaskedAutoregressive, MLP())
+    for transformer in ("affine", Elementwise()):
+        sentence = refusal(MaskedAutoregressive, transformer=transformer)
+        assert "transformer to be an elementwise map such as ScaleShift()" in sentence

@@ -1,25 +1,19 @@
-"""Monotone maps of each component: a shift, a scale and a shift, and what a map of one's own needs."""
+"""Monotone maps of each component: a shift, a scale and a shift, and a map of the reader's own."""
 
 from dataclasses import dataclass
 
 import autograd.numpy as anp
 import numpy as np
 import pytest
+from helpers import refusal, rows
 
-from npflow.autodiff import Layout
-from npflow.errors import InputError
-from npflow.layers import AffineCoupling, Elementwise, ScaleShift, Shift, Spline
-from npflow.networks import MLP
+from npflow.layers import Elementwise, ScaleShift, Shift, Spline
 from npflow.verify import check
 
 MAPS = {"Shift": Shift(), "ScaleShift": ScaleShift(), "Spline": Spline(bins=4)}
 every_map = pytest.mark.parametrize("layer", MAPS.values(), ids=MAPS)
 every_shape = pytest.mark.parametrize("shape", [(5, 4), (2, 3, 2, 4)], ids=["rows", "images"])
 every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
-
-
-def draw(shape, dtype=np.float64, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
 # ---------------------------------------------------------------- all maps
@@ -29,7 +23,7 @@ def draw(shape, dtype=np.float64, seed=0):
 @every_shape
 @every_dtype
 def test_a_new_map_is_the_identity(layer, shape, dtype):
-    x = draw(shape, dtype)
+    x = rows(*shape, dtype=dtype)
     params = layer.init(np.random.default_rng(0), x)
     np.testing.assert_array_equal(params["raw"], np.zeros(4 * layer.numbers, dtype), strict=True)
     tolerance = 8 * np.finfo(dtype).eps
@@ -42,9 +36,9 @@ def test_a_new_map_is_the_identity(layer, shape, dtype):
 @every_shape
 @every_dtype
 def test_both_directions_and_their_log_slopes_are_like_their_input(layer, shape, dtype):
-    x = draw(shape, dtype)
+    x = rows(*shape, dtype=dtype)
     numbers = layer.numbers * shape[-1]
-    for raw in (draw(numbers, dtype, 1), draw((*shape[:-1], numbers), dtype, 1)):
+    for raw in (rows(numbers, dtype=dtype, seed=2), rows(*shape[:-1], numbers, dtype=dtype, seed=2)):
         for array in (*layer.transform(raw, x), *layer.untransform(raw, x)):
             assert (array.shape, array.dtype) == (x.shape, x.dtype)
 
@@ -52,7 +46,7 @@ def test_both_directions_and_their_log_slopes_are_like_their_input(layer, shape,
 @every_map
 @every_shape
 def test_the_log_det_is_the_sum_of_the_log_slopes_of_an_event(layer, shape):
-    x, raw = draw(shape), draw(layer.numbers * shape[-1], seed=1)
+    x, raw = rows(*shape), rows(layer.numbers * shape[-1], seed=2)
     axes = tuple(range(1, x.ndim))
     z, log_slope = layer.transform(raw, x)
     for got, expected in zip(layer.forward({"raw": raw}, x), (z, log_slope.sum(axes))):
@@ -67,7 +61,7 @@ def test_the_log_det_is_the_sum_of_the_log_slopes_of_an_event(layer, shape):
 @every_map
 @every_shape
 def test_the_numbers_of_all_rows_are_broadcast_to_each(layer, shape):
-    x, raw = draw(shape), draw(layer.numbers * shape[-1], seed=1)
+    x, raw = rows(*shape), rows(layer.numbers * shape[-1], seed=2)
     to_each = np.broadcast_to(raw, (*shape[:-1], len(raw)))
     same_in_a_row = np.broadcast_to(raw, (shape[0], *[1] * (x.ndim - 2), len(raw)))
     for direction in (layer.transform, layer.untransform):
@@ -78,7 +72,7 @@ def test_the_numbers_of_all_rows_are_broadcast_to_each(layer, shape):
 
 @every_map
 def test_entries_of_the_numbers_are_a_whole_row_of_components_apart(layer):
-    x, raw = draw((5, 4)), draw((5, layer.numbers * 4), seed=1)
+    x, raw = rows(5, 4), rows(5, layer.numbers * 4, seed=2)
     for direction in (layer.transform, layer.untransform):
         together = direction(raw, x)
         for i in range(4):
@@ -89,9 +83,9 @@ def test_entries_of_the_numbers_are_a_whole_row_of_components_apart(layer):
 @every_map
 @every_dtype
 def test_numbers_of_any_size_and_far_inputs_give_finite_results(layer, dtype):
-    x = draw((50, 4), dtype) * np.array([1, 10, 1e10, 1e30], dtype)
+    x = rows(50, 4, dtype=dtype) * np.array([1, 10, 1e10, 1e30], dtype)
     for size in (1, 1e3, 1e30):
-        raw = (size * draw((50, layer.numbers * 4), np.float64, 1)).astype(dtype)
+        raw = (size * rows(50, layer.numbers * 4, seed=2)).astype(dtype)
         for array in (*layer.transform(raw, x), *layer.untransform(raw, x)):
             assert np.isfinite(array).all()
 
@@ -110,8 +104,8 @@ class Sinh(Elementwise):
         return self.transform(-raw, z)
 
 
-def test_a_map_of_ones_own_is_a_layer():
-    check(Sinh(), draw((8, 3))).raise_if_failed()
+def test_a_map_of_the_readers_own_is_a_layer():
+    check(Sinh(), rows(8, 3)).raise_if_failed()
 
 
 # ---------------------------------------------------------------- shift, scale and shift
@@ -119,57 +113,25 @@ def test_a_map_of_ones_own_is_a_layer():
 
 @every_shape
 def test_a_shift_is_added(shape):
-    x, raw = draw(shape), draw(shape, seed=1)
+    x, raw = rows(*shape), rows(*shape, seed=2)
     np.testing.assert_array_equal(Shift().transform(raw, x), (x + raw, np.zeros(shape)))
     np.testing.assert_array_equal(Shift().untransform(raw, x), (x - raw, np.zeros(shape)))
-
-
-@every_shape
-@every_dtype
-@pytest.mark.parametrize("limit", [2.0, 0.5])
-def test_scale_and_shift_are_to_the_bit_those_of_the_affine_coupling(shape, dtype, limit):
-    network = MLP((6,), "tanh")
-    coupling, layer = AffineCoupling(network, log_scale_limit=limit), ScaleShift(limit)
-    x = draw((*shape[:-1], 2 * shape[-1]), dtype)
-    params = coupling.init(np.random.default_rng(0), x)
-    layout = Layout(params)
-    params = layout.unpack(layout.pack(params) + draw(layout.size, dtype), params)
-    kept, changed = np.split(x, 2, axis=-1)
-    raw = network.apply(params, kept)
-    for direction, expected in (
-        (layer.transform, coupling.forward(params, x)),
-        (layer.untransform, coupling.inverse(params, x)),
-    ):
-        y, log_slope = direction(raw, changed)
-        np.testing.assert_array_equal(y, np.split(expected[0], 2, axis=-1)[1], strict=True)
-        log_det = log_slope.reshape(shape[0], -1) @ np.ones(log_slope[0].size, dtype)
-        np.testing.assert_array_equal(log_det, expected[1], strict=True)
 
 
 @pytest.mark.parametrize("limit", [0.5, 2, 10.0])
 @every_dtype
 def test_the_log_scale_stays_inside_its_limit(limit, dtype):
-    raw = 1e4 * draw((50, 2), dtype)
-    _, log_slope = ScaleShift(limit).transform(raw, draw((50, 1), dtype))
+    raw = 1e4 * rows(50, 2, dtype=dtype)
+    _, log_slope = ScaleShift(limit).transform(raw, rows(50, 1, dtype=dtype))
     assert 0.99 * limit < np.abs(log_slope).max() <= limit
 
 
 @pytest.mark.parametrize("limit", [2, np.float64(2), np.float32(2)])
 def test_float32_is_kept_whatever_the_type_of_the_limit(limit):
-    arrays = ScaleShift(limit).transform(draw((5, 4), np.float32), draw((5, 2), np.float32))
+    arrays = ScaleShift(limit).transform(rows(5, 4, dtype=np.float32), rows(5, 2, dtype=np.float32))
     assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
 
 
-@pytest.mark.parametrize(
-    ("limit", "sentence"),
-    [
-        (0, "expected ScaleShift's log_scale_limit to be a finite number above 0, got 0.0"),
-        (np.inf, "expected ScaleShift's log_scale_limit to be a finite number above 0, got inf"),
-        (None, "expected ScaleShift's log_scale_limit to be a number above 0, got None"),
-        ("2", "expected ScaleShift's log_scale_limit to be a number above 0, got '2'"),
-    ],
-)
-def test_limits_that_cannot_be_used_are_refused(limit, sentence):
-    with pytest.raises(InputError) as caught:
-        ScaleShift(limit)
-    assert str(caught.value) == sentence
+@pytest.mark.parametrize("limit", [0, np.inf, None, "2"])
+def test_limits_that_cannot_be_used_are_refused(limit):
+    assert "ScaleShift's log_scale_limit to be a" in refusal(ScaleShift, limit)

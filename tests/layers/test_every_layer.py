@@ -1,15 +1,16 @@
-"""What every layer of the registry promises, over random shapes and values."""
+"""The contract of every layer of the registry, on the host and on devices."""
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
 import stand_in
-from helpers import assert_agrees
+from helpers import assert_agrees, same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npflow import to_device
 from npflow.autodiff import Layout, tree, value_and_grad
-from npflow.layers import Squeeze, Unsqueeze
+from npflow.layers import Squeeze, Unsqueeze, gaussianization, masked_convolution
 from npflow.verify.cases import CASES
 
 
@@ -27,7 +28,7 @@ def moved_params(case, rng, x):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", CASES)
-@settings(deadline=None, max_examples=5)
+@settings(deadline=None, max_examples=3)
 @given(rows=st.integers(1, 9), seed=st.integers(0, 2**32))
 def test_round_trip_log_dets_shapes_and_dtypes(name, dtype, rows, seed):
     case, rng = CASES[name], np.random.default_rng(seed)
@@ -45,23 +46,20 @@ def test_round_trip_log_dets_shapes_and_dtypes(name, dtype, rows, seed):
     np.testing.assert_array_equal(case.layer.log_det(params, x), log_det)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", CASES)
-def test_gradients_have_the_dtype_of_the_parameters(name, dtype):
+def test_gradients_are_finite_and_stay_in_float32(name):
     case, rng = CASES[name], np.random.default_rng(0)
-    x = case.batch(rng, 6, dtype)
+    x = case.batch(rng, 6, np.float32)
     params = moved_params(case, rng, x)
 
     def loss(params, x):
-        import autograd.numpy as anp
-
         z, log_det = case.layer.forward(params, x)
         return anp.sum(z * z) - anp.sum(log_det)
 
     value, gradient = value_and_grad(loss)(params, x)
-    assert value.dtype == dtype
+    assert value.dtype == np.float32
     leaves = [leaf for _, leaf in tree.items(gradient) if leaf is not None]
-    assert all(leaf.dtype == dtype for leaf in leaves)
+    assert all(leaf.dtype == np.float32 for leaf in leaves)
     assert np.isfinite(Layout(params).pack(gradient)).all()
 
 
@@ -71,21 +69,25 @@ def test_init_follows_the_generator_and_nothing_else(name):
     x = case.batch(np.random.default_rng(0))
     before = np.random.get_state()[1].copy()  # noqa: NPY002 (that it is not touched)
     first, second = (case.layer.init(np.random.default_rng(5), x) for _ in range(2))
-    for (_, a), (_, b) in zip(tree.items(first), tree.items(second), strict=True):
-        assert np.array_equal(a, b)
+    assert same_bits(first, second)
     assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.fixture
+def few_steps(monkeypatch):
+    """A device makes all steps of an iteration; the small cases converge in fewer than these."""
+    monkeypatch.setattr(masked_convolution, "DEVICE_STEPS", 30)
+    monkeypatch.setattr(gaussianization, "STEPS", 30)
+
+
+@pytest.mark.usefixtures("few_steps")
 @pytest.mark.parametrize("name", CASES)
-def test_on_a_device_it_gives_what_it_gives_on_the_host_and_sends_nothing(name, dtype, device):
+def test_on_a_device_it_equals_the_host_and_transfers_nothing(name, device):
     case, rng = CASES[name], np.random.default_rng(0)
-    x = case.batch(rng, 6, dtype)
+    x = case.batch(rng, 6, np.float32)
     params = moved_params(case, rng, x)
 
     def everything(params, x):
-        import autograd.numpy as anp
-
         def loss(params):
             z, log_det = case.layer.forward(params["layer"], params["x"])
             back, inverse_log_det = case.layer.inverse(params["layer"], z)
@@ -106,7 +108,7 @@ def test_on_a_device_it_gives_what_it_gives_on_the_host_and_sends_nothing(name, 
         )
 
     arguments = to_device((params, x), device.name)
-    everything(*arguments)  # masks and permutations are sent the first time
+    everything(*arguments)  # the first call sends masks and permutations
     with stand_in.counted() as transfers, stand_in.numpys_order():
         there = everything(*arguments)
     assert transfers == stand_in.Transfers(0, 0)

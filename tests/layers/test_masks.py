@@ -1,18 +1,15 @@
-"""Masks: which part of its input a layer transforms."""
+"""Masks: the part of its input that a layer transforms."""
 
 import numpy as np
 import pytest
+from helpers import rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npflow.layers.masks import CHANNELS, CHECKERBOARDS, ChannelMask, Checkerboard, mask_of
 
 NAMES = (*CHANNELS, *CHECKERBOARDS, (True, False, False))
-few = settings(max_examples=20, deadline=None)
-
-
-def images(height, width, dtype=np.float64, seed=0):
-    return np.random.default_rng(seed).standard_normal((2, height, width, 3)).astype(dtype)
+few = settings(max_examples=10, deadline=None)
 
 
 def test_a_checkerboard_by_hand():
@@ -45,7 +42,7 @@ def test_channels_by_hand(transformed, kept, changed):
 @few
 @given(st.integers(1, 4), st.integers(2, 4), st.sampled_from([np.float32, np.float64]))
 def test_both_parts_together_are_what_was_taken_apart_to_the_bit(name, height, width, dtype):
-    x = images(height, width, dtype)
+    x = rows(2, height, width, 3, dtype=dtype)
     x[:, 0, :2] = -0.0
     joined = mask_of(name).join(*mask_of(name).parts(x))
     assert (joined.dtype, joined.shape) == (x.dtype, x.shape)
@@ -56,7 +53,7 @@ def test_both_parts_together_are_what_was_taken_apart_to_the_bit(name, height, w
 @few
 @given(st.integers(1, 4), st.integers(2, 4))
 def test_what_one_mask_transforms_its_opposite_leaves(height, width):
-    x = images(height, width)
+    x = rows(2, height, width, 3)
     for one, other in (("first", "second"), ("odd", "even"), CHECKERBOARDS):
         if one == "first":
             x = x[..., :2]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from npflow.errors import InputError
 from npflow.layers import Chain, Inverse, Reverse, Squeeze, Unsqueeze
 
-few = settings(max_examples=20, deadline=None)
+few = settings(max_examples=10, deadline=None)
 sizes = st.integers(1, 4)
 
 

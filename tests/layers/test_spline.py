@@ -1,21 +1,21 @@
-"""The rational-quadratic spline: against the paper's formulas, and at any numbers and inputs there may be."""
+"""The rational-quadratic spline: against the paper's formulas, and for any numbers and inputs."""
 
 import autograd.numpy as anp
 import numpy as np
 import pytest
 from autograd.test_util import check_grads
+from helpers import refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npflow.autodiff import record, value_and_grad
-from npflow.errors import InputError
 from npflow.layers import Spline
 from npflow.layers.spline import ONE, slope
 
 every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 every_direction = pytest.mark.parametrize("direction", ["transform", "untransform"])
 both_axes = pytest.mark.parametrize(("axis", "direction"), [(0, "transform"), (1, "untransform")])
-few = settings(max_examples=20, deadline=None)
+few = settings(max_examples=10, deadline=None)
 
 
 def numbers_of(layer, shape, size=1.0, dtype=np.float64, seed=0):
@@ -34,8 +34,9 @@ def columns_of(layer, n, size=1.0, dtype=np.float64, seed=0):
 
 
 def textbook(raw, bins, bound):
-    """Knots and slopes of one component as the paper's code has them, but for what is done to the slopes' numbers:
-    the c that makes 0 the identity, and a bound that few of them come near.
+    """Knots and slopes of one component as in the paper's code.
+
+    The numbers of the slopes are changed as in npflow: c makes 0 the identity, and they are bounded.
     """
 
     def knots(raw):
@@ -203,7 +204,7 @@ def test_at_a_knot_it_has_the_knots_value_and_slope_from_both_sides(axis, direct
         np.testing.assert_allclose(gradient, slopes[:, [k - 1]] ** sign, rtol=1e-9)
 
 
-# ---------------------------------------------------------------- anything there may be
+# ---------------------------------------------------------------- any numbers and inputs
 
 
 def anywhere(rng, layer, knots):
@@ -222,9 +223,8 @@ def anywhere(rng, layer, knots):
 
 @every_dtype
 @pytest.mark.parametrize("size", [1, 10, 1e3, 1e30])
-def test_a_million_splines_stay_finite_and_lead_back_as_far_as_their_slopes_allow(dtype, size):
-    """125,000 for each dtype and size of numbers."""
-    layer, n, rng = Spline(), 125_000, np.random.default_rng(0)
+def test_many_splines_stay_finite_and_lead_back_as_far_as_their_slopes_allow(dtype, size):
+    layer, n, rng = Spline(), 20_000, np.random.default_rng(0)
     raw, knots = columns_of(layer, n, size, dtype)
     rounding = 16 * np.finfo(dtype).eps * dtype(layer.bound)
     for axis, (there, back) in enumerate(
@@ -335,20 +335,15 @@ def test_float32_is_kept_whatever_the_type_of_the_bound(bound, direction):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "words"),
     [
-        ({"bins": 1}, "expected Spline's bins to be at least 2, got 1"),
-        (
-            {"bins": 501},
-            "expected Spline's bins to be at most 500, as each has at least 0.001 of the width, got 501",
-        ),
-        ({"bins": 8.0}, "expected Spline's bins to be an integer, got 8.0"),
-        ({"bound": 0}, "expected Spline's bound to be a finite number above 0 below 1000000.0, got 0.0"),
-        ({"bound": np.inf}, "expected Spline's bound to be a finite number above 0 below 1000000.0, got inf"),
-        ({"bound": "5"}, "expected Spline's bound to be a number above 0 below 1000000.0, got '5'"),
+        ({"bins": 1}, "Spline's bins to be at least 2, got 1"),
+        ({"bins": 501}, "Spline's bins to be at most 500, as each has at least 0.001 of the width, got 501"),
+        ({"bins": 8.0}, "Spline's bins to be an integer, got 8.0"),
+        ({"bound": 0}, "Spline's bound to be a finite number above 0 below 1000000.0, got 0"),
+        ({"bound": np.inf}, "Spline's bound to be a finite number above 0 below 1000000.0, got inf"),
+        ({"bound": "5"}, "Spline's bound to be a number above 0 below 1000000.0, got '5'"),
     ],
 )
-def test_hyper_parameters_that_cannot_be_used_are_refused(arguments, sentence):
-    with pytest.raises(InputError) as caught:
-        Spline(**arguments)
-    assert str(caught.value) == sentence
+def test_hyper_parameters_that_cannot_be_used_are_refused(arguments, words):
+    assert words in refusal(Spline, **arguments)

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from helpers import moved
 
 from npflow import Dequantized, datasets, fit, models
-from npflow.autodiff import Layout, tree
+from npflow.autodiff import Layout
 from npflow.errors import InputError
 from npflow.layers import (
     ActNorm,
@@ -36,20 +37,16 @@ def test_every_recipe_for_images_is_listed():
     assert {name for name in models.__all__ if name.startswith("image_")} == set(RECIPES)
 
 
-@pytest.mark.parametrize(("dtype", "most"), [(np.float32, 1e-4), (np.float64, 1e-9)])
-def test_a_narrow_glow_of_cifar_10_inverts_photographs(dtype, most):
+def test_a_narrow_glow_of_cifar_10_inverts_photographs_in_float32(rng):
     """Three levels of sixteen steps, on eight images of 32 x 32."""
-    flow, rng = models.image_glow((32, 32, 3), 3, 16, ConvNet((8, 8))), np.random.default_rng(0)
-    x = (datasets.patches(rng, 8) + rng.random((8, 32, 32, 3))).astype(dtype) / 256
-    params = flow.init(rng, x)
-    layout = Layout(params)
-    noise = 0.02 * rng.standard_normal(layout.size).astype(dtype)
-    params = layout.unpack(layout.pack(params) + noise, params)
+    flow = models.image_glow((32, 32, 3), 3, 16, ConvNet((8, 8)))
+    x = (datasets.patches(rng, 8) + rng.random((8, 32, 32, 3))).astype(np.float32) / 256
+    params = moved(flow.init(rng, x), rng, by=0.02)
     z, log_det = flow.layer.forward(params["layer"], x)
     back, back_log_det = flow.layer.inverse(params["layer"], z)
-    assert np.abs(back - x).max() < most
-    np.testing.assert_allclose(back_log_det, -log_det, rtol=most)
-    assert (z.dtype, back.dtype, log_det.dtype) == (dtype, dtype, dtype)
+    assert np.abs(back - x).max() < 1e-4
+    np.testing.assert_allclose(back_log_det, -log_det, rtol=1e-4)
+    assert (z.dtype, back.dtype, log_det.dtype) == (np.float32,) * 3
 
 
 @every_recipe
@@ -58,8 +55,10 @@ def test_training_on_digits_saves_bits_and_distinguishes_the_classes(recipe):
     labels = lambda rows: np.eye(10, dtype=np.float32)[rows]
     model = Dequantized(recipe((8, 8, 1), context_features=10), data.levels)
     params = model.init(rng, data.train[:256], labels(data.train_labels[:256]))
-    bits = lambda params, given: model.bits_per_dim(params, np.random.default_rng(1), data.test, given).mean()
-    right = labels(data.test_labels)
+    bits = lambda params, given: model.bits_per_dim(
+        params, data.test[:120], given, rng=np.random.default_rng(1)
+    ).mean()
+    right = labels(data.test_labels[:120])
     wrong = np.roll(right, 1, axis=1)
     before = bits(params, right)
     params, history = fit(
@@ -68,9 +67,9 @@ def test_training_on_digits_saves_bits_and_distinguishes_the_classes(recipe):
         data.train,
         labels(data.train_labels),
         rng=rng,
-        steps=60,
-        batch_size=64,
-        optimizer=Adam(WarmupCosine(2e-2, 60, warmup=15)),
+        steps=50,
+        batch_size=32,
+        optimizer=Adam(WarmupCosine(2e-2, 50, warmup=12)),
         clip_norm=50.0,
         progress=False,
     )
@@ -86,10 +85,7 @@ def test_training_on_digits_saves_bits_and_distinguishes_the_classes(recipe):
 def test_the_density_of_samples_is_the_flows_density(recipe):
     rng = np.random.default_rng(0)
     flow, x = recipe((8, 4, 2)), rng.uniform(0.2, 0.8, (30, 8, 4, 2))
-    params = tree.build(
-        lambda _, leaf: leaf + 0.05 * rng.standard_normal(leaf.shape) if tree.is_trained(leaf) else leaf,
-        flow.init(rng, x),
-    )
+    params = moved(flow.init(rng, x), rng, by=0.05)
     samples, log_prob = flow.sample_and_log_prob(params, rng, 9)
     np.testing.assert_allclose(flow.log_prob(params, samples), log_prob, rtol=1e-3)  # of samples near 0 or 1
     np.testing.assert_allclose(flow.decode(params, flow.encode(params, x)), x, atol=1e-8)

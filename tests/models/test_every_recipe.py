@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from helpers import moved
 
 from npflow import fit, models
-from npflow.autodiff import tree
 from npflow.errors import InputError
 from npflow.flow import Flow
 from npflow.layers import ActNorm, Affine
@@ -30,14 +30,15 @@ every_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.k
 
 
 @every_recipe
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_conditional_flow_learns_a_density_for_each_context(recipe, dtype):
-    rng = np.random.default_rng(0)
+def test_a_conditional_flow_learns_a_density_for_each_context(recipe):
+    rng, dtype = np.random.default_rng(0), np.float32
     label = rng.integers(2, size=(600, 1))
     x = (rng.standard_normal((600, 3)) + 3 * (2 * label - 1) * [1, -1, 0]).astype(dtype)
     context, flow = label.astype(dtype), recipe(3, context_features=1)
     params = flow.init(rng, x, context)
-    params, _ = fit(flow, params, x, context, rng=rng, steps=150, optimizer=Adam(1e-2), progress=False)
+    params, _ = fit(
+        flow, params, x, context, rng=rng, steps=150, batch_size=100, optimizer=Adam(1e-2), progress=False
+    )
     for value, mean in ((0, -3), (1, 3)):
         asked = np.full((500, 1), value, dtype)
         samples = flow.sample(params, rng, 500, asked)
@@ -59,10 +60,7 @@ def test_the_density_of_samples_is_the_flows_density(recipe):
         rng.standard_normal((50, 3)),
         rng.standard_normal((50, 2)),
     )
-    params = tree.build(
-        lambda _, leaf: leaf + 0.1 * rng.standard_normal(leaf.shape) if tree.is_trained(leaf) else leaf,
-        flow.init(rng, x, context),
-    )
+    params = moved(flow.init(rng, x, context), rng, by=0.1)
     samples, log_prob = flow.sample_and_log_prob(params, np.random.default_rng(5), 50, context)
     np.testing.assert_array_equal(samples, flow.sample(params, np.random.default_rng(5), 50, context))
     np.testing.assert_allclose(log_prob, flow.log_prob(params, samples, context), rtol=1e-9, atol=1e-9)
@@ -71,11 +69,11 @@ def test_the_density_of_samples_is_the_flows_density(recipe):
 @every_recipe
 def test_heavy_tails_in_any_units_leave_training_finite(recipe):
     rng = np.random.default_rng(0)
-    x = (rng.standard_t(2, (2000, 5)) * 10.0 ** np.linspace(-3, 3, 5)).astype(np.float32)
+    x = (rng.standard_t(2, (1000, 5)) * 10.0 ** np.linspace(-3, 3, 5)).astype(np.float32)
     flow = recipe(5)
     params = flow.init(rng, x)
     before = flow.loss(params, x)
-    params, history = fit(flow, params, x, rng=rng, steps=200, progress=False)
+    params, history = fit(flow, params, x, rng=rng, steps=60, progress=False)
     assert np.isfinite(history.loss).all()
     assert flow.loss(params, x) < before
     assert np.isfinite(flow.sample(params, rng, 100)).all()

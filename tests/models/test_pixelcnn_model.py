@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from helpers import assert_agrees
+from helpers import assert_agrees, moved, refusal, vector
 
 import npflow
 from npflow import InputError, NonFiniteError, fit, load, to_device
@@ -17,11 +17,6 @@ from npflow.training import Adam, WarmupCosine
 TINY = MaskedConvNet(4, blocks=1, kernel=3, head=(5,))
 COLOUR = PixelCNN((3, 4, 3), levels=5, network=TINY)
 BY_CLASS = PixelCNN((3, 4, 1), levels=5, network=TINY, context_features=2)
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
 
 
 def images(model, n=20, dtype=np.uint8, seed=3):
@@ -37,17 +32,10 @@ def data(model, n=20, dtype=np.float64):
     return (images(model, n), classes(n, dtype)) if model.context_features else (images(model, n),)
 
 
-def vector(params):
-    return Layout(params).pack(params)
-
-
-def moved(model, dtype=np.float64, by=0.3):
-    """Parameters moved away from their initial values."""
+def trained(model, dtype=np.float64, by=0.3):
+    """Parameters moved away from their initial values, as training moves them."""
     rng = np.random.default_rng(1)
-    params = model.init(rng, *data(model, dtype=dtype), dtype=dtype)
-    layout = Layout(params)
-    noise = by * rng.standard_normal(layout.size).astype(dtype)
-    return layout.unpack(layout.pack(params) + noise, params)
+    return moved(model.init(rng, *data(model, dtype=dtype), dtype=dtype), rng, by)
 
 
 def all_images(shape, levels):
@@ -63,11 +51,11 @@ def all_images(shape, levels):
 def test_probabilities_of_all_images_sum_to_one_and_samples_follow_them(shape, rng):
     model = PixelCNN(shape, levels=3, network=TINY)
     every = all_images(shape, 3)
-    p = np.exp(model.log_prob(params := moved(model), every))
+    p = np.exp(model.log_prob(params := trained(model), every))
     assert len(p) == 81
     assert p.max() > 3 * p.min()
     np.testing.assert_allclose(p.sum(), 1, rtol=1e-12)
-    samples = model.sample(params, rng, 50_000).reshape(-1, 4)
+    samples = model.sample(params, rng, 20_000).reshape(-1, 4)
     frequency = np.bincount(samples @ [27, 9, 3, 1], minlength=81) / len(samples)
     np.testing.assert_allclose(frequency, p, atol=5 * np.sqrt(p.max() / len(samples)))
     chi_squared = len(samples) * np.sum((frequency - p) ** 2 / p)
@@ -77,7 +65,7 @@ def test_probabilities_of_all_images_sum_to_one_and_samples_follow_them(shape, r
 @pytest.mark.parametrize("context", [None, classes()])
 def test_log_prob_sums_the_log_softmax_of_each_number(context):
     model = COLOUR if context is None else BY_CLASS
-    params, x = moved(model), images(model)
+    params, x = trained(model), images(model)
     logits = model.logits(params, x, context)
     assert logits.shape == (*x.shape, 5)
     log_p = logits - np.log(np.sum(np.exp(logits), axis=-1, keepdims=True))
@@ -90,7 +78,7 @@ def test_log_prob_sums_the_log_softmax_of_each_number(context):
 
 def test_logits_depend_on_earlier_numbers_alone():
     model = PixelCNN((3, 4, 3), 5, MaskedConvNet(30, 1, 3))
-    params, x = moved(model), images(model, 1)
+    params, x = trained(model), images(model, 1)
     before = model.logits(params, x).reshape(-1, 5)
     for number in range(x.size):
         changed = x.copy()
@@ -116,7 +104,7 @@ def test_the_network_sees_levels_scaled_to_minus_one_to_one():
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int32, np.uint64])
 def test_any_integer_dtype_is_accepted(kind):
-    params = moved(COLOUR)
+    params = trained(COLOUR)
     expected = COLOUR.log_prob(params, images(COLOUR))
     np.testing.assert_array_equal(COLOUR.log_prob(params, images(COLOUR, dtype=kind)), expected)
 
@@ -127,16 +115,16 @@ def test_any_integer_dtype_is_accepted(kind):
 @pytest.mark.parametrize(("levels", "kind"), [(2, np.uint8), (256, np.uint8), (257, np.uint16)])
 def test_samples_are_small_integers_below_the_levels(levels, kind, rng):
     model = PixelCNN((2, 2, 1), levels, TINY)
-    samples = model.sample(moved(model, by=1.0), rng, 50)
+    samples = model.sample(trained(model, by=1.0), rng, 50)
     assert samples.shape == (50, 2, 2, 1)
     assert samples.dtype == kind
     assert samples.max() < levels
-    model.check(moved(model), samples)
+    model.check(trained(model), samples)
 
 
 @pytest.mark.parametrize("model", [COLOUR, BY_CLASS])
 def test_each_number_is_drawn_from_the_logits_of_the_whole_network(model, monkeypatch, rng):
-    params, context = moved(model), classes() if model.context_features else None
+    params, context = trained(model), classes() if model.context_features else None
     seen, one_by_one = [], MaskedConvNet.one_by_one
 
     def watched(self, *arguments):
@@ -154,7 +142,7 @@ def test_each_number_is_drawn_from_the_logits_of_the_whole_network(model, monkey
 
 
 def test_the_same_generator_state_gives_the_same_samples_in_either_dtype():
-    double = moved(COLOUR)
+    double = trained(COLOUR)
     single = Layout(double).unpack(vector(double).astype(np.float32), double)
     draws = [COLOUR.sample(params, np.random.default_rng(5), 30) for params in (double, double, single)]
     np.testing.assert_array_equal(draws[0], draws[1])
@@ -162,7 +150,7 @@ def test_the_same_generator_state_gives_the_same_samples_in_either_dtype():
 
 
 def test_temperature_zero_draws_the_likeliest_level_and_a_high_one_all_levels(rng):
-    params = moved(COLOUR)
+    params = trained(COLOUR)
     cold = COLOUR.sample(params, rng, 40, temperature=0)
     likeliest = np.argmax(COLOUR.logits(params, cold), axis=-1)
     np.testing.assert_array_equal(cold, likeliest)
@@ -173,7 +161,7 @@ def test_temperature_zero_draws_the_likeliest_level_and_a_high_one_all_levels(rn
 
 
 def test_a_completion_keeps_given_rows_and_draws_the_others(rng):
-    params, x = moved(COLOUR), images(COLOUR)
+    params, x = trained(COLOUR), images(COLOUR)
     start = x.copy()
     completed = COLOUR.complete(params, rng, x, rows=2)
     np.testing.assert_array_equal(completed[:, :2], x[:, :2])
@@ -184,7 +172,7 @@ def test_a_completion_keeps_given_rows_and_draws_the_others(rng):
 
 def test_completions_are_drawn_given_the_rows_above(rng):
     model = PixelCNN((2, 1, 1), levels=3, network=TINY)
-    params, x = moved(model), np.zeros((40_000, 2, 1, 1), np.uint8)
+    params, x = trained(model), np.zeros((40_000, 2, 1, 1), np.uint8)
     x[20_000:, 0] = 2
     drawn = model.complete(params, rng, x, rows=1)[:, 1, 0, 0]
     p = np.exp(model.log_prob(params, all_images(model.shape, 3))).reshape(3, 3)
@@ -199,7 +187,7 @@ def test_completions_are_drawn_given_the_rows_above(rng):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("model", [COLOUR, BY_CLASS])
 def test_its_program_equals_the_plain_path_bit_for_bit(model, dtype):
-    params, batch = moved(model, dtype), data(model, dtype=dtype)
+    params, batch = trained(model, dtype), data(model, dtype=dtype)
     loss, gradient = record(model.loss, params, *batch)(params, *batch)
     expected, slopes = value_and_grad(model.loss)(params, *batch)
     assert (loss.dtype, gradient.dtype) == (dtype, dtype)
@@ -209,7 +197,7 @@ def test_its_program_equals_the_plain_path_bit_for_bit(model, dtype):
 
 @pytest.mark.parametrize("model", [COLOUR, BY_CLASS])
 def test_its_gradient_equals_finite_differences(model, rng):
-    params, batch = moved(model), data(model, 4)
+    params, batch = trained(model), data(model, 4)
     layout = Layout(params)
     start, gradient = layout.pack(params), layout.pack(value_and_grad(model.loss)(params, *batch)[1])
     for place in rng.permutation(layout.size)[:40]:
@@ -221,7 +209,7 @@ def test_its_gradient_equals_finite_differences(model, rng):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_everything_is_in_the_dtype_of_the_parameters(dtype):
-    params, (x, context) = moved(BY_CLASS, dtype), data(BY_CLASS, dtype=dtype)
+    params, (x, context) = trained(BY_CLASS, dtype), data(BY_CLASS, dtype=dtype)
     assert Layout(params).dtype == dtype
     for result in (
         BY_CLASS.log_prob(params, x, context),
@@ -278,19 +266,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path):
         "optimizer": Adam(WarmupCosine(1e-2, 25)),
     }
     alone, whole = run(steps=25, checkpoint=tmp_path / "alone.npz", **options)
-    for stop in (4, 13):
-        path = tmp_path / f"{stop}.npz"
-        run(steps=stop, checkpoint=path, **options)
-        resumed, history = run(steps=25, seed=99, checkpoint=path, **options)
-        assert history.loss == whole.loss
-        assert np.array_equal(load(path).arrays["vector"], load(tmp_path / "alone.npz").arrays["vector"])
-        if stop % 4 == 0:  # otherwise the end of the shorter run is one more validation
-            assert np.array_equal(vector(resumed), vector(alone))
-            assert history.validation_loss == whole.validation_loss
+    path = tmp_path / "resumed.npz"
+    run(steps=4, checkpoint=path, **options)  # an epoch, so that its end is no additional validation
+    resumed, history = run(steps=25, seed=99, checkpoint=path, **options)
+    assert (history.loss, history.validation_loss) == (whole.loss, whole.validation_loss)
+    assert np.array_equal(load(path).arrays["vector"], load(tmp_path / "alone.npz").arrays["vector"])
+    assert np.array_equal(vector(resumed), vector(alone))
 
 
 def test_it_is_saved_and_loaded(tmp_path):
-    params, path = moved(BY_CLASS), tmp_path / "pixelcnn.npz"
+    params, path = trained(BY_CLASS), tmp_path / "pixelcnn.npz"
     npflow.save(path, BY_CLASS, params)
     saved = load(path)
     assert saved.flow == BY_CLASS
@@ -336,7 +321,7 @@ def test_a_loss_that_is_not_finite_ends_the_run():
     params = COLOUR.init(np.random.default_rng(0), images(COLOUR))
     params["head"][-1]["bias"][0] = 1e38
     params["head"][-1]["bias"][1] = -3e38
-    with pytest.raises(NonFiniteError, match="the parameters are finite, the loss is not"):
+    with pytest.raises(NonFiniteError, match="although parameters and outputs are finite"):
         fit(COLOUR, params, images(COLOUR), rng=np.random.default_rng(0), steps=3, progress=False)
 
 
@@ -357,12 +342,12 @@ def test_invalid_hyper_parameters_are_refused(arguments, sentence):
 
 
 def test_invalid_input_is_refused(rng):
-    params, x = moved(COLOUR), images(COLOUR)
+    params, x = trained(COLOUR), images(COLOUR)
     too_bright = x.copy()
     too_bright[3, 1, 2, 0] = 5
     below = x.astype(np.int8)
     below[1, 0, 0, 2] = -1
-    conditional, context = moved(BY_CLASS), classes()
+    conditional, context = trained(BY_CLASS), classes()
     y = images(BY_CLASS)
     quiet = {"rng": rng, "steps": 1, "progress": False}
     for call, sentence in (
@@ -370,19 +355,19 @@ def test_invalid_input_is_refused(rng):
         (lambda: COLOUR.log_prob(params, x.tolist()), "expected x as integers from 0 to 4, got a list"),
         (
             lambda: COLOUR.log_prob(params, x[..., :1]),
-            r"expected x with rows of shape \(3, 4, 3\), got rows of shape \(3, 4, 1\)",
+            "expected x with rows of shape (3, 4, 3), got rows of shape (3, 4, 1)",
         ),
         (
             lambda: BY_CLASS.init(rng, y[..., 0], context, np.float64),
-            r"got shape \(20, 3, 4\); add an axis for the channels: x\[..., None\]",
+            "got shape (20, 3, 4); add an axis for the channels: x[..., None]",
         ),
         (
             lambda: COLOUR.log_prob(params, x[:0]),
-            r"expected x to have at least one row and one value in each, got shape \(0, 3, 4, 3\)",
+            "expected x to have at least one row and one value in each, got shape (0, 3, 4, 3)",
         ),
         (
             lambda: COLOUR.log_prob(params, too_bright),
-            r"expected x as integers from 0 to 4, got 5 in row 3, at index \(1, 2, 0\)",
+            "expected x as integers from 0 to 4, got 5 in row 3, at index (1, 2, 0)",
         ),
         (lambda: fit(COLOUR, params, below, **quiet), "got -1 in row 1, at index"),
         (
@@ -426,5 +411,4 @@ def test_invalid_input_is_refused(rng):
         ),
         (lambda: COLOUR.complete(params, rng, x, 4), "rows to be at most 3, got 4"),
     ):
-        with pytest.raises(InputError, match=sentence):
-            call()
+        assert sentence in refusal(call)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import assert_agrees
+from helpers import assert_agrees, moved, refusal, vector
 from scipy.stats import multivariate_normal
 
 import npflow
@@ -16,25 +16,8 @@ SMALL = VAE(3, 2, MLP((8,), "tanh"), MLP((8,), "tanh"))
 
 
 @pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
 def x(rng):
     return rng.normal(5, 3, (60, 3))
-
-
-def vector(params):
-    return Layout(params).pack(params)
-
-
-def moved(model, rng, x, by=0.2):
-    """Parameters moved away from their initial values, no two of them equal."""
-    params = model.init(rng, x)
-    layout = Layout(params)
-    noise = by * rng.standard_normal(layout.size).astype(layout.dtype)
-    return layout.unpack(layout.pack(params) + noise, params)
 
 
 def run(x, *, seed=0, **options):
@@ -49,7 +32,7 @@ def run(x, *, seed=0, **options):
 def linear_gaussian(rng):
     """A VAE that is a factor analyser, its parameters, and the mean and covariance of its x."""
     model = VAE(3, 2, MLP((8,), "tanh"), MLP(()))
-    params = moved(model, rng, rng.normal(5, 3, (60, 3)))
+    params = moved(model.init(rng, rng.normal(5, 3, (60, 3))), rng, by=0.2)
     (decoder,) = params["decoder"]
     decoder["weight"][:, 3:] = 0  # log std is then the bias, for all z
     decoder["bias"][3:] += 2  # and wide, so that an untrained encoder is a good enough proposal
@@ -64,12 +47,12 @@ def test_importance_weighting_approaches_the_exact_likelihood_of_a_linear_gaussi
     model, params, mean, covariance = linear_gaussian(rng)
     x = model.sample(params, rng, 200)
     exact = multivariate_normal(mean, covariance).logpdf(x)
-    means = [model.log_prob(params, rng, x, samples=samples).mean() for samples in (1, 10, 100, 1000)]
+    means = [model.log_prob(params, x, rng=rng, draws=draws).mean() for draws in (1, 10, 100, 1000)]
     assert np.all(np.diff([*means, exact.mean()]) > -1e-3)  # ascending, and below the exact mean
-    off = np.abs(model.log_prob(params, rng, x, samples=4000) - exact)
+    off = np.abs(model.log_prob(params, x, rng=rng, draws=4000) - exact)
     assert np.all(np.quantile(off, [0.5, 0.9]) < [0.03, 0.15])
     assert means[-1] == pytest.approx(exact.mean(), abs=0.05)
-    assert model.elbo(params, rng, x, samples=200).mean() < means[1]
+    assert model.elbo(params, x, rng=rng, draws=200).mean() < means[1]
 
 
 def test_the_elbo_of_the_exact_posterior_is_the_likelihood(rng):
@@ -90,21 +73,21 @@ def test_the_elbo_of_the_exact_posterior_is_the_likelihood(rng):
     std_of_x = np.exp(-params["norm"]["log_scale"])
     covariance = np.outer(loading, loading) + np.diag(1 / noise)
     exact = multivariate_normal(mean, covariance * np.outer(std_of_x, std_of_x)).logpdf(x)
-    np.testing.assert_allclose(model.log_prob(params, rng, x, samples=1), exact, rtol=1e-10)
-    np.testing.assert_allclose(model.elbo(params, rng, x, samples=4000).mean(), exact.mean(), atol=0.02)
+    np.testing.assert_allclose(model.log_prob(params, x, rng=rng, draws=1), exact, rtol=1e-10)
+    np.testing.assert_allclose(model.elbo(params, x, rng=rng, draws=4000).mean(), exact.mean(), atol=0.02)
 
 
 def test_the_elbo_is_below_the_estimate_which_rises_with_the_number_of_samples(rng, x):
-    params = moved(SMALL, rng, x)
-    elbo = SMALL.elbo(params, rng, x, samples=500)
-    one = SMALL.log_prob(params, rng, x, samples=1)
-    many = SMALL.log_prob(params, rng, x, samples=500)
+    params = moved(SMALL.init(rng, x), rng, by=0.2)
+    elbo = SMALL.elbo(params, x, rng=rng, draws=500)
+    one = SMALL.log_prob(params, x, rng=rng, draws=1)
+    many = SMALL.log_prob(params, x, rng=rng, draws=500)
     assert np.all(elbo < many)
     assert one.mean() == pytest.approx(elbo.mean(), abs=4 * np.std(one - elbo) / np.sqrt(len(x)))
 
 
 def test_the_loss_of_a_row_is_the_negative_elbo_of_its_draw(rng, x):
-    params = moved(SMALL, rng, x)
+    params = moved(SMALL.init(rng, x), rng, by=0.2)
     epsilon = rng.standard_normal((len(x), 2))
     mean, log_std = SMALL.encode(params, x)
     z = mean + np.exp(log_std) * epsilon
@@ -116,9 +99,9 @@ def test_the_loss_of_a_row_is_the_negative_elbo_of_its_draw(rng, x):
 
 def test_its_density_integrates_to_one(rng):
     model = VAE(1, 1, MLP((8,), "tanh"), MLP((8,), "tanh"))
-    params = moved(model, rng, rng.normal(-4, 2, (50, 1)))
-    at = np.linspace(-30, 20, 500)[:, None]
-    p = np.exp(model.log_prob(params, rng, at, samples=5000))  # its mean is the density
+    params = moved(model.init(rng, rng.normal(-4, 2, (50, 1))), rng, by=0.2)
+    at = np.linspace(-25, 15, 160)[:, None]
+    p = np.exp(model.log_prob(params, at, rng=rng, draws=2000))  # its mean is the density
     assert np.sum(p) * (at[1, 0] - at[0, 0]) == pytest.approx(1, abs=0.02)
 
 
@@ -126,15 +109,15 @@ def test_units_of_the_data_shift_the_elbo_by_their_logarithm(rng, x):
     units, shift = np.array([1e-3, 1.0, 1e3]), np.array([5.0, 0.0, -1e4])
     other = x * units + shift
     elbos = [
-        SMALL.elbo(SMALL.init(np.random.default_rng(1), data), np.random.default_rng(2), data)
+        SMALL.elbo(SMALL.init(np.random.default_rng(1), data), data, rng=np.random.default_rng(2))
         for data in (x, other)
     ]
     np.testing.assert_allclose(elbos[1], elbos[0] - np.sum(np.log(units)), rtol=1e-6)
 
 
 def test_many_samples_are_evaluated_in_parts_of_bounded_size(rng, x, monkeypatch):
-    params = moved(SMALL, rng, x)
-    whole = SMALL.log_prob(params, np.random.default_rng(3), x, samples=50)
+    params = moved(SMALL.init(rng, x), rng, by=0.2)
+    whole = SMALL.log_prob(params, x, rng=np.random.default_rng(3), draws=50)
     rows, map_rows = [], vae.map_rows
 
     def watched(fun, params, *arrays):
@@ -143,12 +126,12 @@ def test_many_samples_are_evaluated_in_parts_of_bounded_size(rng, x, monkeypatch
 
     monkeypatch.setattr(vae, "map_rows", watched)
     monkeypatch.setattr(vae, "AT_ONCE", 7 * len(x))
-    parts = SMALL.log_prob(params, np.random.default_rng(4), x, samples=50)
+    parts = SMALL.log_prob(params, x, rng=np.random.default_rng(4), draws=50)
     assert rows == [7 * len(x)] * 7 + [len(x)]
     assert parts.mean() == pytest.approx(whole.mean(), rel=0.1)  # the same estimate from other draws
     monkeypatch.setattr(vae, "AT_ONCE", 1)
     rows.clear()
-    SMALL.log_prob(params, rng, x, samples=3)
+    SMALL.log_prob(params, x, rng=rng, draws=3)
     assert rows == [len(x)] * 3
 
 
@@ -164,8 +147,8 @@ def test_everything_is_in_the_dtype_of_the_data(dtype, rng, x):
         SMALL.sample(params, rng, 7),
         *SMALL.encode(params, x),
         *SMALL.decode(params, np.zeros((4, 2), dtype)),
-        SMALL.elbo(params, rng, x, samples=3),
-        SMALL.log_prob(params, rng, x, samples=3),
+        SMALL.elbo(params, x, rng=rng, draws=3),
+        SMALL.log_prob(params, x, rng=rng, draws=3),
         SMALL.losses(params, x, *SMALL.noise(rng, len(x), dtype)),
     ]
     assert {result.dtype for result in results} == {np.dtype(dtype)}
@@ -196,7 +179,7 @@ def test_a_new_model_has_a_nonzero_gradient(rng, x):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_its_program_equals_the_plain_path_bit_for_bit(dtype, rng, x):
     x = x.astype(dtype)
-    params = moved(SMALL, rng, x)
+    params = moved(SMALL.init(rng, x), rng, by=0.2)
     batch = x, *SMALL.noise(rng, len(x), dtype)
     loss, gradient = record(SMALL.loss, params, *batch)(params, *batch)
     expected, slopes = value_and_grad(SMALL.loss)(params, *batch)
@@ -206,7 +189,7 @@ def test_its_program_equals_the_plain_path_bit_for_bit(dtype, rng, x):
 
 
 def test_its_gradient_equals_finite_differences(rng, x):
-    params = moved(SMALL, rng, x)
+    params = moved(SMALL.init(rng, x), rng, by=0.2)
     batch = x[:5], *SMALL.noise(rng, 5, np.float64)
     layout = Layout(params)
     start = layout.pack(params)
@@ -229,8 +212,12 @@ def test_it_learns_a_curve_in_three_dimensions(rng):
     learned, history = fit(
         model, params, x, rng=rng, steps=400, optimizer=Adam(WarmupCosine(1e-2, 400)), progress=False
     )
-    assert model.elbo(learned, rng, x, 5).mean() > model.elbo(params, rng, x, 5).mean() + 2
-    assert np.mean(history.loss[-20:]) == pytest.approx(-model.elbo(learned, rng, x, 5).mean(), abs=0.1)
+    assert (
+        model.elbo(learned, x, rng=rng, draws=5).mean() > model.elbo(params, x, rng=rng, draws=5).mean() + 2
+    )
+    assert np.mean(history.loss[-20:]) == pytest.approx(
+        -model.elbo(learned, x, rng=rng, draws=5).mean(), abs=0.1
+    )
     mean, _ = model.encode(learned, x)
     assert abs(np.corrcoef(mean[:, 0], z[:, 0])[0, 1]) > 0.95
 
@@ -263,7 +250,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(x, tmp_path):
         "optimizer": Adam(WarmupCosine(1e-2, 25)),
     }
     alone, whole = run(x, steps=25, checkpoint=tmp_path / "alone.npz", **options)
-    for stop in (1, 4, 13, 24):
+    for stop in (4, 13):
         path = tmp_path / f"{stop}.npz"
         run(x, steps=stop, checkpoint=path, **options)
         resumed, history = run(x, steps=25, seed=99, checkpoint=path, **options)
@@ -275,7 +262,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(x, tmp_path):
 
 
 def test_it_is_saved_and_loaded(rng, x, tmp_path):
-    params, path = moved(SMALL, rng, x), tmp_path / "vae.npz"
+    params, path = moved(SMALL.init(rng, x), rng, by=0.2), tmp_path / "vae.npz"
     npflow.save(path, SMALL, params)
     saved = npflow.load(path)
     assert saved.flow == SMALL
@@ -283,18 +270,17 @@ def test_it_is_saved_and_loaded(rng, x, tmp_path):
     assert "VAE" in repr(saved)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("activation", ["leaky_relu", "tanh"])
+@pytest.mark.parametrize(("dtype", "activation"), [(np.float32, "leaky_relu"), (np.float64, "tanh")])
 def test_training_on_heavy_tails_in_any_units_stays_finite(dtype, activation, rng):
     x = (rng.standard_t(2, (3000, 4)) * np.array([1e-3, 1, 30, 1e3])).astype(dtype)
     model = VAE(4, 2, MLP((32, 32), activation), MLP((32, 32), activation))
     start = model.init(rng, x)
-    params, history = fit(model, start, x, rng=rng, steps=800, batch_size=64, progress=False)
+    params, history = fit(model, start, x, rng=rng, steps=400, batch_size=64, progress=False)
     assert np.isfinite(history.loss).all()
     assert np.isfinite(history.gradient_norm).all()
     assert np.isfinite(vector(params)).all()
-    assert np.isfinite(model.log_prob(params, rng, x, samples=5)).all()
-    assert np.median(model.elbo(params, rng, x)) > np.median(model.elbo(start, rng, x)) + 0.3
+    assert np.isfinite(model.log_prob(params, x, rng=rng, draws=5)).all()
+    assert np.median(model.elbo(params, x, rng=rng)) > np.median(model.elbo(start, x, rng=rng)) + 0.3
 
 
 def test_training_on_a_device_equals_training_on_the_host(device, x):
@@ -316,8 +302,8 @@ def test_training_on_a_device_equals_training_on_the_host(device, x):
         assert history_there.loss == history.loss
     rng = np.random.default_rng(0)
     for got, host in (
-        (SMALL.log_prob(there, rng, x_there, samples=5), SMALL.log_prob(learned, rng, x, samples=5)),
-        (SMALL.elbo(there, rng, x_there), SMALL.elbo(learned, rng, x)),
+        (SMALL.log_prob(there, x_there, rng=rng, draws=5), SMALL.log_prob(learned, x, rng=rng, draws=5)),
+        (SMALL.elbo(there, x_there, rng=rng), SMALL.elbo(learned, x, rng=rng)),
         (SMALL.sample(there, rng, 5), SMALL.sample(learned, rng, 5)),
         (SMALL.encode(there, x_there)[0], SMALL.encode(learned, x)[0]),
     ):
@@ -328,24 +314,24 @@ def test_training_on_a_device_equals_training_on_the_host(device, x):
 # ---------------------------------------------------------------- failures and refusals
 
 
-def test_the_error_names_the_part_whose_output_is_not_finite(rng, x):
-    for name, bad in (("norm", "log_scale"), ("encoder", "weight"), ("decoder", "weight")):
+def test_the_error_names_the_first_part_whose_output_is_not_finite(rng, x):
+    for name, bad, value in (
+        ("norm", "log_scale", 800),
+        ("encoder", "weight", 1e308),
+        ("decoder", "weight", 1e308),
+    ):
         params = SMALL.init(rng, x)
         leaf = params["norm"][bad] if name == "norm" else params[name][-1][bad]
-        leaf[...] = 1e308 if name != "norm" else 800
-        with np.errstate(all="ignore"):
-            sentence = SMALL.explain(params, x, *SMALL.noise(rng, len(x), np.float64))
-            assert sentence == f"the first output not finite is that of the {name}", name
-            with pytest.raises(NonFiniteError, match=sentence):
-                fit(SMALL, params, x, rng=rng, steps=3, progress=False)
+        leaf[...] = value
+        with pytest.raises(NonFiniteError, match=f"that of the {name}$"):
+            fit(SMALL, params, x, rng=rng, steps=3, progress=False)
 
 
-def test_the_error_names_the_elbo_if_all_outputs_are_finite(rng, x):
+def test_an_elbo_that_overflows_blames_no_part(rng, x):
     params = SMALL.init(rng, x)
     params["decoder"][-1]["bias"][:3] = 1e200
-    with np.errstate(all="ignore"):
-        sentence = SMALL.explain(params, x, *SMALL.noise(rng, len(x), np.float64))
-    assert sentence == "the networks' outputs are finite, the ELBO is not"
+    with pytest.raises(NonFiniteError, match="although parameters and outputs are finite"):
+        fit(SMALL, params, x, rng=rng, steps=3, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -369,12 +355,12 @@ def test_invalid_input_is_refused(rng, x):
         (lambda: SMALL.init(rng, x[:, :2]), "expected x with rows of 3 features, got rows of 2 features"),
         (lambda: SMALL.init(0, x), "expected rng to be a numpy.random.Generator, got a int"),
         (
-            lambda: SMALL.elbo(params, rng, x.astype(np.float32)),
+            lambda: SMALL.elbo(params, x.astype(np.float32), rng=rng),
             "expected x in float64, the dtype of the para",
         ),
-        (lambda: SMALL.elbo(params, rng, x, samples=0), "expected samples to be at least 1, got 0"),
-        (lambda: SMALL.log_prob(params, rng, x, samples=2.5), "expected samples to be an integer, got 2.5"),
-        (lambda: SMALL.log_prob(params, 0, x), "expected rng to be a numpy.random.Generator"),
+        (lambda: SMALL.elbo(params, x, rng=rng, draws=0), "expected draws to be at least 1, got 0"),
+        (lambda: SMALL.log_prob(params, x, rng=rng, draws=2.5), "expected draws to be an integer, got 2.5"),
+        (lambda: SMALL.log_prob(params, x, rng=0), "expected rng to be a numpy.random.Generator"),
         (lambda: SMALL.sample(params, rng, 0), "expected the number of samples to be at least 1, got 0"),
         (lambda: SMALL.encode(params, np.full_like(x, np.nan)), "expected x to be finite, got nan in row 0"),
         (lambda: SMALL.decode(params, x), "expected z with rows of 2 features, got rows of 3 features"),
@@ -392,5 +378,4 @@ def test_invalid_input_is_refused(rng, x):
             "expected the parameters of this VAE, got another architecture's: expected an array",
         ),
     ):
-        with pytest.raises(InputError, match=sentence):
-            call()
+        assert sentence in refusal(call)

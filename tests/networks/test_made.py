@@ -3,6 +3,7 @@
 import autograd
 import numpy as np
 import pytest
+from helpers import perturbed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,14 +13,6 @@ from npflow.networks import MADE
 from npflow.networks.mlp import ACTIVATIONS
 
 few = settings(max_examples=15, deadline=None)
-
-
-def moved(network, x, outputs, context=None, seed=0):
-    """Parameters moved away from their initial values."""
-    rng = np.random.default_rng(seed)
-    params = network.init(rng, x, outputs, context)
-    layout = Layout(params)
-    return layout.unpack(layout.pack(params) + 0.5 * rng.standard_normal(layout.size), params)
 
 
 networks = st.builds(
@@ -40,7 +33,7 @@ def test_the_jacobian_of_each_block_of_outputs_is_strictly_triangular_in_the_ord
         network = MADE(network.hidden, network.activation, random.sample(range(features), features))
     rng = np.random.default_rng(features)
     x, context = rng.standard_normal((1, features)), rng.standard_normal((1, 2)) if conditioned else None
-    params = moved(network, x, each * features, context)
+    params = perturbed(network, x, each * features, context, by=0.5)
     jacobian = autograd.jacobian(lambda row: network.apply(params, row[None], context)[0])(x[0])
     places = network.places(features)
     for block in jacobian.reshape(each, features, features):
@@ -52,7 +45,7 @@ def test_the_jacobian_of_each_block_of_outputs_is_strictly_triangular_in_the_ord
 def test_every_output_depends_on_every_component_before_its_own(conditioned):
     network, rng = MADE((30, 30), "tanh"), np.random.default_rng(0)
     x, context = rng.standard_normal((1, 6)), rng.standard_normal((1, 2)) if conditioned else None
-    params = moved(network, x, 12, context)
+    params = perturbed(network, x, 12, context, by=0.5)
     jacobian = autograd.jacobian(lambda row: network.apply(params, row[None], context)[0])(x[0])
     for block in jacobian.reshape(2, 6, 6):
         assert np.all(block[np.tril_indices(6, -1)] != 0)
@@ -61,7 +54,7 @@ def test_every_output_depends_on_every_component_before_its_own(conditioned):
 def test_every_output_depends_on_the_context():
     network, rng = MADE((20,), "tanh"), np.random.default_rng(0)
     x, context = rng.standard_normal((1, 4)), rng.standard_normal((1, 3))
-    params = moved(network, x, 8, context)
+    params = perturbed(network, x, 8, context, by=0.5)
     jacobian = autograd.jacobian(lambda row: network.apply(params, x, row[None])[0])(context[0])
     assert np.all(jacobian != 0)
 
@@ -74,7 +67,7 @@ def test_one_by_one_gives_the_outputs_of_one_pass(network, features, each, condi
         rng.standard_normal((rows, features)),
         rng.standard_normal((rows, 2)) if conditioned else None,
     )
-    params = moved(network, x, each * features, context)
+    params = perturbed(network, x, each * features, context, by=0.5)
     expected = network.apply(params, x, context).reshape(rows, each, features)
     generator, component = network.one_by_one(params, x, context), None
     for place in network.places(features).tolist():

@@ -5,6 +5,7 @@ import itertools
 import autograd
 import numpy as np
 import pytest
+from helpers import perturbed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,15 +22,6 @@ networks = st.builds(
     head=st.lists(st.integers(1, 6), max_size=2),
 )
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3))
-
-
-def moved(network, x, outputs, context=None, by=0.5):
-    """Parameters moved away from their initial values."""
-    rng = np.random.default_rng(0)
-    params = network.init(rng, x, outputs, context)
-    layout = Layout(params)
-    noise = by * rng.standard_normal(layout.size).astype(layout.dtype)
-    return layout.unpack(layout.pack(params) + noise, params)
 
 
 def draw(shape, conditioned, rows=1):
@@ -51,7 +43,7 @@ def jacobian(network, params, x, context=None):
 @given(networks, shapes, st.booleans(), st.integers(0, 100))
 def test_outputs_do_not_depend_on_their_own_number_or_later_ones(network, shape, conditioned, number):
     x, context = draw(shape, conditioned)
-    params = moved(network, x, 2 * shape[-1], context)
+    params = perturbed(network, x, 2 * shape[-1], context)
     number, changed = number % x.size, x.copy()
     changed.reshape(-1)[number:] += 1
     before, after = (network.apply(params, image, context).reshape(x.size, 2) for image in (x, changed))
@@ -62,7 +54,7 @@ def test_outputs_do_not_depend_on_their_own_number_or_later_ones(network, shape,
 @pytest.mark.parametrize(("kernel", "blocks"), [(7, 0), (3, 3)])
 def test_outputs_depend_on_all_numbers_before_them_outside_the_blind_spot(kernel, blocks, channels):
     network, (x, _) = MaskedConvNet(30, blocks, kernel), draw((4, 4, channels), False)
-    seen = np.any(jacobian(network, moved(network, x, channels), x) != 0, axis=1)
+    seen = np.any(jacobian(network, perturbed(network, x, channels), x) != 0, axis=1)
     before = np.tril(np.ones((x.size, x.size), bool), -1)
     assert not np.any(seen & ~before)
     rows, columns, _ = np.indices(x.shape[1:]).reshape(3, -1)
@@ -75,13 +67,13 @@ def test_outputs_depend_on_all_numbers_before_them_outside_the_blind_spot(kernel
 @pytest.mark.parametrize("blocks", [0, 1, 2])
 def test_each_block_lets_an_output_see_one_pixel_further(blocks):
     network, (x, _) = MaskedConvNet(30, blocks, kernel=3), draw((1, 9, 1), False)
-    seen = np.any(jacobian(network, moved(network, x, 1), x)[-1] != 0, axis=0)
+    seen = np.any(jacobian(network, perturbed(network, x, 1), x)[-1] != 0, axis=0)
     np.testing.assert_array_equal(np.flatnonzero(seen), np.arange(8)[-1 - blocks :])
 
 
 def test_every_output_depends_on_the_context():
     network, (x, context) = MaskedConvNet(6, 1, 3), draw((2, 2, 2), True)
-    params = moved(network, x, 4, context)
+    params = perturbed(network, x, 4, context)
     slopes = autograd.jacobian(lambda row: network.apply(params, x, row[None]))(context[0])
     assert np.all(slopes != 0)
 
@@ -93,7 +85,7 @@ def test_every_output_depends_on_the_context():
 @given(networks, shapes, st.booleans(), st.integers(1, 3))
 def test_one_by_one_gives_the_outputs_of_one_pass(network, shape, conditioned, rows):
     x, context = draw(shape, conditioned, rows)
-    params = moved(network, x, 2 * shape[-1], context, by=0.2)
+    params = perturbed(network, x, 2 * shape[-1], context, by=0.2)
     expected = network.apply(params, x, context).reshape(*x.shape, 2)
     generator, known = network.one_by_one(params, x, context), None
     for i, j, k in itertools.product(*map(range, shape)):
@@ -104,7 +96,7 @@ def test_one_by_one_gives_the_outputs_of_one_pass(network, shape, conditioned, r
 
 def test_one_by_one_takes_the_multiplications_of_one_pass(monkeypatch):
     network, (x, _) = MaskedConvNet(6, 2, 5, (9,)), draw((4, 5, 3), False, rows=2)
-    params = moved(network, x, 12)
+    params = perturbed(network, x, 12)
     weights = [leaf.shape for leaf in Layout(params).leaves if leaf.path.endswith("weight")]
     counts, output = [], pixelcnn.Seen.output
 

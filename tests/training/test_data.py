@@ -34,7 +34,7 @@ def test_a_batch_has_the_rows_in_the_order_that_is_asked_for(any_device):
 
 def test_on_the_host_nothing_is_copied_but_the_batches():
     assert Data(X, devices.HOST).x is X
-    assert Data(X, devices.HOST).piece(0, len(X)) is X
+    assert Data(X, devices.HOST).chunk(0, len(X)) is X
 
 
 def test_data_that_lives_on_a_device_is_fetched_once_for_the_host(device):
@@ -50,7 +50,7 @@ def test_data_that_fits_is_sent_once_and_an_order_once(strict):
         for _ in range(3):
             data.take(Batch(ORDER, slice(0, 5)))
         data.take(Batch(ORDER.copy(), slice(5, 10)))
-        whole = data.piece(0, len(X))
+        whole = data.chunk(0, len(X))
     assert transfers == stand_in.Transfers(to_device=3, to_host=0)
     assert_agrees(strict, whole, X)
 
@@ -64,15 +64,15 @@ def test_data_on_the_device_already_is_not_sent(strict, little_memory):
 
 
 @pytest.mark.usefixtures("little_memory")
-def test_data_that_does_not_fit_is_sent_a_batch_or_a_piece_at_a_time(strict):
+def test_data_that_does_not_fit_is_sent_a_batch_or_a_chunk_at_a_time(strict):
     with stand_in.counted() as transfers:
         data = Data(X, strict)
         batches = [data.take(Batch(ORDER, slice(start, start + 5))) for start in (0, 5)]
         rows = data.rows_at_once()
-        pieces = [data.piece(start, min(start + rows, len(X))) for start in range(0, len(X), rows)]
+        chunks = [data.chunk(start, min(start + rows, len(X))) for start in range(0, len(X), rows)]
     assert data.x is X
-    assert transfers == stand_in.Transfers(to_device=2 + len(pieces), to_host=0)
+    assert transfers == stand_in.Transfers(to_device=2 + len(chunks), to_host=0)
     assert_agrees(strict, batches, [X[ORDER[:5]], X[ORDER[5:10]]])
-    assert len(pieces) > 1
-    assert all(piece.nbytes <= strict.free_bytes() for piece in pieces)
-    np.testing.assert_array_equal(np.concatenate([strict.fetch(piece) for piece in pieces]), X)
+    assert len(chunks) > 1
+    assert all(chunk.nbytes <= strict.free_bytes() for chunk in chunks)
+    np.testing.assert_array_equal(np.concatenate([strict.fetch(chunk) for chunk in chunks]), X)

@@ -5,36 +5,19 @@ from dataclasses import dataclass
 import autograd.numpy as anp
 import numpy as np
 import pytest
-from helpers import assert_agrees
+from helpers import assert_agrees, moved, refusal, same_bits, vector
 
 from npflow import Flow, InputError, NonFiniteError, load, to_device
 from npflow.autodiff import Layout, record, value_and_grad
 from npflow.autodiff.gpu.devices import HOST
 from npflow.layers import Affine, Chain, Layer
 from npflow.models import iaf, maf, real_nvp
+from npflow.models.distillation import Distillation
 from npflow.networks import MADE
 from npflow.priors import GaussianMixture, Logistic, Normal
 from npflow.training import Adam, WarmupCosine, distill, kl_divergence
-from npflow.training.distill import Distillation
 
 small = MADE((8,), "tanh")
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-def vector(params):
-    return Layout(params).pack(params)
-
-
-def moved(params, rng, by=0.2):
-    """Parameters away from their start."""
-    layout = Layout(params)
-    return layout.unpack(
-        layout.pack(params) + by * rng.standard_normal(layout.size).astype(layout.dtype), params
-    )
 
 
 def pair(dtype=np.float64, features=3, context_features=0):
@@ -44,7 +27,7 @@ def pair(dtype=np.float64, features=3, context_features=0):
     student = iaf(features, 2, small, context_features=context_features)
     x = rng.normal(2, 3, (60, features)).astype(dtype)
     context = {"context": rng.normal(size=(60, context_features)).astype(dtype)} if context_features else {}
-    teacher_params = moved(teacher.init(rng, x, **context), rng)
+    teacher_params = moved(teacher.init(rng, x, **context), rng, by=0.2)
     student_params = student.init(rng, teacher.sample(teacher_params, rng, 60, **context), **context)
     return student, student_params, teacher, teacher_params
 
@@ -62,7 +45,7 @@ def run(flows=None, *, seed=0, **options):
 
 def test_a_rows_loss_is_the_students_log_density_of_its_own_sample_less_the_teachers(rng):
     student, params, teacher, teacher_params = pair()
-    params = moved(params, rng)
+    params = moved(params, rng, by=0.2)
     z = rng.standard_normal((20, 3))
     x = student.decode(params, z)
     expected = student.log_prob(params, x) - teacher.log_prob(teacher_params, x)
@@ -73,7 +56,7 @@ def test_a_rows_loss_is_the_students_log_density_of_its_own_sample_less_the_teac
 @pytest.mark.parametrize("context_features", [0, 2])
 def test_its_gradient_is_that_of_finite_differences(context_features, rng):
     student, params, teacher, teacher_params = pair(context_features=context_features)
-    model, params = Distillation(student, teacher, teacher_params), moved(params, rng)
+    model, params = Distillation(student, teacher, teacher_params), moved(params, rng, by=0.2)
     batch = [rng.standard_normal((5, 3))]
     if context_features:
         batch.insert(0, rng.standard_normal((5, context_features)))
@@ -81,16 +64,12 @@ def test_its_gradient_is_that_of_finite_differences(context_features, rng):
     start = layout.pack(params)
     _, gradient = value_and_grad(model.loss)(params, *batch)
     gradient = layout.pack(gradient)
-    for direction in rng.standard_normal((4, layout.size)):
+    directions = [*rng.standard_normal((4, layout.size)), *np.eye(layout.size)[:: layout.size // 20]]
+    for direction in directions:
         ahead, behind = (
             model.loss(layout.unpack(start + h * direction, params), *batch) for h in (1e-5, -1e-5)
         )
-        assert gradient @ direction == pytest.approx((ahead - behind) / 2e-5, rel=1e-6, abs=1e-7)
-    for place in rng.choice(layout.size, 20, replace=False):
-        step = np.zeros(layout.size)
-        step[place] = 1e-5
-        ahead, behind = (model.loss(layout.unpack(start + h * step, params), *batch) for h in (1, -1))
-        assert gradient[place] == pytest.approx((ahead - behind) / 2e-5, rel=1e-5, abs=1e-7)
+        assert gradient @ direction == pytest.approx((ahead - behind) / 2e-5, rel=1e-5, abs=1e-7)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -170,14 +149,14 @@ def test_any_fixed_prior_can_be_the_students(rng):
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
     (a, first), (b, second), (c, _) = run(), run(), run(seed=1)
-    assert np.array_equal(vector(a), vector(b))
+    assert same_bits(a, b)
     assert first.loss == second.loss
-    assert not np.array_equal(vector(a), vector(c))
+    assert not same_bits(a, c)
 
 
 def test_a_run_by_programs_has_the_bits_of_one_through_the_layers():
     (a, first), (b, second) = run(), run(record=False)
-    assert np.array_equal(vector(a), vector(b))
+    assert same_bits(a, b)
     assert first.loss == second.loss
 
 
@@ -190,11 +169,11 @@ def test_a_resumed_run_ends_with_the_bits_of_one_left_alone_and_holds_the_studen
     alone, whole = run(flows, steps=20, **options)
     run(flows, steps=7, checkpoint=path, **options)
     resumed, history = run(flows, seed=99, steps=20, checkpoint=path, **options)
-    assert np.array_equal(vector(resumed), vector(alone))
+    assert same_bits(resumed, alone)
     assert history.loss == whole.loss
     saved = load(path)
     assert saved.flow == flows[0]
-    assert np.array_equal(vector(saved.params), vector(alone))
+    assert same_bits(saved.params, alone)
 
 
 def test_a_checkpoint_of_another_teachers_student_is_refused(tmp_path):
@@ -202,11 +181,10 @@ def test_a_checkpoint_of_another_teachers_student_is_refused(tmp_path):
     path = tmp_path / "run.npz"
     run((student, params, teacher, teacher_params), checkpoint=path)
     other = moved(teacher_params, np.random.default_rng(5))
-    with pytest.raises(InputError, match="got one whose teacher_params is another"):
-        run((student, params, teacher, other), checkpoint=path)
+    assert "another teacher_params" in refusal(run, (student, params, teacher, other), checkpoint=path)
     wider = maf(3, 2, MADE((9,), "tanh"))
-    with pytest.raises(InputError, match="got one whose teacher is another"):
-        run((student, params, wider, wider.init(np.random.default_rng(0), np.ones((9, 3)))), checkpoint=path)
+    wider_params = wider.init(np.random.default_rng(0), np.ones((9, 3)))
+    assert "another teacher " in refusal(run, (student, params, wider, wider_params), checkpoint=path)
 
 
 def test_it_runs_on_a_device_as_on_the_host(device):
@@ -280,7 +258,7 @@ def test_a_prior_that_is_not_finite_is_said_to_be_it(rng):
     params = teacher.init(rng, rng.normal(size=(40, 2)))
     params["prior"]["log_stds"][...] = -1e4
     student = Flow(Affine(), Normal(2))
-    with pytest.raises(NonFiniteError, match="every layer's output is finite, a prior's is not"):
+    with pytest.raises(NonFiniteError, match=r"that of teacher/prior \(GaussianMixture\)"):
         run((student, student.init(rng, rng.normal(size=(40, 2))), teacher, params))
 
 
@@ -310,15 +288,15 @@ def conditional():
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "words"),
     [
-        (lambda s, p, t, q: (s.layer, p, t, q), "expected a Flow as the student, got Chain"),
-        (lambda s, p, t, q: (s, p, None, q), "expected a Flow as the teacher, got None"),
+        (lambda s, p, t, q: (s.layer, p, t, q), "student to be an instance of Flow, got Chain"),
+        (lambda s, p, t, q: (s, p, None, q), "teacher to be an instance of Flow, got None"),
         (lambda s, p, t, q: (s, to_params(3), t, q), "expected the parameters of this flow"),
         (lambda s, p, t, q: (s, p, t, to_params(3)), "expected the parameters of this flow"),
         (
             lambda s, p, t, q: (s, p, Flow(Affine(), Normal(2)), to_params(2)),
-            r"expected student and teacher to have rows of one shape, got \(3,\) and \(2,\)",
+            "student and teacher to have rows of one shape, got (3,) and (2,)",
         ),
         (
             lambda s, p, t, q: (s, p, *conditional()[2:]),
@@ -330,14 +308,13 @@ def conditional():
         ),
         (
             lambda s, p, t, q: (Flow(Affine(), Normal(3, trained=True)), trained_params(), t, q),
-            r"expected a student whose prior is fixed, .* got Normal\(.*; an Affine as the last of its layers",
+            "a student with a fixed prior",
         ),
         (lambda *_: conditional(), "expected contexts of 2 features for the student, got none"),
     ],
 )
-def test_flows_that_do_not_fit_together_get_a_sentence(change, sentence):
-    with pytest.raises(InputError, match=sentence):
-        run(change(*pair()))
+def test_flows_that_do_not_fit_together_get_a_sentence(change, words):
+    assert words in refusal(run, change(*pair()))
 
 
 def to_params(features):
@@ -348,43 +325,28 @@ def trained_params():
     return Flow(Affine(), Normal(3, trained=True)).init(np.random.default_rng(0), np.ones((4, 3)))
 
 
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"steps": 0}, "expected steps to be at least 1, got 0"),
-        ({"batch_size": 0}, "expected batch_size to be at least 1, got 0"),
-        ({"optimizer": 1e-3}, "expected an optimizer such as"),
-        ({"average": 1}, "expected average to be a finite number"),
-        ({"context": np.zeros((5, 1))}, "expected no context for a student with context_features=0, got one"),
-    ],
-)
-def test_bad_options_get_a_sentence(options, sentence):
-    with pytest.raises(InputError, match=sentence):
-        run(**options)
-
-
 def test_bad_contexts_get_a_sentence():
-    with pytest.raises(InputError, match="expected context with rows of 2 features, got rows of 3 features"):
-        run(conditional(), context=np.zeros((40, 3)))
-    with pytest.raises(InputError, match="expected context in float64, the dtype of the parameters"):
-        run(conditional(), context=np.zeros((40, 2), np.float32))
-    with pytest.raises(InputError, match="expected batch_size to be at most 5, the 5 rows"):
-        run(conditional(), context=np.zeros((5, 2)))
+    for flows, context, words in (
+        (pair(), np.zeros((5, 1)), "no context for a student with context_features=0, got one"),
+        (conditional(), np.zeros((40, 3)), "context with rows of 2 features, got rows of 3"),
+        (conditional(), np.zeros((40, 2), np.float32), "context in float64, the dtype of the parameters"),
+    ):
+        assert words in refusal(run, flows, context=context)
+    assert "at most 5, the 5 rows" in refusal(run, conditional(), context=np.zeros((5, 2)), batch_size=6)
 
 
-def test_a_seed_is_no_generator():
-    with pytest.raises(InputError, match=r"expected rng to be a numpy.random.Generator, got a int"):
-        distill(*pair(), rng=0, progress=False)
+def test_other_arguments_that_cannot_be_used_get_a_sentence():
+    assert "rng to be a numpy.random.Generator, got a int" in refusal(distill, *pair(), rng=0)
+    assert "no rows to distill from" in refusal(run, validation=np.zeros((5, 3)))
 
 
-def test_a_divergence_that_there_is_none_of_gets_a_sentence(rng):
+def test_a_divergence_of_what_does_not_fit_together_gets_a_sentence(rng):
     student, params, teacher, teacher_params = pair()
-    with pytest.raises(InputError, match="expected the number of samples to be at least 2, got 1"):
-        kl_divergence(student, params, teacher, teacher_params, rng, 1)
-    with pytest.raises(InputError, match="expected a Flow as q, got 3"):
-        kl_divergence(student, params, 3, teacher_params, rng, 10)
     flow = real_nvp(2)
-    with pytest.raises(InputError, match="expected p and q to have rows of one shape"):
-        kl_divergence(student, params, flow, flow.init(rng, np.ones((5, 2))), rng, 10)
-    with pytest.raises(InputError, match="expected the parameters of p and q in one dtype"):
-        kl_divergence(student, params, teacher, pair(np.float32)[3], rng, 10)
+    for q, n, words in (
+        ((teacher, teacher_params), 1, "the number of samples to be at least 2, got 1"),
+        ((3, teacher_params), 10, "q to be an instance of Flow, got 3"),
+        ((flow, flow.init(rng, np.ones((5, 2)))), 10, "p and q to have rows of one shape"),
+        ((teacher, pair(np.float32)[3]), 10, "the parameters of p and q in one dtype"),
+    ):
+        assert words in refusal(kl_divergence, student, params, *q, rng, n)

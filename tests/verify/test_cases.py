@@ -10,7 +10,7 @@ import pytest
 
 import npflow
 from npflow import InputError, models
-from npflow.layers import Elementwise, Layer
+from npflow.layers import Composite, Elementwise, Layer
 from npflow.layers.coupling import Coupling
 from npflow.verify import check
 from npflow.verify.cases import CASES, select
@@ -28,7 +28,7 @@ def test_layer_holds_its_formula(name):
             assert report[f"log-det {direction}, finite differences"].error <= 1e-8
 
 
-BASES = (Layer, Coupling, Elementwise)
+BASES = (Layer, Composite, Coupling, Elementwise)
 
 
 def layer_classes():
@@ -39,9 +39,17 @@ def layer_classes():
 
 
 def test_every_layer_class_is_in_the_registry():
-    listed = {type(case.layer) for case in CASES.values()}
-    assert set(layer_classes()) <= listed
-    assert len(listed) >= 8
+    assert set(layer_classes()) <= {type(case.layer) for case in CASES.values()}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["image_glow", "Affine"])
+def test_a_batch_lies_in_the_domain_of_the_layer(name, dtype, rng):
+    x = CASES[name].batch(rng, rows=100, dtype=dtype)
+    low, high = CASES[name].layer.domain
+    assert x.shape == (100, *CASES[name].event_shape)
+    assert x.dtype == dtype
+    assert low < x.min() < x.max() < high
 
 
 def test_every_recipe_is_in_the_registry():

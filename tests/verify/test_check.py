@@ -1,5 +1,6 @@
 """`check` and `check_functions`: what a report says, and what they refuse."""
 
+import copy
 import inspect
 import json
 import math
@@ -7,6 +8,7 @@ import math
 import autograd.numpy as np
 import numpy as onp
 import pytest
+from helpers import rows, same_bits
 from scipy.stats import ortho_group
 
 from npflow import InputError, VerificationError, layers, to_device
@@ -20,7 +22,17 @@ coupling = AffineCoupling(MLP((8,), "tanh"))
 
 @pytest.fixture
 def x():
-    return onp.random.default_rng(0).standard_normal((12, 4))
+    return rows(12, 4)
+
+
+class Identity(Layer):
+    """The right layer that those below change."""
+
+    def forward(self, params, x):
+        return x, np.zeros(len(x), x.dtype)
+
+    def inverse(self, params, z):
+        return z, np.zeros(len(z), z.dtype)
 
 
 def test_a_report_prints_as_a_table_with_a_verdict_for_each_check(x):
@@ -51,26 +63,14 @@ def test_a_report_is_plain_data_for_strict_json(x):
     assert json.loads(json.dumps(data, allow_nan=False)) == data
     assert data["passed"] is True
 
-    class Broken(Layer):
-        def forward(self, params, x):
-            raise RuntimeError("no")
-
-        def inverse(self, params, z):
-            raise RuntimeError("no")
-
-    json.dumps(check(Broken(), x).as_dict(), allow_nan=False)
+    json.dumps(check(Layer(), x).as_dict(), allow_nan=False)  # each call raises NotImplementedError
 
 
-def test_a_check_repeats_itself(x):
-    assert check(coupling, x).as_dict() == check(coupling, x).as_dict()
-
-
-def test_neither_the_batch_nor_the_parameters_passed_in_are_changed(x):
-    params = coupling.init(onp.random.default_rng(0), x)
-    before, params_before = x.copy(), onp.array(params[0]["weight"])
-    check(coupling, x, params=params)
-    assert onp.array_equal(x, before)
-    assert onp.array_equal(params[0]["weight"], params_before)
+def test_a_check_repeats_itself_and_changes_neither_batch_nor_parameters(x, rng):
+    given = {"x": x, "params": coupling.init(rng, x)}
+    before = copy.deepcopy(given)
+    assert check(coupling, **given).as_dict() == check(coupling, **given).as_dict()
+    assert same_bits(given, before)
 
 
 def test_the_jacobians_of_a_report_are_those_of_the_layer(x):
@@ -145,10 +145,7 @@ def test_beyond_the_ends_of_a_bounded_domain_nothing_hides():
 
 
 def test_what_a_layer_raises_is_in_its_report(x):
-    class Raising(Layer):
-        def forward(self, params, x):
-            return x, np.zeros(len(x), x.dtype)
-
+    class Raising(Identity):
         def inverse(self, params, z):
             raise RuntimeError("not written yet")
 
@@ -193,44 +190,40 @@ def test_a_map_that_is_not_finite_never_passes(x):
 
 
 def test_a_map_without_a_derivative_is_not_resolved_and_never_passes(x):
-    def steps(x):
-        return x + 1e-3 * onp.floor(x * 1e6), np.zeros(len(x))
+    class Steps(Identity):
+        def forward(self, params, x):
+            return x + 1e-3 * np.floor(x * 1e6), np.zeros(len(x), x.dtype)
 
-    report = check_functions(steps, steps, x)
-    assert not report["log-det forward, finite differences"].passed
+    report = check(Steps(), x[:, :1])
+    for name in ("log-det {}, finite differences", "derivative of {}"):
+        assert not report[name.format("forward")].passed
 
 
 # ---------------------------------------------------------------- right layers are not accused
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("scale", [(1e6, 1.0), (0.0, 1e4), (0.0, 1e-4)])
-def test_data_in_other_units_is_fine(scale, seed):
-    mean, std = scale
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("mean", "std"), [(1e6, 1.0), (0.0, 1e4), (0.0, 1e-4)])
+def test_data_in_other_units_is_fine(mean, std, seed):
     x = onp.random.default_rng(seed).normal(mean, std, (16, 3))
     check(ActNorm(), x, rng=onp.random.default_rng(seed)).raise_if_failed()
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_chain_of_kinked_layers_is_fine(seed):
-    x = onp.random.default_rng(seed).standard_normal((8, 2))
+def test_a_chain_of_kinked_layers_is_fine():
     layer = glow(2, steps=3, network=MLP((16, 16))).layer
-    check(layer, x, rng=onp.random.default_rng(seed)).raise_if_failed()
+    check(layer, rows(8, 2), rng=onp.random.default_rng(1)).raise_if_failed()
 
 
-class Logit(Layer):
-    """From (0, 1) to all of R."""
+def test_a_layer_of_a_bounded_domain_passes_when_what_is_beyond_it_is_skipped(rng):
+    class Logit(Layer):  # from (0, 1) to all of R, which it does not say
+        def forward(self, params, x):
+            return np.log(x) - np.log1p(-x), -np.sum(np.log(x) + np.log1p(-x), axis=1)
 
-    def forward(self, params, x):
-        return np.log(x) - np.log1p(-x), -np.sum(np.log(x) + np.log1p(-x), axis=1)
+        def inverse(self, params, z):
+            x = 1 / (1 + np.exp(-z))
+            return x, np.sum(np.log(x) + np.log1p(-x), axis=1)
 
-    def inverse(self, params, z):
-        x = 1 / (1 + np.exp(-z))
-        return x, np.sum(np.log(x) + np.log1p(-x), axis=1)
-
-
-def test_a_layer_of_a_bounded_domain_passes_when_what_is_beyond_it_is_skipped():
-    x = onp.random.default_rng(0).uniform(0.05, 0.95, (8, 3))
+    x = rng.uniform(0.05, 0.95, (8, 3))
     report = check(Logit(), x, skip=["finite for large inputs"])
     report.raise_if_failed()
     assert "skipped: finite for large inputs" in str(report)
@@ -248,7 +241,7 @@ def test_a_layer_of_one_component_and_parameters_in_a_tuple_are_fine():
         def inverse(self, params, z):
             return z - params[0], np.zeros(len(z), z.dtype)
 
-    check(Shift(), onp.random.default_rng(0).standard_normal((4, 1))).raise_if_failed()
+    check(Shift(), rows(4, 1)).raise_if_failed()
 
 
 def test_what_is_skipped_has_to_be_a_check(x):
@@ -335,26 +328,20 @@ def test_an_object_without_the_methods_gets_a_sentence(x):
 
 
 def test_a_gradient_that_is_not_finite_is_reported(x):
-    class Corner(Layer):
+    class Corner(Identity):
         def init(self, rng, x):
             return {"a": np.zeros(1, x.dtype)}
 
         def forward(self, params, x):
             return x + 0 * np.sqrt(params["a"] * 0), np.zeros(len(x), x.dtype)
 
-        def inverse(self, params, z):
-            return z, np.zeros(len(z), z.dtype)
-
     assert "in the parameter 'a' is not finite" in check(Corner(), x)["gradient of forward"].sentence
 
 
 def test_gradients_that_differences_do_not_resolve_never_pass(x):
-    class Rough(Layer):
+    class Rough(Identity):
         def forward(self, params, x):
             return x + 1e-3 * np.sign(np.sin(1e9 * x)), np.zeros(len(x), x.dtype)
-
-        def inverse(self, params, z):
-            return z, np.zeros(len(z), z.dtype)
 
     report = check(Rough(), x)
     assert not report["gradient of forward"].passed

@@ -35,7 +35,7 @@ def host_bound(error, visits, *arguments):
                 continue
         except REFUSALS as caught:
             refusal = caught
-        return computes_elsewhere(there, visit.method.__name__, visit.name, refusal)
+        return computes_elsewhere(there, visit.direction, visit.name, refusal)
     return None
 
 

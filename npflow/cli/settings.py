@@ -1,0 +1,91 @@
+"""The settings of a run of ``npflow train``."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from npflow.cli.catalogue import CLASSES, MODELS
+from npflow.datasets import IMAGES
+from npflow.description import Declared, choice, count, flag, instance, number
+from npflow.errors import InputError
+from npflow.training.options import Options
+from npflow.validation import check_count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Declared):
+    """What a run was started with: enough to resume it, and for other commands to use what it learned.
+
+    Attributes
+    ----------
+    model : str
+        One of `MODELS`.
+    sizes : dict
+        The model's hyper-parameters by name.
+    data : str
+        One of `npflow.datasets.IMAGES`.
+    path : str, optional
+        Where CIFAR-10 is.
+    part : bool
+        Whether the binary batches of CIFAR-10 may have fewer images than the official ones.
+    conditional : bool
+        Whether the model is conditioned on the class.
+    seed : int
+    steps : int
+        The number of steps of the whole run; the rehearsal fixes it where `minutes` is given.
+    minutes : float, optional
+    batch_size : int
+    rate : float
+        The peak of the learning rate.
+    """
+
+    model: str = choice(MODELS)
+    sizes: dict = instance(dict)
+    data: str = choice(IMAGES, "digits")
+    path: str | None = instance(str, None)
+    part: bool = flag(False)
+    conditional: bool = flag(False)
+    seed: int = count(0, least=0)
+    steps: int = count(Options.steps)
+    minutes: float | None = number(None, above=0)
+    batch_size: int = count(32)
+    rate: float = number(above=0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if set(self.sizes) != set(MODELS[self.model].sizes):
+            raise InputError(f"expected the sizes of {self.model}, got those of another model")
+        for name, size in self.sizes.items():
+            check_count(size, option(name))
+
+    def name_of(self, field_name):
+        return {"model": "the model", "sizes": "the model's sizes"}.get(field_name, option(field_name))
+
+    @property
+    def classes(self):
+        """The names of the classes of the data."""
+        return CLASSES[self.data]
+
+    def context(self, labels):
+        """The context of rows with these labels, one-hot, shape (n, classes); None without `conditional`."""
+        if not self.conditional:
+            return None
+        if labels is None:
+            raise InputError("expected data with labels for a conditional model, got data without")
+        return np.eye(len(self.classes), dtype=np.float32)[labels]
+
+    def label(self, text):
+        """The label of a class of the data, given by its name or number."""
+        if text in self.classes:
+            return self.classes.index(text)
+        if text.isdecimal() and int(text) < len(self.classes):
+            return int(text)
+        if not self.classes:
+            raise InputError(f"expected data with classes, got {self.data}")
+        classes = ", ".join(self.classes)
+        raise InputError(f"expected a class of {self.data}, one of {classes}, got {text!r}")
+
+
+def option(name):
+    """The option of the command line that sets a hyper-parameter or setting."""
+    return f"--{name.replace('_', '-')}"

@@ -1,0 +1,38 @@
+"""A conditional layer at one context."""
+
+import numpy as np
+import pytest
+from helpers import perturbed, refusal, rows, same_bits
+
+from npflow.layers import ActNorm, AffineCoupling, Chain, Given, Inverse, Reverse, Split
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_it_is_the_conditional_layer_at_its_context(dtype):
+    x, context = rows(6, 4, dtype=dtype), np.tile(np.array([[0.5, -1.0]], dtype), (6, 1))
+    inner, layer = AffineCoupling(), Given(AffineCoupling(), (0.5, -1))
+    params = perturbed(layer, x)
+    assert same_bits(params, perturbed(inner, x, context))
+    for method in ("forward", "inverse"):
+        expected = getattr(inner, method)(params, x, context=context)
+        assert same_bits(getattr(layer, method)(params, x), expected)
+
+
+def test_a_layer_that_takes_no_context_is_refused():
+    for layer in (ActNorm(), Reverse()):
+        assert "expected a layer that takes a context for Given" in refusal(Given, layer, (1.0,))
+    for layer in (
+        Chain([ActNorm(), Inverse(Reverse())]),
+        Split(ActNorm()),
+    ):  # known once the shape of a row is
+        sentence = refusal(Given(layer, (1.0,)).init, np.random.default_rng(0), rows(5, 4))
+        assert "expected a layer that takes a context for Given" in sentence
+    for layer in (Chain([ActNorm(), Inverse(AffineCoupling())]), Split(AffineCoupling())):
+        assert Given(layer, (1.0,)).layer == layer
+
+
+def test_a_context_that_is_not_numbers_is_refused():
+    assert "expected Given's context to have at least one number, got none" in refusal(
+        Given, AffineCoupling(), ()
+    )
+    assert "number of Given's context to be a number, got 'a'" in refusal(Given, AffineCoupling(), ("a",))

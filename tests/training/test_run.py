@@ -1,0 +1,177 @@
+"""The state of a training run: averages, the best parameters, checkpoints, and what is not finite."""
+
+import numpy as np
+import pytest
+from helpers import rows, same_bits, vector
+from runs import EVERYTHING, SMALL, Exploding, Long, Steep, data, failure, flow_and_params, run, same_history
+
+from npflow import Flow, InputError, fit, load
+from npflow.layers import ActNorm, Affine, AffineCoupling, Chain, Conv1x1, Permutation
+from npflow.priors import Normal
+from npflow.training import Adam
+
+
+class Watching(Adam):
+    """Adam that keeps the norms of the gradients that it is given, and the parameters that it makes."""
+
+    def __init__(self):
+        super().__init__()
+        object.__setattr__(self, "norms", [])
+        object.__setattr__(self, "vectors", [])
+
+    def update(self, state, vector, gradient, step):
+        self.norms.append(float(np.linalg.norm(gradient)))
+        rate = super().update(state, vector, gradient, step)
+        self.vectors.append(vector.copy())
+        return rate
+
+
+def test_the_gradient_is_clipped_by_its_global_norm():
+    watching = Watching()
+    _, history = run(
+        data() + 5, steps=5, params=flow_and_params(data())[1], optimizer=watching, clip_norm=0.5
+    )
+    assert max(history.gradient_norm) > 0.5
+    assert watching.norms == pytest.approx([min(0.5, norm) for norm in history.gradient_norm])
+
+
+def test_the_average_is_the_exponential_moving_average_of_the_parameters():
+    watching = Watching()
+    averaged, _ = run(data(), steps=15, average=0.5, optimizer=watching)
+    expected = vector(flow_and_params(data())[1])
+    for step, current in enumerate(watching.vectors, start=1):
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * current
+    np.testing.assert_allclose(vector(averaged), expected, rtol=1e-12)
+
+
+def test_the_best_parameters_by_validation_are_returned():
+    held_out = 2 + 0.5 * rows(30, 2)
+    params, history = run(data(), steps=60, validation=held_out, optimizer=Adam(0.2))
+    flow, _ = flow_and_params(data())
+    assert history.validation_step == [*range(4, 60, 4), 60]  # after each epoch
+    assert -np.mean(flow.log_prob(params, held_out)) == pytest.approx(min(history.validation_loss), rel=1e-12)
+    assert (
+        min(history.validation_loss) < history.validation_loss[-1]
+    )  # it overfits, so the best is not the last
+
+
+# ---------------------------------------------------------------- going on
+
+
+@pytest.mark.parametrize("stop", [1, 4, 13, 20])  # four steps are an epoch
+def test_a_longer_run_goes_on_from_a_shorter_one(stop, tmp_path):
+    x, path, rngs = data(), tmp_path / "run.npz", [np.random.default_rng(seed) for seed in (0, 5)]
+    flow, params = flow_and_params(x)
+    options = EVERYTHING | {"batch_size": 16, "progress": False, "checkpoint": path}
+    alone, whole = fit(flow, params, x, rng=rngs[0], steps=20, **options | {"checkpoint": None})
+    run(x, steps=stop, **options)
+    assert load(path).run["step"] == stop
+    resumed, history = fit(flow, params, x, rng=rngs[1], steps=20, **options)
+    assert same_bits(resumed, alone)
+    assert same_history(history, whole)
+    if stop < 20:  # otherwise no order is drawn
+        assert rngs[0].bit_generator.state == rngs[1].bit_generator.state
+
+
+def test_a_resumed_run_goes_on_with_the_constants_of_its_checkpoint(tmp_path):
+    """The parameters passed in have another permutation and other signs: they come from another seed."""
+    x, path = rows(50, 4), tmp_path / "run.npz"
+    flow = Flow(Chain([Conv1x1(), Permutation(), AffineCoupling(SMALL)]), Normal(4))
+    first, second = (flow.init(np.random.default_rng(seed), x) for seed in (0, 3))
+    assert not np.array_equal(first["layer"][1]["permutation"], second["layer"][1]["permutation"])
+    options = {"batch_size": 16, "progress": False}
+    alone, _ = fit(flow, first, x, rng=np.random.default_rng(0), steps=9, **options)
+    fit(flow, first, x, rng=np.random.default_rng(0), steps=5, checkpoint=path, **options)
+    resumed, _ = fit(flow, second, x, rng=np.random.default_rng(8), steps=9, checkpoint=path, **options)
+    assert same_bits(alone, resumed)
+
+
+def test_a_run_saved_in_the_first_format_goes_on(tmp_path):
+    """Its m and v have the factors 1 - beta, which `Adam` now leaves to the step."""
+    path, options = tmp_path / "old.npz", {"optimizer": Adam(0.05)}
+    whole, _ = run(data(), **options)
+    run(data(), steps=12, checkpoint=path, **options)
+    with np.load(path) as archive:
+        contents = dict(archive)
+    contents["run:moment:m"] *= 1 - 0.9
+    contents["run:moment:v"] *= 1 - 0.999
+    contents["description"] = np.array(str(contents["description"]).replace("checkpoint 2", "checkpoint 1"))
+    np.savez(path, **contents)
+    resumed, _ = run(data(), checkpoint=path, **options)
+    np.testing.assert_allclose(vector(resumed), vector(whole), rtol=1e-12)
+
+
+def test_a_refused_checkpoint_leaves_the_generator_alone(tmp_path, rng):
+    flow, params = flow_and_params(data())
+    run(data(), checkpoint=tmp_path / "run.npz")
+    before = rng.bit_generator.state
+    with pytest.raises(InputError):
+        fit(flow, params, data(), rng=rng, batch_size=7, checkpoint=tmp_path / "run.npz", progress=False)
+    assert rng.bit_generator.state == before
+
+
+# ---------------------------------------------------------------- what is not finite
+
+
+@pytest.mark.parametrize("log_det_only", [False, True])
+def test_a_loss_that_is_not_finite_names_the_first_layer_and_keeps_the_last_good_checkpoint(
+    log_det_only, tmp_path
+):
+    layer = Chain([ActNorm(), Chain([Affine(), Exploding(log_det_only)])])
+    options = {"steps": 100, "batch_size": 10, "checkpoint": tmp_path / "run.npz", "checkpoint_every": 1}
+    error = failure(data() + 1, layer, params=flow_and_params(data(), layer)[1], **options)
+    assert "output not finite is that of layer/1/1 (Exploding)" in str(error)
+    good = load(tmp_path / "run.npz")
+    assert good.run["step"] >= 1
+    assert np.isfinite(good.flow.log_prob(good.params, data())).all()
+    assert same_bits(error.params, good.params)
+
+
+def test_a_gradient_that_is_not_finite_names_the_parameter():
+    error = failure(data(), Chain([Steep(), Affine()]))
+    assert "finite gradient at step 1" in str(error)
+    assert "layer/0/scale" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("log_std", "words"),
+    [
+        (np.nan, "after step 0: the parameter prior/log_std"),
+        (-1e5, "output not finite is that of prior (Normal)"),
+    ],
+)
+def test_a_parameter_or_a_prior_that_is_not_finite_is_named(log_std, words):
+    flow, params = flow_and_params(data(), Affine(), Normal(2, trained=True))
+    params["prior"]["log_std"][...] = log_std
+    with pytest.raises(ArithmeticError) as caught:
+        fit(flow, params, data(), rng=np.random.default_rng(0), steps=3, batch_size=10, progress=False)
+    assert words in str(caught.value)
+
+
+def test_a_loss_without_a_culprit_is_said_to_be_so():
+    class Odd(Flow):
+        """A flow whose loss is nan although all its outputs are finite."""
+
+        def losses(self, params, *batch):
+            return super().losses(params, *batch) * np.nan
+
+    flow = Odd(Affine(), Normal(2))
+    params = flow.init(np.random.default_rng(0), data())
+    with pytest.raises(ArithmeticError, match="although parameters and outputs are finite"):
+        fit(flow, params, data(), rng=np.random.default_rng(0), steps=3, progress=False)
+
+
+def test_a_validation_loss_that_is_not_finite_is_noticed():
+    error = failure(data(), steps=8, validation=np.full((3, 2), 1e300))
+    assert "finite validation loss, got inf after step 4" in str(error)
+
+
+def test_a_gradient_too_long_to_square_in_float32_is_clipped_or_refused():
+    x = data(np.float32)
+    fitted, history = run(x, Long(), steps=1, clip_norm=1e-30)
+    assert history.gradient_norm[0] > 1e24
+    assert np.isfinite(vector(fitted)).all()
+    words = str(failure(x, Long(), steps=1))
+    assert "a gradient whose square float32 can hold" in words
+    assert "clip_norm" in words
