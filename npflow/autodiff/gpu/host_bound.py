@@ -52,9 +52,8 @@ def draw(prior, params, rng, n, dtype, there, temperature=1.0):
     except Exception as error:
         if there is HOST or not is_refusal(error):
             raise
-        prior.sample(
-            to_host(params), np.random.default_rng(0), 1, dtype, temperature
-        )  # raises the prior's own error
+        # The prior's own error comes first.
+        prior.sample(to_host(params), np.random.default_rng(0), 1, dtype, temperature)
         raise computes_elsewhere(there, "sample", place, error) from error
     if device_of(z) is not there:
         raise computes_elsewhere(there, "sample", place)
