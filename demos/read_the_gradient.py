@@ -82,10 +82,11 @@ FORWARD = {
     "coupling_apply": r"$u = (r, t) = h W_1 + b_1$",
     "coupling_log_scale": r"$s = 2 \tanh(r / 2)$",
     "coupling_z_b": r"$z_b = b \, e^s + t$",
-    "coupling_sum": r"$\log|\det J| = s$, summed over the features",
+    "coupling_log_det": r"$\log|\det J| = s$, summed over the features",
     "coupling_joined": r"$z = (a, z_b)$",
     "prior_log_prob": r"$\log p(z) = -\frac{1}{2}|z|^2 - \log 2\pi$",
-    "losses_add": r"$\log p(x) = \log p(z) + \log|\det J|$",
+    "log_prob": r"$\log p(x) = \log p(z) + \log|\det J|$",
+    "losses": r"$-\log p(x)$ of each row",
     "loss": r"$L = -\frac{1}{n}\,\sum \log p(x)$",
 }
 BACKWARD = {

@@ -80,7 +80,7 @@ class WrongHalf(AffineCoupling):
         z, _ = super().forward(params, x)
         _, b = self.mask.parts(x)
         raw, _ = split_last(self.network.apply(params, b), b.shape[-1])
-        return z, self.mask.sum(self.log_scale_limit * tanh(raw / self.log_scale_limit))
+        return z, self.mask.log_det(self.log_scale_limit * tanh(raw / self.log_scale_limit))
 
     log_det = Layer.log_det  # the second half of forward
 

@@ -142,7 +142,8 @@ class Flow(Model):
     def losses(self, params, x, context=None):
         """-log p(x) of each row in nats, shape (n,). It is pure arithmetic and checks nothing."""
         z, log_det = self.layer.forward(params["layer"], x, **given(self.layer, context))
-        return -(self.prior.log_prob(params["prior"], z) + log_det)
+        log_prob = self.prior.log_prob(params["prior"], z) + log_det
+        return -log_prob
 
     def loss(self, params, x, context=None):
         """The mean of -log p(x) over a batch in nats: what `fit` minimizes and a program records."""
