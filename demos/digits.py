@@ -149,11 +149,12 @@ def learn(name, by_class):
 # itself: independent pixels gain four times as much, because the class is all they know of each other.
 
 # %%
-DRAWS = 2 if options.quick else 10
+DRAWS, IMAGES = (1, 50) if options.quick else (10, None)  # IMAGES: of each part, at most
 
 
 def bits_of(model, params, x, context):
     """Bits per pixel, shape (n,)."""
+    x, context = x[:IMAGES], None if context is None else context[:IMAGES]
     if isinstance(model, Dequantized):
         return model.bits_per_dim(params, x, context, rng=np.random.default_rng(3), draws=DRAWS)
     return model.bits_per_dim(params, x, context)
@@ -162,7 +163,7 @@ def bits_of(model, params, x, context):
 def row_of(bits):
     """The mean bits of each part, and the standard error of the test."""
     means = {part: float(values.mean()) for part, values in bits.items()}
-    return means | {"standard_error": float(bits["test"].std() / np.sqrt(len(test)))}
+    return means | {"standard_error": float(bits["test"].std() / np.sqrt(len(bits["test"])))}
 
 
 def independent_bits(part, by_class):
@@ -301,7 +302,9 @@ for ax, (source, target) in zip(axes, PAIRS):
 for (source, target), color, mark in zip(PAIRS, (BLUE, VERMILLION, BLACK), "os^"):
     label = f"test {source}s classified as {target}"
     axes[3].plot(STRENGTHS, shares[source, target], color=color, marker=mark, label=label, markersize=4)
-axes[3].set(xlabel="strength", ylabel="share", ylim=(-0.05, 1.05), title="by five nearest neighbours")
+axes[3].set(
+    xlabel="strength", ylabel="share", ylim=(-0.05, 1.05), title="classified by five nearest neighbours"
+)
 axes[3].legend(fontsize=8)
 figure.savefig(options.out / "attributes.png", dpi=80)
 

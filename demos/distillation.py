@@ -43,7 +43,7 @@ STYLES = (
 
 def settings(steps, rate, batch_size):
     """The common training options of teachers and students."""
-    steps = 20 if options.quick else steps
+    steps = 5 if options.quick else steps
     return {
         "rng": np.random.default_rng(2),
         "steps": steps,
@@ -51,6 +51,7 @@ def settings(steps, rate, batch_size):
         "optimizer": Adam(WarmupCosine(rate, steps=steps, warmup=steps // 20)),
         "clip_norm": 30.0,
         "average": 0.99,
+        "record": not options.quick,  # a recording takes as long as several steps
     }
 
 
@@ -226,9 +227,10 @@ for ax in axes[:2]:
 ticks = [tick for tick in (2, 5, 10, 20, 50, 100) if tick < 1.3 * axes[1].get_ylim()[1]]
 axes[1].set_yticks(ticks, labels=ticks)
 axes[1].minorticks_off()
+WINDOW = 2 if options.quick else 20  # steps of the moving mean
 for (color, _), (features, history) in zip(STYLES, histories.items()):
-    smooth = np.convolve(history.loss, np.ones(20) / 20, "valid") / features
-    axes[2].plot(np.arange(len(smooth)) + 20, smooth, color=color, label=f"{features} features")
+    smooth = np.convolve(history.loss, np.ones(WINDOW) / WINDOW, "valid") / features
+    axes[2].plot(np.arange(len(smooth)) + WINDOW, smooth, color=color, label=f"{features} features")
 axes[2].set(
     xlabel="step", ylabel="nats a feature", yscale="log", title="KL(student || teacher) during training"
 )

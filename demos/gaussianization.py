@@ -94,7 +94,7 @@ figure.savefig(options.out / "one_column.png", dpi=80)
 # the plane almost evenly. The seams that are left need more steps.
 
 # %%
-flow = gaussianization(features=2, steps=5, rotation="random")
+flow = gaussianization(features=2, steps=2 if options.quick else 5, rotation="random")
 params = flow.init(np.random.default_rng(1), x)
 _, *steps = flow.layer.trace(params["layer"], x[:3000])
 names = [f"{step.name.split('(')[1].rstrip(')')} {1 + number // 2}" for number, step in enumerate(steps)]

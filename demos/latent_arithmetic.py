@@ -81,7 +81,7 @@ def train(flow, steps, rate, conditional=False):
         x,
         contexts[0],
         rng=np.random.default_rng(2),
-        steps=15 if options.quick else steps,
+        steps=10 if options.quick else steps,
         batch_size=256,
         optimizer=Adam(WarmupCosine(rate, steps=steps, warmup=steps // 20)),
         clip_norm=100.0,
@@ -142,7 +142,9 @@ STYLES = (
 for (color, mark), (source, target) in zip(STYLES, PAIRS):
     label = f"test {source}s classified as {target}"
     axes[3].plot(STRENGTHS, shares[source, target], color=color, marker=mark, label=label, markersize=4)
-axes[3].set(xlabel="strength", ylabel="share", ylim=(-0.05, 1.05), title="by five nearest neighbours")
+axes[3].set(
+    xlabel="strength", ylabel="share", ylim=(-0.05, 1.05), title="classified by five nearest neighbours"
+)
 axes[3].legend(fontsize=8, loc="upper left")
 figure.savefig(options.out / "attributes.png", dpi=90)
 
@@ -215,7 +217,7 @@ print({name: round(value, 3) for name, value in blackness.items()})
 accepted = np.zeros((10, 10))
 written = np.zeros((10, 12, 64), np.float32)  # a test digit, a gap, and the digit as each of the ten
 for source in range(10):
-    start = test[test_y == source]
+    start = test[test_y == source][: 2 if options.quick else None]
     written[source, 0] = start[0]
     for target in range(10):
         there = latent.translate(
@@ -249,7 +251,7 @@ sides = {}
 for name in ("moons", "circles"):
     points = getattr(datasets, name)(20_000, rng=rng).astype(np.float32)
     start = plane.init(np.random.default_rng(1), points[:1000])
-    STEPS = 30 if options.quick else 2000
+    STEPS = 5 if options.quick else 2000
     learned, history = fit(
         plane,
         start,
@@ -260,6 +262,7 @@ for name in ("moons", "circles"):
         optimizer=Adam(WarmupCosine(5e-3, steps=STEPS, warmup=STEPS // 20)),
         clip_norm=30.0,
         average=0.99,
+        record=not options.quick,  # a recording takes as long as several steps
     )
     sides[name] = (plane, learned)
 moons = datasets.moons(3000, rng=rng).astype(np.float32)

@@ -46,7 +46,7 @@ options.out.mkdir(parents=True, exist_ok=True)
 # The flow has two levels with two pairs of layers each: on 8 x 8 pixels, and on 4 x 4 blocks of them.
 
 # %%
-STEPS = 60 if options.quick else 1500
+STEPS = 40 if options.quick else 1500
 data = datasets.image_data("digits")
 validation, test = data.test[:180], data.test[180:]
 model = Dequantized(mintnet((8, 8, 1), levels=2, steps=2, filters=8), data.levels)
@@ -156,7 +156,8 @@ triangular = {
 # %%
 ALPHAS = (0.5, 0.8, 1.0, 1.2, 1.5)
 COUNT = 60
-images = model.dequantize(test[:100], np.full_like(test[:100], 0.5, dtype=float))
+few = test[: 10 if options.quick else 100]
+images = model.dequantize(few, np.full_like(few, 0.5, dtype=float))
 outputs = [images, *(step.output for step in flow.layer.trace(double["layer"], images))]
 
 
@@ -212,9 +213,10 @@ convergence = {
 # precision. Below one half a pixel is unchanged.
 
 # %%
+some = test[: 20 if options.quick else None]
 errors = {
-    "single": model.reconstruction_error(params, test),
-    "double": model.reconstruction_error(double, test),
+    "single": model.reconstruction_error(params, some),
+    "double": model.reconstruction_error(double, some),
 }
 back = model.decode(params, model.encode(params, test[:10]))
 figure, axes = plt.subplots(1, 2, figsize=(12, 3.2), layout="constrained", width_ratios=(1.6, 1))

@@ -160,7 +160,7 @@ figure.savefig(options.out / "moons.png", dpi=80)
 # which shows its angle in z.
 
 # %%
-for name, (flow, params, _, _) in trained.items():
+for name, (flow, params, _, _) in list(trained.items())[: 1 if options.quick else None]:
     z = flow.prior.sample(params["prior"], np.random.default_rng(3), 2000, np.float32)
     steps = flow.layer.trace_inverse(params["layer"], z)[2::3]  # a step has three layers
     names = ["z", *[f"after step {k} of 10" for k in range(1, 11)]]
