@@ -76,13 +76,14 @@ def finished(params, history):
 
 # %%
 network = MADE((64, 64), "tanh")
-x = datasets.moons(20_000, rng=np.random.default_rng(0)).astype(np.float32)
+ROWS, DRAWS = (2000, 100) if options.quick else (20_000, 4000)
+x = datasets.moons(ROWS, rng=np.random.default_rng(0)).astype(np.float32)
 teacher = maf(features=2, steps=6, network=network)
 start = teacher.init(np.random.default_rng(1), x[:1000])
 teacher_params, _ = finished(*fit(teacher, start, x, **settings(2500, 5e-3, 256)))
 
 student = iaf(features=2, steps=6, network=network)
-taught = teacher.sample(teacher_params, np.random.default_rng(1), 20_000)
+taught = teacher.sample(teacher_params, np.random.default_rng(1), ROWS)
 start = student.init(np.random.default_rng(1), taught[:1000])
 students = {
     "distilled": distill(student, start, teacher, teacher_params, **settings(1500, 1e-2, 128)),
@@ -93,8 +94,8 @@ for name, (params, history) in students.items():
     finished(params, history)
     rng = np.random.default_rng(3)
     plane[name] = {
-        "student_teacher": kl_divergence(student, params, teacher, teacher_params, rng, 4000),
-        "teacher_student": kl_divergence(teacher, teacher_params, student, params, rng, 4000),
+        "student_teacher": kl_divergence(student, params, teacher, teacher_params, rng, DRAWS),
+        "teacher_student": kl_divergence(teacher, teacher_params, student, params, rng, DRAWS),
         "seconds": history.seconds[-1],
     }
 
@@ -136,7 +137,7 @@ def series(rng, n, features):
     return np.stack(x, axis=1).astype(np.float32), log_p
 
 
-SAMPLES, ROUNDS = (100, 3) if options.quick else (1000, 15)
+SAMPLES, ROUNDS = (100, 2) if options.quick else (1000, 15)
 
 
 def times(teacher, teacher_params, student, params, n):
@@ -160,7 +161,7 @@ def estimate(values):
 
 rows, histories, flows = {}, {}, {}
 for features, width, steps in ((8, 64, 2000), (64, 128, 2000), (256, 256, 1200)):
-    x, _ = series(np.random.default_rng(0), 20_000, features)
+    x, _ = series(np.random.default_rng(0), ROWS, features)
     test, log_p = series(np.random.default_rng(5), SAMPLES, features)
     network = MADE((width,), "tanh")
     teacher, student = (recipe(features=features, steps=2, network=network) for recipe in (maf, iaf))

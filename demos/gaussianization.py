@@ -166,7 +166,7 @@ for ax, title, log_prob in (
     (axes[1], "trained", lambda at: flow.log_prob(params, at.astype(np.float32))),
     (axes[2], "the true density", moons.log_prob),
 ):
-    plots.density(log_prob, ax, limits=LIMITS)
+    plots.density(log_prob, ax, limits=LIMITS, resolution=50 if options.quick else 200)
     nats = true_nll if title.startswith("the") else -np.mean(log_prob(test))
     ax.set_title(f"{title}: {nats:.3f} nats on test data")
 figure.savefig(options.out / "densities.png", dpi=80)

@@ -88,6 +88,7 @@ def train(flow, steps, rate, conditional=False):
         average=0.99,
         validation=validation,
         validation_context=contexts[1],
+        record=not options.quick,  # a recording takes as long as several steps
     )
     if history.interrupted:
         raise SystemExit(f"stopped at step {history.steps} of {steps}: nothing was written")

@@ -120,7 +120,7 @@ def sight_of_new(network):
     total = np.zeros((SIDE, SIDE))
     for seed in range(1 if options.quick else 20):
         rng = np.random.default_rng(seed)
-        noise = rng.standard_normal((20, SIDE, SIDE, 1))
+        noise = rng.standard_normal((4 if options.quick else 20, SIDE, SIDE, 1))
         params = network.init(rng, noise, outputs=8)
         params["head"][-1]["weight"][...] = rng.standard_normal(params["head"][-1]["weight"].shape)
         total = total + sight(network, params, noise, PIXEL)
@@ -176,7 +176,8 @@ if history.interrupted:
 seconds = time.perf_counter() - clock
 
 scaled = test.astype(np.float32) / 8 - 1
-seen = sight(model.network, params, scaled, (5, 4), ONE_HOT[test_labels])
+few = slice(20 if options.quick else None)
+seen = sight(model.network, params, scaled[few], (5, 4), ONE_HOT[test_labels[few]])
 figure, axes = plt.subplots(1, 2, figsize=(11, 3.7), layout="constrained", width_ratios=(1.6, 1))
 history.plot(axes[0])
 axes[0].set_title("training")
