@@ -23,7 +23,7 @@ from npflow.validation import check_choice, check_count, check_flag, check_insta
 
 
 class Declared:
-    """Base of dataclasses whose fields are declared with checks, which are applied when an object is made."""
+    """Base of dataclasses with declared fields: a new object checks each field."""
 
     def __post_init__(self):
         for declared in fields(self):

@@ -4,6 +4,7 @@ import textwrap
 from dataclasses import dataclass
 
 from npflow.description import checked
+from npflow.errors import InputError
 from npflow.layers.composite import Composite, Step, check_layers
 from npflow.layers.layer import domain_of
 
@@ -39,6 +40,12 @@ class Chain(Composite):
     def domain(self):
         """That of the first layer."""
         return domain_of(self.layers[0])
+
+    def check_params(self, params):
+        if len(params) != len(self.layers):
+            raise InputError(
+                f"expected parameters for each of the {len(self.layers)} layers of a Chain, got {len(params)} entries"
+            )
 
     def steps(self, x, direction, context=None):
         order = list(enumerate(self.layers))

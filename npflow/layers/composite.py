@@ -71,6 +71,9 @@ class Composite(Layer):
     (['first', 'second'], ['first (ActNorm)', 'second (Conv1x1)'])
     """
 
+    def check_params(self, params):
+        """Raise `InputError` unless there are parameters for each step, and no others; accepts any by default."""
+
     def steps(self, x, direction, context=None):
         """Yield a `Step` for each inner layer, receive its output, and return the output of the whole.
 
@@ -108,6 +111,7 @@ class Composite(Layer):
     @follows_steps
     def _apply(self, params, x, direction, context=None):
         """The output of all steps, and the sum of their log-dets."""
+        self.check_params(params)
         steps, output, total = self.steps(x, direction, context), None, None
         while True:
             try:
@@ -128,6 +132,7 @@ class Composite(Layer):
 
     def _trace(self, params, steps):
         traced = []
+        self.check_params(params)
 
         def note(step):
             name = type(step.layer).__name__ if step.name is None else name_of(step.name, step.layer)
@@ -277,7 +282,7 @@ def dry_run(layer, x, visit, direction="forward", context=None):
 
 
 def uses_context(layer, event_shape, context_features=1):
-    """Whether a layer, or one that it is made of, takes the context; True where that cannot be told."""
+    """Whether a layer or one of its inner layers takes the context; True if that is not known."""
     if not takes_context(type(layer)):
         return False
     x, context = np.zeros((1, *event_shape)), np.zeros((1, context_features))

@@ -9,7 +9,7 @@ from npflow.autodiff import tree, value_and_grad
 from npflow.verify import jacobians
 from npflow.verify.finding import Finding, worst
 
-GROUPS = 4  # leaves of large models share a random direction: each takes some forty evaluations
+GROUPS = 8  # leaves of large models share a random direction: each takes some forty evaluations
 RESOLVED = 1e-4  # a numerical derivative whose relative error may be larger proves nothing
 
 

@@ -180,8 +180,12 @@ def test_a_file_system_without_locks_holds_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    with Folder(tmp_path).held(), Folder(tmp_path).held():
-        pass
+    entered = []
+    with Folder(tmp_path).held():
+        entered.append("first")
+        with Folder(tmp_path).held():  # no lock keeps it out
+            entered.append("second")
+    assert entered == ["first", "second"]
 
 
 def test_train_without_filelock_says_what_to_install(tmp_path, monkeypatch, capsys):

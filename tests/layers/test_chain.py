@@ -118,3 +118,12 @@ def test_a_context_reaches_the_layers_that_take_one_and_no_others():
     np.testing.assert_allclose(back, x, rtol=1e-10, atol=1e-10)
     np.testing.assert_array_equal(chain.log_det(params, x, context=context), log_det)
     assert np.all(np.any(chain.forward(params, x, -context)[0] != z, axis=1))
+
+
+@pytest.mark.parametrize("method", ["forward", "inverse", "trace", "trace_inverse"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_parameters_for_more_or_fewer_layers_are_refused(method, count):
+    chain, x = Chain([ActNorm(), ActNorm()]), np.random.default_rng(0).normal(size=(5, 2))
+    params = (2 * chain.init(np.random.default_rng(1), x))[:count]
+    with pytest.raises(InputError, match=f"each of the 2 layers .* got {count}"):
+        getattr(chain, method)(params, x)
