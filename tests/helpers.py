@@ -1,10 +1,11 @@
 """What tests of more than one file need: rows, parameters away from their start, comparisons."""
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
 
 from npflow import InputError
-from npflow.autodiff import Layout, tree
+from npflow.autodiff import Layout, tree, value_and_grad
 from npflow.autodiff.gpu import devices
 
 # How far a GPU may be from the host, which adds up in another order.
@@ -49,6 +50,18 @@ def same_bits(first, second):
         == (np.shape(second[path]), np.asarray(second[path]).dtype, np.asarray(second[path]).tobytes())
         for path, leaf in first.items()
     )
+
+
+def results_of(layer, params, x, context):
+    """Both directions of a conditional layer at x, its log-det, and a gradient through all of them."""
+
+    def loss(p):
+        z, log_det = layer.forward(p["layer"], p["x"], context)
+        back, back_log_det = layer.inverse(p["layer"], p["x"], context)
+        return anp.sum(anp.sin(z)) + anp.sum(log_det) + anp.sum(anp.sin(back)) - 2 * anp.sum(back_log_det)
+
+    directions = layer.forward(params, x, context), layer.inverse(params, x, context)
+    return *directions, layer.log_det(params, x, context), value_and_grad(loss)({"layer": params, "x": x})
 
 
 def refusal(call, *args, **kwargs):
