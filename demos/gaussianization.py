@@ -47,7 +47,7 @@ options.out.mkdir(parents=True, exist_ok=True)
 # %%
 rng = np.random.default_rng(0)
 moons = datasets.Moons(noise=0.05)
-x = moons.sample(5_000 if options.quick else 50_000, rng=rng).astype(np.float32)
+x = moons.sample(2_000 if options.quick else 50_000, rng=rng).astype(np.float32)
 test = moons.sample(10_000, rng=rng).astype(np.float32)
 entropy, true_nll = moons.entropy(), float(-np.mean(moons.log_prob(test)))
 print(f"entropy of the data: {entropy:.4f} nats; the true density on the test points: {true_nll:.4f}")
