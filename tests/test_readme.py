@@ -10,6 +10,8 @@ import pytest
 
 from npflow.autodiff.gpu import devices
 
+pytestmark = pytest.mark.usefixtures("uncovered")
+
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text()
 

@@ -80,7 +80,7 @@ def few_steps(monkeypatch):
     monkeypatch.setattr(gaussianization, "STEPS", 30)
 
 
-@pytest.mark.usefixtures("few_steps")
+@pytest.mark.usefixtures("few_steps", "uncovered")
 @pytest.mark.parametrize("name", CASES)
 def test_on_a_device_it_equals_the_host_and_transfers_nothing(name, device):
     case, rng = CASES[name], np.random.default_rng(0)

@@ -49,6 +49,7 @@ def test_a_narrow_glow_of_cifar_10_inverts_photographs_in_float32(rng):
     assert (z.dtype, back.dtype, log_det.dtype) == (np.float32,) * 3
 
 
+@pytest.mark.usefixtures("uncovered")
 @every_recipe
 def test_training_on_digits_saves_bits_and_distinguishes_the_classes(recipe):
     data, rng = datasets.image_data("digits"), np.random.default_rng(0)

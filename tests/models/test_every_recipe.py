@@ -29,6 +29,7 @@ RECIPES = {
 every_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
 
 
+@pytest.mark.usefixtures("uncovered")
 @every_recipe
 def test_a_conditional_flow_learns_a_density_for_each_context(recipe):
     rng, dtype = np.random.default_rng(0), np.float32
@@ -66,6 +67,7 @@ def test_the_density_of_samples_is_the_flows_density(recipe):
     np.testing.assert_allclose(log_prob, flow.log_prob(params, samples, context), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.usefixtures("uncovered")
 @every_recipe
 def test_heavy_tails_in_any_units_leave_training_finite(recipe):
     rng = np.random.default_rng(0)

@@ -518,7 +518,7 @@ def test_wrong_layer_is_caught_for_its_own_reason(name):
 
 
 @pytest.mark.usefixtures("uncovered")
-@pytest.mark.parametrize("seed", range(1, 5))  # a check without a generator has seed 0
+@pytest.mark.parametrize("seed", (1, 2))  # a check without a generator has seed 0
 def test_wrong_layers_are_caught_whatever_the_seed(seed):
     assert not [
         name
