@@ -12,7 +12,7 @@ from npflow.description import count, instance
 from npflow.errors import ConvergenceError
 from npflow.flow import Flow, named_errors
 from npflow.model import Model
-from npflow.validation import check_count, check_dtype, check_integers, check_rng
+from npflow.validation import check_count, check_dtype, check_integers, check_rng, context_name
 
 AT_ONCE = 2**24  # numbers of u that are drawn at a time
 
@@ -51,8 +51,12 @@ class Dequantized(Model):
 
     Examples
     --------
+    >>> import npflow
+    >>> import numpy as np
+    >>> from npflow import Dequantized, Flow
     >>> from npflow.layers import ActNorm, Chain, Logit
     >>> from npflow.priors import Normal
+    >>> rng = np.random.default_rng(0)
     >>> x = rng.integers(256, size=(50, 4, 4, 3), dtype=np.uint8)
     >>> model = Dequantized(Flow(Chain([Logit(), ActNorm()]), Normal((4, 4, 3))))
     >>> params = model.init(rng, x)
@@ -113,7 +117,7 @@ class Dequantized(Model):
         layout = self.flow.check(params)
         if x is not None:
             check_integers(x, self.levels, self.event_shape, name)
-            self.flow.check_context(context, len(x), layout.dtype)
+            self.flow.check_context(context, len(x), layout.dtype, context_name(name))
         return layout
 
     def noise(self, rng, rows, dtype):

@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from npflow.autodiff.gpu.devices import fetch
-from npflow.errors import InputError
+from npflow.errors import InputError, in_short, kind_of
 from npflow.validation import check_choice, check_count, check_flag, check_instance, check_number
 
 
@@ -125,7 +125,7 @@ def describe(value, name="a value"):
         return value
     raise InputError(
         "expected hyper-parameters that are numbers, strings, None, tuples or npflow objects, "
-        f"got a {type(value).__name__} as {name}: {value!r}"
+        f"got {kind_of(value)} as {name}: {in_short(value)}; a layer of your own is a class with @dataclass(frozen=True)"
     )
 
 
@@ -152,6 +152,21 @@ def rebuild(description):
         return Described.known[name](**values)
     except TypeError as error:
         raise InputError(f"expected the hyper-parameters of {name}, got {sorted(values)}: {error}") from error
+
+
+def difference(there, here, path=""):
+    """The first place where two descriptions differ, as text: ``layer/layers/3/class: ActNorm there, Affine here``."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        there, here = ([*one.items()] for one in (there, here))
+    elif isinstance(there, list) and isinstance(here, list):
+        there, here = ([*enumerate(one)] for one in (there, here))
+    else:
+        there, here = (one["class"] if isinstance(one, dict) else in_short(one) for one in (there, here))
+        return f"{path}{': ' if path else ''}{there} there, {here} here"
+    for (name, one), (_, other) in zip(there, here):
+        if one != other:
+            return difference(one, other, f"{path}/{name}" if path else str(name))
+    return f"{path}{': ' if path else ''}{len(there)} entries there, {len(here)} here"
 
 
 def fingerprint(array):

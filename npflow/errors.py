@@ -53,3 +53,17 @@ class ConvergenceError(ArithmeticError):
 
 class VerificationError(AssertionError):
     """A layer failed `npflow.verify.check`. The message is the report."""
+
+
+def kind_of(value):
+    """The class of a value with its article, such as ``an int``."""
+    name = type(value).__name__
+    return f"{'an' if name.lower().startswith(('a', 'e', 'i', 'o', 'nd')) else 'a'} {name}"
+
+
+def in_short(value):
+    """A value as an error shows it: its repr where that is short, otherwise its class and shape."""
+    text, shape = repr(value), getattr(value, "shape", None)
+    if len(text) <= 100:
+        return text
+    return f"{kind_of(value)} of shape {shape}" if shape else kind_of(value)

@@ -28,6 +28,7 @@ def written_aside(path):
     Examples
     --------
     >>> import pathlib, tempfile
+    >>> from npflow.files import written_aside
     >>> folder = tempfile.TemporaryDirectory()
     >>> path = pathlib.Path(folder.name) / "file"
     >>> with written_aside(path) as file:

@@ -16,13 +16,13 @@ from npflow.autodiff.primitives import concatenate_last
 from npflow.autodiff.program.chunks import map_rows
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.description import checked, count, instance
-from npflow.errors import ConvergenceError, InputError
+from npflow.errors import ConvergenceError, InputError, kind_of
 from npflow.layers import Layer
 from npflow.layers.composite import Visit, dry_run, name_of, uses_context, walk
 from npflow.layers.layer import check_keeps_shape, check_layer, given
 from npflow.model import Model
 from npflow.priors import Prior
-from npflow.validation import check_context, check_count, check_number, check_rng, check_rows
+from npflow.validation import check_context, check_count, check_number, check_rng, check_rows, context_name
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Flow(Model):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow import Flow
     >>> from npflow.layers import ActNorm, AffineCoupling, Chain
     >>> from npflow.priors import Normal
     >>> flow = Flow(Chain([ActNorm(), AffineCoupling()]), Normal(2))
@@ -74,7 +76,7 @@ class Flow(Model):
             hash(self)
         except TypeError as error:
             raise InputError(
-                f"expected layers that are frozen dataclasses of numbers, strings and tuples, got {error}"
+                f"expected layers that are classes with @dataclass(frozen=True), of numbers, strings and tuples, got {error}"
             ) from error
 
     @property
@@ -120,7 +122,7 @@ class Flow(Model):
 
     def check(self, params, x=None, context=None, name="x"):
         if not isinstance(params, dict) or set(params) != {"layer", "prior"}:
-            got = f"one of {list(params)}" if isinstance(params, dict) else f"a {type(params).__name__}"
+            got = f"one of {list(params)}" if isinstance(params, dict) else kind_of(params)
             raise InputError(f"expected the parameters of a flow, a dict of 'layer' and 'prior', got {got}")
         layout = Layout(params)
         difference = difference_of_layouts(self, layout)
@@ -130,12 +132,12 @@ class Flow(Model):
             )
         if x is not None:
             check_rows(x, self.event_shape, layout.dtype if layout.size else None, name)
-            self.check_context(context, len(x), getval(x).dtype)
+            self.check_context(context, len(x), getval(x).dtype, context_name(name))
         return layout
 
-    def check_context(self, context, rows, dtype):
+    def check_context(self, context, rows, dtype, name="context"):
         """Raise `InputError` unless there is a context for each of `rows` rows, or none where the flow takes none."""
-        check_context(context, self.context_features, rows, dtype, "a flow")
+        check_context(context, self.context_features, rows, dtype, "a flow", name)
 
     # ---------------------------------------------------------------- the density
 
@@ -167,7 +169,9 @@ class Flow(Model):
         p(z)^(1/T^2), normalized: below 1 samples are closer to each other and more likely, at 0 all are the x of
         z = 0. Other priors draw z T times as far from its mean, a mixture from the mean of each component.
 
-        Source: Kingma & Dhariwal 2018, Glow, section 6, after Parmar et al. 2018, Image transformer.
+        References
+        ----------
+        Kingma & Dhariwal 2018, Glow, section 6, after Parmar et al. 2018, Image transformer.
         """
         temperature = check_number(temperature, "temperature", least=0)
         z = self._draw(params, rng, n, context, temperature)

@@ -10,7 +10,7 @@ import numpy as np
 
 from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import fetch
-from npflow.errors import InputError
+from npflow.errors import InputError, kind_of
 from npflow.model import Model
 from npflow.validation import check_number, check_rows, check_sequence
 
@@ -47,6 +47,10 @@ def attribute_vector(flow, params, a, b, *, context_a=None, context_b=None):
 
     Examples
     --------
+    >>> import npflow
+    >>> import numpy as np
+    >>> from npflow.latent import add_attribute, attribute_vector
+    >>> rng = np.random.default_rng(0)
     >>> flow = npflow.models.real_nvp(features=2, couplings=2)
     >>> a, b = rng.normal(3, 1, (100, 2)), rng.normal(0, 1, (100, 2))
     >>> params = flow.init(rng, b)
@@ -89,7 +93,7 @@ def add_attribute(flow, params, x, vector, strength=1.0, *, context=None):
     """
     z = encode(flow, params, x, context)
     if not hasattr(vector, "__array_function__") or vector.shape != z.shape[1:]:
-        got = f"shape {vector.shape}" if hasattr(vector, "shape") else f"a {type(vector).__name__}"
+        got = f"shape {vector.shape}" if hasattr(vector, "shape") else kind_of(vector)
         raise InputError(f"expected vector as an array of shape {z.shape[1:]}, that of a row of z, got {got}")
     check_rows(vector[None], z.shape[1:], z.dtype, "vector")
     moved = z + check_number(strength, "strength") * vector
@@ -179,6 +183,10 @@ def translate(x, source, target):
 
     Examples
     --------
+    >>> import npflow
+    >>> import numpy as np
+    >>> from npflow.latent import translate
+    >>> rng = np.random.default_rng(0)
     >>> flow = npflow.models.real_nvp(features=2, couplings=2, context_features=1)
     >>> x, context = rng.normal(size=(100, 2)), rng.integers(0, 2, (100, 1)).astype(float)
     >>> params = flow.init(rng, x, context)

@@ -72,6 +72,9 @@ class Normal(Prior):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.priors import Normal
+    >>> rng = np.random.default_rng(0)
     >>> prior = Normal(2)
     >>> prior.log_prob({}, np.zeros((1, 2))).round(4)  # -log 2 pi
     array([-1.8379])
@@ -119,6 +122,8 @@ class Logistic(Prior):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.priors import Logistic
     >>> Logistic(2).log_prob({}, np.zeros((1, 2))).round(4)  # -4 log 2
     array([-2.7726])
     """
@@ -170,6 +175,8 @@ class GaussianMixture(Prior):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.priors import GaussianMixture
     >>> prior = GaussianMixture(means=[[-2, 0], [2, 0]], stds=[0.5, 1], weights=[1, 3])
     >>> prior.log_prob({}, np.zeros((4, 2))).shape, prior.event_shape
     ((4,), (2,))

@@ -9,7 +9,7 @@ import operator
 import numpy as np
 from autograd.tracer import getval
 
-from npflow.errors import InputError
+from npflow.errors import InputError, in_short, kind_of
 
 
 def check_rows(x, event_shape=None, dtype=None, name="x"):
@@ -33,7 +33,7 @@ def check_rows(x, event_shape=None, dtype=None, name="x"):
     """
     array = getval(x)  # of nested boxes too
     if not hasattr(array, "__array_function__"):
-        raise InputError(f"expected {name} as a NumPy array, got a {type(array).__name__}")
+        raise InputError(f"expected {name} as a NumPy array, got {kind_of(array)}")
     if array.dtype not in (np.float32, np.float64):
         hint = f"; convert it: {name}.astype(np.float32)" if array.dtype.kind in "iubf" else ""
         raise InputError(f"expected {name} in float32 or float64, got {array.dtype}{hint}")
@@ -70,7 +70,7 @@ def check_integers(x, levels, event_shape=None, name="x"):
     """
     expected = f"expected {name} as integers from 0 to {levels - 1}"
     if not hasattr(x, "__array_function__"):
-        raise InputError(f"{expected}, got a {type(x).__name__}")
+        raise InputError(f"{expected}, got {kind_of(x)}")
     if x.dtype.kind not in "ui":
         raise InputError(f"{expected}, got {x.dtype}")
     _check_shape(x, event_shape, name)
@@ -86,17 +86,22 @@ def check_dtype(dtype):
     return dtype
 
 
-def check_context(context, features, rows, dtype, name):
+def check_context(context, features, rows, dtype, model, name="context"):
     """Raise unless `context` has shape (rows, features), or is None where `features` is 0."""
     if features == 0:
         if context is not None:
-            raise InputError(f"expected no context for {name} with context_features=0, got one")
+            raise InputError(f"expected no {name} for {model} with context_features=0, got one")
         return
     if context is None:
-        raise InputError(f"expected a context of {features} features for each row of x, got none")
-    check_rows(context, (features,), dtype, "context")
+        raise InputError(f"expected a {name} of {features} features for each of {rows} rows, got none")
+    check_rows(context, (features,), dtype, name)
     if len(context) != rows:
-        raise InputError(f"expected a row of context for each of {rows} rows, got {len(context)}")
+        raise InputError(f"expected a row of {name} for each of {rows} rows, got {len(context)}")
+
+
+def context_name(name):
+    """What the caller calls the context of the rows called `name`."""
+    return "validation_context" if name == "validation" else "context"
 
 
 def _check_shape(array, event_shape, name):
@@ -127,7 +132,7 @@ def check_count(value, name, *, least=1, most=None, because=""):
     try:
         count = operator.index(value)
     except TypeError:
-        raise InputError(f"expected {name} to be an integer, got {value!r}") from None
+        raise InputError(f"expected {name} to be an integer, got {in_short(value)}") from None
     if count < least:
         raise InputError(f"expected {name} to be at least {least}, got {count}")
     if most is not None and count > most:
@@ -142,7 +147,7 @@ def check_sequence(value, name):
             raise TypeError
         return tuple(value)
     except TypeError:
-        raise InputError(f"expected {name} as a list or tuple, got {value!r}") from None
+        raise InputError(f"expected {name} as a list or tuple, got {in_short(value)}") from None
 
 
 def check_number(value, name, *, above=None, least=None, below=None):
@@ -159,7 +164,7 @@ def check_number(value, name, *, above=None, least=None, below=None):
             raise TypeError  # `float` accepts strings
         number = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise InputError(f"expected {name} to be a number{words}, got {value!r}") from None
+        raise InputError(f"expected {name} to be a number{words}, got {in_short(value)}") from None
     if not np.isfinite(number) or not all(holds(number, bound) for _, bound, holds in bounds):
         raise InputError(f"expected {name} to be a finite number{words}, got {number}")
     return number
@@ -168,21 +173,23 @@ def check_number(value, name, *, above=None, least=None, below=None):
 def check_choice(value, choices, name):
     """Raise unless `value` is one of some strings; return it."""
     if not isinstance(value, str) or value not in tuple(choices):
-        raise InputError(f"expected {name} to be one of {', '.join(map(repr, choices))}, got {value!r}")
+        raise InputError(
+            f"expected {name} to be one of {', '.join(map(repr, choices))}, got {in_short(value)}"
+        )
     return value
 
 
 def check_flag(value, name):
     """Raise unless `value` is True or False; return it as a bool."""
     if not isinstance(value, (bool, np.bool_)):
-        raise InputError(f"expected {name} to be True or False, got {value!r}")
+        raise InputError(f"expected {name} to be True or False, got {in_short(value)}")
     return bool(value)
 
 
 def check_instance(value, kind, name):
     """Raise unless `value` is an instance of the class `kind`; return it."""
     if not isinstance(value, kind):
-        raise InputError(f"expected {name} to be an instance of {kind.__name__}, got {value!r}")
+        raise InputError(f"expected {name} to be an instance of {kind.__name__}, got {in_short(value)}")
     return value
 
 
@@ -190,7 +197,7 @@ def check_rng(rng):
     """Raise unless `rng` is a `numpy.random.Generator`; return it."""
     if not isinstance(rng, np.random.Generator):
         raise InputError(
-            f"expected rng to be a numpy.random.Generator, got a {type(rng).__name__}; "
+            f"expected rng to be a numpy.random.Generator, got {kind_of(rng)}; "
             "make one: np.random.default_rng(0)"
         )
     return rng

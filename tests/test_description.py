@@ -15,12 +15,14 @@ from npflow.description import (
     class_name,
     count,
     describe,
+    difference,
     fingerprint,
     flag,
     instance,
     number,
     rebuild,
 )
+from npflow.errors import kind_of
 from npflow.flow import Flow
 from npflow.layers import (
     ActNorm,
@@ -40,6 +42,7 @@ from npflow.layers import (
 from npflow.models import VAE, PixelCNN
 from npflow.networks import MADE, MLP, Beside, ConvNet, MaskedConvNet, Network, ResNet
 from npflow.priors import GaussianMixture, Logistic, Normal, Prior
+from npflow.training import Adam
 from npflow.verify.cases import CASES
 
 
@@ -191,7 +194,7 @@ def test_a_description_of_no_object_is_refused(description, words):
 )
 def test_a_hyper_parameter_that_is_no_plain_value_is_refused(value):
     words = refusal(describe, Chain([ActNorm(), Bumps(grid=(0, value))]))
-    assert f"got a {type(value).__name__} as grid of Bumps: {value!r}" in words
+    assert f"got {kind_of(value)} as grid of Bumps: {value!r}" in words
 
 
 def test_a_layer_that_is_no_dataclass_cannot_be_described():
@@ -259,3 +262,21 @@ def test_a_fingerprint_tells_shape_dtype_and_contents(any_device):
     others = [x.T, x.reshape(3, 2), x.astype(np.float32), x + 1e-9]
     assert len({fingerprint(array) for array in (x, *others)}) == 5
     assert fingerprint(any_device.send(x)) == fingerprint(x[:, ::-1][:, ::-1]) == fingerprint(x)
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "sentence"),
+    [
+        (Adam(1e-3), Adam(3e-3), "learning_rate/rate: 0.001 there, 0.003 here"),
+        (Chain([ActNorm()]), Chain([ActNorm(), ActNorm()]), "layers: 1 entries there, 2 here"),
+        (
+            Chain([ActNorm(), Reverse()]),
+            Chain([ActNorm(), ActNorm()]),
+            "layers/1/class: 'Reverse' there, 'ActNorm' here",
+        ),
+        (Chain([ActNorm()]), None, "Chain there, None here"),
+        (None, 10.0, "None there, 10.0 here"),
+    ],
+)
+def test_the_first_difference_of_two_descriptions_is_told(there, here, sentence):
+    assert difference(describe(there), describe(here)) == sentence

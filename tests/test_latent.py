@@ -213,7 +213,7 @@ def test_bad_input_gets_a_sentence(rng):
         ),
         (
             lambda: latent.attribute_vector(conditional, conditional_params, x, x),
-            "a context of 2 features for each row of x, got none",
+            "a context of 2 features for each of",
         ),
         (
             lambda: latent.add_attribute(flow, params, x, np.ones(2)),
@@ -239,7 +239,7 @@ def test_bad_input_gets_a_sentence(rng):
         (lambda: latent.interpolate(flow, params, x, x, 0.5), "shares as a list or tuple, got 0.5"),
         (
             lambda: latent.translate(x, flow, (flow, params)),
-            "the source as a list or tuple, got Flow",
+            "the source as a list or tuple, got a Flow",
         ),
         (
             lambda: latent.translate(x, (flow, params), (flow,)),

@@ -200,14 +200,14 @@ def test_what_is_not_a_number_is_refused(value):
 
 
 def test_a_number_too_large_for_a_float_is_refused():
-    assert refusal(check_number, 10**400, "rate").startswith("expected rate to be a number, got 1000")
+    assert refusal(check_number, 10**400, "rate").startswith("expected rate to be a number, got an int")
 
 
 @pytest.mark.parametrize(
     ("context", "features", "sentence"),
     [
         (np.ones((5, 2)), 0, "expected no context for a model with context_features=0, got one"),
-        (None, 2, "expected a context of 2 features for each row of x, got none"),
+        (None, 2, "expected a context of 2 features for each of 5 rows, got none"),
         (np.ones((5, 3)), 2, "expected context with rows of 2 features, got rows of 3 features"),
         (np.ones((4, 2)), 2, "expected a row of context for each of 5 rows, got 4"),
     ],
@@ -291,11 +291,11 @@ def test_a_numpy_generator_is_given_back():
 
 @pytest.mark.parametrize(
     ("rng", "kind"),
-    [(0, "int"), (None, "NoneType"), (random.Random(0), "Random"), (np.random.PCG64(0), "PCG64")],
+    [(0, "an int"), (None, "a NoneType"), (random.Random(0), "a Random"), (np.random.PCG64(0), "a PCG64")],
 )
 def test_what_is_not_a_numpy_generator_is_refused(rng, kind):
     assert refusal(check_rng, rng) == (
-        f"expected rng to be a numpy.random.Generator, got a {kind}; make one: np.random.default_rng(0)"
+        f"expected rng to be a numpy.random.Generator, got {kind}; make one: np.random.default_rng(0)"
     )
 
 

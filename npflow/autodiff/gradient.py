@@ -42,6 +42,7 @@ def value_and_grad(fun, node=None):
     Examples
     --------
     >>> import autograd.numpy as np
+    >>> from npflow.autodiff import value_and_grad
     >>> loss = lambda params, x: np.sum(params["weight"] * x) ** 2
     >>> value_and_grad(loss)({"weight": np.array([1.0, 2.0])}, np.array([3.0, 1.0]))
     (np.float64(25.0), {'weight': array([30., 10.])})

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from autograd.tracer import getval
 
-from npflow.errors import InputError
+from npflow.errors import InputError, kind_of
 
 
 def items(tree, path=""):
@@ -96,6 +96,8 @@ class Layout:
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.autodiff import Layout
     >>> params = {"shift": np.zeros(2), "scale": np.ones(2)}
     >>> layout = Layout(params)
     >>> vector = layout.pack(params)
@@ -114,7 +116,7 @@ class Layout:
             if array.dtype.kind not in "fiub":
                 raise InputError(
                     f"expected arrays of numbers in the parameter tree, "
-                    f"got a {type(leaf).__name__} of dtype {array.dtype} at {path!r}"
+                    f"got {kind_of(leaf)} of dtype {array.dtype} at {path!r}"
                 )
             trained = is_trained(leaf)
             leaves.append(Leaf(path, array.shape, str(array.dtype), offset if trained else -1))

@@ -138,5 +138,6 @@ def shape_of(data):
 def load_data(name, path=None, part=False, seed=0, download=False):
     """A data set of images by its name; `seed` draws the patches."""
     if name != "cifar10" and (path is not None or part or download):
-        raise InputError(f"expected --path, --part and --download with cifar10 only, got one with {name}")
+        given = "--path" if path is not None else "--part" if part else "--download"
+        raise InputError(f"expected {given} with cifar10 only, got it with {name}")
     return image_data(name, path, np.random.default_rng(seed), complete=not part, download=download)

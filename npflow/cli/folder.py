@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from npflow.cli.catalogue import load_data
 from npflow.cli.settings import Settings
-from npflow.errors import InputError
+from npflow.errors import InputError, kind_of
 from npflow.files import written_aside
 from npflow.model import Model
 from npflow.training import load
@@ -70,7 +70,7 @@ class Folder:
         except ImportError as error:
             raise InputError(
                 f"expected filelock, to keep a second run out of {self.path}, got none ({error}): "
-                "pip install 'npflow[cli]'"
+                "pip install filelock"
             ) from error
         return FileLock(self.path / ".lock")
 
@@ -148,9 +148,7 @@ class Folder:
             )
         saved = load(self.checkpoint)
         if not hasattr(saved.flow, "levels"):  # those of the pixels
-            raise InputError(
-                f"expected a model of images at {self.checkpoint}, got a {type(saved.flow).__name__}"
-            )
+            raise InputError(f"expected a model of images at {self.checkpoint}, got {kind_of(saved.flow)}")
         return Trained(settings, saved.flow, saved.params)
 
     def step(self):

@@ -90,7 +90,7 @@ def cifar10(path=None, split="train", complete=True, download=False):
         version may have fewer images. A file of the official size must have the official checksum either way.
     download : bool
         Whether to download the binary archive (162 MiB) into the folder if nothing is there, or again if the
-        archive there is damaged. This needs pooch: ``pip install 'npflow[data]'``.
+        archive there is damaged. This needs pooch: ``pip install pooch``.
 
     Returns
     -------
@@ -108,6 +108,7 @@ def cifar10(path=None, split="train", complete=True, download=False):
 
     Examples
     --------
+    >>> from npflow.datasets import CIFAR10_CLASSES, cifar10
     >>> images, labels = cifar10("cifar-10-batches-bin", "test")  # doctest: +SKIP
     >>> images.shape, CIFAR10_CLASSES[labels[0]]  # doctest: +SKIP
     ((10000, 32, 32, 3), 'cat')
@@ -184,7 +185,7 @@ def _download(archive):
         import pooch
     except ImportError as error:
         raise InputError(
-            f"expected pooch, to download {URL}{BINARY}, got none ({error}): pip install 'npflow[data]'"
+            f"expected pooch, to download {URL}{BINARY}, got none ({error}): pip install pooch"
         ) from error
     registry = {BINARY: f"md5:{official.md5}"}
     files = pooch.create(archive.parent, URL, registry=registry, retry_if_failed=2)

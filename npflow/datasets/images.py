@@ -4,6 +4,7 @@ Digits and patches of photographs come with scikit-learn. CIFAR-10 is read from 
 
 Examples
 --------
+>>> from npflow.datasets import image_data
 >>> data = image_data("digits")
 >>> data.train.shape, data.test.shape, data.levels
 ((1437, 8, 8, 1), (360, 8, 8, 1), 17)
@@ -74,6 +75,8 @@ def image_data(name="digits", path=None, rng=None, *, complete=True, download=Fa
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.datasets import image_data
     >>> data = image_data("patches", rng=np.random.default_rng(0), n=100, size=8)
     >>> data.train.shape, data.test.shape, data.levels
     ((100, 8, 8, 3), (10, 8, 8, 3), 256)
@@ -112,6 +115,7 @@ def digit_images(split="train"):
 
     Examples
     --------
+    >>> from npflow.datasets import digit_images
     >>> images, labels = digit_images("test")
     >>> images.shape, labels[:5].tolist()
     ((360, 8, 8, 1), [0, 8, 8, 9, 8])
@@ -154,6 +158,8 @@ def patches(rng, n, size=32, split="train"):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.datasets import patches
     >>> patches(np.random.default_rng(0), 5, size=16).shape
     (5, 16, 16, 3)
     """

@@ -2,6 +2,8 @@
 
 Examples
 --------
+>>> import numpy as np
+>>> from npflow.datasets.numerics import gauss
 >>> points, weights = gauss(np.array([0.0, 1.0, 3.0]))
 >>> print(f"{np.sum(weights * points**2):.6f}")
 9.000000

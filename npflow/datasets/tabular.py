@@ -7,6 +7,7 @@ the test part.
 Examples
 --------
 >>> import numpy as np
+>>> from npflow.datasets import tabular
 >>> train, validation, test = tabular("wine", rng=np.random.default_rng(0))
 >>> train.shape, validation.shape, test.shape
 ((124, 13), (18, 13), (36, 13))
@@ -61,6 +62,8 @@ def digits(*, rng):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.datasets import digits
     >>> x, labels = digits(rng=np.random.default_rng(0))
     >>> x.shape, labels[:5].tolist()
     ((1797, 64), [0, 1, 2, 3, 4])
@@ -94,6 +97,8 @@ def split(x, *, rng):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.datasets import split
     >>> [len(part) for part in split(np.zeros((20, 2)), rng=np.random.default_rng(0))]
     [14, 2, 4]
     """

@@ -25,6 +25,7 @@ Grathwohl et al.: FFJORD, 2019, section 4.1. https://arxiv.org/abs/1810.01367
 Examples
 --------
 >>> import numpy as np
+>>> from npflow.datasets import Moons, moons, pinwheel
 >>> rng = np.random.default_rng(0)
 >>> [draw(7, rng=rng).shape for draw in (moons, pinwheel)]
 [(7, 2), (7, 2)]

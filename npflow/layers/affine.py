@@ -43,7 +43,9 @@ class ActNorm(Layer):
 
     H W is the number of pixels, 1 for rows of features.
 
-    Source: Kingma & Dhariwal 2018, Glow, section 3.1.
+    References
+    ----------
+    Kingma & Dhariwal 2018, Glow, section 3.1.
     """
 
     def init(self, rng, x):
@@ -74,7 +76,9 @@ class Scaling(Layer):
     After layers that keep the volume, it tells which dimensions matter: exp(-log_scale) is the spread of the data
     along each.
 
-    Source: Dinh et al. 2014, NICE, section 3.3.
+    References
+    ----------
+    Dinh et al. 2014, NICE, section 3.3.
     """
 
     def init(self, rng, x):

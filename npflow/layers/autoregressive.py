@@ -25,7 +25,7 @@ def check_transformer(transformer, name):
 
 @dataclass(frozen=True)
 class MaskedAutoregressive(Layer):
-    r"""Scale and shift each component by a network of the components before it; starts as the identity.
+    r"""Scale and shift each component by a network of the components before it. It starts as the identity.
 
     z_i = x_i exp(log_scale_i) + shift_i                log|det J| = sum(log_scale)
     x_i = (z_i - shift_i) exp(-log_scale_i)             one i after the other
@@ -36,24 +36,28 @@ class MaskedAutoregressive(Layer):
     z_i = t(x_i; network_i(x_1 ... x_{i-1}))            log|det J| = sum(log dt/dx_i)
     x_i = t^-1(z_i; network_i(x_1 ... x_{i-1}))         one i after the other
 
-    The Jacobian is triangular in the network's order, as z_i depends on no x_j after its own. `forward` is one pass
-    of the network. `inverse` needs the network's output for x_i before x_i is known. It goes component by component,
-    and computes each time only the part of the network that has become known. `Inverse` of this layer is the layer of
-    an inverse autoregressive flow, which samples in one pass.
+    z_i does not depend on any x_j with j > i, so the Jacobian is triangular in the network's order. `forward` is one
+    pass of the network. `inverse` computes one component at a time, because network_i needs x_1 ... x_{i-1}. Each step
+    computes only the new part of the network. `Inverse` of this layer is the layer of an inverse autoregressive flow,
+    which samples in one pass. With a context, network_i sees it too.
 
     Parameters
     ----------
     network : MADE
-        Computes the numbers of all components at once.
+        Computes log_scale and shift, or the numbers of t, of all components at once.
     transformer : Elementwise
-        `ScaleShift`, which bounds log_scale, by default; or another map, such as `Spline`.
+        By default `ScaleShift`, which bounds log_scale. Or another map, such as `Spline`.
 
-    Source: Papamakarios et al. 2017, Masked autoregressive flow for density estimation, section 3.1; Kingma et al.
+    References
+    ----------
+    Papamakarios et al. 2017, Masked autoregressive flow for density estimation, section 3.1; Kingma et al.
     2016, Improved variational inference with inverse autoregressive flow, section 3.
 
     Examples
     --------
+    >>> import numpy as np
     >>> from npflow.layers import MaskedAutoregressive
+    >>> rng = np.random.default_rng(0)
     >>> layer, x = MaskedAutoregressive(), rng.normal(size=(5, 3))
     >>> params = layer.init(rng, x)
     >>> z, log_det = layer.forward(params, x)

@@ -26,7 +26,9 @@ class Chain(Composite):
 
     Examples
     --------
+    >>> import numpy as np
     >>> from npflow.layers import ActNorm, AffineCoupling, Chain, Reverse
+    >>> rng = np.random.default_rng(0)
     >>> chain, x = Chain([ActNorm(), AffineCoupling(), Reverse()]), rng.normal(5, 3, (100, 4))
     >>> params = chain.init(rng, x)
     >>> z, log_det = chain.forward(params, x)

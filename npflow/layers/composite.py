@@ -1,5 +1,6 @@
 """Layers made of layers: one method says how, and everything that looks inside uses it."""
 
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -7,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npflow.autodiff.program.frames import follows_steps
-from npflow.errors import InputError
+from npflow.errors import InputError, in_short, kind_of
 from npflow.layers.layer import Layer, check_layer, given, takes_context, zeros_per_row
 from npflow.validation import check_sequence
 
@@ -18,8 +19,8 @@ class Step(NamedTuple):
     Attributes
     ----------
     name : int, str or None
-        Where the inner layer's parameters are in those of the composite, and what it is called: ``params[name]``.
-        None: the parameters of the composite are those of the inner layer.
+        The key of the inner layer's parameters, ``params[name]``, and its name in errors. None where the parameters of
+        the composite are those of its only inner layer.
     layer : Layer
     x : ndarray, shape (n, ...)
         Its input.
@@ -35,7 +36,11 @@ class Step(NamedTuple):
 
     def params(self, params):
         """The inner layer's parameters, in those of the composite."""
-        return params if self.name is None else params[self.name]
+        try:
+            return params if self.name is None else params[self.name]
+        except (LookupError, TypeError):
+            got = f"those of {list(params)}" if isinstance(params, dict) else kind_of(params)
+            raise InputError(f"expected parameters for the step {self.name!r}, got {got}") from None
 
     def apply(self, params):
         """The inner layer's output and log-det, from its parameters."""
@@ -46,15 +51,19 @@ class Step(NamedTuple):
 class Composite(Layer):
     """A layer made of layers.
 
-    A subclass writes one method, `steps`, a generator. It yields a `Step` to apply an inner layer, is sent the
-    layer's output, and returns its own. ``init``, ``forward``, ``inverse`` and the log-det, which is the sum of those
-    of the steps, follow from it. So do traces, the names of layers in errors and in programs, and the checks of
-    `npflow.verify`.
+    A subclass defines one method, the generator `steps`. It yields a `Step` to apply an inner layer; ``yield`` returns
+    the layer's output. It returns the output of the whole. Where `direction` is "inverse" it reverses the order, and it
+    passes `direction` on. ``init``, ``forward``, ``inverse`` and the log-det, which is the sum of those of the steps,
+    follow from it. So do traces, the names of layers in errors and in programs, and the checks of `npflow.verify`.
+
+    Override `domain` where the layer that is applied to x first has one.
 
     Examples
     --------
+    >>> import numpy as np
     >>> from dataclasses import dataclass
     >>> from npflow.layers import ActNorm, Composite, Conv1x1, Layer, Step
+    >>> rng = np.random.default_rng(0)
     >>> @dataclass(frozen=True)
     ... class Both(Composite):
     ...     first: Layer
@@ -72,7 +81,7 @@ class Composite(Layer):
     """
 
     def check_params(self, params):
-        """Raise `InputError` unless there are parameters for each step, and no others; accepts any by default."""
+        """Check the parameters of the steps, and raise `InputError`. The base class checks nothing."""
 
     def steps(self, x, direction, context=None):
         """Yield a `Step` for each inner layer, receive its output, and return the output of the whole.
@@ -84,13 +93,17 @@ class Composite(Layer):
         direction : {"forward", "inverse"}
         context : ndarray, shape (n, context features), optional
         """
-        raise NotImplementedError
+        raise InputError(
+            f"expected {type(self).__name__} to define steps(self, x, direction, context=None), got none"
+        )
 
     def init(self, rng, x, context=None):
         """Parameters of the inner layers, each started on what those before it make of the batch."""
         params = {}
 
         def start(step):
+            if step.name in params or (params and None in (step.name, *params)):
+                raise InputError(f"expected a name of its own for each step, got {[*params, step.name]}")
             try:
                 params[step.name] = step.layer.init(rng, step.x, **given(step.layer, step.context))
                 return step.apply(params[step.name])[0]
@@ -99,7 +112,7 @@ class Composite(Layer):
                     raise
                 raise error.inside(step.name, step.layer) from error
 
-        follow(self.steps(x, "forward", context), start)
+        follow(self, x, "forward", context, start)
         return joined(params)
 
     def forward(self, params, x, context=None):
@@ -124,13 +137,13 @@ class Composite(Layer):
 
     def trace(self, params, x, context=None):
         """Every step from x to z, as a list of `Traced`."""
-        return self._trace(params, self.steps(x, "forward", context))
+        return self._trace(params, x, "forward", context)
 
     def trace_inverse(self, params, z, context=None):
         """Every step from z to x, as a list of `Traced`."""
-        return self._trace(params, self.steps(z, "inverse", context))
+        return self._trace(params, z, "inverse", context)
 
-    def _trace(self, params, steps):
+    def _trace(self, params, x, direction, context):
         traced = []
         self.check_params(params)
 
@@ -139,7 +152,7 @@ class Composite(Layer):
             traced.append(Traced(name, *step.apply(step.params(params))))
             return traced[-1].output
 
-        follow(steps, note)
+        follow(self, x, direction, context, note)
         return traced
 
 
@@ -151,14 +164,30 @@ class Traced(NamedTuple):
     log_det: np.ndarray
 
 
-def follow(steps, take):
-    """Run the generator `steps`, with ``take(step)`` as the output of each step; return what it returns."""
-    output = None
+def follow(layer, x, direction, context, take):
+    """Go through the steps of a composite, with ``take(step)`` as the output of each; return the output of the whole.
+
+    Raises
+    ------
+    InputError
+        If its method `steps` is not a generator that yields a `Step` each time and returns an array.
+    """
+    steps, output, name = layer.steps(x, direction, context), None, f"{type(layer).__name__}.steps"
+    if not isinstance(steps, Generator):
+        raise InputError(
+            f"expected {name} to yield a Step for each inner layer, got {kind_of(steps)} and no yield"
+        )
     while True:
         try:
             step = steps.send(output)
         except StopIteration as end:
+            if end.value is None:
+                raise InputError(f"expected {name} to return its output, got None") from None
             return end.value
+        if not isinstance(step, Step):
+            raise InputError(
+                f"expected {name} to yield a Step(name, layer, x, direction), got {in_short(step)}"
+            )
         output = take(step)
 
 
@@ -277,7 +306,7 @@ def dry_run(layer, x, visit, direction="forward", context=None):
         params[step.name], output = dry_run(step.layer, step.x, visit, step.direction, step.context)
         return output
 
-    output = follow(layer.steps(x, direction, context), blank)
+    output = follow(layer, x, direction, context, blank)
     return joined(params), output
 
 

@@ -25,36 +25,47 @@ def check_coupling_network(network, name):
 
 @dataclass(frozen=True)
 class Coupling(Layer):
-    r"""The base of couplings: x is taken apart into a, which stays, and b, which is transformed.
+    r"""The base of couplings: one part of x is unchanged, the other is transformed.
 
-    x = (a, b)      z = (a, t(b; network(a)))           log|det J| = sum(log dt/db)
-                    x = (a, t^-1(z_b; network(a)))
+    x = (a, b), z = (a, z_b)                        a is unchanged
 
-    The Jacobian is triangular whatever the network is: z_a does not depend on b, and each component of z_b depends on
+    z_b = t(b; network(a))                          log|det J| = sum(log dt/db)
+    b = t^-1(z_b; network(a))
+
+    The Jacobian is triangular whatever the network is: a does not depend on b, and each component of z_b depends on
     no other component of b. With a context, the network sees (a, context).
 
-    On a checkerboard the parts are pixels. With m = 1 where they stay and 0 where they are transformed, the network
-    sees the image m x, which has zeros in the places of b:
+    On a checkerboard the parts are pixels. With m = 1 where they are unchanged and 0 where they are transformed, the
+    network sees the image m x, which has zeros in the places of b:
 
     z = m x + (1 - m) t(x; network(m x))                log|det J| = sum((1 - m) log dt/dx)
 
     Parameters
     ----------
     network : Network
-        Computes the numbers of t from the part that stays.
+        Computes the numbers of t from the unchanged part.
     transformed : str or tuple of bool
-        The part that is transformed. Channels: the "second" or the "first" half (the first is larger by one where
-        their number is odd), those at "odd" or "even" places, counted from 0, or those where a mask is true. Pixels:
-        those where row + column is odd, "checkerboard-odd", or even, "checkerboard-even". A flow alternates them, or
-        mixes channels between couplings.
+        The part that is transformed. A flow alternates the parts, or mixes channels between couplings.
 
-    Source: Dinh et al. 2017, Density estimation using Real NVP, sections 3.2 and 3.4.
+        - "second", "first": a half of the channels. The first half is larger by one where their number is odd.
+        - "odd", "even": the channels at these places, counted from 0.
+        - a mask: the channels where it is true.
+        - "checkerboard-odd", "checkerboard-even": the pixels where row + column is odd, or even.
+
+    Attributes
+    ----------
+    numbers : int
+        How many numbers t takes for each transformed component.
+
+    References
+    ----------
+    Dinh et al. 2017, Density estimation using Real NVP, sections 3.2 and 3.4.
     """
 
     network: Network = checked(check_coupling_network, MLP())
     transformed: str | tuple = checked(check_transformed, "second")
 
-    numbers = 0  # of t, for each transformed component
+    numbers = 0
 
     @property
     def mask(self):
@@ -68,25 +79,31 @@ class Coupling(Layer):
 
 @dataclass(frozen=True)
 class AdditiveCoupling(Coupling):
-    r"""Shift one part of the input by a network of the other; starts as the identity.
+    r"""Shift one part of the input. The layer starts as the identity.
 
-    x = (a, b)      z = (a, b + network(a))             log|det J| = 0
-                    x = (a, z_b - network(a))
+    x = (a, b), z = (a, z_b)                        a is unchanged
 
-    The Jacobian is triangular with ones on its diagonal, so the volume stays as it is.
+    z_b = b + network(a)                            log|det J| = 0
+    b = z_b - network(a)
+
+    The Jacobian is triangular with ones on its diagonal, so the map keeps volume.
 
     Parameters
     ----------
     network : Network
-        Computes the shift from the part that stays.
+        Computes the shift from the unchanged part.
     transformed : str or tuple of bool
         The part that is transformed; see `Coupling`.
 
-    Source: Dinh et al. 2014, NICE, section 3.2.
+    References
+    ----------
+    Dinh et al. 2014, NICE, section 3.2.
 
     Examples
     --------
+    >>> import numpy as np
     >>> from npflow.layers import AdditiveCoupling
+    >>> rng = np.random.default_rng(0)
     >>> layer, x = AdditiveCoupling(), rng.normal(size=(5, 4))
     >>> z, log_det = layer.forward(layer.init(rng, x), x)
     >>> bool(np.all(log_det == 0))
@@ -111,29 +128,35 @@ class AdditiveCoupling(Coupling):
 
 @dataclass(frozen=True)
 class AffineCoupling(Coupling):
-    r"""Scale and shift one part of the input by a network of the other; starts as the identity.
+    r"""Scale and shift one part of the input. The layer starts as the identity.
 
-    x = (a, b)      z = (a, b * exp(log_scale) + shift)             log|det J| = sum(log_scale)
-                    x = (a, (z_b - shift) * exp(-log_scale))        raw, shift = network(a)
+    x = (a, b), z = (a, z_b)                        a is unchanged
+    raw, shift = network(a)
+    log_scale = L tanh(raw / L)                     in (-L, L), so that exp does not overflow
 
-    log_scale = L tanh(raw / L) stays in (-L, L), so that exp does not overflow for any input.
+    z_b = b * exp(log_scale) + shift                log|det J| = sum(log_scale)
+    b = (z_b - shift) * exp(-log_scale)
 
     Parameters
     ----------
     network : Network
-        Computes raw and shift from the part that stays. `Beside` makes one network of two.
+        Computes raw and shift from the unchanged part. `npflow.networks.Beside` makes one network of two.
     transformed : str or tuple of bool
         The part that is transformed; see `Coupling`.
     log_scale_limit : float
-        L, above 0.
+        The bound L on abs(log_scale), above 0.
 
-    Source: Dinh et al. 2017, Density estimation using Real NVP, section 3.2; the tanh is after its section 4.1.
+    References
+    ----------
+    Dinh et al. 2017, Density estimation using Real NVP, section 3.2; the tanh is after its section 4.1.
 
     Examples
     --------
     `ElementwiseCoupling` with `ScaleShift` is the same map, written for any elementwise map:
 
+    >>> import numpy as np
     >>> from npflow.layers import AffineCoupling, ElementwiseCoupling, ScaleShift
+    >>> rng = np.random.default_rng(0)
     >>> layer, x = AffineCoupling(), rng.normal(size=(5, 4))
     >>> params = layer.init(rng, x)
     >>> z, log_det = layer.forward(params, x)
@@ -167,21 +190,25 @@ class AffineCoupling(Coupling):
 
 @dataclass(frozen=True)
 class ElementwiseCoupling(Coupling):
-    r"""Transform one part of the input by any elementwise map, whose numbers a network of the other part computes.
+    r"""Transform one part of the input by any elementwise map t.
 
-    x = (a, b)      z = (a, t(b; network(a)))           log|det J| = sum(log dt/db)
-                    x = (a, t^-1(z_b; network(a)))
+    x = (a, b), z = (a, z_b)                        a is unchanged
+
+    z_b = t(b; network(a))                          log|det J| = sum(log dt/db)
+    b = t^-1(z_b; network(a))
 
     Parameters
     ----------
     network : Network
-        Computes the numbers of t from the part that stays.
+        Computes the numbers of t from the unchanged part.
     transformed : str or tuple of bool
         The part that is transformed; see `Coupling`.
     transformer : Elementwise
         t, such as `ScaleShift` or `Spline`.
 
-    Source: Dinh et al. 2017, Density estimation using Real NVP, section 3.2.
+    References
+    ----------
+    Dinh et al. 2017, Density estimation using Real NVP, section 3.2.
     """
 
     transformer: Elementwise = instance(Elementwise, ScaleShift())
@@ -206,24 +233,30 @@ class ElementwiseCoupling(Coupling):
 
 @dataclass(frozen=True)
 class SplineCoupling(ElementwiseCoupling):
-    r"""Transform one part of the input by splines that a network of the other chooses; starts as the identity.
+    r"""Transform one part of the input by splines. The layer starts as the identity.
 
-    x = (a, b)      z = (a, spline(b; network(a)))              log|det J| = sum(log spline'(b))
-                    x = (a, spline^-1(z_b; network(a)))
+    x = (a, b), z = (a, z_b)                        a is unchanged
+
+    z_b = spline(b; network(a))                     log|det J| = sum(log spline'(b))
+    b = spline^-1(z_b; network(a))
 
     Parameters
     ----------
     network : Network
-        Computes the widths, heights and slopes of the splines from the part that stays.
+        Computes the widths, heights and slopes of the splines from the unchanged part.
     transformed : str or tuple of bool
         The part that is transformed; see `Coupling`.
     transformer : Spline
 
-    Source: Durkan et al. 2019, Neural spline flows, section 3.
+    References
+    ----------
+    Durkan et al. 2019, Neural spline flows, section 3.
 
     Examples
     --------
+    >>> import numpy as np
     >>> from npflow.layers import Spline, SplineCoupling
+    >>> rng = np.random.default_rng(0)
     >>> layer, x = SplineCoupling(transformer=Spline(bins=4)), rng.normal(size=(5, 4))
     >>> layer.init(rng, x)[-1]["bias"].shape  # 3 bins - 1 numbers for each of two components
     (22,)

@@ -67,7 +67,9 @@ class Shift(Elementwise):
     z = x + shift       log|det J| = 0
     x = z - shift
 
-    Source: Dinh et al. 2014, NICE, section 3.2 (the additive coupling).
+    References
+    ----------
+    Dinh et al. 2014, NICE, section 3.2 (the additive coupling).
     """
 
     numbers = 1
@@ -93,7 +95,9 @@ class ScaleShift(Elementwise):
     log_scale_limit : float
         L, above 0.
 
-    Source: Dinh et al. 2017, Density estimation using Real NVP, section 3.2; the tanh is after its section 4.1.
+    References
+    ----------
+    Dinh et al. 2017, Density estimation using Real NVP, section 3.2; the tanh is after its section 4.1.
     """
 
     log_scale_limit: float = number(2.0, above=0)

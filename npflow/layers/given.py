@@ -33,7 +33,9 @@ class Given(Composite):
 
     Examples
     --------
+    >>> import numpy as np
     >>> from npflow.layers import AffineCoupling, Given
+    >>> rng = np.random.default_rng(0)
     >>> layer, x = Given(AffineCoupling(), context=(0.0, 1.0)), rng.normal(size=(5, 2))
     >>> params = layer.init(rng, x)
     >>> layer.forward(params, x)[0].shape

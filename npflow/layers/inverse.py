@@ -25,7 +25,9 @@ class Inverse(Composite):
 
     Examples
     --------
+    >>> import numpy as np
     >>> from npflow.layers import AffineCoupling, Inverse
+    >>> rng = np.random.default_rng(0)
     >>> coupling, x = AffineCoupling(), rng.normal(size=(5, 2))
     >>> params = coupling.init(rng, x)
     >>> z, _ = coupling.forward(params, x)

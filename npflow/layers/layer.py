@@ -8,7 +8,7 @@ import autograd.numpy as np
 
 from npflow.autodiff.primitives import concatenate_last
 from npflow.description import Described
-from npflow.errors import InputError
+from npflow.errors import InputError, in_short
 
 
 class Layer(Described):
@@ -17,7 +17,7 @@ class Layer(Described):
     A layer is a frozen dataclass of hyper-parameters. It holds no arrays: they live in `params`, a tree of dicts,
     lists and tuples whose float leaves are trained and whose integer leaves are constants. All methods are pure
     functions. Which operations they perform depends on shapes and hyper-parameters alone, never on the values of
-    arrays. float32 in, float32 out.
+    arrays. float32 in, float32 out. They do not check their input: the methods of `npflow.Flow` do.
 
     Arrays have shape (n, features) or (n, height, width, channels).
 
@@ -36,23 +36,59 @@ class Layer(Described):
     domain = (-math.inf, math.inf)
 
     def init(self, rng, x):
-        """Parameters for batches like `x`, drawn from `rng`; they may depend on the values of `x`."""
+        """Return initial parameters for rows shaped like those of `x`.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            The only source of randomness.
+        x : ndarray, shape (n, ...)
+            A batch. The parameters have its dtype, and may depend on its values, as those of `ActNorm` do.
+
+        Returns
+        -------
+        tree of ndarray
+        """
         return {}
 
     def forward(self, params, x):
-        """The normalizing direction: x -> z, and log|det dz/dx| in nats, shape (n,)."""
+        """Apply the normalizing direction, x -> z.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        x : ndarray, shape (n, ...)
+
+        Returns
+        -------
+        z : ndarray, shape (n, ...)
+        log_det : ndarray, shape (n,)
+            log|det dz/dx| in nats.
+        """
         raise NotImplementedError
 
     def inverse(self, params, z):
-        """The generating direction: z -> x, and log|det dx/dz| in nats, shape (n,)."""
+        """Apply the generating direction, z -> x.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        z : ndarray, shape (n, ...)
+
+        Returns
+        -------
+        x : ndarray, shape (n, ...)
+        log_det : ndarray, shape (n,)
+            log|det dx/dz| in nats.
+        """
         raise NotImplementedError
 
     def log_det(self, params, x, context=None):
-        """log|det dz/dx| alone, in nats, shape (n,)."""
+        """Return log|det dz/dx| alone, in nats, shape (n,)."""
         return self.forward(params, x, **given(self, context))[1]
 
     def output_shape(self, shape, direction="forward"):
-        """The shape of a row of the output, for rows of a given shape; a layer that rearranges a row overrides it."""
+        """Return the shape of one output row. Override it in a layer that rearranges a row."""
         return shape
 
 
@@ -71,7 +107,9 @@ def check_layer(layer, name="the layer"):
     """Raise unless `layer` is an object with the methods of a layer; return it."""
     methods = ("init", "forward", "inverse")
     if isinstance(layer, type) or not all(callable(getattr(layer, method, None)) for method in methods):
-        raise InputError(f"expected {name} to be an object with init, forward and inverse, got {layer!r}")
+        raise InputError(
+            f"expected {name} to be an object with init, forward and inverse, got {in_short(layer)}"
+        )
     return layer
 
 

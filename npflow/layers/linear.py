@@ -22,7 +22,9 @@ class Conv1x1(Layer):
     invertible. W starts as a random orthogonal matrix, with log-det 0. H W is the number of pixels, 1 for rows of
     features.
 
-    Source: Kingma & Dhariwal 2018, Glow, section 3.2.
+    References
+    ----------
+    Kingma & Dhariwal 2018, Glow, section 3.2.
     """
 
     def init(self, rng, x):

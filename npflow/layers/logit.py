@@ -28,7 +28,9 @@ class Logit(Layer):
     alpha : float
         At least 0 and below 1/2; with 0, x must lie inside (0, 1).
 
-    Source: Dinh et al. 2017, Density estimation using Real NVP, section 4.1, with p = alpha + (1 - alpha) x, which
+    References
+    ----------
+    Dinh et al. 2017, Density estimation using Real NVP, section 4.1, with p = alpha + (1 - alpha) x, which
     reaches 1; moved away from both ends as by Papamakarios et al. 2017, Masked autoregressive flow for density
     estimation.
     """

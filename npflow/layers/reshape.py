@@ -18,7 +18,9 @@ class Squeeze(Layer):
     row, lie side by side for each channel. This is the order of Glow's code and of PyTorch's `PixelUnshuffle`.
     TensorFlow's `space_to_depth` has the other common order: all channels of the first pixel, then of the second.
 
-    Source: Dinh et al. 2017, Density estimation using Real NVP, section 3.6; Kingma & Dhariwal 2018, Glow, section 3.
+    References
+    ----------
+    Dinh et al. 2017, Density estimation using Real NVP, section 3.6; Kingma & Dhariwal 2018, Glow, section 3.
     """
 
     def forward(self, params, x):

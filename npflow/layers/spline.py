@@ -49,7 +49,9 @@ class Spline(Elementwise):
     bound : float
         The spline acts on [-bound, bound]; below a million, as the rounding of knots grows with it.
 
-    Source: Durkan et al. 2019, Neural spline flows, section 3.1, after Gregory & Delbourgo 1982, Piecewise
+    References
+    ----------
+    Durkan et al. 2019, Neural spline flows, section 3.1, after Gregory & Delbourgo 1982, Piecewise
     rational quadratic interpolation to monotonic data.
     """
 

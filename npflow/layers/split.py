@@ -33,11 +33,15 @@ class Split(Composite):
     layer : Layer
         f. Its parameters are those of this layer.
 
-    Source: Dinh et al. 2017, Density estimation using Real NVP, section 3.6; Kingma & Dhariwal 2018, Glow, section 3.
+    References
+    ----------
+    Dinh et al. 2017, Density estimation using Real NVP, section 3.6; Kingma & Dhariwal 2018, Glow, section 3.
 
     Examples
     --------
+    >>> import numpy as np
     >>> from npflow.layers import Conv1x1, Split
+    >>> rng = np.random.default_rng(0)
     >>> layer, x = Split(Conv1x1()), rng.normal(size=(5, 4, 4, 6))
     >>> z, _ = layer.forward(layer.init(rng, x), x)
     >>> bool(np.all(z[..., :3] == x[..., :3]))

@@ -33,7 +33,9 @@ class Distillation(Model):
         On rows of the same shape, with as many context features.
     teacher_params : tree of ndarray
 
-    Source: van den Oord et al. 2017, Parallel WaveNet, section 4.
+    References
+    ----------
+    Van den Oord et al. 2017, Parallel WaveNet, section 4.
     """
 
     student: Flow = instance(Flow)

@@ -54,6 +54,7 @@ def gaussianization(features, steps=5, components=8, rotation="pca", prior=None)
 
     Examples
     --------
+    >>> from npflow.models import gaussianization
     >>> flow = gaussianization(features=2, steps=5)
     >>> len(flow.layer.layers)
     12

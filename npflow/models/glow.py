@@ -45,6 +45,7 @@ def glow(features, steps=10, network=None, prior=None, context_features=0):
 
     Examples
     --------
+    >>> from npflow.models import glow
     >>> flow = glow(features=2, steps=10)
     >>> len(flow.layer.layers)
     30
@@ -100,6 +101,7 @@ def image_glow(shape, levels=3, steps=16, network=None, prior=None, context_feat
 
     Examples
     --------
+    >>> from npflow.models import image_glow
     >>> from npflow.networks import ConvNet
     >>> flow = image_glow((8, 8, 3), levels=2, steps=4, network=ConvNet((32, 32)))
     >>> len(flow.layer.layers), flow.prior.event_shape

@@ -44,6 +44,7 @@ def iaf(features, steps=5, network=None, transformer=None, prior=None, context_f
 
     Examples
     --------
+    >>> from npflow.models import iaf
     >>> len(iaf(features=6).layer.layers)
     14
     """

@@ -45,6 +45,7 @@ def maf(features, steps=5, network=None, transformer=None, prior=None, context_f
 
     Examples
     --------
+    >>> from npflow.models import maf
     >>> len(maf(features=6).layer.layers)
     14
     """

@@ -49,6 +49,7 @@ def mintnet(shape, levels=3, steps=4, filters=16, prior=None):
 
     Examples
     --------
+    >>> from npflow.models import mintnet
     >>> flow = mintnet((8, 8, 1), levels=2, steps=1)
     >>> [type(layer).__name__ for layer in flow.layer.layers][4:]
     ['Squeeze', 'ActNorm', 'MaskedConvolution', 'MaskedConvolution', 'Unsqueeze']

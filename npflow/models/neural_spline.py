@@ -49,6 +49,7 @@ def neural_spline(
 
     Examples
     --------
+    >>> from npflow.models import neural_spline
     >>> len(neural_spline(features=6).layer.layers), len(neural_spline(6, kind="autoregressive").layer.layers)
     (15, 14)
     """

@@ -46,6 +46,7 @@ def nice(features, couplings=4, network=None, prior=None, context_features=0):
 
     Examples
     --------
+    >>> from npflow.models import nice
     >>> flow = nice(features=4)
     >>> [type(layer).__name__ for layer in flow.layer.layers[3:]]
     ['AdditiveCoupling', 'AdditiveCoupling', 'Scaling']
@@ -91,6 +92,7 @@ def image_nice(shape, couplings=4, network=None, prior=None, context_features=0)
 
     Examples
     --------
+    >>> from npflow.models import image_nice
     >>> flow = image_nice((8, 8, 1), couplings=2)
     >>> [type(layer).__name__ for layer in flow.layer.layers]
     ['Logit', 'ActNorm', 'AdditiveCoupling', 'AdditiveCoupling', 'Scaling']

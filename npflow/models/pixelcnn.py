@@ -25,6 +25,7 @@ from npflow.validation import (
     check_integers,
     check_number,
     check_rng,
+    context_name,
 )
 
 
@@ -61,6 +62,11 @@ class PixelCNN(Model):
 
     Examples
     --------
+    >>> import npflow
+    >>> import numpy as np
+    >>> from npflow.models import PixelCNN
+    >>> from npflow.networks import MaskedConvNet
+    >>> rng = np.random.default_rng(0)
     >>> x = rng.integers(4, size=(100, 5, 5, 1), dtype=np.uint8)
     >>> model = PixelCNN(shape=(5, 5, 1), levels=4, network=MaskedConvNet(8, blocks=1, kernel=3, head=(8,)))
     >>> params = model.init(rng, x)
@@ -96,12 +102,12 @@ class PixelCNN(Model):
             )
         if x is not None:
             check_integers(x, self.levels, self.shape, name)
-            self.check_context(context, len(x), layout.dtype)
+            self.check_context(context, len(x), layout.dtype, context_name(name))
         return layout
 
-    def check_context(self, context, rows, dtype):
+    def check_context(self, context, rows, dtype, name="context"):
         """Raise `InputError` unless `context` fits this model and a number of images."""
-        check_context(context, self.context_features, rows, dtype, "a PixelCNN")
+        check_context(context, self.context_features, rows, dtype, "a PixelCNN", name)
 
     @property
     def dims(self):

@@ -47,6 +47,7 @@ def real_nvp(features, couplings=8, network=None, masks=None, prior=None, contex
 
     Examples
     --------
+    >>> from npflow.models import real_nvp
     >>> len(real_nvp(features=6, couplings=8).layer.layers)
     23
     >>> len(real_nvp(features=6, couplings=8, masks=("odd", "even")).layer.layers)
@@ -107,6 +108,7 @@ def image_real_nvp(shape, levels=2, network=None, prior=None, context_features=0
 
     Examples
     --------
+    >>> from npflow.models import image_real_nvp
     >>> from npflow.networks import ResNet
     >>> flow = image_real_nvp((8, 8, 1), levels=2, network=ResNet(channels=16))
     >>> [type(layer).__name__ for layer in flow.layer.layers][-3:]

@@ -61,6 +61,11 @@ class VAE(Model):
 
     Examples
     --------
+    >>> import npflow
+    >>> import numpy as np
+    >>> from npflow.models import VAE
+    >>> from npflow.networks import MLP
+    >>> rng = np.random.default_rng(0)
     >>> x = rng.normal(5, 3, (300, 4))
     >>> vae = VAE(features=4, latent=2, encoder=MLP((16,)), decoder=MLP((16,)))
     >>> params = vae.init(rng, x)

@@ -69,6 +69,9 @@ class ConvNet(Network):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.networks import ConvNet
+    >>> rng = np.random.default_rng(0)
     >>> network = ConvNet((16, 16), kernels=(3, 1, 3))
     >>> x = rng.standard_normal((5, 8, 8, 3))
     >>> network.apply(network.init(rng, x, outputs=6), x).shape
@@ -137,6 +140,9 @@ class ResNet(Network):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.networks import ResNet
+    >>> rng = np.random.default_rng(0)
     >>> network = ResNet(channels=16, blocks=1)
     >>> x = rng.standard_normal((5, 8, 8, 3))
     >>> network.apply(network.init(rng, x, outputs=6), x).shape

@@ -68,6 +68,9 @@ class MADE(Network):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.networks import MADE
+    >>> rng = np.random.default_rng(0)
     >>> network = MADE((16, 16))
     >>> x = rng.standard_normal((5, 3))
     >>> params = network.init(rng, x, outputs=6)  # two for each component
@@ -127,6 +130,9 @@ class MADE(Network):
 
         Examples
         --------
+        >>> import numpy as np
+        >>> from npflow.networks import MADE
+        >>> rng = np.random.default_rng(0)
         >>> network, x = MADE((8,)), rng.standard_normal((5, 3))
         >>> params = network.init(rng, x, outputs=3)
         >>> generator = network.one_by_one(params, like=x)

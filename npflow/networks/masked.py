@@ -4,7 +4,9 @@ The features of a layer are divided into as many groups as the image has channel
 k. The kernel's places are taken row by row up to the middle one, and the rest are left out. A weight has
 shape (places, inputs, outputs), and its last place, the middle, is masked by groups.
 
-Source: van den Oord, Kalchbrenner, Kavukcuoglu: Pixel recurrent neural networks, 2016, sections 3.3 and 3.4.
+References
+----------
+Van den Oord, Kalchbrenner, Kavukcuoglu: Pixel recurrent neural networks, 2016, sections 3.3 and 3.4.
 https://arxiv.org/abs/1601.06759
 """
 

@@ -47,6 +47,9 @@ class MLP(Network):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.networks import MLP
+    >>> rng = np.random.default_rng(0)
     >>> network = MLP((16, 16), "tanh")
     >>> x = rng.standard_normal((5, 3))
     >>> network.apply(network.init(rng, x, outputs=4), x).shape

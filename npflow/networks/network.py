@@ -65,7 +65,9 @@ class Beside(Network):
 
     Examples
     --------
-    >>> from npflow.networks import MLP
+    >>> import numpy as np
+    >>> from npflow.networks import Beside, MLP
+    >>> rng = np.random.default_rng(0)
     >>> network = Beside(log_scale=MLP((8,), "tanh"), shift=MLP((16, 16)))
     >>> x = rng.standard_normal((5, 3))
     >>> network.apply(network.init(rng, x, outputs=4), x).shape

@@ -59,6 +59,9 @@ class MaskedConvNet(Network):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.networks import MaskedConvNet
+    >>> rng = np.random.default_rng(0)
     >>> network = MaskedConvNet(8, blocks=1, kernel=3, head=(8,))
     >>> x = rng.standard_normal((5, 6, 6, 3))
     >>> network.apply(network.init(rng, x, outputs=12), x).shape

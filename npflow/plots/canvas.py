@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from npflow.errors import InputError
+from npflow.errors import InputError, kind_of
 
 # Okabe & Ito 2008, Color Universal Design, https://jfly.uni-koeln.de/color/
 BLUE, VERMILLION, BLACK = "#0072B2", "#D55E00", "#000000"
@@ -17,7 +17,7 @@ def check_axes(ax):
 
         _, ax = plt.subplots(layout="constrained")
     if not isinstance(ax, Axes):
-        raise InputError(f"expected ax to be matplotlib axes, got a {type(ax).__name__}")
+        raise InputError(f"expected ax to be matplotlib axes, got {kind_of(ax)}")
     return ax
 
 

@@ -32,6 +32,8 @@ def jacobian(matrix, ax=None, *, title=None, limit=None):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.plots import jacobian
     >>> ax = jacobian(np.array([[1.0, 0.0], [0.5, 2.0]]), title="triangular")
     """
     if np.ndim(matrix) != 2 or np.shape(matrix)[0] != np.shape(matrix)[1]:
@@ -71,6 +73,10 @@ def jacobians(report, axes=None):
 
     Examples
     --------
+    >>> import npflow
+    >>> import numpy as np
+    >>> from npflow.plots import jacobians
+    >>> rng = np.random.default_rng(0)
     >>> report = npflow.verify.check(npflow.layers.Conv1x1(), rng.standard_normal((8, 3)))
     >>> axes = jacobians(report)
     """

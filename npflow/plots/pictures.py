@@ -39,6 +39,8 @@ def images(x, ax=None, *, levels=256, columns=None, title=None, cmap="gray"):
 
     Examples
     --------
+    >>> import npflow
+    >>> from npflow.plots import images
     >>> data = npflow.datasets.image_data("digits")
     >>> ax = images(data.test[:20], levels=data.levels, columns=10, cmap="gray_r")
     """

@@ -39,6 +39,10 @@ def samples(x, ax=None, *, limits=None, title=None, **scatter):
 
     Examples
     --------
+    >>> import npflow
+    >>> import numpy as np
+    >>> from npflow.plots import samples
+    >>> rng = np.random.default_rng(0)
     >>> ax = samples(npflow.datasets.moons(500, rng=rng), title="two moons")
     """
     x = to_host(check_rows(x, (2,)))
@@ -85,6 +89,10 @@ def steps(arrays, axes=None, *, names=None, columns=6):
 
     Examples
     --------
+    >>> import npflow
+    >>> import numpy as np
+    >>> from npflow.plots import steps
+    >>> rng = np.random.default_rng(0)
     >>> x = npflow.datasets.moons(500, rng=rng)
     >>> axes = steps([x, 2 * x, 2 * x[:, ::-1]], names=["data", "scaled", "reversed"])
     """
@@ -149,6 +157,8 @@ def density(log_prob, ax=None, *, limits=((-1.5, 2.5), (-1.0, 1.5)), resolution=
 
     Examples
     --------
+    >>> import npflow
+    >>> from npflow.plots import density
     >>> prior = npflow.priors.Normal(2)
     >>> ax = density(lambda x: prior.log_prob({}, x), limits=((-3, 3), (-3, 3)), resolution=50)
     """
@@ -195,6 +205,8 @@ def mass_levels(p, cell, shares):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.plots import mass_levels
     >>> levels = mass_levels(np.array([0.1, 0.6, 0.2, 0.1]), cell=1.0, shares=(0.5, 0.75))
     >>> {share: float(level) for share, level in levels.items()}
     {0.5: 0.6, 0.75: 0.2}
@@ -232,6 +244,8 @@ def grid(map, ax=None, *, limits=((-2, 2), (-2, 2)), lines=21, resolution=200):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.plots import grid
     >>> ax = grid(np.sinh, lines=5)
     """
     from matplotlib.collections import LineCollection

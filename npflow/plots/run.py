@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from npflow.errors import InputError
+from npflow.errors import InputError, kind_of
 from npflow.plots.canvas import BLACK, BLUE, VERMILLION, check_axes
 from npflow.validation import check_number
 
@@ -34,6 +34,8 @@ def history(history, ax=None, *, limit=None, limit_label="entropy of the data"):
 
     Examples
     --------
+    >>> import npflow
+    >>> from npflow.plots import history
     >>> run = npflow.training.History(loss=[2.0, 1.5, 1.25])
     >>> ax = history(run, limit=1.0)
     """
@@ -77,7 +79,7 @@ def _loss_range(losses, limit):
 
 def _check_history(history):
     if not hasattr(history, "validation_loss"):
-        raise InputError(f"expected an npflow.training.History, got a {type(history).__name__}")
+        raise InputError(f"expected an npflow.training.History, got {kind_of(history)}")
     loss, validation = np.array(history.loss, float), np.array(history.validation_loss, float)
     if not np.isfinite(loss).any():
         raise InputError(f"expected a History with a finite loss, got {len(loss)} steps without one")

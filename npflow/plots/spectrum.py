@@ -40,6 +40,8 @@ def spectrum(log_scale, ax=None, *, title=None, **plot):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.plots import spectrum
     >>> ax = spectrum(np.array([0.5, -1.0, 2.0]), label="NICE")
     """
     values = _check_log_scale(log_scale)

@@ -45,6 +45,8 @@ class Adam(Described):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.training import Adam
     >>> adam = Adam(learning_rate=0.1)
     >>> vector = np.array([1.0, 2.0])
     >>> state = adam.init(vector)

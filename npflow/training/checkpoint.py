@@ -18,7 +18,7 @@ import numpy as np
 from npflow.autodiff import Layout, tree
 from npflow.autodiff.gpu.devices import to_host
 from npflow.description import describe, rebuild
-from npflow.errors import InputError
+from npflow.errors import InputError, kind_of
 from npflow.files import written_aside
 from npflow.model import Model
 from npflow.training.options import check_path
@@ -77,15 +77,16 @@ def save(path, flow, params):
 
     Examples
     --------
+    >>> import npflow
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
     >>> flow = npflow.models.real_nvp(features=2, couplings=2)
     >>> params = flow.init(rng, rng.normal(size=(100, 2)))
     >>> npflow.save("moons.npz", flow, params)                         # doctest: +SKIP
     """
     path = check_path(path)
     if not isinstance(flow, Model):
-        raise InputError(
-            f"expected a path, a Flow and its parameters, in this order, got a {type(flow).__name__}"
-        )
+        raise InputError(f"expected a path, a Flow and its parameters, in this order, got {kind_of(flow)}")
     flow.check(params)
     write(path, flow, params, {}, {})
 
@@ -122,6 +123,9 @@ def load(path):
 
     Examples
     --------
+    >>> import npflow
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
     >>> checkpoint = npflow.load("moons.npz")                          # doctest: +SKIP
     >>> checkpoint.flow.sample(checkpoint.params, rng, 100)            # doctest: +SKIP
     """

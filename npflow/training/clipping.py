@@ -1,6 +1,8 @@
 """Clipping: scale a gradient down where its norm is too large.
 
-Source: Pascanu, Mikolov, Bengio: On the difficulty of training recurrent neural networks, 2013, section 3.2.
+References
+----------
+Pascanu, Mikolov, Bengio: On the difficulty of training recurrent neural networks, 2013, section 3.2.
 https://arxiv.org/abs/1211.5063
 """
 
@@ -23,6 +25,8 @@ def euclidean_norm(vector):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.training.clipping import euclidean_norm
     >>> euclidean_norm(np.array([3.0, 4.0]))
     5.0
     """
@@ -54,6 +58,8 @@ def clip(gradient, norm, clip_norm):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.training.clipping import clip, euclidean_norm
     >>> gradient = np.array([3.0, 4.0])
     >>> clip(gradient, euclidean_norm(gradient), clip_norm=1.0)
     >>> gradient

@@ -68,7 +68,10 @@ def distill(student, student_params, teacher, teacher_params, context=None, *, r
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.training import distill
     >>> from npflow.models import iaf, maf
+    >>> rng = np.random.default_rng(0)
     >>> teacher, student = maf(features=3, steps=2), iaf(features=3, steps=2)
     >>> x = rng.normal(size=(200, 3))
     >>> teacher_params = teacher.init(rng, x)
@@ -118,8 +121,12 @@ def kl_divergence(p, p_params, q, q_params, rng, n, context=None):
 
     Examples
     --------
+    >>> import npflow
+    >>> import numpy as np
+    >>> from npflow.training import kl_divergence
     >>> from npflow.layers import Affine
     >>> from npflow.priors import Normal
+    >>> rng = np.random.default_rng(0)
     >>> flow = npflow.Flow(Affine(), Normal(1))
     >>> params = {"layer": {"mean": np.zeros(1), "log_std": np.zeros(1)}, "prior": {}}
     >>> moved = {"layer": {"mean": np.ones(1), "log_std": np.zeros(1)}, "prior": {}}

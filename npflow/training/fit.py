@@ -12,7 +12,7 @@ from npflow.autodiff.gpu.host_bound import host_bound
 from npflow.autodiff.program.slices import ProgramGradient
 from npflow.autodiff.program.threads import available_cores, one_blas_thread
 from npflow.description import describe, fingerprint
-from npflow.errors import InputError
+from npflow.errors import InputError, in_short
 from npflow.model import Model
 from npflow.training.clipping import clip, euclidean_norm
 from npflow.training.data import Batches
@@ -27,8 +27,8 @@ from npflow.validation import check_count, check_rng, check_rows
 def fit(model, params, x, context=None, *, rng, validation=None, validation_context=None, **options):
     """Minimize the mean negative log-likelihood of `x` by mini-batches.
 
-    Each epoch goes through all rows once, in a new random order. Its last mini-batch has the rows that are left.
-    Ctrl-C ends the run after the current step and returns what has been learned so far. Losses are in nats.
+    Each epoch goes through all rows once, in a new random order. The last mini-batch of an epoch may be smaller. Ctrl-C
+    ends the run after the current step and returns what has been learned so far. Losses are in nats.
 
     Parameters
     ----------
@@ -50,36 +50,36 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
     steps : int
         The number of steps of the whole run, including those of a checkpoint that is resumed.
     batch_size : int, optional
-        Rows of a mini-batch, at most n; by default 256, or n where that is less.
+        Rows of a mini-batch, at most n. The default is min(256, n).
     optimizer : Adam, optional
         By default ``Adam(1e-3)``. ``Adam(WarmupCosine(...))`` has a schedule.
     clip_norm : float, optional
-        Scale the gradient down to this Euclidean norm where it is longer.
+        The largest Euclidean norm of the gradient. A longer gradient is scaled down.
     average : float, optional
-        The decay of an exponential moving average of the parameters, such as 0.999. The average is then what is
-        validated and returned. The decay at step k is at most (1 + k) / (10 + k), so that a short run forgets its
-        start.
+        The decay of an exponential moving average of the parameters, such as 0.999. The average is then validated and
+        returned. The decay at step k is at most (1 + k) / (10 + k), so that the average does not keep the initial
+        parameters.
     checkpoint : path, optional
         An ``.npz`` that is written every `checkpoint_every` steps, at the end, and at Ctrl-C; `npflow.load` reads it.
-        If the file exists, its run is resumed, with the same result to the bit as an uninterrupted run; `params` then
-        only tells the architecture. If it cannot be written, as on a full disk, the one before stays, a
-        `RuntimeWarning` says so, and training goes on; at the end that is an error.
+        If the file exists, its run is resumed. The result is that of an uninterrupted run, to the bit; only the
+        structure of `params` is then used. If writing fails, for example on a full disk, the previous file is kept and a
+        `RuntimeWarning` is issued. If the last write fails, `OSError` is raised.
     checkpoint_every : int or datetime.timedelta
         The number of steps, or the time, between checkpoints.
     on_checkpoint : callable, optional
         ``on_checkpoint(params, history)`` is called after each checkpoint, including the last, for instance to draw
-        pictures. `params` is a copy of what `fit` would return now; `history` is the run's own and only to be read.
+        pictures. `params` is a copy of what `fit` would return now. Do not modify `history`: it is the run's own.
     device : {"cuda", "cpu"}, optional
         Where to train; by default where the parameters live. The result lives where they came from. On a GPU the data
-        is sent once if it fits, otherwise batch by batch, and losses are read every 50 steps. A `NonFiniteError` comes
-        up to 50 steps late, with the same contents.
+        is sent once if it fits, otherwise batch by batch, and losses are read every 50 steps. A `NonFiniteError` is
+        raised up to 50 steps late, with the same contents.
     record : bool
         Whether to record the gradient once for each size of batch and replay it as a program, which is several times
         as fast. With False each step runs the layers themselves, so that a debugger can step into them. The results
         are the same to the bit where no batch is large enough to be cut into slices.
     threads : int, optional
         How many threads work on the slices of a large batch; by default as many as there are cores. The result does
-        not depend on it. Small batches are not cut, and no batch is without `record`.
+        not depend on it. Small batches are not cut, and with ``record=False`` none is.
     progress : bool
         Whether to show a progress bar with the memory of the run, the loss and the learning rate.
 
@@ -93,7 +93,7 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
     Raises
     ------
     InputError
-        Before any work, if an argument cannot be used or the checkpoint is that of another run. At the first step, if
+        Before any work, if an argument cannot be used or the checkpoint belongs to another run. At the first step, if
         a layer cannot be recorded because it branches on the values of arrays, or makes NumPy arrays on a GPU.
     NonFiniteError
         If a loss or a gradient is not finite. It names the first layer whose output is not finite, and has what had
@@ -105,6 +105,9 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
 
     Examples
     --------
+    >>> import npflow
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
     >>> flow = npflow.models.real_nvp(features=2, couplings=2)
     >>> x = npflow.datasets.moons(500, rng=rng)
     >>> params, history = npflow.fit(flow, flow.init(rng, x), x, rng=rng, steps=10, progress=False)
@@ -114,7 +117,7 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
     check_rng(rng)
     options = Options.of(options)
     if not isinstance(model, Model):
-        raise InputError(f"expected a Flow to fit, got {model!r}")
+        raise InputError(f"expected a Flow to fit, got {in_short(model)}")
     model.check(params, x, context)
     if x is None and model.takes_rows:
         check_rows(x)  # `check` takes None for no rows to check
@@ -256,12 +259,12 @@ def settings_of(model, options, batch_size, arrays, held_out):
     data, held_out = list(map(fingerprint, arrays)), list(map(fingerprint, held_out))
     settings = {
         **model.settings(),
+        "data": data[0] if data else None,  # a model may be trained on noise alone
+        "validation": held_out[0] if held_out else None,
         "optimizer": describe(options.optimizer),
         "batch_size": batch_size,
         "clip_norm": options.clip_norm,
         "average": options.average,
-        "data": data[0] if data else None,  # a model may be trained on noise alone
-        "validation": held_out[0] if held_out else None,
     }
     if len(data) > 1:
         settings |= {"context": data[1:], "validation_context": held_out[1:]}

@@ -37,6 +37,9 @@ class History:
 
     Examples
     --------
+    >>> import npflow
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
     >>> x = rng.standard_normal((100, 2))
     >>> flow = npflow.models.maf(features=2, steps=1)
     >>> params, history = npflow.fit(flow, flow.init(rng, x), x, rng=rng, steps=5, progress=False)

@@ -10,6 +10,9 @@ def to_plain(state):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.training.random_state import from_plain, to_plain
+    >>> rng = np.random.default_rng(0)
     >>> state = rng.bit_generator.state
     >>> from_plain(to_plain(state), rng) == state
     True

@@ -9,7 +9,7 @@ from npflow.autodiff import Layout, tree
 from npflow.autodiff.gpu.device import Device
 from npflow.autodiff.gpu.devices import as_array, device_of, fetch, to_device, to_host
 from npflow.autodiff.program.chunks import in_chunks, map_rows
-from npflow.description import describe, rebuild
+from npflow.description import describe, difference, rebuild
 from npflow.errors import InputError, NonFiniteError
 from npflow.layers.composite import first_non_finite
 from npflow.training.adam import Adam
@@ -263,7 +263,7 @@ class Run:
             if saved_value != value:
                 raise InputError(
                     f"expected a checkpoint of this run at {path}, got one with another {name} "
-                    f"({_short(saved_value)} there, {_short(value)} here); pass the same, or another path"
+                    f"({difference(saved_value, value)}); pass the same, or another path"
                 )
         if state["step"] > steps:
             raise InputError(
@@ -293,8 +293,3 @@ class Run:
 def copy_constants(params):
     """The tree with its constants copied, so that a result shares nothing with what came in."""
     return tree.build(lambda _, leaf: leaf if tree.is_trained(leaf) else as_array(leaf).copy("K"), params)
-
-
-def _short(value):
-    text = repr(value)
-    return text if len(text) <= 60 else "another description"

@@ -13,6 +13,7 @@ class Constant(Described):
 
     Examples
     --------
+    >>> from npflow.training import Constant
     >>> Constant(1e-3)(step=1)
     0.001
     """
@@ -50,6 +51,7 @@ class WarmupCosine(Described):
 
     Examples
     --------
+    >>> from npflow.training import WarmupCosine
     >>> schedule = WarmupCosine(peak=0.01, steps=100, warmup=20)
     >>> schedule(10), schedule(20), schedule(60), schedule(100)
     (0.005, 0.01, 0.005, 0.0)

@@ -1,7 +1,9 @@
 """Verification: a layer's closed form held against its numerical Jacobian.
 
+>>> import numpy as np
 >>> from npflow.layers import AffineCoupling
 >>> from npflow.verify import check
+>>> rng = np.random.default_rng(0)
 >>> check(AffineCoupling(), rng.normal(size=(8, 6))).passed
 True
 """

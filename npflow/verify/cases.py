@@ -199,6 +199,7 @@ def select(names):
 
     Examples
     --------
+    >>> from npflow.verify.cases import select
     >>> list(select(["conv1x1"]))
     ['Conv1x1', 'Conv1x1/image']
     """

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from npflow.autodiff import tree
+from npflow.errors import kind_of
 from npflow.layers.composite import Composite, walk
 from npflow.verify import jacobians
 from npflow.verify.finding import DIRECTIONS
@@ -42,7 +43,7 @@ class Point:
             result = getattr(layer or self.layer, direction)(copy_tree(self.params), array.copy())
         if not isinstance(result, tuple) or len(result) != 2:
             raise CannotRun(
-                f"expected {direction} to return a pair of array and log_det, got a {type(result).__name__}"
+                f"expected {direction} to return a pair of array and log_det, got {kind_of(result)}"
             )
         return result
 

@@ -68,7 +68,10 @@ class Report:
 
     Examples
     --------
+    >>> import npflow
+    >>> import numpy as np
     >>> from npflow.layers import Reverse
+    >>> rng = np.random.default_rng(0)
     >>> report = npflow.verify.check(Reverse(), rng.normal(size=(8, 4)))
     >>> report["x -> z -> x"]
     Check(name='x -> z -> x', error=0.0, tolerance=1.0002220446049251e-10, passed=True, sentence='')

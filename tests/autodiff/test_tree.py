@@ -185,10 +185,10 @@ def test_two_float_dtypes_in_one_tree_are_refused_with_their_places():
 @pytest.mark.parametrize(
     ("leaf", "words"),
     [
-        (np.array(["x"]), "got a ndarray of dtype <U1 at 'layer/0'"),
+        (np.array(["x"]), "got an ndarray of dtype <U1 at 'layer/0'"),
         ("weights", "got a str of dtype <U7 at 'layer/0'"),
         (None, "got a NoneType of dtype object at 'layer/0'"),
-        (np.zeros(2, complex), "got a ndarray of dtype complex128 at 'layer/0'"),
+        (np.zeros(2, complex), "got an ndarray of dtype complex128 at 'layer/0'"),
         (np.zeros(2, "datetime64[s]"), "of dtype datetime64[s] at 'layer/0'"),
     ],
 )

@@ -275,7 +275,7 @@ def test_a_new_run_does_not_replace_a_checkpoint(runs, capsys):
         (["nice", "--rate", "0"], "--rate to be a finite number above 0, got 0.0"),
         (["nice", "--checkpoint-minutes", "0"], "--checkpoint-minutes to be a finite number above 0"),
         (["nice", "--checkpoint-minutes", "1e13"], "--checkpoint-minutes to be a finite number above 0 below 1000000000"),
-        (["nice", "--path", "x"], "--path, --part and --download with cifar10 only, got one with digits"),
+        (["nice", "--path", "x"], "--path with cifar10 only, got it with digits"),
         (["nice", "--data", "patches", "--conditional"], "data with labels for a conditional model"),
         (["nice", "--data", "cifar10", "--path", "/nowhere"], "CIFAR-10 at /nowhere, got nothing there: download"),
         (["mintnet", "--conditional"], "a model that takes a context for --conditional, got mintnet"),

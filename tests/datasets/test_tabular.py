@@ -128,5 +128,5 @@ def test_bad_input():
         lambda: split(np.zeros((20, 2)), rng=0),
         lambda: tabular("wine", rng=0),
     ):
-        with pytest.raises(InputError, match=r"expected rng .*Generator, got a int"):
+        with pytest.raises(InputError, match=r"expected rng .*Generator, got an int"):
             draw()

@@ -355,7 +355,7 @@ def test_points_on_a_device(device):
     [
         ({"n": 0, "rng": default_rng(0)}, "number of rows to be at least 1, got 0"),
         ({"n": 2.5, "rng": default_rng(0)}, "number of rows to be an integer, got 2.5"),
-        ({"n": 5, "rng": 0}, "expected rng .*Generator, got a int"),
+        ({"n": 5, "rng": 0}, "expected rng .*Generator, got an int"),
     ],
 )
 def test_rows_and_rng_are_checked(draw, density, arguments, sentence):

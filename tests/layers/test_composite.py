@@ -103,9 +103,60 @@ def test_a_container_that_applies_no_layer_keeps_volume():
     assert same_bits(Empty().forward([], x), (x, np.zeros(5, np.float32)))
 
 
-def test_a_container_without_steps_says_so():
-    with pytest.raises(NotImplementedError):
-        Composite().forward({}, rows(5, 4))
+class NoSteps(Composite):
+    """Forgets the method."""
+
+
+class NoYield(Composite):
+    def steps(self, x, direction, context=None):
+        return x
+
+
+class NoReturn(Composite):
+    def steps(self, x, direction, context=None):
+        yield Step("first", ActNorm(), x, direction)
+
+
+class NoStep(Composite):
+    def steps(self, x, direction, context=None):
+        return (yield ActNorm())
+
+
+class OneNameTwice(Composite):
+    def steps(self, x, direction, context=None):
+        for _ in range(2):
+            x = yield Step("same", ActNorm(), x, direction)
+        return x
+
+
+class SomeWithoutName(Composite):
+    def steps(self, x, direction, context=None):
+        for name in ("first", None):
+            x = yield Step(name, ActNorm(), x, direction)
+        return x
+
+
+@pytest.mark.parametrize(
+    ("container", "sentence"),
+    [
+        (NoSteps, "expected NoSteps to define steps(self, x, direction, context=None)"),
+        (NoYield, "expected NoYield.steps to yield a Step for each inner layer, got an ndarray"),
+        (NoReturn, "expected NoReturn.steps to return its output, got None"),
+        (NoStep, "expected NoStep.steps to yield a Step(name, layer, x, direction), got ActNorm()"),
+        (OneNameTwice, "expected a name of its own for each step, got ['same', 'same']"),
+        (SomeWithoutName, "expected a name of its own for each step, got ['first', None]"),
+    ],
+)
+def test_what_is_wrong_with_the_steps_is_told(container, sentence, rng):
+    assert sentence in refusal(container().init, rng, rows(5, 4))
+
+
+def test_parameters_without_those_of_a_step_are_refused():
+    layer, params, x = own()
+    del params["second"]
+    expected = "expected parameters for the step 'second', got those of ['first']"
+    assert expected in refusal(layer.forward, params, x)
+    assert "for the step 'first', got a NoneType" in refusal(layer.forward, None, x)
 
 
 def test_a_trace_has_each_step_of_both_directions():

@@ -353,7 +353,7 @@ def test_invalid_input_is_refused(rng, x):
     params = SMALL.init(rng, x)
     for call, sentence in (
         (lambda: SMALL.init(rng, x[:, :2]), "expected x with rows of 3 features, got rows of 2 features"),
-        (lambda: SMALL.init(0, x), "expected rng to be a numpy.random.Generator, got a int"),
+        (lambda: SMALL.init(0, x), "expected rng to be a numpy.random.Generator, got an int"),
         (
             lambda: SMALL.elbo(params, x.astype(np.float32), rng=rng),
             "expected x in float64, the dtype of the para",

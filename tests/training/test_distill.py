@@ -290,7 +290,7 @@ def conditional():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda s, p, t, q: (s.layer, p, t, q), "student to be an instance of Flow, got Chain"),
+        (lambda s, p, t, q: (s.layer, p, t, q), "student to be an instance of Flow, got a Chain"),
         (lambda s, p, t, q: (s, p, None, q), "teacher to be an instance of Flow, got None"),
         (lambda s, p, t, q: (s, to_params(3), t, q), "expected the parameters of this flow"),
         (lambda s, p, t, q: (s, p, t, to_params(3)), "expected the parameters of this flow"),
@@ -336,7 +336,7 @@ def test_bad_contexts_get_a_sentence():
 
 
 def test_other_arguments_that_cannot_be_used_get_a_sentence():
-    assert "rng to be a numpy.random.Generator, got a int" in refusal(distill, *pair(), rng=0)
+    assert "rng to be a numpy.random.Generator, got an int" in refusal(distill, *pair(), rng=0)
     assert "no rows to distill from" in refusal(run, validation=np.zeros((5, 3)))
 
 

@@ -277,9 +277,9 @@ def test_it_trains_in_another_thread_too():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"model": LAYER}, "expected a Flow to fit, got Chain"),
+        ({"model": LAYER}, "expected a Flow to fit, got a Chain"),
         ({"batch_size": 51}, "batch_size to be at most 50, the 50 rows of data, got 51"),
-        ({"rng": 0}, "rng to be a numpy.random.Generator, got a int"),
+        ({"rng": 0}, "rng to be a numpy.random.Generator, got an int"),
         ({"validation": np.zeros((3, 5))}, "validation with rows of 2 features, got rows of 5"),
         ({"validation": np.zeros((3, 2), np.float32)}, "validation in float64"),
         ({"validation_context": np.zeros((3, 1))}, "validation beside validation_context, got none"),

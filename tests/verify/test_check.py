@@ -161,7 +161,7 @@ def test_what_a_layer_raises_is_in_its_report(x):
 @pytest.mark.parametrize(
     ("result", "check_name", "sentence"),
     [
-        (lambda x: x, "shapes", "expected forward to return a pair of array and log_det, got a ndarray"),
+        (lambda x: x, "shapes", "expected forward to return a pair of array and log_det, got an ndarray"),
         (
             lambda x: (x[:, :2], np.zeros(len(x))),
             "shapes",

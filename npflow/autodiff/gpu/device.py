@@ -114,8 +114,8 @@ class Cuda(Device):
             self.array_type, self.module = cupy.ndarray, cupy  # AttributeError: a folder with the name cupy
         except (ImportError, AttributeError) as error:
             raise InputError(
-                f"expected CuPy for the device 'cuda', got none ({error}): pip install 'npflow[cuda12]', or "
-                "'npflow[cuda13]' where the driver is one for CUDA 13"
+                f"expected CuPy for the device 'cuda', got none ({error}): pip install 'cupy-cuda12x[ctk]', or "
+                "'cupy-cuda13x[ctk]' where the driver is one for CUDA 13"
             ) from error
         try:
             count, found = cupy.cuda.runtime.getDeviceCount(), "none"

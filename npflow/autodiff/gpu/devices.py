@@ -16,7 +16,7 @@ from autograd.tracer import getval
 from npflow.autodiff import tree
 from npflow.autodiff.gpu.cupy import register
 from npflow.autodiff.gpu.device import Cuda, Host
-from npflow.errors import InputError
+from npflow.errors import InputError, kind_of
 
 HOST = Host()
 MAKERS = {"cpu": Host, "cuda": Cuda}
@@ -33,7 +33,7 @@ def find_device(name):
         If there is no device of that name, no CuPy or no GPU; the error says what to install.
     """
     if not isinstance(name, str) or name not in MAKERS:
-        got = repr(name) if isinstance(name, (str, int, type(None))) else f"a {type(name).__name__}"
+        got = repr(name) if isinstance(name, (str, int, type(None))) else kind_of(name)
         raise InputError(f"expected a device among {', '.join(map(repr, MAKERS))}, got {got}")
     with LOCK:
         for used in DEVICES.values():
@@ -115,6 +115,8 @@ def to_device(arrays, name):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow import to_device
     >>> params = {"scale": np.ones(2)}
     >>> to_device(params, "cpu")["scale"] is params["scale"]
     True
@@ -129,15 +131,13 @@ def to_device(arrays, name):
             here, leaf = HOST, np.asarray(leaf)
         if here is None or leaf.dtype.kind not in "biufc":
             place = f" at {path!r}" if path else ""
-            raise InputError(f"expected arrays of numbers to move to {there}, got a {_kind_of(leaf)}{place}")
+            dtype = f" of dtype {leaf.dtype}" if hasattr(leaf, "dtype") else ""
+            raise InputError(
+                f"expected arrays of numbers to move to {there}, got {kind_of(leaf)}{dtype}{place}"
+            )
         return leaf if here is there else there.send(here.fetch(leaf))
 
     return tree.build(move, arrays)
-
-
-def _kind_of(leaf):
-    name = type(leaf).__name__
-    return f"{name} of dtype {leaf.dtype}" if hasattr(leaf, "dtype") else name
 
 
 def to_host(arrays):
@@ -202,6 +202,8 @@ def scipy_function(name, like):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from npflow.autodiff.gpu import scipy_function
     >>> from autograd.extend import defvjp, primitive
     >>> expit = primitive(lambda x: scipy_function("special.expit", like=x)(x))
     >>> defvjp(expit, lambda y, x: lambda g: g * y * (1 - y))

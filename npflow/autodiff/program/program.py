@@ -15,7 +15,7 @@ from npflow.autodiff.gpu.devices import HOST, as_array, device_of, fetch, is_arr
 from npflow.autodiff.program import statistics
 from npflow.autodiff.program.buffers import plan
 from npflow.autodiff.program.writing import write
-from npflow.errors import InputError
+from npflow.errors import InputError, in_short
 
 NUMBERS = itertools.count(1)  # of programs, for the names of their sources
 
@@ -175,8 +175,8 @@ class Program:
                 yield array
             elif not kept.is_same(leaf):
                 raise InputError(
-                    f"expected {path!r} to be the constant of the recording, {_short(kept.value)}, "
-                    f"got {_short(leaf)}: record a program for it too"
+                    f"expected {path!r} to be the constant of the recording, {in_short(kept.value)}, "
+                    f"got {in_short(leaf)}: record a program for it too"
                 )
 
     def _head(self):
@@ -260,8 +260,3 @@ class Constant:
         same = same and mine.tobytes() == self.numbers.tobytes()
         self.seen = leaf if same and elsewhere else self.seen
         return same
-
-
-def _short(value):
-    text = repr(value)
-    return text if len(text) <= 60 else f"a {type(value).__name__}"

@@ -55,6 +55,7 @@ def record(fun, params, *args, gradient=True, reuse=True):
     Examples
     --------
     >>> import autograd.numpy as np
+    >>> from npflow.autodiff import record
     >>> loss = lambda params, x: np.sum(np.exp(params["scale"]) * x)
     >>> params, x = {"scale": np.zeros(2)}, np.array([[1.0, 2.0], [3.0, 4.0]])
     >>> program = record(loss, params, x)

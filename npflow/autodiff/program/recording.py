@@ -19,7 +19,7 @@ from npflow.autodiff.program import frames
 from npflow.autodiff.program.calls import SHAPE_ONLY, is_numpys, key_of
 from npflow.autodiff.program.refusals import READING, holds_box, refusal
 from npflow.autodiff.program.tape import Place, Tape, Value
-from npflow.errors import InputError
+from npflow.errors import InputError, kind_of
 
 LARGE = 2**14  # bytes: smaller arrays are kept as they are
 LOCK = threading.RLock()  # autograd's stack of traces is one for the whole process
@@ -246,7 +246,7 @@ class Recording:
                 if not tree.is_trained(leaf):
                     return leaf
                 if not is_array(leaf) and not isinstance(leaf, np.generic):
-                    raise InputError(f"expected an array to train at {path!r}, got a {type(leaf).__name__}")
+                    raise InputError(f"expected an array to train at {path!r}, got {kind_of(leaf)}")
                 return box(parameters, path, as_array(leaf))
 
             boxed = tree.build(parameter, params)
@@ -268,9 +268,7 @@ class Recording:
                 Recording.running = before
                 self.visits.clear()  # it holds every frame of the recording, and with it every array
         if not isbox(value) and holds_box(value):
-            raise InputError(
-                f"expected one array from the function that is recorded, got a {type(value).__name__}"
-            )
+            raise InputError(f"expected one array from the function that is recorded, got {kind_of(value)}")
         self.settle(parameters)
         leaves = None
         if gradient:

@@ -332,7 +332,7 @@ def fake_cupy(monkeypatch):
 def test_without_cupy_the_device_says_what_to_install(monkeypatch):
     fresh(monkeypatch)
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(InputError, match=r"expected CuPy .* pip install 'npflow\[cuda12\]'") as caught:
+    with pytest.raises(InputError, match=r"expected CuPy .* pip install 'cupy-cuda12x") as caught:
         devices.to_device(np.ones(3), "cuda")
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value.__cause__, ImportError)
@@ -390,7 +390,7 @@ def test_what_is_no_array_is_refused_with_its_place(any_device):
     for thing, got in (
         (None, "a NoneType"),
         ("text", "a str"),
-        (np.array([None]), "a ndarray of dtype object"),
+        (np.array([None]), "an ndarray of dtype object"),
     ):
         with pytest.raises(
             InputError, match=f"expected arrays of numbers to move to {any_device}, got {got} at 'a/0'"

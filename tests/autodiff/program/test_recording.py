@@ -262,7 +262,7 @@ def test_what_is_not_the_same_at_each_call_is_noticed(fun, gradient):
 def test_a_function_that_returns_several_arrays_is_refused(result):
     kind = type(result(1)).__name__
     with pytest.raises(
-        InputError, match=f"expected one array from the function that is recorded, got a {kind}"
+        InputError, match=f"expected one array from the function that is recorded, got an? {kind}"
     ):
         record(lambda params, x: result(x * params["w"]), PARAMS, X, gradient=False)
 
