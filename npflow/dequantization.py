@@ -113,9 +113,9 @@ class Dequantized(Model):
         y = self.dequantize(x, *self.noise(rng, len(x), onp.dtype(dtype)))
         return to_device(self.flow.init(rng, y, context), there.name)
 
-    def check(self, params, x=None, context=None, name="x"):
+    def check(self, params, x=..., context=None, name="x"):
         layout = self.flow.check(params)
-        if x is not None:
+        if x is not ...:
             check_integers(x, self.levels, self.event_shape, name)
             self.flow.check_context(context, len(x), layout.dtype, context_name(name))
         return layout

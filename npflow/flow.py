@@ -120,7 +120,7 @@ class Flow(Model):
                 )
         return params
 
-    def check(self, params, x=None, context=None, name="x"):
+    def check(self, params, x=..., context=None, name="x"):
         if not isinstance(params, dict) or set(params) != {"layer", "prior"}:
             got = f"one of {list(params)}" if isinstance(params, dict) else kind_of(params)
             raise InputError(f"expected the parameters of a flow, a dict of 'layer' and 'prior', got {got}")
@@ -130,7 +130,7 @@ class Flow(Model):
             raise InputError(
                 f"expected the parameters of this flow, got another architecture's: {difference}"
             )
-        if x is not None:
+        if x is not ...:
             check_rows(x, self.event_shape, layout.dtype if layout.size else None, name)
             self.check_context(context, len(x), getval(x).dtype, context_name(name))
         return layout

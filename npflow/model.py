@@ -27,8 +27,8 @@ class Model(Described):
     invertible = False
     takes_rows = True
 
-    def check(self, params, x=None, context=None, name="x"):
-        """The layout of `params`.
+    def check(self, params, x=..., context=None, name="x"):
+        """Check `params`, and `x` and `context` where there is an `x`; return the layout of `params`.
 
         Raises
         ------

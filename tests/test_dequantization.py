@@ -367,6 +367,7 @@ def test_bad_input_gets_a_sentence(rng, x):
         (lambda: IMAGES.init(rng, x[:, :2]), "x with rows of shape (4, 2, 2), got rows of shape"),
         (lambda: IMAGES.encode(params, x > 9), f"{in_range} bool"),
         (lambda: IMAGES.encode(params, x.tolist()), f"{in_range} a list"),
+        (lambda: IMAGES.log_prob(params, None, rng=rng), "got a NoneType"),
         (lambda: IMAGES.encode(params, wrong), f"{in_range} 256 in row 3, at index (1, 0, 1)"),
         (lambda: IMAGES.encode(params, wrong - 257), f"{in_range} -"),
         (lambda: IMAGES.encode(params, x[..., 0]), "add an axis for the channels: x[..., None]"),

@@ -318,8 +318,9 @@ def test_a_context_that_no_layer_takes_is_refused():
         ),
         (np.zeros((4, 2), int), "{} in float32 or float64, got int64"),
         ([[0.0, 0.0]], "{} as a NumPy array, got a list"),
+        (None, "{} as a NumPy array, got a NoneType"),
     ],
-    ids=["features", "one row", "nan", "integers", "list"],
+    ids=["features", "one row", "nan", "integers", "list", "none"],
 )
 def test_rows_that_cannot_be_used_are_refused_by_every_method(x, words, rng):
     flow = FLOWS["glow"]

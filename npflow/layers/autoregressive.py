@@ -73,7 +73,7 @@ class MaskedAutoregressive(Layer):
 
     def forward(self, params, x, context=None):
         raw = self.network.apply(params, x, context)
-        if not isinstance(self.transformer, ScaleShift):
+        if type(self.transformer) is not ScaleShift:
             z, log_slope = self.transformer.transform(raw, x)
             return z, sum_event(log_slope)
         log_scale, shift = self.transformer.log_scale_and_shift(raw, x)
@@ -86,7 +86,7 @@ class MaskedAutoregressive(Layer):
         found, log_slopes, x_i = [], [], None
         for i in places.tolist():
             raw, z_i = network.send(x_i), slice_last(z, i, i + 1)
-            if isinstance(self.transformer, ScaleShift):
+            if type(self.transformer) is ScaleShift:
                 log_scale, shift = self.transformer.log_scale_and_shift(raw, z_i)
                 x_i, log_slope = (z_i - shift) * np.exp(-log_scale), -log_scale
             else:

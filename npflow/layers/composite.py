@@ -52,7 +52,7 @@ class Composite(Layer):
     """A layer made of layers.
 
     A subclass defines one method, the generator `steps`. It yields a `Step` to apply an inner layer; ``yield`` returns
-    the layer's output. It returns the output of the whole. Where `direction` is "inverse" it reverses the order, and it
+    the layer's output. A name that comes twice has one set of parameters. The generator returns the output of the whole. Where `direction` is "inverse" it reverses the order, and it
     passes `direction` on. ``init``, ``forward``, ``inverse`` and the log-det, which is the sum of those of the steps,
     follow from it. So do traces, the names of layers in errors and in programs, and the checks of `npflow.verify`.
 
@@ -99,13 +99,16 @@ class Composite(Layer):
 
     def init(self, rng, x, context=None):
         """Parameters of the inner layers, each started on what those before it make of the batch."""
-        params = {}
+        params, layers = {}, {}
 
         def start(step):
-            if step.name in params or (params and None in (step.name, *params)):
-                raise InputError(f"expected a name of its own for each step, got {[*params, step.name]}")
+            if layers.setdefault(step.name, step.layer) != step.layer or (None in layers and len(layers) > 1):
+                raise InputError(
+                    f"expected a name of its own for each inner layer, got {step.name!r} for {in_short(step.layer)}"
+                )
             try:
-                params[step.name] = step.layer.init(rng, step.x, **given(step.layer, step.context))
+                if step.name not in params:  # a step that comes again has the same parameters
+                    params[step.name] = step.layer.init(rng, step.x, **given(step.layer, step.context))
                 return step.apply(params[step.name])[0]
             except InputError as error:
                 if step.name is None:
@@ -314,17 +317,20 @@ def uses_context(layer, event_shape, context_features=1):
     """Whether a layer or one of its inner layers takes the context; True if that is not known."""
     if not takes_context(type(layer)):
         return False
-    x, context = np.zeros((1, *event_shape)), np.zeros((1, context_features))
-    found = []
 
-    def visit(inner, x, handed):
-        found.append(handed is context and takes_context(type(inner)))
+    def handed(context):
+        """The number of inner layers that are handed one and take it."""
+        found, x = [], np.zeros((1, *event_shape))
+        visit = lambda inner, x, context: found.append(context is not None and takes_context(type(inner)))
+        dry_run(layer, x, visit, context=context)
+        return sum(found)
 
     try:
-        dry_run(layer, x, visit, context=context)
-    except InputError:  # of a shape that the layer does not take, which `init` tells
+        return handed(np.zeros((1, context_features))) > handed(None)
+    except (
+        Exception
+    ):  # a container that needs one, or a shape that the layer does not take, which `init` tells
         return True
-    return any(found)
 
 
 def check_layers(layers, name):

@@ -50,8 +50,8 @@ class Distillation(Model):
         self.teacher.check(self.teacher_params)
         check_alike("student", self.student, "teacher", self.teacher)
 
-    def check(self, params, x=None, context=None, name="x"):
-        if x is not None:
+    def check(self, params, x=..., context=None, name="x"):
+        if x is not None and x is not ...:
             raise InputError(
                 "expected no rows to distill from, as a student learns from its own samples, got some"
             )

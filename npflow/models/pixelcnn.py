@@ -93,14 +93,14 @@ class PixelCNN(Model):
         outputs = self.shape[-1] * self.levels
         return self.network.init(rng, x, outputs, context if self.context_features else None)
 
-    def check(self, params, x=None, context=None, name="x"):
+    def check(self, params, x=..., context=None, name="x"):
         layout = Layout(params)
         difference = expected_layout(self).difference(layout)
         if difference:
             raise InputError(
                 f"expected the parameters of this PixelCNN, got another architecture's: {difference}"
             )
-        if x is not None:
+        if x is not ...:
             check_integers(x, self.levels, self.shape, name)
             self.check_context(context, len(x), layout.dtype, context_name(name))
         return layout

@@ -107,7 +107,7 @@ class VAE(Model):
         decoder[-1]["bias"][self.features :] = START
         return {"decoder": decoder, "encoder": encoder, "norm": norm}
 
-    def check(self, params, x=None, context=None, name="x"):
+    def check(self, params, x=..., context=None, name="x"):
         if context is not None:
             raise InputError("expected no context for a VAE, got one")
         return self._check(params, x, (self.features,), name)
@@ -117,7 +117,7 @@ class VAE(Model):
         difference = expected_layout(self).difference(layout)
         if difference:
             raise InputError(f"expected the parameters of this VAE, got another architecture's: {difference}")
-        if rows is not None:
+        if rows is not ...:
             check_rows(rows, shape, layout.dtype, name)
         return layout
 

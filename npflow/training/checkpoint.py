@@ -96,7 +96,10 @@ def write(path, flow, params, run, arrays):
     params = to_host(params)
     layout = Layout(params)
     description = {"format": FORMAT, "flow": describe(flow), "params": _skeleton(params), "run": run}
-    contents = {"description": np.array(json.dumps(description)), "params": layout.pack(params)}
+    contents = {
+        "description": np.array(json.dumps(description, default=lambda array: array.tolist())),
+        "params": layout.pack(params),
+    }
     for leaf, (_, value) in zip(layout.leaves, tree.items(params)):
         if leaf.offset < 0:
             contents[f"constant:{leaf.path}"] = np.asarray(value)

@@ -15,12 +15,11 @@ from npflow.description import describe, fingerprint
 from npflow.errors import InputError, in_short
 from npflow.model import Model
 from npflow.training.clipping import clip, euclidean_norm
-from npflow.training.data import Batches
 from npflow.training.on_device import DeviceRun
 from npflow.training.options import Options, takes_options
 from npflow.training.run import Run
 from npflow.training.saver import Saver
-from npflow.validation import check_count, check_rng, check_rows
+from npflow.validation import check_count, check_rng
 
 
 @takes_options
@@ -115,12 +114,10 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
     10
     """
     check_rng(rng)
-    options = Options.of(options)
+    options = Options.of(options, fit)
     if not isinstance(model, Model):
         raise InputError(f"expected a Flow to fit, got {in_short(model)}")
     model.check(params, x, context)
-    if x is None and model.takes_rows:
-        check_rows(x)  # `check` takes None for no rows to check
     arrays = tuple(array for array in (x, context) if array is not None)
     held_out = tuple(array for array in (validation, validation_context) if array is not None)
     if validation is not None:
@@ -141,7 +138,7 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
     gradient = np.empty_like(run.vector)
     value_and_gradient = value_and_grad(model.loss)
     programs = ProgramGradient(model.loss, run.params, options.threads or available_cores())
-    held_out = Batches(held_out, run.device, run.noise) if held_out else None
+    held_out = run.batches_of(held_out) if held_out else None
     with (
         ctrl_c() as interrupted,
         one_blas_thread(),
@@ -149,10 +146,10 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
         progress_bar(options.steps, run.step, options.progress) as bar,
         np.errstate(all="ignore"),
     ):
+        run.start_clock()
         if options.record:
             run.history.peak_bytes = prepare(run, programs, options.steps, held_out is not None)
             bar.set_description(f"{run.history.peak_bytes / 1e6:,.0f} MB")
-        run.start_clock()
         while run.step < options.steps and not interrupted.is_set():
             batch = run.next_batch()
             arrays = run.batches.take(batch)
@@ -166,7 +163,7 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
             if saver is not None and saver.is_due():
                 run.read()  # the parameters are good: their loss and gradient, those of the next step, are finite
                 run.check_step(batch, float(fetch(loss)), float(fetch(norm)), gradient)
-                saver.try_to_save()
+                saver.save()
             run.note(batch, loss, norm, gradient)
             if options.clip_norm is not None:
                 clip(gradient, norm, options.clip_norm)
@@ -184,7 +181,7 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
         run.history.interrupted = run.step < options.steps
         run.check_parameters()
         if saver is not None:
-            saver.save()
+            saver.save(last=True)
     return run.result(), run.history
 
 
@@ -198,15 +195,7 @@ def start(model, params, arrays, options, rng):
     here = device_of(params if any(tree.items(params)) else arrays)  # a tree without arrays has no device
     device = options.device or here
     return (Run if device is HOST else DeviceRun).start(
-        model,
-        params,
-        arrays,
-        rng=rng,
-        device=device,
-        batch_size=batch_size,
-        optimizer=options.optimizer,
-        clip_norm=options.clip_norm,
-        average=options.average,
+        model, params, arrays, options, rng, device, batch_size
     )
 
 

@@ -6,10 +6,13 @@ from functools import partial
 import numpy as np
 
 from npflow.autodiff import value_and_grad
+from npflow.autodiff.gpu.devices import device_of, to_device
 from npflow.autodiff.program.chunks import in_chunks
+from npflow.training.data import Batches
 from npflow.training.run import Run
 
 EVERY = 50  # steps between two readings
+SHARE = 0.5  # the share of a device's free memory that a data set may take
 
 
 @dataclass
@@ -64,3 +67,61 @@ class DeviceRun(Run):
             if vector is not None:
                 in_chunks(partial(np.copyto, where=~sound), vector, old)
         return rate
+
+    def batches_of(self, arrays):
+        return DeviceBatches([Data(array, self.device) for array in arrays], self.noise)
+
+
+class DeviceBatches(Batches):
+    """Batches of `Data`, which is sent to a device at once or batch by batch."""
+
+    def take(self, batch):
+        rows = batch.rows.stop - batch.rows.start
+        return (*(data.take(batch) for data in self.arrays), *self.noise(rows, batch.number))
+
+    def chunks(self):
+        """Yield all rows in order, in chunks that fit on the device."""
+        count, rows = len(self.arrays[0]), min(data.rows_at_once() for data in self.arrays)
+        noise = self.noise(count, 0)
+        for start in range(0, count, rows):
+            stop = min(start + rows, count)
+            yield (
+                *(data.chunk(start, stop) for data in self.arrays),
+                *(array[start:stop] for array in noise),
+            )
+
+
+class Data:
+    """An array whose rows are used on a device.
+
+    An array that takes at most half of the free memory is sent once. A larger one stays where it is, and each batch
+    is sent when it is taken.
+    """
+
+    def __init__(self, x, device):
+        fits = device_of(x) is device or x.nbytes <= SHARE * device.free_bytes()
+        self.x = to_device(x, device.name) if fits else x
+        self.device, self.is_there = device, fits
+        self.order = self.places = None  # the last order, and its copy on the device
+
+    def __len__(self):
+        return len(self.x)
+
+    def take(self, batch):
+        """The rows of a batch, on the device."""
+        order, rows = batch.order, batch.rows
+        if not self.is_there:
+            return to_device(self.x[order[rows]], self.device.name)
+        if order is not self.order:
+            self.order, self.places = order, to_device(order, self.device.name)
+        return self.x[self.places[rows]]
+
+    def rows_at_once(self):
+        """The number of rows in a chunk: as many as fit, or all where the array is on the device."""
+        if self.is_there:
+            return len(self.x)
+        return max(1, int(0.5 * SHARE * self.device.free_bytes() / self.x[0].nbytes))
+
+    def chunk(self, start, stop):
+        """Rows `start` to `stop`, on the device."""
+        return to_device(self.x if stop - start == len(self.x) else self.x[start:stop], self.device.name)

@@ -72,12 +72,12 @@ class Options(Declared):
         return field_name
 
     @classmethod
-    def of(cls, options):
-        """The options given as keywords; None is the default of `optimizer`."""
-        known = [field.name for field in fields(cls)]
+    def of(cls, options, function):
+        """The options given to a function as keywords; None is the default of `optimizer`."""
+        known = inspect.signature(function).parameters
         unknown = [name for name in options if name not in known]
         if unknown:
-            raise InputError(f"expected options among {', '.join(known)}, got {unknown[0]!r}")
+            raise InputError(f"expected arguments among {', '.join(known)}, got {unknown[0]!r}")
         if options.get("optimizer", 0) is None:
             options = {name: value for name, value in options.items() if name != "optimizer"}
         return cls(**options)

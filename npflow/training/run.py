@@ -11,12 +11,12 @@ from npflow.autodiff.gpu.devices import as_array, device_of, fetch, to_device, t
 from npflow.autodiff.program.chunks import in_chunks, map_rows
 from npflow.description import describe, difference, rebuild
 from npflow.errors import InputError, NonFiniteError
+from npflow.flow import named_errors
 from npflow.layers.composite import first_non_finite
-from npflow.training.adam import Adam
 from npflow.training.checkpoint import FORMATS, load_run, with_prefix, write
 from npflow.training.data import Batch, Batches
 from npflow.training.history import History
-from npflow.training.random_state import from_plain, to_plain
+from npflow.training.options import Options
 
 
 @dataclass
@@ -36,10 +36,8 @@ class Run:
     params: dict
     vector: np.ndarray
     before: np.ndarray
-    optimizer: Adam
+    options: Options
     moments: dict
-    clip_norm: float | None
-    decay: float | None
     average: np.ndarray | None
     rng: np.random.Generator
     epoch_rng: dict
@@ -55,7 +53,7 @@ class Run:
     batches: Batches | None = None
 
     @classmethod
-    def start(cls, model, params, arrays, *, rng, device, batch_size, optimizer, clip_norm, average):
+    def start(cls, model, params, arrays, options, rng, device, batch_size):
         """A run that has not made a step. Without arrays, each step is an epoch of one batch."""
         home, params = device_of(params), to_device(params, device.name)
         layout = Layout(params)
@@ -68,11 +66,9 @@ class Run:
             params=layout.unpack(vector, copy_constants(params)),
             vector=vector,
             before=vector.copy(),
-            optimizer=optimizer,
-            moments=optimizer.init(vector),
-            clip_norm=clip_norm,
-            decay=average,
-            average=None if average is None else vector.copy(),
+            options=options,
+            moments=options.optimizer.init(vector),
+            average=None if options.average is None else vector.copy(),
             rng=rng,
             epoch_rng={},
             order=np.arange(len(arrays[0]) if arrays else batch_size),
@@ -80,10 +76,14 @@ class Run:
             history=History(),
             noise_seed=int(rng.integers(2**63)) if model.noisy else 0,
         )
-        run.batches = Batches(arrays, device, run.noise)
+        run.batches = run.batches_of(arrays)
         return run
 
     # ---------------------------------------------------------------- batches
+
+    def batches_of(self, arrays):
+        """The batches of arrays, and of the model's noise beside them."""
+        return Batches(to_host(arrays), self.noise)
 
     def draw_order(self):
         """Begin an epoch: all rows in a new random order."""
@@ -132,9 +132,9 @@ class Run:
         """Make the step of a batch: optimizer, then moving average. Use the gradient up; return the learning rate."""
         self.step, self.position = batch.number, batch.rows.stop
         in_chunks(np.copyto, self.before, self.vector)
-        rate = self.optimizer.update(self.moments, self.vector, gradient, self.step)
+        rate = self.options.optimizer.update(self.moments, self.vector, gradient, self.step)
         if self.average is not None:
-            decay = min(self.decay, (1 + self.step) / (10 + self.step))
+            decay = min(self.options.average, (1 + self.step) / (10 + self.step))
 
             def move(average, vector, way):
                 np.subtract(vector, average, out=way)
@@ -148,7 +148,10 @@ class Run:
         """Evaluate held-out data, and keep the parameters if they are the best so far."""
         current = self.vector if self.average is None else self.average
         params = self.layout.unpack(current, self.params)
-        losses = [fetch(map_rows(self.model.losses, params, *chunk)) for chunk in batches.chunks()]
+        losses = []
+        for chunk in batches.chunks():
+            with named_errors(self.model.visits, params, *chunk):
+                losses.append(fetch(map_rows(self.model.losses, params, *chunk)))
         loss = float(np.mean(np.concatenate(losses)))
         if not np.isfinite(loss):
             raise self.failure(f"expected a finite validation loss, got {loss} after step {self.step}")
@@ -187,9 +190,9 @@ class Run:
     @property
     def longest_gradient(self):
         """The largest norm that the optimizer can take: Adam's v grows to about its square / (1 - beta2)."""
-        if self.clip_norm is not None:
+        if self.options.clip_norm is not None:
             return np.inf
-        return float(np.sqrt(np.finfo(self.layout.dtype).max * (1 - self.optimizer.beta2)))
+        return float(np.sqrt(np.finfo(self.layout.dtype).max * (1 - self.options.optimizer.beta2)))
 
     def check_step(self, batch, loss, norm, gradient):
         """Raise `NonFiniteError` unless a step can be made from a loss and its gradient."""
@@ -247,7 +250,7 @@ class Run:
             "step": self.step,
             "position": self.position,
             "best_loss": self.best_loss if np.isfinite(self.best_loss) else None,
-            "epoch_rng": to_plain(self.epoch_rng),
+            "epoch_rng": self.epoch_rng,
             "noise_seed": self.noise_seed,
         }
         write(path, self.model.learned, self.result(), state, to_host(arrays))
@@ -269,7 +272,13 @@ class Run:
             raise InputError(
                 f"expected steps to be at least the {state['step']} that {path} has made, got {steps}"
             )
-        epoch_rng = from_plain(state["epoch_rng"], self.rng)
+        kind, saved_kind = (
+            one.get("bit_generator") for one in (self.rng.bit_generator.state, state["epoch_rng"])
+        )
+        if kind != saved_kind:
+            raise InputError(
+                f"expected a generator of the kind that the run began with, {saved_kind}, got {kind}"
+            )
 
         arrays, params = to_device((saved.arrays, saved.params), self.device.name)
         self.vector[...] = arrays["vector"]
@@ -278,14 +287,14 @@ class Run:
         for name, moment in self.moments.items():
             moment[...] = arrays[f"moment:{name}"]
         if saved.format == FORMATS[0]:
-            self.moments["m"] /= 1 - self.optimizer.beta1
-            self.moments["v"] /= 1 - self.optimizer.beta2
+            self.moments["m"] /= 1 - self.options.optimizer.beta1
+            self.moments["v"] /= 1 - self.options.optimizer.beta2
         self.average, self.best = arrays.get("average"), arrays.get("best")
         self.history = History.from_arrays(with_prefix(saved.arrays, "history:"))
         self.step, self.noise_seed = state["step"], state.get("noise_seed", 0)
         self.best_loss = np.inf if state["best_loss"] is None else state["best_loss"]
         # The order of the epoch is drawn again, from the same random state.
-        self.rng.bit_generator.state = epoch_rng
+        self.rng.bit_generator.state = state["epoch_rng"]
         self.draw_order()
         self.position = state["position"]
 

@@ -1,26 +1,19 @@
 """When a training run writes checkpoints and calls `on_checkpoint`."""
 
+import sys
 import time
 import warnings
 from datetime import timedelta
+from pathlib import Path
 
 from npflow.training.run import copy_constants
 
 
 class Saver:
-    """Writes the checkpoints of a run to a path.
+    """Writes the checkpoints of a run to a path, `every` number of steps or length of time.
 
-    Parameters
-    ----------
-    run : Run
-        At its first step, or resumed.
-    path : Path
-    settings : dict
-        What a run must share with a checkpoint in order to resume it, as plain data.
-    every : int or timedelta
-        The number of steps, or the time, between checkpoints.
-    on_checkpoint : callable, optional
-        ``on_checkpoint(params, history)`` is called after each checkpoint.
+    `settings` is what a run must share with a checkpoint in order to resume it. ``on_checkpoint(params, history)`` is
+    called after each checkpoint.
     """
 
     def __init__(self, run, path, settings, every, on_checkpoint=None):
@@ -36,39 +29,32 @@ class Saver:
             return time.monotonic() - self.time >= self.every.total_seconds()
         return self.run.step % self.every == 0
 
-    def save(self):
-        """Write a checkpoint, and call `on_checkpoint`.
+    def save(self, last=False):
+        """Write a checkpoint, and call `on_checkpoint` with a copy of the parameters, constants included.
 
-        Raises
-        ------
-        OSError
-            If it cannot be written, as on a full disk. The last checkpoint stays.
+        Where it cannot be written, as on a full disk, the checkpoint before stays. That is a warning, and an `OSError`
+        for the `last` one.
         """
-        self.write()
-        self.call()
-
-    def try_to_save(self):
-        """Write a checkpoint, and call `on_checkpoint`; warn if it cannot be written."""
+        run = self.run
         try:
-            self.write()
+            run.save(self.path, self.settings)
         except OSError as error:
-            # Level 3 is the call of `fit`.
-            warnings.warn(f"{error}, and training goes on", RuntimeWarning, stacklevel=3)
+            sentence = (
+                f"expected to write the checkpoint of step {run.step} to {self.path}, got: {error}; the last checkpoint "
+                "stays"
+            )
+            if last:
+                raise OSError(sentence) from error
+            warnings.warn(f"{sentence}, and training goes on", RuntimeWarning, stacklevel=callers_level())
         else:
-            self.call()
-        self.step, self.time = self.run.step, time.monotonic()
+            if self.on_checkpoint is not None:
+                self.on_checkpoint(copy_constants(run.result()), run.history)
+        self.step, self.time = run.step, time.monotonic()
 
-    def write(self):
-        """Write a checkpoint; an error says which, and that the last one stays."""
-        try:
-            self.run.save(self.path, self.settings)
-        except OSError as error:
-            raise OSError(
-                f"expected to write the checkpoint of step {self.run.step} to {self.path}, got: {error}; the last "
-                "checkpoint stays"
-            ) from error
 
-    def call(self):
-        """Call `on_checkpoint` with a copy of the parameters, constants included."""
-        if self.on_checkpoint is not None:
-            self.on_checkpoint(copy_constants(self.run.result()), self.run.history)
+def callers_level():
+    """The `stacklevel` of a warning at the code that called npflow."""
+    package, frame, level = str(Path(__file__).parents[1]), sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    return level

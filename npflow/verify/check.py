@@ -2,7 +2,6 @@
 
 import copy
 import traceback
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import to_host
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.errors import InputError
-from npflow.layers.composite import dry_run
+from npflow.layers.composite import walk
 from npflow.layers.layer import check_layer, domain_of
 from npflow.validation import check_rng, check_rows
 from npflow.verify import contract, formulas, gradients
@@ -259,12 +258,12 @@ def _mixed(rng, x):
 
 def _points(rng, layer, pristine, start, x):
     """Two points near the start, in parameters and data, and one far out."""
-    inner = []
-    with suppress(InputError):  # a container whose steps do not run is one layer
-        dry_run(layer, x, lambda layer, *_: inner.append(layer))
-    inner = inner or [layer]
-    noise = 0.5 / np.sqrt(len(inner))  # that of the inner layers adds up
-    signs = min(1.0, FLIPPED / len(inner))
+    try:
+        inner = len(list(walk(copy.deepcopy(pristine), copy_tree(start), x.copy())))
+    except Exception:  # the checks will say what is wrong
+        inner = 1
+    noise = 0.5 / np.sqrt(inner)  # that of the inner layers adds up
+    signs = min(1.0, FLIPPED / inner)
     few, mixed = x[rng.permutation(len(x))[:ROWS]], _mixed(rng, x)[:ROWS]
     first = Point(layer, _moved(rng, start, noise), few, pristine)
     second = Point(layer, _moved(rng, start, noise, signs=signs), mixed, pristine)

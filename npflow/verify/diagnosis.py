@@ -43,13 +43,11 @@ def of_log_det(claimed, true, direction, event, parts):
     for wrong, name in ((np.sum, "summed"), (np.mean, "averaged")):
         if close(claimed, wrong(true)) and np.ptp(true) > 1e-6:
             return f"{subject} is {name} over the batch: it must be one number for each row"
+    mistakes = {1: "leaves out {}", -1: "counts {} twice", 2: "takes {} with the opposite sign"}
     for name, part in parts.items():
-        if explains(claimed + part):
-            return f"{subject} leaves out that of layer {name}"
-        if explains(claimed - part):
-            return f"{subject} counts that of layer {name} twice"
-        if explains(claimed + 2 * part):
-            return f"{subject} takes that of layer {name} with the opposite sign"
+        for times, mistake in mistakes.items():
+            if explains(claimed + times * part):
+                return f"{subject} {mistake.format(f'that of layer {name}')}"
     off = claimed - true
     if np.allclose(off, off[0], rtol=1e-6, atol=1e-9):
         return (
@@ -88,7 +86,7 @@ def parts_of(visits):
     parts = {}
     for visit in visits:
         name = _without_root(visit.name)
-        parts[name] = visit.result[1]
+        parts[name] = parts.get(name, 0) + visit.result[1]
         while "/" in name:
             name = name.rpartition("/")[0]
             parts[name] = parts.get(name, 0) + visit.result[1]

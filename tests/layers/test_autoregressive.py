@@ -99,3 +99,24 @@ def test_a_network_that_is_no_made_and_a_map_that_takes_no_numbers_are_refused()
     for transformer in ("affine", Elementwise()):
         sentence = refusal(MaskedAutoregressive, transformer=transformer)
         assert "transformer to be an elementwise map such as ScaleShift()" in sentence
+
+
+class Doubled(ScaleShift):
+    """A map of the reader's own, derived from the default one."""
+
+    def transform(self, raw, x):
+        z, log_slope = super().transform(raw, x)
+        return 2 * z, log_slope + np.log(2)
+
+    def untransform(self, raw, z):
+        x, log_slope = super().untransform(raw, z / 2)
+        return x, log_slope - np.log(2)
+
+
+def test_a_map_derived_from_the_default_one_is_used():
+    layer, x = MaskedAutoregressive(transformer=Doubled()), rows(5, 3)
+    params = layer.init(np.random.default_rng(0), x)
+    z, log_det = layer.forward(params, x)
+    np.testing.assert_allclose(z, 2 * x)
+    np.testing.assert_allclose(log_det, 3 * np.log(2))
+    np.testing.assert_allclose(layer.inverse(params, z)[0], x)

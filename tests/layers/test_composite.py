@@ -9,7 +9,7 @@ from helpers import perturbed, refusal, rows, same_bits
 
 from npflow import Flow, fit
 from npflow.autodiff import Layout, record
-from npflow.errors import ConvergenceError, NonFiniteError
+from npflow.errors import ConvergenceError, InputError, NonFiniteError
 from npflow.layers import (
     ActNorm,
     Affine,
@@ -124,8 +124,8 @@ class NoStep(Composite):
 
 class OneNameTwice(Composite):
     def steps(self, x, direction, context=None):
-        for _ in range(2):
-            x = yield Step("same", ActNorm(), x, direction)
+        for layer in (ActNorm(), Affine()):
+            x = yield Step("same", layer, x, direction)
         return x
 
 
@@ -143,12 +143,72 @@ class SomeWithoutName(Composite):
         (NoYield, "expected NoYield.steps to yield a Step for each inner layer, got an ndarray"),
         (NoReturn, "expected NoReturn.steps to return its output, got None"),
         (NoStep, "expected NoStep.steps to yield a Step(name, layer, x, direction), got ActNorm()"),
-        (OneNameTwice, "expected a name of its own for each step, got ['same', 'same']"),
-        (SomeWithoutName, "expected a name of its own for each step, got ['first', None]"),
+        (OneNameTwice, "expected a name of its own for each inner layer, got 'same' for Affine()"),
+        (SomeWithoutName, "expected a name of its own for each inner layer, got None for ActNorm()"),
     ],
 )
 def test_what_is_wrong_with_the_steps_is_told(container, sentence, rng):
     assert sentence in refusal(container().init, rng, rows(5, 4))
+
+
+@dataclass(frozen=True)
+class Shared(Composite):
+    """One coupling, applied twice with a Reverse between."""
+
+    def steps(self, x, direction, context=None):
+        for name, layer in (
+            ("coupling", AffineCoupling(MLP((4,)))),
+            ("turn", Reverse()),
+            ("coupling", AffineCoupling(MLP((4,)))),
+        ):
+            x = yield Step(name, layer, x, direction, context)
+        return x
+
+
+def test_a_name_that_comes_twice_has_one_set_of_parameters(rng):
+    layer, x = Shared(), rows(8, 2)
+    params = layer.init(np.random.default_rng(0), x)
+    once = AffineCoupling(MLP((4,))).init(np.random.default_rng(0), x)
+    assert same_bits(params["coupling"], once)
+    assert check(layer, x).passed
+
+
+@dataclass(frozen=True)
+class Scaled(Composite):
+    """Hands on a context that it has changed."""
+
+    layer: Layer
+    needs_it: bool = False
+
+    def steps(self, x, direction, context=None):
+        if context is not None or self.needs_it:
+            context = 2 * context
+        return (yield Step(None, self.layer, x, direction, context))
+
+
+@pytest.mark.parametrize("needs_it", [False, True])
+def test_a_changed_context_is_a_context(needs_it, rng):
+    x, context = rows(8, 2), rows(8, 1)
+    flow = Flow(Scaled(AffineCoupling(MLP((4,))), needs_it), Normal(2), context_features=1)
+    plain = Flow(AffineCoupling(MLP((4,))), Normal(2), context_features=1)
+    params = flow.init(rng, x, context)
+    np.testing.assert_array_equal(flow.log_prob(params, x, context), plain.log_prob(params, x, 2 * context))
+    with pytest.raises(InputError, match="expected a layer that takes a context"):
+        Flow(Scaled(ActNorm()), Normal(2), context_features=1)
+
+
+class OwnSqueeze(Squeeze):
+    """Rearranges, and does not say to which shape."""
+
+    output_shape = Layer.output_shape
+
+
+class OwnUnsqueeze(Unsqueeze):
+    output_shape = Layer.output_shape
+
+
+def test_check_takes_a_layer_that_rearranges_without_saying_so():
+    assert check(Chain([OwnSqueeze(), Split(Conv1x1()), OwnUnsqueeze()]), rows(8, 4, 4, 1)).passed
 
 
 def test_parameters_without_those_of_a_step_are_refused():

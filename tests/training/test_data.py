@@ -6,7 +6,8 @@ import stand_in
 from helpers import assert_agrees
 
 from npflow.autodiff.gpu import devices
-from npflow.training.data import Batch, Data
+from npflow.training.data import Batch, Batches
+from npflow.training.on_device import Data
 
 X = np.arange(60.0).reshape(20, 3)
 ORDER = np.random.default_rng(0).permutation(20)
@@ -23,25 +24,23 @@ def little_memory(monkeypatch, strict):
     monkeypatch.setattr(strict, "available", X.nbytes // 2, raising=False)
 
 
-def test_a_batch_has_the_rows_in_the_order_that_is_asked_for(any_device):
-    data = Data(X, any_device)
+def test_a_batch_has_the_rows_in_the_order_that_is_asked_for(device):
+    data = Data(X, device)
     assert len(data) == 20
     for rows in (slice(0, 7), slice(7, 14), slice(14, 20)):
-        assert_agrees(any_device, data.take(Batch(ORDER, rows)), X[ORDER[rows]])
+        assert_agrees(device, data.take(Batch(ORDER, rows)), X[ORDER[rows]])
     other = ORDER[::-1].copy()
-    assert_agrees(any_device, data.take(Batch(other, slice(0, 7))), X[other[:7]])
+    assert_agrees(device, data.take(Batch(other, slice(0, 7))), X[other[:7]])
 
 
 def test_on_the_host_nothing_is_copied_but_the_batches():
-    assert Data(X, devices.HOST).x is X
-    assert Data(X, devices.HOST).chunk(0, len(X)) is X
-
-
-def test_data_that_lives_on_a_device_is_fetched_once_for_the_host(device):
-    data = Data(device.send(X), devices.HOST)
-    with stand_in.counted() as transfers:
-        assert_agrees(devices.HOST, data.take(Batch(ORDER, slice(0, 7))), X[ORDER[:7]])
-    assert transfers == stand_in.Transfers(0, 0)
+    batches = Batches((X,), lambda rows, number: (np.full(rows, number),))
+    rows, noise = batches.take(Batch(ORDER, slice(14, 20), 3))
+    np.testing.assert_array_equal(rows, X[ORDER[14:20]])
+    assert noise.tolist() == [3] * 6
+    ((whole, noise),) = batches.chunks()
+    assert whole is X
+    assert noise.tolist() == [0] * 20
 
 
 def test_data_that_fits_is_sent_once_and_an_order_once(strict):

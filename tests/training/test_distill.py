@@ -16,6 +16,7 @@ from npflow.models.distillation import Distillation
 from npflow.networks import MADE
 from npflow.priors import GaussianMixture, Logistic, Normal
 from npflow.training import Adam, WarmupCosine, distill, kl_divergence
+from npflow.training.run import Run
 
 small = MADE((8,), "tanh")
 
@@ -174,6 +175,19 @@ def test_a_resumed_run_ends_with_the_bits_of_one_left_alone_and_holds_the_studen
     saved = load(path)
     assert saved.flow == flows[0]
     assert same_bits(saved.params, alone)
+
+
+def test_a_warning_of_a_full_disk_points_to_the_call(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Run, "save", full)
+    with (
+        pytest.warns(RuntimeWarning, match="no space left") as warned,
+        pytest.raises(OSError, match="no space left"),
+    ):
+        run(steps=3, checkpoint=tmp_path / "run.npz", checkpoint_every=1)
+    assert warned[0].filename == __file__
 
 
 def test_a_checkpoint_of_another_teachers_student_is_refused(tmp_path):

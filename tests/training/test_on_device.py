@@ -17,6 +17,7 @@ from npflow.models import glow
 from npflow.training import Adam, WarmupCosine
 from npflow.training.data import Batch
 from npflow.training.on_device import EVERY, DeviceRun
+from npflow.training.options import Options
 from npflow.training.run import Run
 
 X = rows(300, 2, dtype=np.float32)
@@ -132,17 +133,8 @@ def test_a_step_waits_for_nothing_and_sends_nothing_but_the_order(monkeypatch):
 def a_run(device="strict"):
     """A run that has made no step, and a batch with a gradient for it."""
     flow, params = flow_and_params(data())
-    made = DeviceRun.start(
-        flow,
-        params,
-        (data(),),
-        rng=np.random.default_rng(0),
-        device=find_device(device),
-        batch_size=16,
-        optimizer=Adam(),
-        clip_norm=None,
-        average=0.9,
-    )
+    options, rng = Options(optimizer=Adam(), average=0.9), np.random.default_rng(0)
+    made = DeviceRun.start(flow, params, (data(),), options, rng, find_device(device), 16)
     made.draw_order()
     made.start_clock()
     return made

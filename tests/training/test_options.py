@@ -53,7 +53,8 @@ def test_they_are_taken_by_name(trainer, tmp_path):
 @every_trainer
 def test_an_unknown_one_gets_a_sentence(trainer):
     sentence = refusal(trainer, step=3)
-    assert "expected options among steps, batch_size, " in sentence
+    assert "expected arguments among " in sentence
+    assert ", rng, steps, batch_size, " in sentence or ", validation_context, steps, " in sentence
     assert sentence.endswith("got 'step'")
 
 

@@ -1,5 +1,7 @@
 """The state of a training run: averages, the best parameters, checkpoints, and what is not finite."""
 
+import sys
+
 import numpy as np
 import pytest
 from helpers import rows, same_bits, vector
@@ -175,3 +177,39 @@ def test_a_gradient_too_long_to_square_in_float32_is_clipped_or_refused():
     words = str(failure(x, Long(), steps=1))
     assert "a gradient whose square float32 can hold" in words
     assert "clip_norm" in words
+
+
+KINDS = (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_goes_on_with_any_kind_of_generator_and_with_no_other(kind, tmp_path):
+    x = data()
+    flow, params = flow_and_params(x)
+    go_on = lambda kind, steps, **options: fit(
+        flow,
+        params,
+        x,
+        rng=np.random.Generator(kind(3)),
+        steps=steps,
+        batch_size=16,
+        progress=False,
+        **options,
+    )
+    checkpoint = tmp_path / "run.npz"
+    go_on(kind, 3, checkpoint=checkpoint)
+    assert same_bits(go_on(kind, 6, checkpoint=checkpoint)[0], go_on(kind, 6)[0])
+    other = np.random.MT19937 if kind is np.random.PCG64 else np.random.PCG64
+    with pytest.raises(
+        InputError, match=f"expected a generator of the kind .* {kind.__name__}, got {other.__name__}"
+    ):
+        go_on(other, 9, checkpoint=checkpoint)
+
+
+def test_the_time_of_the_first_step_includes_the_recording(monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        sys.modules["npflow.training.fit"], "prepare", lambda run, *_: started.append(run.started) or 0
+    )
+    run(data(), steps=1)
+    assert started[0] != 0.0
