@@ -1,5 +1,6 @@
 """A flow: a layer and a prior, together a density with an exact log-probability and a sampler."""
 
+import math
 import textwrap
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,17 +13,25 @@ from autograd.tracer import getval
 from npflow.autodiff import Layout, tree
 from npflow.autodiff.gpu.devices import device_of, to_device, to_host
 from npflow.autodiff.gpu.host_bound import draw, host_bound
-from npflow.autodiff.primitives import concatenate_last
+from npflow.autodiff.primitives import concatenate_last, where
 from npflow.autodiff.program.chunks import map_rows
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.description import checked, count, instance
 from npflow.errors import ConvergenceError, InputError, kind_of
 from npflow.layers import Layer
 from npflow.layers.composite import Visit, dry_run, name_of, uses_context, walk
-from npflow.layers.layer import check_keeps_shape, check_layer, given
+from npflow.layers.layer import check_keeps_shape, check_layer, domain_of, given
 from npflow.model import Model
 from npflow.priors import Prior
-from npflow.validation import check_context, check_count, check_number, check_rng, check_rows, context_name
+from npflow.validation import (
+    check_context,
+    check_count,
+    check_domain,
+    check_number,
+    check_rng,
+    check_rows,
+    context_name,
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,11 @@ class Flow(Model):
             ) from error
 
     @property
+    def domain(self):
+        """That of the layer."""
+        return domain_of(self.layer)
+
+    @property
     def event_shape(self):
         """The shape of a row of x, and of z."""
         return self.prior.event_shape
@@ -94,6 +108,7 @@ class Flow(Model):
         check_rng(rng)
         check_rows(x, self.event_shape)
         self.check_context(context, len(x), x.dtype)
+        check_domain(x, self.domain)
         host = to_host(x if context is None else (x, context))
         params = self._init(rng, host) if context is None else self._init(rng, *host)
         return to_device(params, device_of(x).name)
@@ -152,9 +167,17 @@ class Flow(Model):
         return np.sum(self.losses(params, x, context)) / len(x)
 
     def log_prob(self, params, x, context=None):
-        """log p(x) in nats, shape (n,), for rows of shape (n, *event)."""
-        self.check(params, x, context)
-        return -self._map_rows(self.losses, params, x, context, "forward")
+        """log p(x) in nats, shape (n,), for rows of shape (n, *event).
+
+        It is -inf outside the `domain`, and where a row is so far out that the layers overflow.
+        """
+        layout = self.check(params, x, context)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            log_prob = -self._map_rows(self.losses, params, x, context, "forward")
+        lost = np.isnan(log_prob)
+        if getval(lost).any() and np.isfinite(layout.pack(params)).all():
+            log_prob = where(lost, -math.inf, log_prob)
+        return log_prob
 
     # ---------------------------------------------------------------- x and z
 

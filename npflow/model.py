@@ -1,5 +1,7 @@
 """What `fit` trains: a loss with parameters."""
 
+import math
+
 import autograd.numpy as np
 
 from npflow.description import Described, describe
@@ -21,11 +23,14 @@ class Model(Described):
         `prior`.
     takes_rows : bool
         Whether it is trained on rows x; a model without them learns from its noise alone.
+    domain : tuple of float
+        The open interval that each component of x must lie in. Outside it the probability is 0.
     """
 
     noisy = False
     invertible = False
     takes_rows = True
+    domain = (-math.inf, math.inf)
 
     def check(self, params, x=..., context=None, name="x"):
         """Check `params`, and `x` and `context` where there is an `x`; return the layout of `params`.

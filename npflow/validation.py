@@ -51,6 +51,17 @@ def check_rows(x, event_shape=None, dtype=None, name="x"):
     return x
 
 
+def check_domain(x, domain, name="x"):
+    """Raise unless each number of `x` lies in the open interval `domain`; return it."""
+    low, high = domain
+    inside = (x > low) & (x < high)
+    if not inside.all():
+        raise InputError(
+            f"expected {name} above {low:.6g} and below {high:.6g}, got {_at(x, np.argmin(inside))}"
+        )
+    return x
+
+
 def check_integers(x, levels, event_shape=None, name="x"):
     """Raise unless `x` is a non-empty batch of integers from 0 to `levels` - 1; return it.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import autograd.numpy as np
 
 from npflow.autodiff.primitives import spread_rows
-from npflow.layers.layer import Layer, pixels
+from npflow.layers.layer import Layer, mean_and_std, pixels
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,11 @@ class Affine(Layer):
 class ActNorm(Layer):
     r"""A scale and a shift for each channel; `init` chooses them so that the first batch has mean 0 and variance 1.
 
-    z = (x + bias) * exp(log_scale)         log|det J| = H W sum(log_scale)
-    x = z * exp(-log_scale) - bias
+    z = x * exp(log_scale) + bias           log|det J| = H W sum(log_scale)
+    x = (z - bias) * exp(-log_scale)
 
-    H W is the number of pixels, 1 for rows of features.
+    H W is the number of pixels, 1 for rows of features. The bias is in units of z, so training does not depend on the
+    units of x.
 
     References
     ----------
@@ -49,17 +50,15 @@ class ActNorm(Layer):
     """
 
     def init(self, rng, x):
-        rows_and_pixels = tuple(range(x.ndim - 1))
-        mean, std = np.mean(x, axis=rows_and_pixels), np.std(x, axis=rows_and_pixels)
-        constant = std <= 10 * np.finfo(x.dtype).eps * np.abs(mean)  # no scale to divide by
-        return {"bias": -mean, "log_scale": -np.log(np.where(constant, 1, std))}
+        mean, std = mean_and_std(x)
+        return {"bias": (-mean / std).astype(x.dtype), "log_scale": -np.log(std).astype(x.dtype)}
 
     def forward(self, params, x):
-        z = (x + params["bias"]) * np.exp(params["log_scale"])
+        z = x * np.exp(params["log_scale"]) + params["bias"]
         return z, self.log_det(params, x)
 
     def inverse(self, params, z):
-        x = z * np.exp(-params["log_scale"]) - params["bias"]
+        x = (z - params["bias"]) * np.exp(-params["log_scale"])
         return x, -self.log_det(params, z)
 
     def log_det(self, params, x):

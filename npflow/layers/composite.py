@@ -9,8 +9,8 @@ import numpy as np
 
 from npflow.autodiff.program.frames import follows_steps
 from npflow.errors import InputError, in_short, kind_of
-from npflow.layers.layer import Layer, check_layer, given, takes_context, zeros_per_row
-from npflow.validation import check_sequence
+from npflow.layers.layer import Layer, check_layer, domain_of, given, takes_context, zeros_per_row
+from npflow.validation import check_domain, check_sequence
 
 
 class Step(NamedTuple):
@@ -107,6 +107,7 @@ class Composite(Layer):
                     f"expected a name of its own for each inner layer, got {step.name!r} for {in_short(step.layer)}"
                 )
             try:
+                check_domain(step.x, domain_of(step.layer), "its input")
                 if step.name not in params:  # a step that comes again has the same parameters
                     params[step.name] = step.layer.init(rng, step.x, **given(step.layer, step.context))
                 return step.apply(params[step.name])[0]

@@ -13,7 +13,7 @@ from scipy import special
 from npflow.autodiff.gpu.devices import HOST, device_of, scipy_function
 from npflow.autodiff.primitives import held, log_sigmoid, logsumexp_last, sum_event, where
 from npflow.description import count
-from npflow.layers.layer import Layer
+from npflow.layers.layer import Layer, spread
 from npflow.priors import LOG_2PI
 
 
@@ -48,8 +48,15 @@ class Gaussianize(Layer):
     components: int = count(8)
 
     def init(self, rng, x):
-        columns = x.reshape(len(x), -1).T.astype(onp.float64)
-        fits = [fit_logistics(column, self.components) for column in columns]
+        columns = x.reshape(len(x), -1).astype(onp.float64)
+        spreads = spread(columns)
+        most = onp.max(spreads) or onp.max(onp.abs(columns)) or 1.0
+        fits = [
+            fit_logistics(column, own, self.components)
+            if own > NO_SPREAD * most
+            else straight(column, most, self.components)
+            for column, own in zip(columns.T, spreads)
+        ]
         return {
             name: onp.array(rows, x.dtype).reshape(*x.shape[1:], self.components)
             for name, rows in zip(("means", "log_scales", "log_weights"), zip(*fits))
@@ -188,11 +195,19 @@ register_notrace(VJPNode, _solve)
 
 # ---------------------------------------------------------------- the start: a mixture fitted without gradients
 
+NO_SPREAD = 1e-4  # of the largest spread: a component with less does not vary
 POINTS = 500  # quantiles that stand for a column, so that a fit takes no longer for a million rows
 ROUNDS = 50
 
 
-def fit_logistics(column, components):
+def straight(column, size, components):
+    """Logistics at quantiles of a column, so wide that the layer divides it by `size`."""
+    means = onp.quantile(column, midpoints(components), method="hazen")
+    log_scale = onp.log(size * onp.sqrt(2 * onp.pi) / 4)
+    return means, onp.full(components, log_scale), onp.zeros(components)
+
+
+def fit_logistics(column, spread, components):
     r"""Fit a mixture of logistics to a column of numbers by the EM algorithm.
 
     In each round the E-step shares each point out among the components, in proportion to their densities there, and
@@ -221,12 +236,6 @@ def fit_logistics(column, components):
     """
     points = onp.quantile(column, midpoints(min(len(column), POINTS)), method="hazen")[:, None]
     start = means = onp.quantile(column, midpoints(components), method="hazen")
-    low, high = onp.quantile(column, [0.1, 0.9])
-    # The standard deviation of normal data, and not moved by outliers.
-    spread = (high - low) / 2.56 or onp.std(column)
-    if spread <= 10 * onp.finfo(column.dtype).eps * onp.max(onp.abs(column)):
-        return means, onp.zeros(components), onp.zeros(components)
-
     first_scale = 1.1 * spread / (components + 1)
     scales, counts = onp.full(components, first_scale), onp.ones(components)
     for _ in range(ROUNDS):

@@ -5,6 +5,7 @@ import inspect
 import math
 
 import autograd.numpy as np
+import numpy as onp
 
 from npflow.autodiff.primitives import concatenate_last
 from npflow.description import Described
@@ -143,3 +144,32 @@ def with_context(x, context):
 def pixels(x):
     """H W: the number of pixels in a row of `x`, 1 for rows of features."""
     return math.prod(x.shape[1:-1])
+
+
+# ---------------------------------------------------------------- statistics of a batch, for `init`
+
+
+def mean_and_std(x):
+    """The mean and the standard deviation of each channel over rows and pixels, both in float64.
+
+    A constant channel has no standard deviation to divide by; the largest value of the batch stands for it.
+    """
+    channels = x.reshape(-1, x.shape[-1]).astype(onp.float64)
+    size = largest(channels)  # squares of numbers of the order of one do not overflow
+    mean = size * onp.mean(channels / size, axis=0)
+    std = size * onp.std(channels / size, axis=0)
+    constant = std <= 10 * onp.finfo(x.dtype).eps * onp.abs(mean)
+    return mean, onp.where(constant, onp.max(onp.abs(channels)) or 1.0, std)
+
+
+def largest(channels):
+    """The largest absolute value of each channel, 1 where it is 0."""
+    size = onp.max(onp.abs(channels), axis=0)
+    return onp.where(size > 0, size, 1.0)
+
+
+def spread(channels):
+    """The standard deviation of each channel that normal data would have, and which outliers do not move."""
+    size = largest(channels)
+    low, high = onp.quantile(channels, [0.1, 0.9], axis=0)
+    return onp.where(high > low, (high - low) / 2.56, size * onp.std(channels / size, axis=0))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import autograd.numpy as np
 import numpy as onp
 
-from npflow.autodiff.primitives import log_sigmoid, sigmoid, sum_event
+from npflow.autodiff.primitives import log_sigmoid, sigmoid, sum_event, where
 from npflow.description import number
 from npflow.layers.layer import Layer
 
@@ -21,12 +21,13 @@ class Logit(Layer):
 
     Behind it a flow is over real numbers and has no bounds to learn. Without alpha a pixel at 0 or 1 would go to
     infinity. With alpha, the map is finite up to alpha / (1 - 2 alpha) beyond 0 and 1, and the inverse gives numbers
-    in that larger interval.
+    in that larger interval, the `domain`. Outside it the log-det is -inf, so that the density is zero. The inverse
+    stays inside also where rounding would take it to an end.
 
     Parameters
     ----------
     alpha : float
-        At least 0 and below 1/2; with 0, x must lie inside (0, 1).
+        At least 0 and below 1/2.
 
     References
     ----------
@@ -39,17 +40,25 @@ class Logit(Layer):
 
     @property
     def domain(self):
-        """(0, 1); without alpha the ends themselves are excluded."""
-        end = 0.0 if self.alpha else float(onp.finfo(onp.float32).eps)
-        return end, 1.0 - end
+        """Where 0 < p < 1."""
+        beyond = self.alpha / (1 - 2 * self.alpha)
+        return -beyond, 1 + beyond
 
     def forward(self, params, x):
         slope = 1 - 2 * self.alpha
-        log_p = np.log(self.alpha + slope * x)
-        log_rest = np.log(self.alpha + slope * (1 - x))  # 1 - p would lose digits where p is near 1
-        return log_p - log_rest, sum_event(math.log(slope) - log_p - log_rest)
+        p, rest = (
+            self.alpha + slope * x,
+            self.alpha + slope * (1 - x),
+        )  # 1 - p would lose digits where p is near 1
+        inside = (p > 0) & (rest > 0)
+        log_p, log_rest = np.log(where(inside, p, 1)), np.log(where(inside, rest, 1))
+        log_slope = where(inside, math.log(slope) - log_p - log_rest, -math.inf)
+        return log_p - log_rest, sum_event(log_slope)
 
     def inverse(self, params, z):
-        slope = 1 - 2 * self.alpha
-        x = (sigmoid(z) - self.alpha) / slope
+        slope, kind = 1 - 2 * self.alpha, onp.finfo(z.dtype)
+        low, high = float(kind.eps if self.alpha else kind.tiny), float(1 - kind.eps)
+        p = sigmoid(z)
+        p = where(p < low, low, where(p > high, high, p))
+        x = (p - self.alpha) / slope
         return x, sum_event(log_sigmoid(z) + log_sigmoid(-z) - math.log(slope))

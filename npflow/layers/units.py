@@ -6,7 +6,7 @@ import autograd.numpy as np
 import numpy as onp
 
 from npflow.autodiff.primitives import spread_rows
-from npflow.layers.layer import Layer, pixels
+from npflow.layers.layer import Layer, pixels, spread
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,10 @@ class Units(Layer):
 
     def init(self, rng, x):
         channels = x.reshape(-1, x.shape[-1]).astype(onp.float64)
-        low, high = onp.quantile(channels, [0.1, 0.9], axis=0)
-        # The standard deviation of normal data, and not moved by outliers.
-        spread = onp.where(high > low, (high - low) / 2.56, onp.std(channels, axis=0))
-        constant = spread <= 10 * onp.finfo(onp.float64).eps * onp.max(onp.abs(channels), axis=0)
-        exponent = onp.round(onp.log2(onp.where(constant, 1, spread)))
+        constant = spread(channels) <= 10 * onp.finfo(x.dtype).eps * onp.max(onp.abs(channels), axis=0)
+        exponent = onp.round(
+            onp.log2(onp.where(constant, onp.max(onp.abs(channels)) or 1.0, spread(channels)))
+        )
         return {"exponent": onp.clip(exponent, -100, 100).astype(onp.int16)}  # float32 ends at 127
 
     def forward(self, params, x):

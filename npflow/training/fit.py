@@ -19,7 +19,7 @@ from npflow.training.on_device import DeviceRun
 from npflow.training.options import Options, takes_options
 from npflow.training.run import Run
 from npflow.training.saver import Saver
-from npflow.validation import check_count, check_rng
+from npflow.validation import check_count, check_domain, check_rng
 
 
 @takes_options
@@ -118,10 +118,13 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
     if not isinstance(model, Model):
         raise InputError(f"expected a Flow to fit, got {in_short(model)}")
     model.check(params, x, context)
+    if model.takes_rows:
+        check_domain(x, model.domain)
     arrays = tuple(array for array in (x, context) if array is not None)
     held_out = tuple(array for array in (validation, validation_context) if array is not None)
     if validation is not None:
         model.check(params, validation, validation_context, "validation")
+        check_domain(validation, model.domain, "validation")
     elif held_out:
         raise InputError("expected validation beside validation_context, got none")
     run = start(model, params, arrays, options, rng)
