@@ -227,7 +227,7 @@ def _definition(array, alias):
     if not plain or not contiguous or not np.isfinite(array).all():
         return None, None
     if not array.ndim:
-        return None, f"{alias}.array({array.item()!r}, {dtype}){_as_fraction(array.item())}"
+        return None, f"{alias}.array({array.item()!r}, {dtype})"
     if is_uniform(array) and array.flags.c_contiguous:
         shape, first = array.shape, array.flat[0].item() if array.size else 0
         word = {"0.0": "zeros", "1.0": "ones"}.get(repr(float(first)))  # -0.0 is not 0.0
@@ -239,15 +239,6 @@ def _definition(array, alias):
     if array.flags.c_contiguous:
         return None, f"{alias}.array({array.tolist()!r}, {dtype})"
     return None, f"{alias}.array({array.T.tolist()!r}, {dtype}).T"
-
-
-def _as_fraction(number):
-    """A comment on numbers such as 0.00390625, the factor 1 / 256 of a mean."""
-    if not isinstance(number, float) or not 1e-300 < abs(number) < 1:  # 1 / less overflows
-        return ""
-    below = round(1 / abs(number))
-    close = abs(abs(number) * below - 1) < 1e-7
-    return f"  # {'-' if number < 0 else ''}1 / {below}" if close else ""
 
 
 def _about(argument):
