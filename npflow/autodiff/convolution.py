@@ -54,8 +54,7 @@ def fold(y, height, width, turned=False, places=None, out=None):
 
 
 def shifts(shape, height, width, turned, places):
-    """For each place of a kernel, row by row: its number, and for rows and for columns a pair of Python
-    slices.
+    """For each place of a kernel, row by row: its number, and pairs of Python slices for rows and columns.
 
     The pair selects the pixels p for which p + d (p - d if `turned`) is inside the image, and these p + d.
     """
@@ -85,9 +84,7 @@ defvjp(
 
 @transparent
 def half_turn(x):
-    """Images turned by half a circle, with their channels in reverse order: all numbers of a row in reverse
-    order.
-    """
+    """Images turned by half a circle, channels reversed: all numbers of a row in reverse order."""
     return x[:, ::-1, ::-1, ::-1]
 
 

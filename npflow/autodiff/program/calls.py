@@ -43,11 +43,6 @@ def is_ufunc(function):
     return isinstance(function, np.ufunc) and function.nout == 1 and function.signature is None
 
 
-def is_elementwise(call):
-    """Whether a call may write over an argument, as it reads each element before it writes there."""
-    return is_ufunc(call.function)
-
-
 def takes_out(call):
     """Whether a call can write its result to an existing array."""
     example, has_out = call.example, call.function in WITH_OUT or call.function in FRESH
@@ -135,8 +130,10 @@ class Spelling:
         """A value's name, or a constant as text."""
         if isinstance(argument, Value) and is_transpose(argument):
             return f"{self.argument(argument.arguments[0])}.T"
-        if isinstance(argument, (Value, Text)):
+        if isinstance(argument, Value):
             return argument.name
+        if isinstance(argument, Text):
+            return argument
         if isinstance(argument, (tuple, list)):
             inside = ", ".join(map(self.argument, argument))
             if isinstance(argument, list):
@@ -251,8 +248,7 @@ def is_transpose(call):
     return call.function is np.transpose and len(call.arguments) == 1 and not call.options
 
 
-class Text:
+class Text(str):
     """An argument that is already text."""
 
-    def __init__(self, name):
-        self.name = name
+    __slots__ = ()

@@ -139,7 +139,10 @@ def _run(program, params, arrays, starts, rows, result):
 
 def _share_out(work, starts, threads):
     """Call `work` with a share of the starts of chunks in each of several threads."""
-    threads = max(min(threads, len(starts)), 1)
+    threads = min(threads, len(starts))
+    if threads <= 1:
+        work(starts)
+        return
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, [starts[number::threads] for number in range(threads)]))
 
@@ -166,8 +169,4 @@ def in_chunks(function, *vectors):
         for start in starts:
             function(*(vector[start : start + NUMBERS] for vector in vectors))
 
-    starts, cores = range(0, size, NUMBERS), available_cores()
-    if size < WORTH_THREADS or cores == 1:
-        work(starts)
-    else:
-        _share_out(work, starts, cores)
+    _share_out(work, range(0, size, NUMBERS), available_cores() if size >= WORTH_THREADS else 1)

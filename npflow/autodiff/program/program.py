@@ -21,8 +21,7 @@ NUMBERS = itertools.count(1)  # of programs, for the names of their sources
 
 
 class Program:
-    """A function and its gradient as straight-line NumPy, for arguments of fixed shapes and dtypes; made by
-    `record`.
+    """A function and its gradient as straight-line NumPy, for fixed shapes and dtypes; made by `record`.
 
     A program is pure: it reads its arguments and writes to its own workspaces, one for each thread that runs
     it. ``print(program)`` shows its cost by layer and direction, ``print(program.source)`` all of its lines.

@@ -14,24 +14,12 @@ MOVES = {ASTYPE, *CONCATENATE, GETITEM, np.take, np.reshape, np.transpose, np.br
 
 @dataclass
 class Cost:
-    """The cost of some calls of a program.
+    """The cost of some calls of a program."""
 
-    Attributes
-    ----------
-    lines : int
-        The number of calls.
-    flops : int
-        Arithmetic operations: two for each product in a matrix product, otherwise one for each element.
-    bytes : int
-        The bytes that are read and written; views are free.
-    peak : int
-        The most bytes of the workspace that are in use during a call.
-    """
-
-    lines: int = 0
-    flops: int = 0
-    bytes: int = 0
-    peak: int = 0
+    lines: int = 0  # the number of calls
+    flops: int = 0  # operations: two for each product in a matrix product, otherwise one for each element
+    bytes: int = 0  # read and written; views are free
+    peak: int = 0  # the most bytes of the workspace that are in use during a call
 
     def __add__(self, other):
         return Cost(
@@ -86,10 +74,7 @@ def table(costs):
     sums = [sum((row[side] for row in rows), Cost()) for side in (1, 2)]
     width = max((len(row[0]) for row in rows), default=3) + 2
     columns = f"{'lines':>8}{'Mflop':>9}{'MB moved':>10}{'MB held':>9}"
-    text = [
-        f"{'':{width}}{'forward':>36}{'backward':>38}",
-        f"{'layer':{width}}{columns}  {columns}",
-    ]
+    text = [f"{'':{width}}{'forward':>36}{'backward':>38}", f"{'layer':{width}}{columns}  {columns}"]
     for name, ahead, behind in [*rows, ("all", *sums)]:
         text.append(f"{name:{width}}{_columns(ahead)}  {_columns(behind)}")
     return "\n".join(text)
