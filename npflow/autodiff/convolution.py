@@ -95,11 +95,7 @@ defvjp(half_turn, lambda y, x: lambda g: half_turn(g))
 def conv2d(x, weight):
     """The convolution of images of shape (n, h, w, inputs) with a kernel: shape (n, h, w, outputs).
 
-    Parameters
-    ----------
-    x : ndarray, shape (n, h, w, inputs)
-    weight : ndarray, shape (height, width, inputs, outputs)
-        The kernel; its height and width are odd.
+    The kernel has the shape (height, width, inputs, outputs); its height and width are odd.
     """
     height, width, inputs, outputs = weight.shape
     if height == width == 1:

@@ -38,7 +38,7 @@ def register(module):
     Parameters
     ----------
     module : module
-        CuPy, or a module that has its `ndarray`, `asarray`, `zeros` and `ones`.
+        CuPy, or a module that has its `ndarray`, `zeros` and `ones`.
     """
     replace_derivatives()
 

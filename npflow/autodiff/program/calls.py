@@ -60,12 +60,8 @@ def takes_out(call):
 class Spelling:
     """Calls as Python expressions.
 
-    Attributes
-    ----------
-    namespace : dict
-        The functions and constants that the text names and does not make.
-    definitions : list of str
-        A line for each constant: an expression, or a comment where it would be too long.
+    `namespace` has the functions and constants that the text names and does not make. `definitions` has a line
+    for each constant: an expression, or a comment where it would be too long.
     """
 
     def __init__(self, taken, device=HOST):

@@ -148,17 +148,11 @@ def _share_out(work, starts, threads):
 
 
 def in_chunks(function, *vectors):
-    """Call `function` on one chunk of all vectors after the other, on all cores if the vectors are long.
+    """Call ``function(*chunks)`` on one chunk of all vectors after the other, on all cores if they are long.
 
     It works in place and treats each number by itself, so the chunks do not show in the result. Ten lines on
     vectors of millions of numbers go through memory ten times; in chunks they go through it once. On a device
     it is one call.
-
-    Parameters
-    ----------
-    function : callable
-        ``function(*chunks)``; its result is dropped.
-    *vectors : ndarray, shape (d,)
     """
     size = len(vectors[0])
     if size <= NUMBERS or device_of(vectors[0]) is not HOST:

@@ -33,16 +33,10 @@ class ProgramGradient:
 
     A large batch is cut into slices, which threads work on side by side. The bounds of the slices depend on
     the shape of the batch and the program alone, and their gradients are added up in order. So the result is
-    the same to the bit for any number of threads.
+    the same to the bit for any number of `threads`, which is how many slices run at a time.
 
-    Parameters
-    ----------
-    loss : callable
-        ``loss(params, *batch)`` returns the mean of a loss over the rows of the batch.
-    params : tree of ndarray
-        Read at each call: views of a vector that an optimizer changes in place.
-    threads : int
-        The number of slices that run at a time.
+    ``loss(params, *batch)`` is the mean over the rows of the batch. `params` are read at each call: they are
+    views of a vector that an optimizer changes in place.
     """
 
     def __init__(self, loss, params, threads=1):

@@ -44,15 +44,12 @@ def flops(call):
         return 2 * np.size(call.example) * (inner[-1] if inner else 1)
     if is_ufunc(call.function):
         return np.size(call.example)
-    numbers = (example_of(argument) for argument in (call, *call.arguments) if _is_numeric(argument))
-    return max(map(np.size, numbers), default=0)
+    return max(map(np.size, _operands(call)), default=0)
 
 
 def bytes_moved(call):
     """The number of bytes that a call reads and writes."""
-    if is_view(call):
-        return 0
-    return sum(example_of(argument).nbytes for argument in (call, *call.arguments) if _is_numeric(argument))
+    return 0 if is_view(call) else sum(operand.nbytes for operand in _operands(call))
 
 
 def costs_by_layer(tape, live):
@@ -84,5 +81,7 @@ def _columns(cost):
     return f"{cost.lines:8}{cost.flops / 1e6:9.3f}{cost.bytes / 1e6:10.3f}{cost.peak / 1e6:9.3f}"
 
 
-def _is_numeric(argument):
-    return is_array(example_of(argument)) or isinstance(example_of(argument), np.generic)
+def _operands(call):
+    """The arrays and NumPy's scalars that a call reads and writes."""
+    examples = map(example_of, (call, *call.arguments))
+    return [example for example in examples if is_array(example) or isinstance(example, np.generic)]
