@@ -1,13 +1,16 @@
-"""The examples in the docstrings run and show the output they state."""
+"""The examples in the docstrings run and show the output they state; docstrings have the form of numpydoc."""
 
 import doctest
 import importlib
+import inspect
 import pkgutil
+import re
 
 import matplotlib.pyplot as plt
 import pytest
 
 import npflow
+from npflow.docstrings import SECTIONS, documented
 
 MODULES = sorted(
     module.name
@@ -28,3 +31,73 @@ def test_there_are_examples():
     finder = doctest.DocTestFinder()
     found = [test for name in MODULES for test in finder.find(importlib.import_module(name)) if test.examples]
     assert len(found) >= 6
+
+
+@pytest.mark.parametrize("name", ["npflow", *MODULES])
+def test_headings_and_their_rules_have_lines_of_their_own(name):
+    found = doctest.DocTestFinder(exclude_empty=False).find(importlib.import_module(name))
+    assert not [test.name for test in found if re.search(r"\w -{5,}", test.docstring)]
+
+
+@documented(
+    """
+    Parameters
+    ----------
+    x : ndarray
+        The shared x.
+    color : str
+        The shared colour.
+    other : int
+
+    Returns
+    -------
+    float
+    """
+)
+def example(x, *, color="red", seed=None, **more):
+    """Do something.
+
+    Parameters
+    ----------
+    x : ndarray, shape (n,)
+        Its own x.
+    seed : int
+    **more
+        Passed on.
+
+    Examples
+    --------
+    >>> 1
+    1
+    """
+
+
+def test_what_functions_share_is_added_in_order():
+    assert example.__doc__.splitlines() == [
+        *("Do something.", ""),
+        *("Parameters", "----------", "x : ndarray, shape (n,)", "    Its own x."),
+        *("color : str", "    The shared colour.", "seed : int", "**more", "    Passed on.", ""),
+        *("Returns", "-------", "float", ""),
+        *("Examples", "--------", ">>> 1", "1"),
+    ]
+
+
+def test_python_without_docstrings_has_none_to_complete():
+    plain = lambda x: x
+    assert documented("Returns\n-------\nfloat")(plain) is plain
+    assert plain.__doc__ is None
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_functions_describe_all_their_parameters_in_order(name):
+    module = importlib.import_module(name)
+    own = lambda value: inspect.isfunction(value) and value.__module__ == name
+    for _, function in inspect.getmembers(module, own):
+        docstring = inspect.getdoc(function) or ""
+        titles = re.findall(r"^(\w+)\n---+$", docstring, re.MULTILINE)
+        assert titles == [title for title in SECTIONS if title in titles], function
+        section = re.search(r"^Parameters\n-+\n(.*?)(\n\n|\Z)", docstring, re.DOTALL | re.MULTILINE)
+        if section and "**options" not in section[1]:  # of `distill`: those of `fit`
+            entries = re.findall(r"^\**(\w[\w, ]*?)(?= :|$)", section[1], re.MULTILINE)
+            described = [parameter for entry in entries for parameter in entry.split(", ")]
+            assert described == [*inspect.signature(function).parameters], function
