@@ -87,9 +87,13 @@ def test_any_number_of_rows(draw, n):
     assert np.isfinite(x).all()
 
 
-def test_the_functions_draw_from_the_densities(draw, density):
+def test_the_functions_draw_from_the_densities(name, draw, density):
     assert list(DENSITIES) == list(TOY)
     np.testing.assert_array_equal(density.sample(50, rng=default_rng(0)), draw(50, rng=default_rng(0)))
+    help, noise = inspect.getdoc(draw), f", noise={density.noise}" if draw in BLURRED else ""
+    assert f"{draw.__name__}{inspect.signature(draw)}" == f"{name}(n, *, rng{noise})"
+    assert help.startswith("Draw `n` rows of ")
+    assert help.endswith(f"; see `{type(density).__name__}`.")
     if draw in BLURRED:
         expected = BLURRED[draw](0.2).sample(50, rng=default_rng(0))
         np.testing.assert_array_equal(draw(50, rng=default_rng(0), noise=0.2), expected)
