@@ -263,5 +263,6 @@ def _read_python(data, official, complete):
 def _check_md5(data, official):
     if (found := Official.of(data)) != official:
         raise InputError(
-            f"expected the official file of this size, with the MD5 checksum {official.md5}, got one with {found.md5}"
+            f"expected the official file of this size, with the MD5 checksum {official.md5}, "
+            f"got one with {found.md5}"
         )

@@ -4,9 +4,10 @@ import numpy as np
 
 from npflow.autodiff.gpu.devices import fetch
 from npflow.errors import InputError
-from npflow.plots.canvas import BLUE, check_axes
+from npflow.plots.canvas import BLUE, check_axes, drawing
 
 
+@drawing
 def spectrum(log_scale, ax=None, *, title=None, **plot):
     """Draw the spread exp(-log_scale) of each dimension, in descending order on a logarithmic axis.
 
@@ -16,22 +17,11 @@ def spectrum(log_scale, ax=None, *, title=None, **plot):
 
     Parameters
     ----------
-    log_scale : ndarray
-        The parameter of a `Scaling`, such as ``params["layer"][-1]["log_scale"]`` of a `npflow.models.nice`.
-    ax : matplotlib.axes.Axes, optional
-        The axes to draw into; by default those of a new figure.
-    title : str, optional
+    log_scale : ndarray of floats
+        Finite: the parameter of a `Scaling`, such as ``params["layer"][-1]["log_scale"]`` of a
+        `npflow.models.nice`.
     **plot
         Passed on to `Axes.plot`, such as ``label="NICE"``.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-
-    Raises
-    ------
-    InputError
-        If `log_scale` is empty, not of floats or not finite.
 
     References
     ----------
@@ -46,14 +36,12 @@ def spectrum(log_scale, ax=None, *, title=None, **plot):
     """
     values = _check_log_scale(log_scale)
     spread = np.sort(np.exp(-values.astype(float)))[::-1]
-    ax = check_axes(ax)
+    ax = check_axes(ax, title)
     if not {"c", "color"} & plot.keys():
         plot["color"] = BLUE
     ax.plot(np.arange(1, len(spread) + 1), spread, **{"marker": ".", "linewidth": 1.2} | plot)
     ax.set(xlabel="dimension, sorted", ylabel="spread exp(-log_scale)", yscale="log")
     ax.xaxis.get_major_locator().set_params(integer=True)
-    if title is not None:
-        ax.set_title(title)
     return ax
 
 
