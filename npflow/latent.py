@@ -87,8 +87,8 @@ def add_attribute(flow, params, x, vector, strength=1.0, *, context=None):
 
     x' = f^-1(f(x) + strength * vector)
 
-    Strength 0 leaves them as they are. Strength 1 gives them as much of the attribute as the samples have that
-    the vector was taken from, a negative strength less than they had.
+    Strength 0 leaves them as they are. Strength 1 gives them as much of the attribute as the samples have
+    that the vector was taken from, a negative strength less than they had.
 
     Parameters
     ----------
@@ -112,8 +112,8 @@ def interpolate(flow, params, a, b, shares, *, context_a=None, context_b=None):
 
     x = f^-1((1 - share) f(a) + share f(b))
 
-    The contexts of a conditional flow are mixed as z is. (In many dimensions a straight line between two points
-    of a cloud passes nearer to its centre than samples lie.)
+    The contexts of a conditional flow are mixed as z is. (In many dimensions a straight line between two
+    points of a cloud passes nearer to its centre than samples lie.)
 
     Parameters
     ----------

@@ -29,6 +29,7 @@ def add_to(commands):
         "npflow train glow --data digits --steps 1000 --out runs/glow\n"
         "  npflow train glow --out runs/glow --resume\n"
         "  npflow train glow --help  # the options, some of which depend on the model",
+        folder=False,
     )
     names = parser.add_subparsers(title="models", required=True, metavar="MODEL", dest="model")
     for name, entry in MODELS.items():

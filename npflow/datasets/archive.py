@@ -24,7 +24,7 @@ DAMAGED = (
 
 
 def read_at_most(file, limit):
-    """Read an open file to its end; raise `InputError`, after limit + 1 bytes, if it has more than `limit`."""
+    """Read an open file to its end; raise `InputError` after limit + 1 bytes, if there are as many."""
     data = file.read(limit + 1)
     if len(data) > limit:
         raise InputError(f"expected at most {limit:,} bytes, got more")

@@ -63,7 +63,8 @@ def image_real_nvp(shape, levels=2, network=None, prior=None, context_features=0
     The last level is four checkerboard couplings. Pixels are numbers in [0, 1], as `Dequantized` makes them;
     `Logit` maps them to real numbers.
 
-    Training stays finite for the reasons given at `glow`; `ActNorm` replaces the paper's batch norm. Train with a learning rate that starts small (`WarmupCosine`) and with `clip_norm`.
+    Training stays finite for the reasons given at `glow`; `ActNorm` replaces the paper's batch norm.
+    Train with a learning rate that starts small (`WarmupCosine`) and with `clip_norm`.
 
     Parameters
     ----------
