@@ -199,14 +199,8 @@ def test_bad_input_gets_a_sentence(rng):
     ones = np.ones(3)
     for call, words in (
         (lambda: latent.attribute_vector(None, params, x, x), "a Flow or a Dequantized flow, got None"),
-        (
-            lambda: latent.attribute_vector(flow, params, x, x[:, :2]),
-            "b with rows of 3 features, got rows of 2",
-        ),
-        (
-            lambda: latent.attribute_vector(flow, params, x * np.nan, x),
-            "a to be finite, got nan in row 0",
-        ),
+        (lambda: latent.attribute_vector(flow, params, x, x[:, :2]), "b with rows of 3 features"),
+        (lambda: latent.attribute_vector(flow, params, x * np.nan, x), "a to be finite, got nan in row 0"),
         (
             lambda: latent.attribute_vector(flow, params, x, x, context_a=ones),
             "no context for a flow with context_features=0, got one",
@@ -219,28 +213,16 @@ def test_bad_input_gets_a_sentence(rng):
             lambda: latent.add_attribute(flow, params, x, np.ones(2)),
             "vector as an array of shape (3,), that of a row of z, got shape (2,)",
         ),
-        (
-            lambda: latent.add_attribute(flow, params, x, ones * np.inf),
-            "vector to be finite, got inf",
-        ),
+        (lambda: latent.add_attribute(flow, params, x, ones * np.inf), "vector to be finite, got inf"),
         (
             lambda: latent.add_attribute(flow, params, x, ones.astype(np.float32)),
             "vector in float64, the dtype of the parameters, got float32",
         ),
-        (
-            lambda: latent.add_attribute(flow, params, x, ones, "1"),
-            "strength to be a number, got '1'",
-        ),
-        (
-            lambda: latent.interpolate(flow, params, x, x[:5], [0]),
-            "a row of b for each of 40 rows of a, got 5",
-        ),
+        (lambda: latent.add_attribute(flow, params, x, ones, "1"), "strength to be a number, got '1'"),
+        (lambda: latent.interpolate(flow, params, x, x[:5], [0]), "a row of b for each of 40 rows of a"),
         (lambda: latent.interpolate(flow, params, x, x, []), "at least one share, got none"),
         (lambda: latent.interpolate(flow, params, x, x, 0.5), "shares as a list or tuple, got 0.5"),
-        (
-            lambda: latent.translate(x, flow, (flow, params)),
-            "the source as a list or tuple, got a Flow",
-        ),
+        (lambda: latent.translate(x, flow, (flow, params)), "the source as a list or tuple, got a Flow"),
         (
             lambda: latent.translate(x, (flow, params), (flow,)),
             "the target as (flow, params) or (flow, params, context), got (Flow)",

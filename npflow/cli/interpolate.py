@@ -40,13 +40,7 @@ def run(arguments):
     first, second = np.split(data.test[chosen], 2)
     contexts = (None, None) if context is None else np.split(context, 2)
     between = latent.interpolate(
-        trained.model,
-        trained.params,
-        first,
-        second,
-        SHARES,
-        context_a=contexts[0],
-        context_b=contexts[1],
+        trained.model, trained.params, first, second, SHARES, context_a=contexts[0], context_b=contexts[1]
     )
     figure = figure_of(
         np.concatenate(np.swapaxes(between, 0, 1)),

@@ -113,9 +113,8 @@ def sigterm_as_ctrl_c():
         yield  # only the main thread receives signals
         return
     interrupt = lambda *_: signal.raise_signal(signal.SIGINT)
-    before = (
-        signal.signal(signal.SIGTERM, interrupt) or signal.SIG_DFL
-    )  # None: a handler that is not Python's
+    # None is a handler that is not Python's.
+    before = signal.signal(signal.SIGTERM, interrupt) or signal.SIG_DFL
     try:
         yield
     finally:

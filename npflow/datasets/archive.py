@@ -32,27 +32,10 @@ def read_at_most(file, limit):
 
 
 def read_archive(path, names, *, largest):
-    """Read the members of a `.tar.gz` that have one of the given names; other members are left alone.
+    """Read the members of a `.tar.gz` that have one of the given names, such as ``"folder/file.bin"``, as a dict.
 
-    Parameters
-    ----------
-    path : Path
-        The archive.
-    names : collection of str
-        Folder and file as in the archive, such as ``"cifar-10-batches-bin/test_batch.bin"``.
-    largest : int
-        The largest size accepted for one of these members, in bytes.
-
-    Returns
-    -------
-    dict of bytes
-        The contents by name, without the names that the archive lacks.
-
-    Raises
-    ------
-    InputError
-        If the archive is damaged, cut short, too large or not a `.tar.gz`; or if one of the given names is
-        too large or not a plain file.
+    A name that the archive lacks is left out. `InputError` is raised if the archive is damaged, cut short, too
+    large or not a `.tar.gz`, or if a member is not a plain file or has more than `largest` bytes.
     """
     try:
         # tarfile's own "r|gz" does not check gzip's checksum, and reads a long name whatever its size.

@@ -31,15 +31,9 @@ recipe = documented(
 
 
 def check_image_shape(shape, name="shape", halvings=0):
-    """Raise `InputError` unless `shape` is (height, width, channels); return it as a tuple of int.
+    """Raise unless `shape` is (height, width, channels); return it as a tuple of int.
 
-    Parameters
-    ----------
-    shape : sequence of int
-    name : str
-        What the message calls it.
-    halvings : int
-        Height and width must be multiples of 2^halvings.
+    Height and width must be multiples of 2^halvings. A message calls the shape `name`.
     """
     sizes = check_sequence(shape, name)
     if len(sizes) != 3:

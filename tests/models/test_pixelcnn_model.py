@@ -353,55 +353,25 @@ def test_invalid_input_is_refused(rng):
     for call, sentence in (
         (lambda: COLOUR.log_prob(params, x / 4), "expected x as integers from 0 to 4, got float64"),
         (lambda: COLOUR.log_prob(params, x.tolist()), "expected x as integers from 0 to 4, got a list"),
-        (
-            lambda: COLOUR.log_prob(params, x[..., :1]),
-            "expected x with rows of shape (3, 4, 3), got rows of shape (3, 4, 1)",
-        ),
+        (lambda: COLOUR.log_prob(params, x[..., :1]), "expected x with rows of shape (3, 4, 3)"),
         (
             lambda: BY_CLASS.init(rng, y[..., 0], context, np.float64),
             "got shape (20, 3, 4); add an axis for the channels: x[..., None]",
         ),
-        (
-            lambda: COLOUR.log_prob(params, x[:0]),
-            "expected x to have at least one row and one value in each, got shape (0, 3, 4, 3)",
-        ),
-        (
-            lambda: COLOUR.log_prob(params, too_bright),
-            "expected x as integers from 0 to 4, got 5 in row 3, at index (1, 2, 0)",
-        ),
+        (lambda: COLOUR.log_prob(params, x[:0]), "expected x to have at least one row and one value in each"),
+        (lambda: COLOUR.log_prob(params, too_bright), "0 to 4, got 5 in row 3, at index (1, 2, 0)"),
         (lambda: fit(COLOUR, params, below, **quiet), "got -1 in row 1, at index"),
         (
             lambda: fit(COLOUR, params, x, validation=too_bright, **quiet),
             "expected validation as integers from 0 to 4, got 5 in row 3",
         ),
-        (
-            lambda: COLOUR.log_prob(params, x, context),
-            "expected no context for a PixelCNN with context_features=0, got one",
-        ),
-        (
-            lambda: BY_CLASS.log_prob(conditional, y),
-            "expected a context of 2 features for each of",
-        ),
-        (
-            lambda: BY_CLASS.log_prob(conditional, y, context[:5]),
-            "expected a row of context for each of 20 rows, got 5",
-        ),
-        (
-            lambda: BY_CLASS.init(rng, y, context),
-            "expected context in float32, the dtype of the parameters, got float64",
-        ),
-        (
-            lambda: COLOUR.log_prob(conditional, x),
-            "expected the parameters of this PixelCNN, got another architecture's: expected",
-        ),
-        (
-            lambda: COLOUR.check(VAE(3).init(rng, rng.standard_normal((5, 3)))),
-            "expected the parameters of this PixelCNN, got another architecture's: expected",
-        ),
-        (
-            lambda: COLOUR.init(rng, x, dtype=np.float16),
-            "expected the parameters' dtype to be float32 or float64, got <class 'numpy.float16'>",
-        ),
+        (lambda: COLOUR.log_prob(params, x, context), "no context for a PixelCNN with context_features=0"),
+        (lambda: BY_CLASS.log_prob(conditional, y), "expected a context of 2 features for each of"),
+        (lambda: BY_CLASS.log_prob(conditional, y, context[:5]), "row of context for each of 20 rows, got 5"),
+        (lambda: BY_CLASS.init(rng, y, context), "expected context in float32, the dtype of the parameters"),
+        (lambda: COLOUR.log_prob(conditional, x), "expected the parameters of this PixelCNN"),
+        (lambda: COLOUR.check(VAE(3).init(rng, rng.standard_normal((5, 3)))), "parameters of this PixelCNN"),
+        (lambda: COLOUR.init(rng, x, dtype=np.float16), "parameters' dtype to be float32 or float64"),
         (lambda: COLOUR.init(0, x), "expected rng to be a numpy.random.Generator, got an int"),
         (lambda: COLOUR.sample(params, 0, 3), "expected rng to be a numpy.random.Generator, got an int"),
         (lambda: COLOUR.sample(params, rng, 0), "expected the number of samples to be at least 1, got 0"),
