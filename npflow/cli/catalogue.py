@@ -20,7 +20,7 @@ class Size(NamedTuple):
 
 
 class ImageModel(NamedTuple):
-    """A model of images that can be trained, with its sizes by name and the default peak of its learning rate.
+    """A model of images, with its sizes by name and the default peak of its learning rate.
 
     ``recipe(shape, context_features=..., **sizes)`` returns a flow of images; None stands for a `PixelCNN`.
     """
@@ -39,19 +39,23 @@ class ImageModel(NamedTuple):
 
 
 def glow(shape, levels, steps_per_level, channels, **context):
+    """`image_glow` with a `ConvNet`."""
     network = ConvNet((channels, channels), (3, 1, 3))
     return models.image_glow(shape, levels, steps_per_level, network, **context)
 
 
 def real_nvp(shape, levels, channels, blocks, **context):
+    """`image_real_nvp` with a `ResNet`."""
     return models.image_real_nvp(shape, levels, ResNet(channels, blocks), **context)
 
 
 def nice(shape, couplings, channels, blocks, **context):
+    """`image_nice` with a `ResNet`."""
     return models.image_nice(shape, couplings, ResNet(channels, blocks), **context)
 
 
 def mintnet(shape, levels, steps_per_level, filters, context_features):
+    """`mintnet`, which takes no context."""
     if context_features:
         raise InputError(
             "expected a model that takes a context for --conditional, got mintnet, which takes none"

@@ -32,10 +32,10 @@ def read_at_most(file, limit):
 
 
 def read_archive(path, names, *, largest):
-    """Read the members of a `.tar.gz` that have one of the given names, such as ``"folder/file.bin"``, as a dict.
+    """Read the members of a `.tar.gz` that have one of the given names, such as ``"folder/file.bin"``.
 
-    A name that the archive lacks is left out. `InputError` is raised if the archive is damaged, cut short, too
-    large or not a `.tar.gz`, or if a member is not a plain file or has more than `largest` bytes.
+    Return a dict, without the names that the archive lacks. Raise `InputError` if the archive is damaged, too
+    large or not a `.tar.gz`, or if one of the members is not a plain file or has more than `largest` bytes.
     """
     try:
         # tarfile's own "r|gz" does not check gzip's checksum, and reads a long name whatever its size.

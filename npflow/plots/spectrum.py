@@ -3,8 +3,8 @@
 import numpy as np
 
 from npflow.autodiff.gpu.devices import fetch
-from npflow.errors import InputError
 from npflow.plots.canvas import BLUE, check_axes, drawing
+from npflow.validation import check_rows
 
 
 @drawing
@@ -34,7 +34,7 @@ def spectrum(log_scale, ax=None, *, title=None, **plot):
     >>> from npflow.plots import spectrum
     >>> ax = spectrum(np.array([0.5, -1.0, 2.0]), label="NICE")
     """
-    values = _check_log_scale(log_scale)
+    values = check_rows(fetch(log_scale).reshape(1, -1), name="log_scale").ravel()
     spread = np.sort(np.exp(-values.astype(float)))[::-1]
     ax = check_axes(ax, title)
     if not {"c", "color"} & plot.keys():
@@ -43,15 +43,3 @@ def spectrum(log_scale, ax=None, *, title=None, **plot):
     ax.set(xlabel="dimension, sorted", ylabel="spread exp(-log_scale)", yscale="log")
     ax.xaxis.get_major_locator().set_params(integer=True)
     return ax
-
-
-def _check_log_scale(log_scale):
-    values = fetch(log_scale).ravel()
-    if values.dtype.kind != "f" or not values.size:
-        raise InputError(
-            "expected log_scale as an array of floats, at least one, "
-            f"got {np.shape(log_scale)} of {values.dtype}"
-        )
-    if not np.isfinite(values).all():
-        raise InputError(f"expected log_scale to be finite, got {values[~np.isfinite(values)][0]}")
-    return values
