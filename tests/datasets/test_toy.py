@@ -140,13 +140,6 @@ def test_moments(draw):
         np.testing.assert_allclose(np.cov(x.T), covariance, atol=0.08)
 
 
-def test_circles_have_their_radii():
-    radius = np.hypot(*circles(1000, rng=default_rng(0), noise=0).T)
-    np.testing.assert_allclose(np.sort(radius), np.repeat([0.5, 1], 500))
-    radius = np.hypot(*circles(N, rng=default_rng(0), noise=0.05).T)
-    assert np.minimum(abs(radius - 1), abs(radius - 0.5)).max() < 5 * 0.05
-
-
 def test_eight_gaussians_are_round_and_equal():
     x = eight_gaussians(N, rng=default_rng(0))
     angles = np.arange(8) * np.pi / 4
