@@ -1,20 +1,46 @@
 """Arithmetic on z: attribute vectors, interpolation, and translation from one data set to another.
 
-Each is three lines: encode, add, decode. It works because a flow is invertible, so that z keeps all of x, and because z
-is one round cloud, so that points between and beside samples are likely too.
+Each is three lines: encode, add, decode. It works because a flow is invertible, so that z keeps all of x, and
+because z is one round cloud, so that points between and beside samples are likely too.
 
-A `Dequantized` flow works the same way: integers are encoded at the middle of their cells, and decoded to integers.
+A `Dequantized` flow works the same way: integers are encoded at the middle of their cells, and decoded to
+integers.
 """
 
 import numpy as np
 
 from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import fetch
+from npflow.docstrings import documented
 from npflow.errors import InputError, kind_of
 from npflow.model import Model
 from npflow.validation import check_number, check_rows, check_sequence
 
+# A decorator that adds to a docstring what the functions of this file share.
+arithmetic = documented(
+    """
+    Parameters
+    ----------
+    flow : Flow or Dequantized
+    params : tree of ndarray
+    context : ndarray, shape (context features,) or (n, context features), optional
+        For a conditional flow: one for all rows, or one for each.
+    context_a, context_b : ndarray, shape (context features,) or (n, context features), optional
+        For a conditional flow: one for all rows of `a` or `b`, or one for each.
 
+    Returns
+    -------
+    ndarray, shape (n, *event)
+
+    Raises
+    ------
+    InputError
+        If the arguments do not fit the flow or each other.
+    """
+)
+
+
+@arithmetic
 def attribute_vector(flow, params, a, b, *, context_a=None, context_b=None):
     r"""The vector in z from samples without an attribute to samples with it: the difference of their means.
 
@@ -22,28 +48,20 @@ def attribute_vector(flow, params, a, b, *, context_a=None, context_b=None):
 
     Parameters
     ----------
-    flow : Flow or Dequantized
-    params : tree of ndarray
     a : ndarray, shape (n, *event)
         Samples that have the attribute.
     b : ndarray, shape (m, *event)
-        Samples without it that are otherwise similar: any other difference between the two sets is in the vector too.
-    context_a, context_b : ndarray, shape (context features,) or (n, context features), optional
-        For a conditional flow: one for all rows, or one for each.
+        Samples without it that are otherwise similar: any other difference between the two sets is in the
+        vector too.
 
     Returns
     -------
     ndarray, shape (*event,)
 
-    Raises
-    ------
-    InputError
-        If the samples or contexts do not fit the flow.
-
     References
     ----------
-    Kingma, Dhariwal: Glow: Generative flow with invertible 1x1 convolutions, 2018, section 6 (semantic manipulation).
-    https://arxiv.org/abs/1807.03039
+    Kingma, Dhariwal: Glow: Generative flow with invertible 1x1 convolutions, 2018, section 6 (semantic
+    manipulation). https://arxiv.org/abs/1807.03039
 
     Examples
     --------
@@ -63,33 +81,21 @@ def attribute_vector(flow, params, a, b, *, context_a=None, context_b=None):
     return np.mean(z_a, axis=0) - np.mean(z_b, axis=0)
 
 
+@arithmetic
 def add_attribute(flow, params, x, vector, strength=1.0, *, context=None):
     r"""Samples moved in z along an attribute: encode, add, decode.
 
     x' = f^-1(f(x) + strength * vector)
 
-    Strength 0 leaves them as they are. Strength 1 gives them as much of the attribute as the samples have that the
-    vector was taken from, a negative strength less than they had.
+    Strength 0 leaves them as they are. Strength 1 gives them as much of the attribute as the samples have
+    that the vector was taken from, a negative strength less than they had.
 
     Parameters
     ----------
-    flow : Flow or Dequantized
-    params : tree of ndarray
     x : ndarray, shape (n, *event)
     vector : ndarray, shape (*event,)
         From `attribute_vector`.
     strength : float
-    context : ndarray, shape (context features,) or (n, context features), optional
-        For a conditional flow: one for all rows, or one for each.
-
-    Returns
-    -------
-    ndarray, shape (n, *event)
-
-    Raises
-    ------
-    InputError
-        If the samples, the vector or the context do not fit the flow, or the strength is not a finite number.
     """
     z = encode(flow, params, x, context)
     if not hasattr(vector, "__array_function__") or vector.shape != z.shape[1:]:
@@ -100,32 +106,25 @@ def add_attribute(flow, params, x, vector, strength=1.0, *, context=None):
     return flow.decode(params, moved, context_rows(context, len(x)))
 
 
+@arithmetic
 def interpolate(flow, params, a, b, shares, *, context_a=None, context_b=None):
     r"""Samples between samples: on the straight line from the z of one to the z of the other.
 
     x = f^-1((1 - share) f(a) + share f(b))
 
-    (In many dimensions a straight line between two points of a cloud passes nearer to its centre than samples lie.)
+    The contexts of a conditional flow are mixed as z is. (In many dimensions a straight line between two
+    points of a cloud passes nearer to its centre than samples lie.)
 
     Parameters
     ----------
-    flow : Flow or Dequantized
-    params : tree of ndarray
     a, b : ndarray, shape (n, *event)
         Pairs of samples, row by row.
     shares : sequence of float
         The share of b: 0 is a, 1 is b.
-    context_a, context_b : ndarray, shape (context features,) or (n, context features), optional
-        Where the flow is conditional: one for all rows, or one for each; they are mixed as z is.
 
     Returns
     -------
     ndarray, shape (len(shares), n, *event)
-
-    Raises
-    ------
-    InputError
-        If the samples or contexts are not the flow's, or there are not as many in `b` as in `a`.
 
     References
     ----------
@@ -147,15 +146,16 @@ def interpolate(flow, params, a, b, shares, *, context_a=None, context_b=None):
     return np.stack([at(share) for share in shares])
 
 
+@arithmetic
 def translate(x, source, target):
     r"""Translate samples of one data set to another: encode them by one flow, decode them by another.
 
     y = f_target^-1(f_source(x))
 
-    Each flow maps its own data to z of the same prior. So where x is distributed as the data of the source, z is
-    distributed as the prior, and y as the data of the target, although the flows were never shown a pair. Which y an x
-    becomes is not determined. Two flows of the same architecture, started from the same parameters, tend to keep what
-    the two data sets share.
+    Each flow maps its own data to z of the same prior. So where x is distributed as the data of the source, z
+    is distributed as the prior, and y as the data of the target, although the flows were never shown a pair.
+    Which y an x becomes is not determined. Two flows of the same architecture, started from the same
+    parameters, tend to keep what the two data sets share.
 
     One conditional flow at two contexts serves as two flows, such as one for each class of digits.
 
@@ -164,22 +164,13 @@ def translate(x, source, target):
     x : ndarray, shape (n, *event)
         Samples of the data of the source.
     source, target : tuple
-        ``(flow, params)``, or ``(flow, params, context)`` for a conditional flow, with a context of shape (context
-        features,) for all rows, or (n, context features), one for each.
-
-    Returns
-    -------
-    ndarray, shape (n, *event)
-
-    Raises
-    ------
-    InputError
-        If the two do not have the same prior, or the samples or contexts do not fit.
+        ``(flow, params)``, or ``(flow, params, context)`` for a conditional flow, with a context of shape
+        (context features,) for all rows, or (n, context features), one for each.
 
     References
     ----------
-    Grover, Chute, Shu, Cao, Ermon: AlignFlow: Cycle consistent learning from multiple domains via normalizing flows,
-    2020, section 3. https://arxiv.org/abs/1905.12892
+    Grover, Chute, Shu, Cao, Ermon: AlignFlow: Cycle consistent learning from multiple domains via normalizing
+    flows, 2020, section 3. https://arxiv.org/abs/1905.12892
 
     Examples
     --------
@@ -199,14 +190,14 @@ def translate(x, source, target):
     flow_b.check(params_b)
     if flow_a.prior != flow_b.prior:
         raise InputError(
-            "expected a source and a target with one prior, so that what is likely for one is likely for the other, "
-            f"got {flow_a.prior!r} and {flow_b.prior!r}"
+            "expected a source and a target with one prior, so that what is likely for one is likely for "
+            f"the other, got {flow_a.prior!r} and {flow_b.prior!r}"
         )
     trained = [[fetch(leaf) for _, leaf in tree.items(params["prior"])] for params in (params_a, params_b)]
     if not all(np.array_equal(mine, theirs) for mine, theirs in zip(*trained)):
         raise InputError(
-            "expected a source and a target with one prior, got priors whose trained parameters are not the same: "
-            "train both with a fixed one"
+            "expected a source and a target with one prior, got priors whose trained parameters are not the "
+            "same: train both with a fixed one"
         )
     return flow_b.decode(params_b, z, context_rows(context_b, len(x)))
 

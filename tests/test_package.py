@@ -21,7 +21,7 @@ LEVELS = [
     {"errors"},
     {"validation", "files"},
     {"autodiff"},
-    {"description"},
+    {"description", "docstrings"},
     {"networks", "priors"},
     {"layers"},
     {"model"},

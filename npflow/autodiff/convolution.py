@@ -54,8 +54,7 @@ def fold(y, height, width, turned=False, places=None, out=None):
 
 
 def shifts(shape, height, width, turned, places):
-    """For each place of a kernel, row by row: its number, and for rows and for columns a pair of Python
-    slices.
+    """For each place of a kernel, row by row: its number, and pairs of Python slices for rows and columns.
 
     The pair selects the pixels p for which p + d (p - d if `turned`) is inside the image, and these p + d.
     """
@@ -85,9 +84,7 @@ defvjp(
 
 @transparent
 def half_turn(x):
-    """Images turned by half a circle, with their channels in reverse order: all numbers of a row in reverse
-    order.
-    """
+    """Images turned by half a circle, channels reversed: all numbers of a row in reverse order."""
     return x[:, ::-1, ::-1, ::-1]
 
 
@@ -98,11 +95,7 @@ defvjp(half_turn, lambda y, x: lambda g: half_turn(g))
 def conv2d(x, weight):
     """The convolution of images of shape (n, h, w, inputs) with a kernel: shape (n, h, w, outputs).
 
-    Parameters
-    ----------
-    x : ndarray, shape (n, h, w, inputs)
-    weight : ndarray, shape (height, width, inputs, outputs)
-        The kernel; its height and width are odd.
+    The kernel has the shape (height, width, inputs, outputs); its height and width are odd.
     """
     height, width, inputs, outputs = weight.shape
     if height == width == 1:

@@ -116,9 +116,7 @@ notrace_primitives[Differentiated] = notrace_primitives[VJPNode]
 
 
 def derivative(fun, *makers):
-    """Give a function of autograd another derivative within npflow; `makers` are those of
-    `autograd.extend.defvjp`.
-    """
+    """Give a function of autograd another derivative within npflow; `makers` are as in autograd's `defvjp`."""
     stand_in = functools.wraps(fun)(lambda: None)  # a key of our own in autograd's table
     defvjp(stand_in, *makers)
     DERIVATIVES[fun] = primitive_vjps.pop(stand_in)

@@ -61,9 +61,7 @@ def _unrows(y, x):
 
 
 def _dot(x, y):
-    """`numpy.dot` without warnings of invalid values: BLAS also computes on memory behind the last numbers,
-    and may find invalid values there. A nan of the product itself is in the result.
-    """
+    """`numpy.dot` without warnings of invalid values, as BLAS also computes on memory behind the last numbers."""
     with onp.errstate(invalid="ignore"):
         return np.dot(x, y)
 
@@ -100,29 +98,15 @@ defvjp(
 
 @primitive
 def solve_triangular(y, matrix, lower, unit_diagonal=False):
-    """The x of x A = y on the last axis, for a triangular A, by substitution.
+    """The x of x A = y on the last axis, by substitution: shapes (..., c) and (c, c) give (..., c).
 
-    Parameters
-    ----------
-    y : ndarray, shape (..., c)
-    matrix : ndarray, shape (c, c)
-        A. The other triangle is not read.
-    lower : bool
-        Whether A is the lower triangle.
-    unit_diagonal : bool
-        Whether the diagonal of A counts as ones and is not read.
+    A is the lower or the upper triangle of `matrix`; the other one is not read. With `unit_diagonal` its
+    diagonal counts as ones and is not read either.
     """
     solve = scipy_function("linalg.solve_triangular", like=y)
 
     # x A = y is A^T x^T = y^T: the transposed system, with columns as right-hand sides.
-    x = solve(
-        matrix,
-        _rows(y).T,
-        trans="T",
-        lower=lower,
-        unit_diagonal=unit_diagonal,
-        check_finite=False,
-    )
+    x = solve(matrix, _rows(y).T, trans="T", lower=lower, unit_diagonal=unit_diagonal, check_finite=False)
     return x.T.copy().reshape(y.shape)
 
 
@@ -294,10 +278,7 @@ def permute(x, permutation, axis=-1):
     return np.take(x, permutation, axis=axis)
 
 
-defvjp(
-    permute,
-    lambda y, x, permutation, axis=-1: lambda g: permute(g, np.argsort(permutation), axis),
-)
+defvjp(permute, lambda y, x, permutation, axis=-1: lambda g: permute(g, np.argsort(permutation), axis))
 
 # ---------------------------------------------------------------- sums, and their derivatives
 # As products with ones: BLAS adds up short rows and long columns many times faster than `numpy.sum`.
@@ -366,17 +347,7 @@ defvjp(logsumexp_last, lambda y, x: lambda g: g[..., None] * np.exp(x - y[..., N
 
 @transparent
 def log_softmax_at(x, labels):
-    """log(exp(x_label) / sum(exp(x))) over the last axis, without overflow.
-
-    Parameters
-    ----------
-    x : ndarray, shape (..., k)
-    labels : ndarray of int, shape (...)
-
-    Returns
-    -------
-    ndarray, shape (...)
-    """
+    """log(exp(x_label) / sum(exp(x))), without overflow: shapes (..., k) and (...) give (...)."""
     x = x - np.max(x, axis=-1, keepdims=True)
     return take_last(x, labels) - np.log(_sum_last(_exp(x)))
 

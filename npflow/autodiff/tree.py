@@ -69,6 +69,10 @@ class Leaf:
     def size(self):
         return math.prod(self.shape)
 
+    def view(self, vector):
+        """The leaf's place in the vector."""
+        return vector[self.offset : self.offset + self.size].reshape(self.shape)
+
 
 class Layout:
     """How the trained leaves of a tree lie in one vector.
@@ -140,13 +144,12 @@ class Layout:
         vector = np.empty_like(self.blank, shape=(self.size,)) if out is None else out
         for leaf, (_, value) in zip(self.leaves, items(tree), strict=True):
             if leaf.offset >= 0:
-                place = vector[leaf.offset : leaf.offset + leaf.size].reshape(leaf.shape)
                 if value is not None and np.shape(value) != leaf.shape:
                     raise InputError(
                         f"expected an array of shape {leaf.shape} at {leaf.path!r}, "
                         f"got shape {np.shape(value)}"
                     )
-                place[...] = 0 if value is None else value
+                leaf.view(vector)[...] = 0 if value is None else value
         return vector
 
     def unpack(self, vector, tree):
@@ -157,9 +160,7 @@ class Layout:
 
         def view(path, value):
             leaf = next(leaves)
-            if leaf.offset < 0:
-                return value
-            return vector[leaf.offset : leaf.offset + leaf.size].reshape(leaf.shape)
+            return value if leaf.offset < 0 else leaf.view(vector)
 
         return build(view, tree)
 

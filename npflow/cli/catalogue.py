@@ -20,60 +20,47 @@ class Size(NamedTuple):
 
 
 class ImageModel(NamedTuple):
-    """A model of images that can be trained.
+    """A model of images, with its sizes by name and the default peak of its learning rate.
 
-    Attributes
-    ----------
-    paper : str
-    build : callable
-        ``build(data, context_features, **sizes)`` returns the model for an `ImageData`.
-    sizes : dict of str to Size
-    rate : float
-        The default peak of the learning rate.
+    ``recipe(shape, context_features=..., **sizes)`` returns a flow of images; None stands for a `PixelCNN`.
     """
 
     paper: str
-    build: Callable
+    recipe: Callable | None
     sizes: dict
     rate: float = 1e-2
 
+    def build(self, data, context_features, **sizes):
+        """The model for an `ImageData`."""
+        shape = data.train.shape[1:]
+        if self.recipe is None:
+            return models.PixelCNN(shape, data.levels, MaskedConvNet(**sizes), context_features)
+        return Dequantized(self.recipe(shape, context_features=context_features, **sizes), data.levels)
 
-def glow(data, context_features, levels, steps_per_level, channels):
-    """`image_glow` of integers."""
+
+def glow(shape, levels, steps_per_level, channels, **context):
+    """`image_glow` with a `ConvNet`."""
     network = ConvNet((channels, channels), (3, 1, 3))
-    flow = models.image_glow(
-        shape_of(data), levels, steps_per_level, network, context_features=context_features
-    )
-    return Dequantized(flow, data.levels)
+    return models.image_glow(shape, levels, steps_per_level, network, **context)
 
 
-def real_nvp(data, context_features, levels, channels, blocks):
-    """`image_real_nvp` of integers."""
-    network = ResNet(channels, blocks)
-    flow = models.image_real_nvp(shape_of(data), levels, network, context_features=context_features)
-    return Dequantized(flow, data.levels)
+def real_nvp(shape, levels, channels, blocks, **context):
+    """`image_real_nvp` with a `ResNet`."""
+    return models.image_real_nvp(shape, levels, ResNet(channels, blocks), **context)
 
 
-def nice(data, context_features, couplings, channels, blocks):
-    """`image_nice` of integers."""
-    network = ResNet(channels, blocks)
-    flow = models.image_nice(shape_of(data), couplings, network, context_features=context_features)
-    return Dequantized(flow, data.levels)
+def nice(shape, couplings, channels, blocks, **context):
+    """`image_nice` with a `ResNet`."""
+    return models.image_nice(shape, couplings, ResNet(channels, blocks), **context)
 
 
-def mintnet(data, context_features, levels, steps_per_level, filters):
-    """`mintnet` of integers."""
+def mintnet(shape, levels, steps_per_level, filters, context_features):
+    """`mintnet`, which takes no context."""
     if context_features:
         raise InputError(
             "expected a model that takes a context for --conditional, got mintnet, which takes none"
         )
-    return Dequantized(models.mintnet(shape_of(data), levels, steps_per_level, filters), data.levels)
-
-
-def pixelcnn(data, context_features, features, blocks):
-    """`PixelCNN`."""
-    network = MaskedConvNet(features, blocks)
-    return models.PixelCNN(shape_of(data), data.levels, network, context_features)
+    return models.mintnet(shape, levels, steps_per_level, filters)
 
 
 CHANNELS = "channels in each coupling's network"
@@ -120,7 +107,7 @@ MODELS = {
     ),
     "pixelcnn": ImageModel(
         "PixelCNN (van den Oord, Kalchbrenner, Kavukcuoglu 2016), not a flow",
-        pixelcnn,
+        None,
         {
             "features": Size(32, "features of each 3 x 3 convolution; the paper has 128"),
             "blocks": Size(4, "residual blocks; the paper has 15"),
@@ -128,11 +115,6 @@ MODELS = {
     ),
 }
 CLASSES = {"digits": tuple("0123456789"), "patches": (), "cifar10": CIFAR10_CLASSES}
-
-
-def shape_of(data):
-    """(height, width, channels) of the images."""
-    return data.train.shape[1:]
 
 
 def load_data(name, path=None, part=False, seed=0, download=False):

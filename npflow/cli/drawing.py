@@ -6,7 +6,6 @@ import numpy as np
 
 from npflow.errors import InputError
 from npflow.files import written_aside
-from npflow.validation import check_count
 
 INCHES = 0.6  # of an image
 LONG = 5  # letters: a longer name is wider than an image, so it is rotated
@@ -14,22 +13,9 @@ ROTATED = 0.05  # inches that each letter of a rotated name adds to the height
 
 
 def figure_of(x, levels, columns, title, *, across="", down="", column_names=(), row_names=()):
-    """A figure of images, `columns` in a row.
+    """A figure of images, shape (n, height, width, channels), `columns` in a row.
 
-    Parameters
-    ----------
-    x : ndarray, shape (n, height, width, channels)
-    levels : int
-    columns : int
-    title : str
-    across, down : str
-        Labels of the x and the y axis.
-    column_names, row_names : sequence of str
-        A name for each column and each row; empty for none.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    `across` and `down` label the axes; each column and each row may have a name.
     """
     from matplotlib.figure import Figure
 
@@ -50,15 +36,12 @@ def figure_of(x, levels, columns, title, *, across="", down="", column_names=(),
     return figure
 
 
-def picture_path(arguments, name):
-    """The path to write a picture to: `--out`, by default a file of this name in the folder of the run.
+def picture_path(arguments):
+    """The path to write a picture to, which is `--out` or in the folder of the run.
 
-    Raises
-    ------
-    InputError
-        If `--out` is not a PNG in an existing folder; so a command asks before it computes the picture.
+    A command asks before it computes the picture: `InputError` unless it is a PNG in an existing folder.
     """
-    path = arguments.out or arguments.folder.path / name
+    path = arguments.out or arguments.folder.path / arguments.picture
     if path.suffix.lower() != ".png" or path.is_dir():
         raise InputError(f"expected --out to be a file that ends in .png, got {path}")
     if arguments.out and not path.parent.is_dir():
@@ -91,7 +74,6 @@ def sample_figure(trained, rng, n, temperature=1.0, label=None):
     rounded up.
     """
     settings, model, classes = trained.settings, trained.model, trained.settings.classes
-    check_count(n, "the number of samples")
     columns, labels, names = math.ceil(math.sqrt(n)), None, {}
     title = f"{settings.model} on {settings.data}, samples"
     if label is not None:

@@ -1,12 +1,9 @@
 """``npflow edit``: a picture of images moved along an attribute, in z."""
 
-from pathlib import Path
-
 import numpy as np
 
 from npflow import latent
 from npflow.cli.drawing import deliver, figure_of, picture_path
-from npflow.cli.folder import Folder
 from npflow.cli.parsing import add_command, add_place, place_of
 from npflow.errors import InputError
 from npflow.validation import check_count
@@ -24,8 +21,8 @@ def add_to(commands):
         "draw test images moved along attributes, in the z of a flow",
         "An attribute is the difference of the mean z of one class and that of another, or of all others.",
         "npflow edit runs/glow --attribute 3-8 --attribute 0",
+        picture=True,
     )
-    parser.add_argument("folder", type=Folder, metavar="DIR", help="the folder of the run")
     parser.add_argument(
         "--attribute",
         action="append",
@@ -35,12 +32,11 @@ def add_to(commands):
     )
     parser.add_argument("--n", type=int, default=6, help="images for each attribute (default %(default)s)")
     add_place(parser)
-    parser.add_argument("--out", type=Path, metavar="FILE.png", help="by default DIR/edit.png")
 
 
 def run(arguments):
     """Draw edited images."""
-    path = picture_path(arguments, "edit.png")
+    path = picture_path(arguments)
     trained = arguments.folder.trained()
     trained.check_flow()
     settings, model, params = trained

@@ -43,14 +43,7 @@ class Trained(NamedTuple):
 
 
 class Folder:
-    """The folder of a run.
-
-    It has the `FILES`, and the empty file ``.lock``, by which a second run is kept out.
-
-    Parameters
-    ----------
-    path : str or path
-    """
+    """The folder of a run, with the `FILES`, and an empty file ``.lock`` that keeps a second run out."""
 
     def __init__(self, path):
         self.path = Path(path)
@@ -58,13 +51,7 @@ class Folder:
         self.run, self.summary = self.path / "run.json", self.path / "summary.json"
 
     def lock(self):
-        """The lock of the folder, which is not held yet.
-
-        Raises
-        ------
-        InputError
-            If filelock is not installed.
-        """
+        """The lock of the folder, which is not held yet; raise `InputError` if filelock is not installed."""
         try:
             from filelock import FileLock
         except ImportError as error:
@@ -76,14 +63,9 @@ class Folder:
 
     @contextmanager
     def held(self):
-        """Hold the folder for one run. A process that is killed lets go of it; the file ``.lock`` may stay.
+        """Hold the folder for one run; raise `InputError` if another run holds it.
 
-        On a file system without locks nothing is held.
-
-        Raises
-        ------
-        InputError
-            If another run holds the folder, or filelock is not installed.
+        A process that is killed lets go of it. On a file system without locks nothing is held.
         """
         lock = self.lock()
         try:

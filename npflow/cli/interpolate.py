@@ -1,12 +1,9 @@
 """``npflow interpolate``: a picture of images between pairs of images, in z."""
 
-from pathlib import Path
-
 import numpy as np
 
 from npflow import latent
 from npflow.cli.drawing import deliver, figure_of, picture_path
-from npflow.cli.folder import Folder
 from npflow.cli.parsing import add_command, add_place, place_of
 from npflow.validation import check_count
 
@@ -22,19 +19,16 @@ def add_to(commands):
         "draw images between pairs of test images, in the z of a flow",
         "Each row goes from one image to another, on a straight line in z.",
         "npflow interpolate runs/glow --pairs 8",
+        seed="the choice of images",
+        picture=True,
     )
-    parser.add_argument("folder", type=Folder, metavar="DIR", help="the folder of the run")
     parser.add_argument("--pairs", type=int, default=6, help="the number of pairs (default %(default)s)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="the seed of the choice of images (default %(default)s)"
-    )
     add_place(parser)
-    parser.add_argument("--out", type=Path, metavar="FILE.png", help="by default DIR/interpolate.png")
 
 
 def run(arguments):
     """Draw interpolations."""
-    path = picture_path(arguments, "interpolate.png")
+    path = picture_path(arguments)
     trained = arguments.folder.trained()
     trained.check_flow()
     data = trained.data(**place_of(arguments))
@@ -46,13 +40,7 @@ def run(arguments):
     first, second = np.split(data.test[chosen], 2)
     contexts = (None, None) if context is None else np.split(context, 2)
     between = latent.interpolate(
-        trained.model,
-        trained.params,
-        first,
-        second,
-        SHARES,
-        context_a=contexts[0],
-        context_b=contexts[1],
+        trained.model, trained.params, first, second, SHARES, context_a=contexts[0], context_b=contexts[1]
     )
     figure = figure_of(
         np.concatenate(np.swapaxes(between, 0, 1)),

@@ -1,14 +1,17 @@
-"""What the commands share: their help, the options for CIFAR-10, the folder that one writes to."""
+"""What the commands share: their help and some options, and the folder that one writes to."""
 
 import argparse
+from pathlib import Path
 
+from npflow.cli.folder import Folder
 from npflow.errors import InputError
 
 
-def add_command(commands, name, run, summary, more, example):
+def add_command(commands, name, run, summary, more, example, *, folder=True, seed=None, picture=False):
     """Add a command to subparsers: a summary (a phrase), more sentences, and an example for its ``--help``.
 
-    `run` takes the arguments and returns the exit status.
+    `run` takes the arguments and returns the exit status. The command takes the `folder` of a run, a ``--seed``
+    of what is named, and for a `picture` an ``--out``.
     """
     parser = commands.add_parser(
         name,
@@ -17,7 +20,13 @@ def add_command(commands, name, run, summary, more, example):
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, picture=f"{name}.png")
+    if folder:
+        parser.add_argument("folder", type=Folder, metavar="DIR", help="the folder of the run")
+    if seed:
+        parser.add_argument("--seed", type=int, default=0, help=f"the seed of {seed} (default %(default)s)")
+    if picture:
+        parser.add_argument("--out", type=Path, metavar="FILE.png", help=f"by default DIR/{name}.png")
     return parser
 
 

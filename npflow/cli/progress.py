@@ -14,18 +14,9 @@ SAMPLES, TEMPERATURE = 49, 0.7
 
 
 class Progress:
-    """Called after each checkpoint: scores held-out images, and writes the summary and the pictures.
+    """Called after each checkpoint of a `Job`: scores held-out images, and writes the summary and the pictures.
 
-    Parameters
-    ----------
-    job : Job
-
-    Attributes
-    ----------
-    score : Score
-        The last bits/dim of the held-out images.
-    scores : list of dict
-        The step and bits/dim of each checkpoint so far, those before the run was resumed included.
+    `score` is the last score, `scores` the step and bits/dim of each checkpoint since the run was started.
     """
 
     def __init__(self, job):

@@ -1,14 +1,11 @@
 """``npflow sample``: a picture of samples."""
 
-from pathlib import Path
-
 import numpy as np
 
 from npflow.cli.drawing import deliver, picture_path, sample_figure
-from npflow.cli.folder import Folder
 from npflow.cli.parsing import add_command
 from npflow.errors import InputError
-from npflow.validation import check_count
+from npflow.validation import check_count, check_number
 
 
 def add_to(commands):
@@ -20,8 +17,9 @@ def add_to(commands):
         "draw samples from the model of a run",
         "For a conditional model each column is a class, and N is rounded up to whole rows.",
         "npflow sample runs/glow --n 100 --temperature 0.7",
+        seed="the samples",
+        picture=True,
     )
-    parser.add_argument("folder", type=Folder, metavar="DIR", help="the folder of the run")
     parser.add_argument(
         "--n", type=int, default=64, metavar="N", help="the number of samples (default %(default)s)"
     )
@@ -31,14 +29,12 @@ def add_to(commands):
         default=0.7,
         help="1 for the model's distribution, less for likelier images (default %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="the seed of the samples (default %(default)s)")
     parser.add_argument("--label", help="the class of all samples, by name or number")
-    parser.add_argument("--out", type=Path, metavar="FILE.png", help="by default DIR/sample.png")
 
 
 def run(arguments):
     """Draw samples."""
-    path = picture_path(arguments, "sample.png")
+    path = picture_path(arguments)
     trained = arguments.folder.trained()
     label = arguments.label
     if label is not None:
@@ -46,5 +42,7 @@ def run(arguments):
             raise InputError("expected a run with --conditional for --label, got one without")
         label = trained.settings.label(label)
     rng = np.random.default_rng(check_count(arguments.seed, "--seed", least=0))
-    figure = sample_figure(trained, rng, arguments.n, arguments.temperature, label)
+    n = check_count(arguments.n, "--n")
+    temperature = check_number(arguments.temperature, "--temperature", least=0)
+    figure = sample_figure(trained, rng, n, temperature, label)
     return deliver(figure, path)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from npflow.cli.folder import Folder
 from npflow.cli.parsing import add_command, add_place, place_of
 from npflow.datasets import IMAGES
 from npflow.errors import InputError
+from npflow.validation import check_count
 
 ROUND_TRIPS = 100  # images: the inverse of a MintNet takes many times as long as its density
 
@@ -20,7 +20,6 @@ def add_to(commands):
         "Prints the mean and standard error of bits/dim, and for a flow the error of encoding and decoding.",
         "npflow score runs/glow --draws 16",
     )
-    parser.add_argument("folder", type=Folder, metavar="DIR", help="the folder of the run")
     parser.add_argument("data", nargs="?", choices=IMAGES, metavar="DATA", help="by default the run's")
     add_place(parser)
     parser.add_argument(
@@ -34,10 +33,11 @@ def add_to(commands):
 
 def run(arguments):
     """Print bits/dim, and for a flow the reconstruction error."""
+    draws = check_count(arguments.draws, "--draws")
     trained = arguments.folder.trained()
     data = trained.data(arguments.data, **place_of(arguments))
     context, model = trained.settings.context(data.test_labels), trained.model
-    score = Score(bits_per_dim(model, trained.params, data.test, context, arguments.draws))
+    score = Score(bits_per_dim(model, trained.params, data.test, context, draws))
     print(
         f"{trained.settings.model} on {data.name}: {score} on all {len(data.test):,} held-out images",
         flush=True,

@@ -14,42 +14,19 @@ from npflow.validation import check_count
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Declared):
-    """What a run was started with: enough to resume it, and for other commands to use what it learned.
-
-    Attributes
-    ----------
-    model : str
-        One of `MODELS`.
-    sizes : dict
-        The model's hyper-parameters by name.
-    data : str
-        One of `npflow.datasets.IMAGES`.
-    path : str, optional
-        Where CIFAR-10 is.
-    part : bool
-        Whether the binary batches of CIFAR-10 may have fewer images than the official ones.
-    conditional : bool
-        Whether the model is conditioned on the class.
-    seed : int
-    steps : int
-        The number of steps of the whole run; the rehearsal fixes it where `minutes` is given.
-    minutes : float, optional
-    batch_size : int
-    rate : float
-        The peak of the learning rate.
-    """
+    """What a run was started with: enough to resume it, and for other commands to use what it learned."""
 
     model: str = choice(MODELS)
-    sizes: dict = instance(dict)
+    sizes: dict = instance(dict)  # the model's hyper-parameters by name
     data: str = choice(IMAGES, "digits")
-    path: str | None = instance(str, None)
-    part: bool = flag(False)
-    conditional: bool = flag(False)
+    path: str | None = instance(str, None)  # where CIFAR-10 is
+    part: bool = flag(False)  # whether its binary batches may have fewer images than the official ones
+    conditional: bool = flag(False)  # on the class
     seed: int = count(0, least=0)
-    steps: int = count(Options.steps)
+    steps: int = count(Options.steps)  # of the whole run; the rehearsal fixes it where `minutes` is given
     minutes: float | None = number(None, above=0)
     batch_size: int = count(32)
-    rate: float = number(above=0)
+    rate: float = number(above=0)  # the peak of the learning rate
 
     def __post_init__(self):
         super().__post_init__()

@@ -29,6 +29,7 @@ def add_to(commands):
         "npflow train glow --data digits --steps 1000 --out runs/glow\n"
         "  npflow train glow --out runs/glow --resume\n"
         "  npflow train glow --help  # the options, some of which depend on the model",
+        folder=False,
     )
     names = parser.add_subparsers(title="models", required=True, metavar="MODEL", dest="model")
     for name, entry in MODELS.items():
@@ -112,9 +113,8 @@ def sigterm_as_ctrl_c():
         yield  # only the main thread receives signals
         return
     interrupt = lambda *_: signal.raise_signal(signal.SIGINT)
-    before = (
-        signal.signal(signal.SIGTERM, interrupt) or signal.SIG_DFL
-    )  # None: a handler that is not Python's
+    # None is a handler that is not Python's.
+    before = signal.signal(signal.SIGTERM, interrupt) or signal.SIG_DFL
     try:
         yield
     finally:

@@ -21,6 +21,7 @@ def add_to(commands):
         "check every layer against its numerical Jacobian",
         "The exit status is 1 if one fails.",
         "npflow verify Conv1x1 ActNorm --figures jacobians",
+        folder=False,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="layers, such as Conv1x1; by default all")
     parser.add_argument(

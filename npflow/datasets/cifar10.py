@@ -25,17 +25,8 @@ from npflow.errors import InputError, MissingDataError
 from npflow.validation import check_choice
 
 CIFAR10_CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
 
 BATCHES = {"train": tuple(f"data_batch_{number}" for number in range(1, 6)), "test": ("test_batch",)}
 FOLDERS = {".bin": "cifar-10-batches-bin", "": "cifar-10-batches-py"}  # by the suffix of their batches
@@ -48,6 +39,11 @@ class Official(NamedTuple):
 
     size: int
     md5: str
+
+    @classmethod
+    def of(cls, data):
+        """Those of a file with these bytes."""
+        return cls(len(data), hashlib.md5(data, usedforsecurity=False).hexdigest())
 
 
 URL = "https://www.cs.toronto.edu/~kriz/"
@@ -140,10 +136,9 @@ def _read_files(path, batches, download):
             return source, {name: _read_file(source / name) for name in names if (source / name).is_file()}
         for official in ARCHIVES.values():
             if source.stat().st_size == official.size:
-                _check_md5(source.read_bytes(), official.md5)
-        members = read_archive(
-            source, {f"{folder}/{name}" for name, folder in names.items()}, largest=LARGEST
-        )
+                _check_md5(source.read_bytes(), official)
+        wanted = {f"{folder}/{name}" for name, folder in names.items()}
+        members = read_archive(source, wanted, largest=LARGEST)
         return source, {Path(member).name: data for member, data in members.items()}
 
 
@@ -175,11 +170,8 @@ def _locate(path, download):
 def _download(archive):
     """Download the binary archive, unless it is there already; return its path."""
     official = ARCHIVES[BINARY]
-    if (
-        archive.is_file()
-        and archive.stat().st_size == official.size
-        and _md5(archive.read_bytes()) == official.md5
-    ):
+    there = archive.is_file() and archive.stat().st_size == official.size
+    if there and Official.of(archive.read_bytes()) == official:
         return archive
     try:
         import pooch
@@ -233,7 +225,7 @@ def _inside(place):
 def _read_binary(data, official, complete):
     """Return pixels and labels of a batch of the binary version, whose records are a label and the pixels."""
     if len(data) == official.size:
-        _check_md5(data, official.md5)
+        _check_md5(data, official)
     if not data or len(data) % RECORD:
         raise InputError(f"expected a whole number of records of {RECORD:,} bytes, got {len(data):,} bytes")
     records = np.frombuffer(data, np.uint8).reshape(-1, RECORD)
@@ -254,7 +246,7 @@ def _read_python(data, official, complete):
     A pickle can run any code when it is loaded, so only the official files are. The checksum is that of the
     very bytes that are loaded. No way is known to make another file with the MD5 of a given one.
     """
-    found = Official(len(data), _md5(data))
+    found = Official.of(data)
     if found != official:
         raise InputError(
             f"expected the official pickle of {official.size:,} bytes with the MD5 checksum {official.md5}, "
@@ -268,13 +260,9 @@ def _read_python(data, official, complete):
     return batch[b"data"], np.array(batch[b"labels"])
 
 
-def _md5(data):
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()
-
-
-def _check_md5(data, md5):
-    found = _md5(data)
-    if found != md5:
+def _check_md5(data, official):
+    if (found := Official.of(data)) != official:
         raise InputError(
-            f"expected the official file of this size, with the MD5 checksum {md5}, got one with {found}"
+            f"expected the official file of this size, with the MD5 checksum {official.md5}, "
+            f"got one with {found.md5}"
         )

@@ -517,65 +517,33 @@ class Banana(ToyDensity):
         return LOG_2PI_E + math.log(10)
 
 
-DENSITIES = {
-    "moons": Moons(),
-    "circles": Circles(),
-    "spirals": Spirals(),
-    "checkerboard": Checkerboard(),
-    "eight_gaussians": EightGaussians(),
-    "pinwheel": Pinwheel(),
-    "funnel": Funnel(),
-    "banana": Banana(),
+def _sampler(name, kind, rows):
+    """The function that draws from a density in one call."""
+    if "noise" in kind.__dataclass_fields__:
+
+        def draw(n, *, rng, noise=kind.noise):
+            return kind(noise).sample(n, rng=rng)
+
+    else:
+
+        def draw(n, *, rng):
+            return kind().sample(n, rng=rng)
+
+    draw.__name__ = draw.__qualname__ = name
+    draw.__doc__ = f"Draw `n` rows of {rows}, shape (n, 2); see `{kind.__name__}`."
+    return draw
+
+
+_ALL = {
+    "moons": (Moons, "two interleaved half circles"),
+    "circles": (Circles, "two circles around 0"),
+    "spirals": (Spirals, "two spirals"),
+    "checkerboard": (Checkerboard, "the black squares of a board"),
+    "eight_gaussians": (EightGaussians, "eight Gaussians around a circle"),
+    "pinwheel": (Pinwheel, "a pinwheel with five arms"),
+    "funnel": (Funnel, "Neal's funnel"),
+    "banana": (Banana, "a bent Gaussian"),
 }
-
-
-def moons(n, *, rng, noise=0.05):
-    """Draw `n` rows of two interleaved half circles, shape (n, 2); see `Moons`."""
-    return Moons(noise).sample(n, rng=rng)
-
-
-def circles(n, *, rng, noise=0.05):
-    """Draw `n` rows of two circles around 0, shape (n, 2); see `Circles`."""
-    return Circles(noise).sample(n, rng=rng)
-
-
-def spirals(n, *, rng, noise=0.1):
-    """Draw `n` rows of two spirals, shape (n, 2); see `Spirals`."""
-    return Spirals(noise).sample(n, rng=rng)
-
-
-def checkerboard(n, *, rng):
-    """Draw `n` rows of the black squares of a board, shape (n, 2); see `Checkerboard`."""
-    return Checkerboard().sample(n, rng=rng)
-
-
-def eight_gaussians(n, *, rng):
-    """Draw `n` rows of eight Gaussians around a circle, shape (n, 2); see `EightGaussians`."""
-    return EightGaussians().sample(n, rng=rng)
-
-
-def pinwheel(n, *, rng):
-    """Draw `n` rows of a pinwheel with five arms, shape (n, 2); see `Pinwheel`."""
-    return Pinwheel().sample(n, rng=rng)
-
-
-def funnel(n, *, rng):
-    """Draw `n` rows of Neal's funnel, shape (n, 2); see `Funnel`."""
-    return Funnel().sample(n, rng=rng)
-
-
-def banana(n, *, rng):
-    """Draw `n` rows of a bent Gaussian, shape (n, 2); see `Banana`."""
-    return Banana().sample(n, rng=rng)
-
-
-TOY = {
-    "moons": moons,
-    "circles": circles,
-    "spirals": spirals,
-    "checkerboard": checkerboard,
-    "eight_gaussians": eight_gaussians,
-    "pinwheel": pinwheel,
-    "funnel": funnel,
-    "banana": banana,
-}
+DENSITIES = {name: kind() for name, (kind, _) in _ALL.items()}
+TOY = {name: _sampler(name, kind, rows) for name, (kind, rows) in _ALL.items()}
+moons, circles, spirals, checkerboard, eight_gaussians, pinwheel, funnel, banana = TOY.values()

@@ -1,10 +1,11 @@
 """Gaussianization: iterative, without gradients; and as a flow trained from there."""
 
 from npflow.layers import Gaussianize, Rotation, Units
-from npflow.models.recipe import flow_of
+from npflow.models.recipe import flow_of, recipe
 from npflow.validation import check_count
 
 
+@recipe
 def gaussianization(features, steps=5, components=8, rotation="pca", prior=None):
     """Gaussianization: Units, steps of [Gaussianize, Rotation], and a final Gaussianize.
 
@@ -31,17 +32,6 @@ def gaussianization(features, steps=5, components=8, rotation="pca", prior=None)
     rotation : {"pca", "random"}
         How rotations start. Principal components remove all correlation of a table in one step. A random
         rotation is better in the plane, where two uncorrelated columns have no principal components.
-    prior : Prior, optional
-        By default the standard normal.
-
-    Returns
-    -------
-    Flow
-
-    Raises
-    ------
-    InputError
-        If an argument is invalid, or the prior has another number of features.
 
     References
     ----------

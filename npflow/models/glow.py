@@ -1,11 +1,12 @@
 """Glow, for rows of features and for images."""
 
 from npflow.layers import ActNorm, AffineCoupling, Conv1x1, Logit
-from npflow.models.recipe import check_image_shape, flow_of, multi_scale
+from npflow.models.recipe import check_image_shape, flow_of, multi_scale, recipe
 from npflow.networks import MLP, ConvNet
 from npflow.validation import check_count
 
 
+@recipe
 def glow(features, steps=10, network=None, prior=None, context_features=0):
     """Glow on rows of features: steps of [ActNorm, AffineCoupling, Conv1x1].
 
@@ -24,19 +25,6 @@ def glow(features, steps=10, network=None, prior=None, context_features=0):
     steps : int
     network : Network, optional
         Computes the scale and shift of each coupling. By default ``MLP((64, 64, 64), squash_inputs=True)``.
-    prior : Prior, optional
-        By default the standard normal.
-    context_features : int
-        The number of context features that condition every coupling; 0 for none.
-
-    Returns
-    -------
-    Flow
-
-    Raises
-    ------
-    InputError
-        If an argument is invalid, or the prior has another number of features.
 
     References
     ----------
@@ -56,6 +44,7 @@ def glow(features, steps=10, network=None, prior=None, context_features=0):
     return flow_of(step * steps, features, prior, context_features)
 
 
+@recipe
 def image_glow(shape, levels=3, steps=16, network=None, prior=None, context_features=0):
     """Glow on images: Logit, then levels of [Squeeze, steps of [ActNorm, Conv1x1, AffineCoupling], Split].
 
@@ -80,19 +69,6 @@ def image_glow(shape, levels=3, steps=16, network=None, prior=None, context_feat
     network : Network, optional
         Computes the scale and shift of each coupling. By default the paper's, ``ConvNet((512, 512), (3, 1,
         3))``.
-    prior : Prior, optional
-        By default the standard normal.
-    context_features : int
-        The number of context features that condition every coupling; 0 for none.
-
-    Returns
-    -------
-    Flow
-
-    Raises
-    ------
-    InputError
-        If an argument is invalid, height or width cannot be halved, or the prior has another shape.
 
     References
     ----------

@@ -1,11 +1,12 @@
 """IAF: inverted autoregressive layers, which sample in one pass."""
 
 from npflow.layers import ActNorm, Inverse, MaskedAutoregressive, Reverse, ScaleShift
-from npflow.models.recipe import flow_of
+from npflow.models.recipe import flow_of, recipe
 from npflow.networks import MADE
 from npflow.validation import check_count
 
 
+@recipe
 def iaf(features, steps=5, network=None, transformer=None, prior=None, context_features=0):
     """IAF: steps of [ActNorm, Inverse(MaskedAutoregressive), Reverse].
 
@@ -24,22 +25,11 @@ def iaf(features, steps=5, network=None, transformer=None, prior=None, context_f
         By default ``MADE((64, 64), squash_inputs=True)``.
     transformer : Elementwise, optional
         Maps each component of z towards x. By default `ScaleShift`.
-    prior : Prior, optional
-        By default the standard normal.
-    context_features : int
-        The number of context features that condition every network; 0 for none.
 
-    Returns
-    -------
-    Flow
-
-    Raises
-    ------
-    InputError
-        If an argument is invalid, or the prior has another number of features.
-
-    References ---------- Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling: Improved variational
-    inference with inverse autoregressive flow, 2016, section 3.
+    References
+    ----------
+    Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling: Improved variational inference with inverse
+    autoregressive flow, 2016, section 3.
     https://arxiv.org/abs/1606.04934
 
     Examples

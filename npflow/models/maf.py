@@ -1,20 +1,20 @@
 """MAF: autoregressive layers, which compute densities in one pass."""
 
 from npflow.layers import ActNorm, MaskedAutoregressive, Reverse, ScaleShift
-from npflow.models.recipe import flow_of
+from npflow.models.recipe import flow_of, recipe
 from npflow.networks import MADE
 from npflow.validation import check_count
 
 
+@recipe
 def maf(features, steps=5, network=None, transformer=None, prior=None, context_features=0):
     """MAF: steps of [ActNorm, MaskedAutoregressive, Reverse].
 
     Each step takes the features in the reverse order of the one before. The density takes one pass of each
     network; sampling goes feature by feature.
 
-    Training stays finite on heavy-tailed data: `ActNorm` (batch norm in the paper) gives each layer inputs of
-    unit variance, log-scales are bounded, a new layer is the identity, and the networks see arcsinh(x), so
-    that their response to an outlier has the size of their response to other rows.
+    Training stays finite on heavy-tailed data for the reasons given at `glow`; `ActNorm` replaces the paper's
+    batch norm.
 
     Parameters
     ----------
@@ -26,17 +26,6 @@ def maf(features, steps=5, network=None, transformer=None, prior=None, context_f
         Maps each component. By default `ScaleShift`; a `Spline` makes an autoregressive neural spline flow.
     prior : Prior, optional
         By default the standard normal. A `GaussianMixture` makes the paper's MAF MoG.
-    context_features : int
-        The number of context features that condition every network; 0 for none.
-
-    Returns
-    -------
-    Flow
-
-    Raises
-    ------
-    InputError
-        If an argument is invalid, or the prior has another number of features.
 
     References
     ----------

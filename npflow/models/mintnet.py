@@ -1,10 +1,11 @@
 """MintNet: masked convolutions with triangular Jacobians, on images."""
 
 from npflow.layers import ActNorm, Logit, MaskedConvolution, Squeeze, Unsqueeze
-from npflow.models.recipe import check_image_shape, flow_of
+from npflow.models.recipe import check_image_shape, flow_of, recipe
 from npflow.validation import check_count
 
 
+@recipe
 def mintnet(shape, levels=3, steps=4, filters=16, prior=None):
     """MintNet: Logit, then levels of steps of [ActNorm, MaskedConvolution, MaskedConvolution].
 
@@ -30,17 +31,6 @@ def mintnet(shape, levels=3, steps=4, filters=16, prior=None):
         The number of steps in each level; the paper has 20 in all for MNIST, 16 for CIFAR-10.
     filters : int
         The number of hidden channels for each channel; the paper has 45 for MNIST, 85 for CIFAR-10.
-    prior : Prior, optional
-        By default the standard normal.
-
-    Returns
-    -------
-    Flow
-
-    Raises
-    ------
-    InputError
-        If an argument is invalid, height or width cannot be halved, or the prior has another shape.
 
     References
     ----------

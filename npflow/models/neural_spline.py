@@ -1,11 +1,12 @@
 """Neural spline flows: couplings or autoregressive layers of rational-quadratic splines."""
 
 from npflow.layers import ActNorm, Conv1x1, MaskedAutoregressive, Reverse, Spline, SplineCoupling
-from npflow.models.recipe import flow_of
+from npflow.models.recipe import flow_of, recipe
 from npflow.networks import MADE, MLP
 from npflow.validation import check_choice, check_count
 
 
+@recipe
 def neural_spline(
     features, steps=5, kind="coupling", network=None, spline=None, prior=None, context_features=0
 ):
@@ -29,19 +30,6 @@ def neural_spline(
         By default ``MLP((64, 64), squash_inputs=True)``, or ``MADE((64, 64), squash_inputs=True)``.
     spline : Spline, optional
         By default ``Spline(bins=8, bound=5.0)``.
-    prior : Prior, optional
-        By default the standard normal.
-    context_features : int
-        The number of context features that condition every network; 0 for none.
-
-    Returns
-    -------
-    Flow
-
-    Raises
-    ------
-    InputError
-        If an argument is invalid, or the prior has another number of features.
 
     References
     ----------

@@ -1,12 +1,13 @@
 """NICE: additive couplings and a final scaling, for rows of features and for images."""
 
 from npflow.layers import ActNorm, AdditiveCoupling, Logit, Scaling
-from npflow.models.recipe import check_image_shape, flow_of
+from npflow.models.recipe import check_image_shape, flow_of, recipe
 from npflow.networks import MLP, ResNet
 from npflow.priors import Logistic
 from npflow.validation import check_count
 
 
+@recipe
 def nice(features, couplings=4, network=None, prior=None, context_features=0):
     """NICE: ActNorm, additive couplings that shift the odd and the even features in turn, and a Scaling.
 
@@ -27,17 +28,6 @@ def nice(features, couplings=4, network=None, prior=None, context_features=0):
         Computes the shift of each coupling. By default ``MLP((64, 64, 64), squash_inputs=True)``.
     prior : Prior, optional
         By default the logistic, as in most of the paper's experiments.
-    context_features : int
-        The number of context features that condition every coupling; 0 for none.
-
-    Returns
-    -------
-    Flow
-
-    Raises
-    ------
-    InputError
-        If an argument is invalid, or the prior has another number of features.
 
     References
     ----------
@@ -58,6 +48,7 @@ def nice(features, couplings=4, network=None, prior=None, context_features=0):
     return flow_of(layers, features, Logistic(features) if prior is None else prior, context_features)
 
 
+@recipe
 def image_nice(shape, couplings=4, network=None, prior=None, context_features=0):
     """NICE on images: Logit, ActNorm, additive couplings that shift every other pixel in turn, and a Scaling.
 
@@ -73,17 +64,6 @@ def image_nice(shape, couplings=4, network=None, prior=None, context_features=0)
         Computes the shift of each coupling. By default ``ResNet(channels=64, blocks=2)``.
     prior : Prior, optional
         By default the logistic, as in most of the paper's experiments.
-    context_features : int
-        The number of context features that condition every coupling; 0 for none.
-
-    Returns
-    -------
-    Flow
-
-    Raises
-    ------
-    InputError
-        If an argument is invalid, or the prior has another shape.
 
     References
     ----------

@@ -2,17 +2,17 @@
 
 from npflow.errors import InputError
 from npflow.layers import ActNorm, AffineCoupling, Chain, Logit, Permutation, Split, Squeeze, Unsqueeze
-from npflow.models.recipe import check_image_shape, flow_of
+from npflow.models.recipe import check_image_shape, flow_of, recipe
 from npflow.networks import MLP, ResNet
 from npflow.validation import check_count, check_sequence
 
 
+@recipe
 def real_nvp(features, couplings=8, network=None, masks=None, prior=None, context_features=0):
     """RealNVP: affine couplings, each after an `ActNorm`, with random permutations or alternating masks.
 
-    Training stays finite on heavy-tailed data: `ActNorm` (batch norm in the paper) gives every coupling
-    inputs of unit variance, log-scales are bounded, a new coupling is the identity, and the networks see
-    arcsinh(x). Without arcsinh, the first step of training lets each of 32 couplings multiply an outlier, and
+    Training stays finite on heavy-tailed data for the reasons given at `glow`; `ActNorm` replaces the paper's
+    batch norm. Without arcsinh, the first step of training lets each of 32 couplings multiply an outlier, and
     its square overflows.
 
     Parameters
@@ -26,19 +26,6 @@ def real_nvp(features, couplings=8, network=None, masks=None, prior=None, contex
         The features that couplings transform, taken in turn, such as ``("second", "first")`` or ``("odd",
         "even")``; see `AffineCoupling`. By default each coupling transforms the second half, with a random
         permutation between couplings.
-    prior : Prior, optional
-        By default the standard normal.
-    context_features : int
-        The number of context features that condition every coupling; 0 for none.
-
-    Returns
-    -------
-    Flow
-
-    Raises
-    ------
-    InputError
-        If an argument is invalid, or the prior has another number of features.
 
     References
     ----------
@@ -67,6 +54,7 @@ def real_nvp(features, couplings=8, network=None, masks=None, prior=None, contex
     return flow_of(layers, features, prior, context_features)
 
 
+@recipe
 def image_real_nvp(shape, levels=2, network=None, prior=None, context_features=0):
     """RealNVP on images: Logit, then levels of affine couplings with checkerboard and channel masks.
 
@@ -75,8 +63,8 @@ def image_real_nvp(shape, levels=2, network=None, prior=None, context_features=0
     The last level is four checkerboard couplings. Pixels are numbers in [0, 1], as `Dequantized` makes them;
     `Logit` maps them to real numbers.
 
-    Training stays finite for the reasons given at `real_nvp`: an `ActNorm` before each coupling replaces the
-    paper's batch norm. Train with a learning rate that starts small (`WarmupCosine`) and with `clip_norm`.
+    Training stays finite for the reasons given at `glow`; `ActNorm` replaces the paper's batch norm.
+    Train with a learning rate that starts small (`WarmupCosine`) and with `clip_norm`.
 
     Parameters
     ----------
@@ -87,19 +75,6 @@ def image_real_nvp(shape, levels=2, network=None, prior=None, context_features=0
     network : Network, optional
         Computes the scale and shift of each coupling. By default ``ResNet(channels=64, blocks=4)``, half as
         deep as the paper's.
-    prior : Prior, optional
-        By default the standard normal.
-    context_features : int
-        The number of context features that condition every coupling; 0 for none.
-
-    Returns
-    -------
-    Flow
-
-    Raises
-    ------
-    InputError
-        If an argument is invalid, height or width cannot be halved, or the prior has another shape.
 
     References
     ----------

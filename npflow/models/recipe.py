@@ -1,5 +1,6 @@
 """What the recipes share: checks, a default prior, and the multi-scale architecture."""
 
+from npflow.docstrings import documented
 from npflow.errors import InputError
 from npflow.flow import Flow
 from npflow.layers import AffineCoupling, Chain, Split, Squeeze, Unsqueeze
@@ -7,17 +8,32 @@ from npflow.networks import ConvNet
 from npflow.priors import Normal
 from npflow.validation import check_count, check_sequence
 
-
-def check_image_shape(shape, name="shape", halvings=0):
-    """Raise `InputError` unless `shape` is (height, width, channels); return it as a tuple of int.
-
+# A decorator that adds to the docstring of a recipe what all recipes share.
+recipe = documented(
+    """
     Parameters
     ----------
-    shape : sequence of int
-    name : str
-        What the message calls it.
-    halvings : int
-        Height and width must be multiples of 2^halvings.
+    prior : Prior, optional
+        By default the standard normal.
+    context_features : int
+        The number of context features that condition every network; 0 for none.
+
+    Returns
+    -------
+    Flow
+
+    Raises
+    ------
+    InputError
+        If an argument is invalid, or the prior has another shape.
+    """
+)
+
+
+def check_image_shape(shape, name="shape", halvings=0):
+    """Raise unless `shape` is (height, width, channels); return it as a tuple of int.
+
+    Height and width must be multiples of 2^halvings. A message calls the shape `name`.
     """
     sizes = check_sequence(shape, name)
     if len(sizes) != 3:
@@ -32,26 +48,7 @@ def check_image_shape(shape, name="shape", halvings=0):
 
 
 def flow_of(layers, shape, prior, context_features=0):
-    """Make a flow of a recipe's layers.
-
-    Parameters
-    ----------
-    layers : list of Layer
-    shape : int or tuple of int
-        The number of features, or the shape of an image.
-    prior : Prior or None
-        None stands for the standard normal.
-    context_features : int
-
-    Returns
-    -------
-    Flow
-
-    Raises
-    ------
-    InputError
-        If the prior has another event shape.
-    """
+    """Make a flow of a recipe's layers; `shape` is that of an image, or the number of features."""
     event_shape = shape if isinstance(shape, tuple) else (shape,)
     if prior is not None and getattr(prior, "event_shape", event_shape) != event_shape:
         wanted = f"shape {shape}" if isinstance(shape, tuple) else f"{shape} features"

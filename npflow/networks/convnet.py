@@ -59,8 +59,10 @@ class ConvNet(Network):
     activation : {"relu", "leaky_relu", "softplus", "tanh"}
         The paper uses ReLUs. Finite differences are more accurate with the smooth ones, softplus and tanh.
 
-    References ---------- Kingma, Dhariwal: Glow: Generative flow with invertible 1x1 convolutions, 2018,
-    section 3.3, and its code for the learned output scale.
+    References
+    ----------
+    Kingma, Dhariwal: Glow: Generative flow with invertible 1x1 convolutions, 2018, section 3.3, and its code
+    for the learned output scale.
     https://arxiv.org/abs/1807.03039
 
     Karras, Aila, Laine, Lehtinen: Progressive growing of GANs, 2018, section 4.1 (weights divided when they

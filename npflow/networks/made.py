@@ -61,9 +61,10 @@ class MADE(Network):
     squash_inputs : bool
         Whether h_0 = arcsinh(x), and the same for a context; see `MLP`.
 
-    References ---------- Germain, Gregor, Murray, Larochelle: MADE: Masked autoencoder for distribution
-    estimation, 2015, section 3. The paper draws the degrees; here they are spread evenly, which sorts the
-    hidden units by degree.
+    References
+    ----------
+    Germain, Gregor, Murray, Larochelle: MADE: Masked autoencoder for distribution estimation, 2015, section 3.
+    The paper draws the degrees; here they are spread evenly, which sorts the hidden units by degree.
     https://arxiv.org/abs/1502.03509
 
     Examples

@@ -50,8 +50,10 @@ class MaskedConvNet(Network):
     head : tuple of int
         The features of each 1 x 1 convolution after the blocks.
 
-    References ---------- van den Oord, Kalchbrenner, Kavukcuoglu: Pixel recurrent neural networks, 2016,
-    sections 3.3 to 3.5 and table 1.
+    References
+    ----------
+    van den Oord, Kalchbrenner, Kavukcuoglu: Pixel recurrent neural networks, 2016, sections 3.3 to 3.5 and
+    table 1.
     https://arxiv.org/abs/1601.06759
 
     van den Oord et al.: Conditional image generation with PixelCNN decoders, 2016, section 2.3 (the context).

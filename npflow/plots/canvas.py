@@ -2,14 +2,36 @@
 
 import numpy as np
 
+from npflow.docstrings import documented
 from npflow.errors import InputError, kind_of
 
 # Okabe & Ito 2008, Color Universal Design, https://jfly.uni-koeln.de/color/
 BLUE, VERMILLION, BLACK = "#0072B2", "#D55E00", "#000000"
 
 
-def check_axes(ax):
-    """Return `ax`, or the axes of a new figure if it is None; raise `InputError` unless it is axes."""
+# A decorator that adds to the docstring of a figure what most figures share.
+drawing = documented(
+    """
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes, optional
+        The axes to draw into; by default those of a new figure.
+    title : str, optional
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    InputError
+        If an argument is not as described above. Nothing is drawn then.
+    """
+)
+
+
+def check_axes(ax, title=None):
+    """Give `ax`, or the axes of a new figure if it is None, a title; raise `InputError` unless it is axes."""
     from matplotlib.axes import Axes
 
     if ax is None:
@@ -18,6 +40,8 @@ def check_axes(ax):
         _, ax = plt.subplots(layout="constrained")
     if not isinstance(ax, Axes):
         raise InputError(f"expected ax to be matplotlib axes, got {kind_of(ax)}")
+    if title is not None:
+        ax.set_title(title)
     return ax
 
 

@@ -3,32 +3,21 @@
 import numpy as np
 
 from npflow.errors import InputError
-from npflow.plots.canvas import check_axes, color_bar, ink
+from npflow.plots.canvas import check_axes, color_bar, drawing, ink
 from npflow.validation import check_number, check_rows
 
 
+@drawing
 def jacobian(matrix, ax=None, *, title=None, limit=None):
     """Draw a square matrix as a heat map, white at 0; a matrix of up to 8 x 8 with its numbers.
 
     Parameters
     ----------
     matrix : ndarray, shape (d, d)
-        Rows are outputs, columns inputs: matrix[i, j] = dz_i / dx_j.
-    ax : matplotlib.axes.Axes, optional
-        The axes to draw into; by default those of a new figure.
-    title : str, optional
+        Finite. Rows are outputs, columns inputs: matrix[i, j] = dz_i / dx_j.
     limit : float, optional
         Colours run from -limit to limit. By default the largest absolute value; set it to compare several
         matrices.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-
-    Raises
-    ------
-    InputError
-        If the matrix is not square or not finite, or the limit is not positive.
 
     Examples
     --------
@@ -43,15 +32,13 @@ def jacobian(matrix, ax=None, *, title=None, limit=None):
         limit = np.abs(matrix).max() or 1.0
     check_number(limit, "limit", above=0)
 
-    ax = check_axes(ax)
+    ax = check_axes(ax, title)
     image = ax.imshow(matrix, cmap="PuOr", vmin=-limit, vmax=limit, interpolation="nearest")
     color_bar(image, pad=0.1)
     ax.set(xlabel="input", ylabel="output")
     if len(matrix) <= 8:
         ax.set(xticks=range(len(matrix)), yticks=range(len(matrix)))
         _write_numbers(image, matrix)
-    if title is not None:
-        ax.set_title(title)
     return ax
 
 

@@ -6,10 +6,11 @@ import numpy as np
 
 from npflow.autodiff.gpu.devices import fetch
 from npflow.errors import InputError
-from npflow.plots.canvas import check_axes
+from npflow.plots.canvas import check_axes, drawing
 from npflow.validation import check_count
 
 
+@drawing
 def images(x, ax=None, *, levels=256, columns=None, title=None, cmap="gray"):
     """Draw images as a mosaic, with a line of background between them.
 
@@ -18,24 +19,12 @@ def images(x, ax=None, *, levels=256, columns=None, title=None, cmap="gray"):
     x : ndarray, shape (n, height, width, channels) or (rows, columns, height, width, channels)
         Numbers from 0 to levels - 1, in one channel or three; values beyond are clipped. An array of five
         axes is a table of images, whose rows and columns are kept.
-    ax : matplotlib.axes.Axes, optional
-        The axes to draw into; by default those of a new figure.
     levels : int
         The number of levels, so that levels - 1 is white; 2 for floats from 0 to 1.
     columns : int, optional
         The number of images in a row; by default about the number of rows.
-    title : str, optional
     cmap : str
         The colour map for images of one channel: "gray", or "gray_r" for ink on paper.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-
-    Raises
-    ------
-    InputError
-        If `x` has another shape, or an option is invalid.
 
     Examples
     --------
@@ -56,12 +45,10 @@ def images(x, ax=None, *, levels=256, columns=None, title=None, cmap="gray"):
         x = in_rows(x, columns)
     elif columns is not None:
         raise InputError(f"expected no columns for a table of {x.shape[1]} columns, got {columns}")
-    ax = check_axes(ax)
+    ax = check_axes(ax, title)
     ax.imshow(mosaic(np.clip(x / (levels - 1), 0, 1)), cmap=cmap, vmin=0, vmax=1, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
-    if title is not None:
-        ax.set_title(title)
     return ax
 
 
@@ -76,11 +63,8 @@ def in_rows(x, columns):
 def mosaic(table):
     """Join a table of images into one image, transparent where there is none."""
     rows, columns, height, width, channels = table.shape
-    side = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), np.nan)
-    for i in range(rows):
-        for j in range(columns):
-            top, left = i * (height + 1), j * (width + 1)
-            side[top : top + height, left : left + width] = table[i, j]
+    table = np.pad(table, ((0, 0), (0, 0), (0, 1), (0, 1), (0, 0)), constant_values=np.nan)
+    side = table.swapaxes(1, 2).reshape(rows * (height + 1), columns * (width + 1), channels)[:-1, :-1]
     if channels == 1:
         return np.ma.masked_invalid(side[..., 0])
     there = np.isfinite(side[..., :1])

@@ -7,35 +7,25 @@ import numpy as np
 
 from npflow.autodiff.gpu.devices import fetch, to_host
 from npflow.errors import InputError
-from npflow.plots.canvas import BLUE, VERMILLION, check_axes, color_bar, ink
+from npflow.plots.canvas import BLUE, VERMILLION, check_axes, color_bar, drawing, ink
 from npflow.validation import check_count, check_rows
 
 # The shares of the mass that the contours of `density` enclose, the most important first.
 SHARES = (0.5, 0.9, 0.99, 0.75, 0.25, 0.1)
 
 
+@drawing
 def samples(x, ax=None, *, limits=None, title=None, **scatter):
     """Draw points in the plane.
 
     Parameters
     ----------
     x : ndarray, shape (n, 2)
-    ax : matplotlib.axes.Axes, optional
-        The axes to draw into; by default those of a new figure.
+        Finite.
     limits : ((left, right), (bottom, top)), optional
         The part of the plane to show; by default all points.
-    title : str, optional
     **scatter
         Passed on to `Axes.scatter`.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-
-    Raises
-    ------
-    InputError
-        If `x` is not finite or has another shape, or the limits are invalid.
 
     Examples
     --------
@@ -47,18 +37,17 @@ def samples(x, ax=None, *, limits=None, title=None, **scatter):
     """
     x = to_host(check_rows(x, (2,)))
     limits = None if limits is None else _check_limits(limits)
-    ax = check_axes(ax)
+    ax = check_axes(ax, title)
     if not {"c", "color"} & scatter.keys():
         scatter["color"] = BLUE
     ax.scatter(x[:, 0], x[:, 1], **{"s": 5, "linewidths": 0, "alpha": 0.6} | scatter)
     ax.set_aspect("equal")
     if limits is not None:
         ax.set(xlim=limits[0], ylim=limits[1])
-    if title is not None:
-        ax.set_title(title)
     return ax
 
 
+@drawing
 def steps(arrays, axes=None, *, names=None, columns=6):
     """Draw the same points after each step, one panel per step: how layers turn data into noise.
 
@@ -81,11 +70,6 @@ def steps(arrays, axes=None, *, names=None, columns=6):
     -------
     ndarray of matplotlib.axes.Axes
         Axes without a panel are switched off.
-
-    Raises
-    ------
-    InputError
-        If the arrays have different numbers of rows, or names or axes do not fit them.
 
     Examples
     --------
@@ -126,6 +110,7 @@ def steps(arrays, axes=None, *, names=None, columns=6):
     return axes
 
 
+@drawing
 def density(log_prob, ax=None, *, limits=((-1.5, 2.5), (-1.0, 1.5)), resolution=200, contours=6):
     """Draw a density in the plane, with contours that enclose given shares of its mass.
 
@@ -136,24 +121,13 @@ def density(log_prob, ax=None, *, limits=((-1.5, 2.5), (-1.0, 1.5)), resolution=
     Parameters
     ----------
     log_prob : callable
-        Maps points, float64, shape (m, 2), to log densities in nats, shape (m,).
-    ax : matplotlib.axes.Axes, optional
-        The axes to draw into; by default those of a new figure.
+        Maps points, float64, shape (m, 2), to log densities in nats, shape (m,), below infinity.
     limits : ((left, right), (bottom, top))
         The part of the plane to show.
     resolution : int
         The number of grid points along each axis.
     contours : int
         The number of contours, at most 6, taken in turn from 50, 90, 99, 75, 25 and 10 %.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-
-    Raises
-    ------
-    InputError
-        If `log_prob` returns another shape, nan or inf, or an option is invalid.
 
     Examples
     --------
@@ -216,15 +190,14 @@ def mass_levels(p, cell, shares):
     return {share: descending[np.searchsorted(mass, share)] for share in shares if share <= mass[-1]}
 
 
+@drawing
 def grid(map, ax=None, *, limits=((-2, 2), (-2, 2)), lines=21, resolution=200):
     """Draw a square grid deformed by a map, horizontal lines in blue and vertical ones in vermillion.
 
     Parameters
     ----------
     map : callable
-        Maps points, float64, shape (m, 2), to points, shape (m, 2).
-    ax : matplotlib.axes.Axes, optional
-        The axes to draw into; by default those of a new figure.
+        Maps points, float64, shape (m, 2), to finite points, shape (m, 2).
     limits : ((left, right), (bottom, top))
         The area of the grid before it is deformed.
     lines : int
@@ -236,11 +209,6 @@ def grid(map, ax=None, *, limits=((-2, 2), (-2, 2)), lines=21, resolution=200):
     -------
     matplotlib.axes.Axes
         The two collections of lines have labels for `Axes.legend`.
-
-    Raises
-    ------
-    InputError
-        If `map` returns another shape or values that are not finite, or an option is invalid.
 
     Examples
     --------

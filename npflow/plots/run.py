@@ -3,10 +3,11 @@
 import numpy as np
 
 from npflow.errors import InputError, kind_of
-from npflow.plots.canvas import BLACK, BLUE, VERMILLION, check_axes
+from npflow.plots.canvas import BLACK, BLUE, VERMILLION, check_axes, drawing
 from npflow.validation import check_number
 
 
+@drawing
 def history(history, ax=None, *, limit=None, limit_label="entropy of the data"):
     """Draw the loss of each step of a training run, and its running median.
 
@@ -16,21 +17,11 @@ def history(history, ax=None, *, limit=None, limit_label="entropy of the data"):
     Parameters
     ----------
     history : npflow.training.History
-    ax : matplotlib.axes.Axes, optional
-        The axes to draw into; by default those of a new figure.
+        With at least one finite loss.
     limit : float, optional
         The lowest possible loss in nats, if known: drawn as a dashed line.
     limit_label : str
         The name of the limit in the legend.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-
-    Raises
-    ------
-    InputError
-        If `history` is not a History with a finite loss, or the limit is not a number.
 
     Examples
     --------

@@ -3,10 +3,11 @@
 import numpy as np
 
 from npflow.autodiff.gpu.devices import fetch
-from npflow.errors import InputError
-from npflow.plots.canvas import BLUE, check_axes
+from npflow.plots.canvas import BLUE, check_axes, drawing
+from npflow.validation import check_rows
 
 
+@drawing
 def spectrum(log_scale, ax=None, *, title=None, **plot):
     """Draw the spread exp(-log_scale) of each dimension, in descending order on a logarithmic axis.
 
@@ -16,22 +17,11 @@ def spectrum(log_scale, ax=None, *, title=None, **plot):
 
     Parameters
     ----------
-    log_scale : ndarray
-        The parameter of a `Scaling`, such as ``params["layer"][-1]["log_scale"]`` of a `npflow.models.nice`.
-    ax : matplotlib.axes.Axes, optional
-        The axes to draw into; by default those of a new figure.
-    title : str, optional
+    log_scale : ndarray of floats
+        Finite: the parameter of a `Scaling`, such as ``params["layer"][-1]["log_scale"]`` of a
+        `npflow.models.nice`.
     **plot
         Passed on to `Axes.plot`, such as ``label="NICE"``.
-
-    Returns
-    -------
-    matplotlib.axes.Axes
-
-    Raises
-    ------
-    InputError
-        If `log_scale` is empty, not of floats or not finite.
 
     References
     ----------
@@ -44,26 +34,12 @@ def spectrum(log_scale, ax=None, *, title=None, **plot):
     >>> from npflow.plots import spectrum
     >>> ax = spectrum(np.array([0.5, -1.0, 2.0]), label="NICE")
     """
-    values = _check_log_scale(log_scale)
+    values = check_rows(fetch(log_scale).reshape(1, -1), name="log_scale").ravel()
     spread = np.sort(np.exp(-values.astype(float)))[::-1]
-    ax = check_axes(ax)
+    ax = check_axes(ax, title)
     if not {"c", "color"} & plot.keys():
         plot["color"] = BLUE
     ax.plot(np.arange(1, len(spread) + 1), spread, **{"marker": ".", "linewidth": 1.2} | plot)
     ax.set(xlabel="dimension, sorted", ylabel="spread exp(-log_scale)", yscale="log")
     ax.xaxis.get_major_locator().set_params(integer=True)
-    if title is not None:
-        ax.set_title(title)
     return ax
-
-
-def _check_log_scale(log_scale):
-    values = fetch(log_scale).ravel()
-    if values.dtype.kind != "f" or not values.size:
-        raise InputError(
-            "expected log_scale as an array of floats, at least one, "
-            f"got {np.shape(log_scale)} of {values.dtype}"
-        )
-    if not np.isfinite(values).all():
-        raise InputError(f"expected log_scale to be finite, got {values[~np.isfinite(values)][0]}")
-    return values

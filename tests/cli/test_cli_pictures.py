@@ -102,9 +102,9 @@ def test_long_names_of_columns_are_rotated_and_stay_within_the_figure():
     ("arguments", "sentence"),
     [
         (["sample", "{}/nowhere"], "expected the folder of a run of npflow train, got {}/nowhere without a valid"),
-        (["sample", "{}/flow", "--n", "-1"], "expected the number of samples to be at least 1, got -1"),
-        (["sample", "{}/conditional", "--n", "0", "--label", "1"], "expected the number of samples to be at least 1"),
-        (["sample", "{}/flow", "--temperature", "-1"], "expected temperature to be a finite number at least 0, got -1"),
+        (["sample", "{}/flow", "--n", "-1"], "expected --n to be at least 1, got -1"),
+        (["sample", "{}/conditional", "--n", "0", "--label", "1"], "expected --n to be at least 1"),
+        (["sample", "{}/flow", "--temperature", "-1"], "expected --temperature to be a finite number at least 0, got -1"),
         (["sample", "{}/flow", "--label", "3"], "expected a run with --conditional for --label, got one without"),
         (["sample", "{}/conditional", "--label", "cat"], "expected a class of digits, one of 0, 1, 2"),
         (["interpolate", "{}/pixelcnn"], "expected a run of a flow, got one of pixelcnn"),

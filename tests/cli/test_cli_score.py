@@ -34,7 +34,7 @@ def test_a_model_that_is_not_a_flow_has_a_score_and_no_reconstruction(runs, caps
         (["flow", "patches"], "expected x"),
         (["conditional", "patches"], "expected data with labels for a conditional model"),
         (["pixelcnn", "--draws", "2"], "expected --draws for a model with noise only"),
-        (["flow", "--draws", "0"], "expected draws to be at least 1, got 0"),
+        (["flow", "--draws", "0"], "expected --draws to be at least 1, got 0"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(arguments, sentence, runs, capsys):

@@ -16,7 +16,7 @@ import pytest
 from helpers import vector
 
 from npflow import datasets, load
-from npflow.autodiff.gpu.device import Host
+from npflow.autodiff.gpu.device import Device
 from npflow.autodiff.program import slices
 from npflow.cli import main, progress
 from npflow.cli.catalogue import MODELS
@@ -297,7 +297,7 @@ def test_a_model_has_only_its_own_sizes(tmp_path):
 
 def test_a_run_that_does_not_fit_into_memory_is_refused_before_its_first_step(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(slices, "LARGE", 1)
-    monkeypatch.setattr(Host, "free_bytes", lambda self: 1000)
+    monkeypatch.setattr(Device, "free_bytes", lambda self: 1000)
     assert main(train(tmp_path)) == 1
     assert "GB of free memory on" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} <= {".lock"}

@@ -1,4 +1,4 @@
-"""Archives are read in memory: only the files asked for, and none that is damaged, too large or outside."""
+"""Archives are read in memory: only the files asked for, and none that is damaged or too large."""
 
 import gzip
 import io
@@ -55,7 +55,19 @@ def test_names_may_begin_with_the_current_folder_or_the_root(path):
     assert read(path) == {"folder/a.bin": b"1", "folder/b.bin": b"2"}
 
 
+@pytest.mark.parametrize("name", ["../folder/a.bin", "folder/../folder/b.bin", "/../folder/a.bin"])
+def test_a_path_that_leads_out_is_not_one_asked_for(path, name):
+    pack(
+        path,
+        member("folder/a.bin", b"1"),
+        member(name, b"2"),
+        member("x", type=tarfile.SYMTYPE, linkname=".."),
+    )
+    assert read(path) == {"folder/a.bin": b"1"}
+
+
 TYPES = {
+    "folder": tarfile.DIRTYPE,
     "symbolic link": tarfile.SYMTYPE,
     "hard link": tarfile.LNKTYPE,
     "device": tarfile.CHRTYPE,
@@ -66,24 +78,13 @@ TYPES = {
 
 
 @pytest.mark.parametrize("type", TYPES.values(), ids=TYPES)
-@pytest.mark.parametrize("target", ["folder/a.bin", "../a.bin", "/etc/passwd"])
-def test_links_devices_and_sparse_files_are_refused(path, type, target):
-    pack(path, member("folder/a.bin", b"1"), member("folder/b.bin", type=type, linkname=target))
-    with pytest.raises(InputError, match=r"plain files and folders, got 'folder/b\.bin'"):
+def test_only_plain_files_have_the_names_asked_for(path, type):
+    pack(path, member("folder/a.bin", b"1"), member("folder/b.bin", type=type, linkname="folder/a.bin"))
+    with pytest.raises(InputError, match=r"expected folder/b\.bin to be a plain file"):
         read(path)
 
 
-@pytest.mark.parametrize("name", ["../a.bin", "folder/../../a.bin", "/../a.bin"])
-def test_paths_that_lead_out_of_the_archive_are_refused(path, name):
-    pack(path, member("folder/a.bin", b"1"), member(name, b"2"))
-    with pytest.raises(InputError, match=r"expected files inside the archive, got '.*', which leads out"):
-        read(path)
-
-
-def test_folders_and_large_files_are_refused_under_the_names_asked_for(path):
-    pack(path, member("folder/a.bin", type=tarfile.DIRTYPE))
-    with pytest.raises(InputError, match=r"expected folder/a\.bin to be a file, got a folder"):
-        read(path)
+def test_large_files_are_refused_under_the_names_asked_for(path):
     pack(path, member("folder/a.bin", 101 * b"1"))
     with pytest.raises(InputError, match=r"folder/a\.bin to have at most 100 bytes, got 101"):
         read(path)
@@ -101,10 +102,11 @@ def test_archives_with_too_many_bytes_or_files_are_refused(path, monkeypatch):
             read(path)
 
 
+@pytest.mark.parametrize("name", ["folder/a.bin", "another"])
 @pytest.mark.parametrize("size", [90, -1, -512, -1024, -(2**40)])
-def test_files_of_a_size_that_they_do_not_have_are_refused(path, size):
+def test_files_of_a_size_that_they_do_not_have_are_refused(path, name, size):
     with gzip.open(path, "wb") as file:
-        file.write(member("folder/a.bin", size=size)[0].tobuf(tarfile.GNU_FORMAT) + b"only this")
+        file.write(member(name, size=size)[0].tobuf(tarfile.GNU_FORMAT) + b"only this")
     with pytest.raises(InputError, match="expected a"):
         read(path)
 

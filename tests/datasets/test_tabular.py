@@ -63,15 +63,6 @@ def test_all_parts_are_scaled_by_the_mean_and_std_of_the_training_part(name):
         np.testing.assert_allclose(part * std + mean, before, rtol=1e-12, atol=1e-12)
 
 
-def test_digits_draw_the_noise_and_then_the_order_of_the_rows():
-    generator = default_rng(5)
-    noise, order = generator.random((1797, 64)), generator.permutation(1797)
-    levels = sklearn.datasets.load_digits().data
-    train = ((levels + noise) / 17)[order][:1257]
-    expected = (train - train.mean(axis=0)) / train.std(axis=0)
-    np.testing.assert_array_equal(tabular("digits", rng=default_rng(5)).train, expected)
-
-
 def test_other_tables_draw_the_order_of_the_rows_only():
     generator = default_rng(5)
     tabular("wine", rng=generator)

@@ -65,10 +65,7 @@ def test_the_density_of_samples_is_the_flows_density():
         ({"levels": 0}, "levels to be at least 1, got 0"),
         ({"steps": 0}, "steps to be at least 1, got 0"),
         ({"filters": 1.5}, "MaskedConvolution's filters to be an integer, got 1.5"),
-        (
-            {"prior": Normal(64)},
-            "expected a prior of shape (8, 8, 1), got one of shape (64,)",
-        ),
+        ({"prior": Normal(64)}, "expected a prior of shape (8, 8, 1), got one of shape (64,)"),
     ],
 )
 def test_invalid_arguments_are_refused(arguments, sentence):

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from helpers import assert_agrees, moved, refusal, vector
 
-import npflow
-from npflow import InputError, NonFiniteError, fit, load, to_device
-from npflow.autodiff import Layout, record, value_and_grad
+from npflow import InputError, NonFiniteError, fit, to_device
+from npflow.autodiff import Layout
 from npflow.autodiff.gpu.devices import device_of
 from npflow.models import VAE, PixelCNN
 from npflow.networks import MLP, MaskedConvNet
-from npflow.training import Adam, WarmupCosine
+from npflow.training import Adam
 
 TINY = MaskedConvNet(4, blocks=1, kernel=3, head=(5,))
 COLOUR = PixelCNN((3, 4, 3), levels=5, network=TINY)
@@ -185,29 +184,6 @@ def test_completions_are_drawn_given_the_rows_above(rng):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("model", [COLOUR, BY_CLASS])
-def test_its_program_equals_the_plain_path_bit_for_bit(model, dtype):
-    params, batch = trained(model, dtype), data(model, dtype=dtype)
-    loss, gradient = record(model.loss, params, *batch)(params, *batch)
-    expected, slopes = value_and_grad(model.loss)(params, *batch)
-    assert (loss.dtype, gradient.dtype) == (dtype, dtype)
-    assert loss.tobytes() == expected.tobytes()
-    assert gradient.tobytes() == Layout(params).pack(slopes).tobytes()
-
-
-@pytest.mark.parametrize("model", [COLOUR, BY_CLASS])
-def test_its_gradient_equals_finite_differences(model, rng):
-    params, batch = trained(model), data(model, 4)
-    layout = Layout(params)
-    start, gradient = layout.pack(params), layout.pack(value_and_grad(model.loss)(params, *batch)[1])
-    for place in rng.permutation(layout.size)[:40]:
-        step = np.zeros(layout.size)
-        step[place] = 1e-6
-        ahead, behind = (model.loss(layout.unpack(start + h * step, params), *batch) for h in (1, -1))
-        assert gradient[place] == pytest.approx((ahead - behind) / 2e-6, rel=1e-5, abs=1e-7)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_everything_is_in_the_dtype_of_the_parameters(dtype):
     params, (x, context) = trained(BY_CLASS, dtype), data(BY_CLASS, dtype=dtype)
     assert Layout(params).dtype == dtype
@@ -249,43 +225,6 @@ def test_it_learns_a_distribution_for_each_class(rng):
         asked = np.tile(np.eye(2, dtype=np.float32)[value], (50, 1))
         samples = model.sample(params, rng, 50, asked).astype(int)
         assert np.mean(np.diff(samples, axis=2) % 5 == expected) > 0.95
-
-
-@pytest.mark.parametrize("model", [COLOUR, BY_CLASS])
-def test_a_run_with_programs_equals_one_without_bit_for_bit(model):
-    (a, first), (b, second) = run(model), run(model, record=False)
-    assert np.array_equal(vector(a), vector(b))
-    assert first.loss == second.loss
-
-
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path):
-    options = {
-        "average": 0.9,
-        "clip_norm": 1.0,
-        "validation": images(BY_CLASS, 12, seed=4),
-        "optimizer": Adam(WarmupCosine(1e-2, 25)),
-    }
-    alone, whole = run(steps=25, checkpoint=tmp_path / "alone.npz", **options)
-    path = tmp_path / "resumed.npz"
-    run(steps=4, checkpoint=path, **options)  # an epoch, so that its end is no additional validation
-    resumed, history = run(steps=25, seed=99, checkpoint=path, **options)
-    assert (history.loss, history.validation_loss) == (whole.loss, whole.validation_loss)
-    assert np.array_equal(load(path).arrays["vector"], load(tmp_path / "alone.npz").arrays["vector"])
-    assert np.array_equal(vector(resumed), vector(alone))
-
-
-def test_it_is_saved_and_loaded(tmp_path):
-    params, path = trained(BY_CLASS), tmp_path / "pixelcnn.npz"
-    npflow.save(path, BY_CLASS, params)
-    saved = load(path)
-    assert saved.flow == BY_CLASS
-    assert np.array_equal(vector(saved.params), vector(params))
-    assert "PixelCNN" in repr(saved)
-    x, context = data(BY_CLASS)
-    log_probs = [
-        model.log_prob(p, x, context) for model, p in ((BY_CLASS, params), (saved.flow, saved.params))
-    ]
-    assert np.array_equal(*log_probs)
 
 
 @pytest.mark.parametrize("model", [COLOUR, BY_CLASS])
@@ -353,55 +292,25 @@ def test_invalid_input_is_refused(rng):
     for call, sentence in (
         (lambda: COLOUR.log_prob(params, x / 4), "expected x as integers from 0 to 4, got float64"),
         (lambda: COLOUR.log_prob(params, x.tolist()), "expected x as integers from 0 to 4, got a list"),
-        (
-            lambda: COLOUR.log_prob(params, x[..., :1]),
-            "expected x with rows of shape (3, 4, 3), got rows of shape (3, 4, 1)",
-        ),
+        (lambda: COLOUR.log_prob(params, x[..., :1]), "expected x with rows of shape (3, 4, 3)"),
         (
             lambda: BY_CLASS.init(rng, y[..., 0], context, np.float64),
             "got shape (20, 3, 4); add an axis for the channels: x[..., None]",
         ),
-        (
-            lambda: COLOUR.log_prob(params, x[:0]),
-            "expected x to have at least one row and one value in each, got shape (0, 3, 4, 3)",
-        ),
-        (
-            lambda: COLOUR.log_prob(params, too_bright),
-            "expected x as integers from 0 to 4, got 5 in row 3, at index (1, 2, 0)",
-        ),
+        (lambda: COLOUR.log_prob(params, x[:0]), "expected x to have at least one row and one value in each"),
+        (lambda: COLOUR.log_prob(params, too_bright), "0 to 4, got 5 in row 3, at index (1, 2, 0)"),
         (lambda: fit(COLOUR, params, below, **quiet), "got -1 in row 1, at index"),
         (
             lambda: fit(COLOUR, params, x, validation=too_bright, **quiet),
             "expected validation as integers from 0 to 4, got 5 in row 3",
         ),
-        (
-            lambda: COLOUR.log_prob(params, x, context),
-            "expected no context for a PixelCNN with context_features=0, got one",
-        ),
-        (
-            lambda: BY_CLASS.log_prob(conditional, y),
-            "expected a context of 2 features for each of",
-        ),
-        (
-            lambda: BY_CLASS.log_prob(conditional, y, context[:5]),
-            "expected a row of context for each of 20 rows, got 5",
-        ),
-        (
-            lambda: BY_CLASS.init(rng, y, context),
-            "expected context in float32, the dtype of the parameters, got float64",
-        ),
-        (
-            lambda: COLOUR.log_prob(conditional, x),
-            "expected the parameters of this PixelCNN, got another architecture's: expected",
-        ),
-        (
-            lambda: COLOUR.check(VAE(3).init(rng, rng.standard_normal((5, 3)))),
-            "expected the parameters of this PixelCNN, got another architecture's: expected",
-        ),
-        (
-            lambda: COLOUR.init(rng, x, dtype=np.float16),
-            "expected the parameters' dtype to be float32 or float64, got <class 'numpy.float16'>",
-        ),
+        (lambda: COLOUR.log_prob(params, x, context), "no context for a PixelCNN with context_features=0"),
+        (lambda: BY_CLASS.log_prob(conditional, y), "expected a context of 2 features for each of"),
+        (lambda: BY_CLASS.log_prob(conditional, y, context[:5]), "row of context for each of 20 rows, got 5"),
+        (lambda: BY_CLASS.init(rng, y, context), "expected context in float32, the dtype of the parameters"),
+        (lambda: COLOUR.log_prob(conditional, x), "expected the parameters of this PixelCNN"),
+        (lambda: COLOUR.check(VAE(3).init(rng, rng.standard_normal((5, 3)))), "parameters of this PixelCNN"),
+        (lambda: COLOUR.init(rng, x, dtype=np.float16), "parameters' dtype to be float32 or float64"),
         (lambda: COLOUR.init(0, x), "expected rng to be a numpy.random.Generator, got an int"),
         (lambda: COLOUR.sample(params, 0, 3), "expected rng to be a numpy.random.Generator, got an int"),
         (lambda: COLOUR.sample(params, rng, 0), "expected the number of samples to be at least 1, got 0"),

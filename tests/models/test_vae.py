@@ -6,8 +6,8 @@ from helpers import assert_agrees, moved, refusal, vector
 from scipy.stats import multivariate_normal
 
 import npflow
-from npflow import InputError, NonFiniteError, fit, load, to_device
-from npflow.autodiff import Layout, record, value_and_grad
+from npflow import InputError, NonFiniteError, fit, to_device
+from npflow.autodiff import Layout, value_and_grad
 from npflow.models import VAE, maf, vae
 from npflow.networks import MADE, MLP
 from npflow.training import Adam, WarmupCosine
@@ -176,31 +176,6 @@ def test_a_new_model_has_a_nonzero_gradient(rng, x):
     np.testing.assert_allclose(np.exp(spread), 0.14 * x.std(axis=0) * np.ones((60, 1)), rtol=0.1)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_its_program_equals_the_plain_path_bit_for_bit(dtype, rng, x):
-    x = x.astype(dtype)
-    params = moved(SMALL.init(rng, x), rng, by=0.2)
-    batch = x, *SMALL.noise(rng, len(x), dtype)
-    loss, gradient = record(SMALL.loss, params, *batch)(params, *batch)
-    expected, slopes = value_and_grad(SMALL.loss)(params, *batch)
-    assert loss.tobytes() == expected.tobytes()
-    assert gradient.dtype == dtype
-    assert gradient.tobytes() == Layout(params).pack(slopes).tobytes()
-
-
-def test_its_gradient_equals_finite_differences(rng, x):
-    params = moved(SMALL.init(rng, x), rng, by=0.2)
-    batch = x[:5], *SMALL.noise(rng, 5, np.float64)
-    layout = Layout(params)
-    start = layout.pack(params)
-    gradient = layout.pack(value_and_grad(SMALL.loss)(params, *batch)[1])
-    for place in range(0, layout.size, 3):
-        step = np.zeros(layout.size)
-        step[place] = 1e-5
-        ahead, behind = (SMALL.loss(layout.unpack(start + h * step, params), *batch) for h in (1, -1))
-        assert gradient[place] == pytest.approx((ahead - behind) / 2e-5, rel=1e-5, abs=1e-7)
-
-
 # ---------------------------------------------------------------- training
 
 
@@ -231,43 +206,9 @@ def test_the_best_parameters_by_validation_are_returned_and_every_validation_use
     assert min(history.validation_loss) < history.validation_loss[0]
 
 
-def test_a_run_with_programs_equals_one_without_bit_for_bit(x):
-    (a, first), (b, second) = run(x), run(x, record=False)
-    assert np.array_equal(vector(a), vector(b))
-    assert first.loss == second.loss
-
-
 def test_each_step_draws_new_noise(x):
     _, history = run(x, batch_size=60, optimizer=Adam(1e-12))
     assert len(set(history.loss)) == 20
-
-
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(x, tmp_path):
-    options = {
-        "average": 0.9,
-        "clip_norm": 1.0,
-        "validation": x[:7] + 0.1,
-        "optimizer": Adam(WarmupCosine(1e-2, 25)),
-    }
-    alone, whole = run(x, steps=25, checkpoint=tmp_path / "alone.npz", **options)
-    for stop in (4, 13):
-        path = tmp_path / f"{stop}.npz"
-        run(x, steps=stop, checkpoint=path, **options)
-        resumed, history = run(x, steps=25, seed=99, checkpoint=path, **options)
-        assert history.loss == whole.loss
-        assert np.array_equal(load(path).arrays["vector"], load(tmp_path / "alone.npz").arrays["vector"])
-        if stop % 4 == 0:  # otherwise the end of the shorter run is one more validation
-            assert np.array_equal(vector(resumed), vector(alone))
-            assert history.validation_loss == whole.validation_loss
-
-
-def test_it_is_saved_and_loaded(rng, x, tmp_path):
-    params, path = moved(SMALL.init(rng, x), rng, by=0.2), tmp_path / "vae.npz"
-    npflow.save(path, SMALL, params)
-    saved = npflow.load(path)
-    assert saved.flow == SMALL
-    assert np.array_equal(vector(saved.params), vector(params))
-    assert "VAE" in repr(saved)
 
 
 @pytest.mark.parametrize(("dtype", "activation"), [(np.float32, "leaky_relu"), (np.float64, "tanh")])
@@ -289,13 +230,7 @@ def test_training_on_a_device_equals_training_on_the_host(device, x):
     params = SMALL.init(np.random.default_rng(1), x)
     params_there, x_there = to_device((params, x), device.name)
     there, history_there = fit(
-        SMALL,
-        params_there,
-        x_there,
-        rng=np.random.default_rng(0),
-        batch_size=16,
-        progress=False,
-        **options,
+        SMALL, params_there, x_there, rng=np.random.default_rng(0), batch_size=16, progress=False, **options
     )
     if device.exact:  # a GPU draws numbers of its own
         assert_agrees(device, there, learned)
@@ -354,28 +289,16 @@ def test_invalid_input_is_refused(rng, x):
     for call, sentence in (
         (lambda: SMALL.init(rng, x[:, :2]), "expected x with rows of 3 features, got rows of 2 features"),
         (lambda: SMALL.init(0, x), "expected rng to be a numpy.random.Generator, got an int"),
-        (
-            lambda: SMALL.elbo(params, x.astype(np.float32), rng=rng),
-            "expected x in float64, the dtype of the para",
-        ),
+        (lambda: SMALL.elbo(params, x.astype(np.float32), rng=rng), "x in float64, the dtype of the para"),
         (lambda: SMALL.elbo(params, x, rng=rng, draws=0), "expected draws to be at least 1, got 0"),
         (lambda: SMALL.log_prob(params, x, rng=rng, draws=2.5), "expected draws to be an integer, got 2.5"),
         (lambda: SMALL.log_prob(params, x, rng=0), "expected rng to be a numpy.random.Generator"),
         (lambda: SMALL.sample(params, rng, 0), "expected the number of samples to be at least 1, got 0"),
         (lambda: SMALL.encode(params, np.full_like(x, np.nan)), "expected x to be finite, got nan in row 0"),
         (lambda: SMALL.decode(params, x), "expected z with rows of 2 features, got rows of 3 features"),
-        (
-            lambda: fit(SMALL, params, x, x, rng=rng, progress=False),
-            "expected no context for a VAE, got one",
-        ),
-        (
-            lambda: SMALL.encode(VAE(3).init(rng, x), x),
-            "expected the parameters of this VAE, got another architecture's: expected",
-        ),
+        (lambda: fit(SMALL, params, x, x, rng=rng, progress=False), "expected no context for a VAE, got one"),
+        (lambda: SMALL.encode(VAE(3).init(rng, x), x), "expected the parameters of this VAE"),
         (lambda: SMALL.encode({}, x), "expected the parameters of this VAE"),
-        (
-            lambda: SMALL.check(maf(3, 1).init(rng, x)),
-            "expected the parameters of this VAE, got another architecture's: expected an array",
-        ),
+        (lambda: SMALL.check(maf(3, 1).init(rng, x)), "expected the parameters of this VAE"),
     ):
         assert sentence in refusal(call)

@@ -9,32 +9,26 @@
 
 NumPy's functions work on CuPy's arrays, and so does most of autograd. The exceptions are derivatives that
 make a NumPy array (`sum` adds its gradient to zeros), and a few functions that take NumPy's arrays alone.
-They are rewritten here with the same arithmetic in the same order: on NumPy's arrays they give the bits and
-the dtypes of autograd's own. Nothing changes before `register` is called. CuPy still refuses, with a
-TypeError, the derivatives of `numpy.gradient`, `numpy.partition` and `cholesky`, `eigh`, `svd` and `pinv` in
-`numpy.linalg`, and a list of arrays and numbers.
+Those that flows need are rewritten here with the same arithmetic in the same order: on NumPy's arrays they
+give the bits and the dtypes of autograd's own. Nothing changes before `register` is called.
+
+On CuPy's arrays these raise a TypeError: complex numbers; `numpy.array` with another option than `dtype`, and
+of a list that mixes arrays and numbers; the derivatives of `gradient`, `partition`, `sort`, `trace` and
+`diagonal`, and of `cholesky`, `eigh`, `svd` and `pinv` in `numpy.linalg`; `autograd.jacobian`. Forward mode
+does not know the functions that are replaced.
 
 This module imports autograd and NumPy alone, and can be used without npflow.
 """
 
 import math
-from functools import partial
 
 import autograd.numpy as np
 import numpy as onp
-from autograd.core import primitive_jvps
 from autograd.extend import SparseObject, VSpace, defvjp, defvjp_argnum, notrace_primitive, primitive, vspace
 from autograd.numpy import numpy_vjps, numpy_wrapper
 from autograd.numpy.numpy_boxes import ArrayBox
-from autograd.numpy.numpy_vjps import (
-    match_complex,
-    replace_zero,
-    unbroadcast,
-    unbroadcast_einsum,
-    unbroadcast_f,
-)
-from autograd.numpy.numpy_vspaces import ArrayVSpace, ComplexArrayVSpace
-from autograd.tracer import getval
+from autograd.numpy.numpy_vjps import replace_zero, unbroadcast, unbroadcast_f
+from autograd.numpy.numpy_vspaces import ArrayVSpace
 from autograd.util import func
 
 
@@ -44,35 +38,29 @@ def register(module):
     Parameters
     ----------
     module : module
-        CuPy, or a module that has its `ndarray`, `asarray`, `zeros` and `ones`.
+        CuPy, or a module that has its `ndarray`, `zeros` and `ones`.
     """
     replace_derivatives()
 
-    class OnDevice:
+    class OnDevice(ArrayVSpace):
         """The arrays that autograd makes itself."""
 
         def __init__(self, value):
+            if value.dtype.kind == "c":
+                raise TypeError(f"expected real numbers to differentiate on a device, got {value.dtype}")
             self.shape, self.dtype = value.shape, value.dtype
 
         def zeros(self):
             return module.zeros(self.shape, self.dtype)
 
-        def standard_basis(self):
-            return map(module.asarray, super().standard_basis())
-
-        def randn(self):
-            return module.asarray(super().randn())
-
-    class Real(OnDevice, ArrayVSpace):
         def ones(self):
             return module.ones(self.shape, self.dtype)
 
-    class Complex(OnDevice, ComplexArrayVSpace):
-        def ones(self):
-            return module.ones(self.shape, self.dtype) * (1 + 1j)
+        def standard_basis(self):
+            raise TypeError("expected arrays of NumPy's for a Jacobian by autograd, got a device's")
 
     ArrayBox.register(module.ndarray)
-    VSpace.register(module.ndarray, lambda value: (Complex if value.dtype.kind == "c" else Real)(value))
+    VSpace.register(module.ndarray, OnDevice)
 
 
 def replace_derivatives():
@@ -82,9 +70,6 @@ def replace_derivatives():
     for fun, maker in DERIVATIVES_BY_NUMBER.items():
         defvjp_argnum(fun, maker)
     for name, fun in FUNCTIONS.items():
-        replaced = getattr(numpy_wrapper, name)
-        if replaced in primitive_jvps:  # forward mode stays as it is
-            primitive_jvps[fun] = primitive_jvps[replaced]
         setattr(numpy_wrapper, name, fun)
         setattr(np, name, fun)
 
@@ -105,9 +90,9 @@ def concatenate_args(axis, *args):
 @primitive
 def _array_from_scalar_or_array(array_args, array_kwargs, scalar):
     """`numpy.array` of one array."""
-    if _is_numpys(getval(scalar)):
+    if _is_numpys(scalar):
         return onp.array(scalar, *array_args, **array_kwargs)
-    return _formed(scalar, *array_args, **array_kwargs)
+    return _with_dtype(scalar, *array_args, **array_kwargs)
 
 
 @primitive
@@ -115,24 +100,11 @@ def array_from_args(array_args, array_kwargs, *args):
     """`numpy.array` of a list of arrays."""
     if all(map(_is_numpys, args)):
         return onp.array(args, *array_args, **array_kwargs)
-    return _formed(onp.stack(args), *array_args, **array_kwargs)
+    return _with_dtype(onp.stack(args), *array_args, **array_kwargs)
 
 
-def _formed(x, dtype=None, *, copy=True, order="K", ndmin=0):
-    x = x.astype(x.dtype if dtype is None else dtype, order, copy=copy)
-    return onp.reshape(x, (1,) * (ndmin - x.ndim) + x.shape)
-
-
-@primitive
-def make_diagonal(D, offset=0, axis1=0, axis2=1):
-    """Matrices with `D` on their diagonals, along the two last axes."""
-    if not (offset == 0 and axis1 == -1 and axis2 == -2):
-        raise NotImplementedError("Currently make_diagonal only supports offset=0, axis1=-1, axis2=-2")
-    # With a matrix as one row of n * n numbers, the diagonal is every (n + 1)-th number.
-    size = D.shape[-1]
-    matrices = onp.zeros_like(D, shape=(*D.shape[:-1], size * size), dtype=float, order="C")
-    matrices[..., :: size + 1] = D
-    return onp.reshape(matrices, (*D.shape, size))
+def _with_dtype(x, dtype=None):
+    return x.astype(dtype or x.dtype)
 
 
 @notrace_primitive
@@ -144,13 +116,7 @@ def parse_einsum_input(*args):
 
 FUNCTIONS = {
     fun.__name__: fun
-    for fun in (
-        concatenate_args,
-        _array_from_scalar_or_array,
-        array_from_args,
-        make_diagonal,
-        parse_einsum_input,
-    )
+    for fun in (concatenate_args, _array_from_scalar_or_array, array_from_args, parse_einsum_input)
 }
 
 # ---------------------------------------------------------------- reductions
@@ -163,9 +129,7 @@ def _axes(axis, ndim):
 
 
 def _repeated(g, x, axis):
-    """`g`, a gradient in a reduction of `x`, repeated over the axes of the reduction; and their number of
-    places.
-    """
+    """The gradient `g` in a reduction of `x`, repeated over the reduced axes; and the number of copies."""
     shape = np.shape(x)
     if shape == ():
         return g, 1
@@ -192,12 +156,12 @@ def _prod_vjp(ans, x, axis=None, keepdims=False, **kwargs):
 
 
 def _centred(x, axis):
+    # conj: once a device is used, complex arrays of the host go through here too.
     return np.conj(x - np.mean(x, axis=axis, keepdims=True))
 
 
 def _var_vjp(ans, x, axis=None, ddof=0, keepdims=False, **kwargs):
     def vjp(g):
-        g = g + 0j if np.iscomplexobj(x) else g
         repeated, count = _repeated(g, x, axis)
         return 2.0 * repeated * _centred(x, axis) / (count - ddof)
 
@@ -206,7 +170,6 @@ def _var_vjp(ans, x, axis=None, ddof=0, keepdims=False, **kwargs):
 
 def _std_vjp(ans, x, axis=None, ddof=0, keepdims=False, **kwargs):
     def vjp(g):
-        g = g + 0j if np.iscomplexobj(x) else g
         repeated, count = _repeated(g, x, axis)
         if count <= 1:
             return repeated * 0.0
@@ -254,19 +217,21 @@ def _array(x):
 
 def _dot_vjp_0(ans, A, B):
     ndim, dtype = np.ndim(A), np.result_type(A)
-    return lambda g: match_complex(A, _dot_adjoint_0(_array(B), g, ndim, dtype))
+    return lambda g: _dot_adjoint_0(_array(B), g, ndim, dtype)
 
 
 def _dot_vjp_1(ans, A, B):
     ndim, dtype = np.ndim(B), np.result_type(B)
-    return lambda g: match_complex(B, _dot_adjoint_1(_array(A), g, ndim, dtype))
+    return lambda g: _dot_adjoint_1(_array(A), g, ndim, dtype)
 
 
 def _einsum_vjp(argnum, ans, operands, kwargs):
     """The gradient in one operand of an einsum: an einsum of the gradient and the other operands."""
+    if not isinstance(operands[0], str):  # lists of axes
+        return numpy_vjps.grad_einsum(argnum, ans, operands, kwargs)
     target, target_meta = operands[argnum], np.metadata(operands[argnum])
 
-    def of_string(g):
+    def vjp(g):
         subscripts, output, _ = np.parse_einsum_input(*operands)
         others, arrays = subscripts.split(","), list(operands[1:])
         wanted, _ = others.pop(argnum - 1), arrays.pop(argnum - 1)
@@ -279,14 +244,7 @@ def _einsum_vjp(argnum, ans, operands, kwargs):
         call = ",".join([output, *others]) + "->" + wanted
         return unbroadcast(np.einsum(call, g, *arrays), target_meta)
 
-    def of_lists(g):
-        if len(operands) % 2 == 0:
-            raise NotImplementedError("Need sublistout argument")
-        parts = list(operands)
-        rest = [parts[-1], *parts[:argnum], *parts[argnum + 2 : -1], parts[argnum + 1]]
-        return unbroadcast_einsum(np.einsum(g, *rest), target_meta, parts[argnum + 1])
-
-    return of_string if isinstance(operands[0], str) else of_lists
+    return vjp
 
 
 # ---------------------------------------------------------------- the others
@@ -305,36 +263,17 @@ def _power_vjp(ans, x, y):
     return unbroadcast_f(x, lambda g: g * y * x ** np.where(y, y - 1, 1.0))
 
 
-def _trace_vjp(ans, x, offset=0):
-    return lambda g: np.einsum("ij,...->ij...", _shifted_eye(x, offset), g)
-
-
-def _shifted_eye(x, offset):
-    ones = np.ones_like(x, shape=x.shape[:2], dtype=float, order="C")
-    return np.tril(np.triu(ones, offset), offset)
-
-
-def _sort_vjp(ans, x, axis=-1, kind=None, order=None):
-    if x.ndim > 1:
-        raise NotImplementedError("Gradient of sort not implemented for multi-dimensional arrays.")
-    options = {"kind": kind, "order": order} if kind or order else {}
-    permutation = np.argsort(x, axis, **options)
-    return lambda g: g[np.argsort(permutation)]
-
-
 @primitive
 def _scatter(g, index, space):
     """Zeros of a vector space with `g` added at `index`, like autograd's `untake`."""
     if isinstance(index, list) and not index:
         index = slice(0, 0)
-    return SparseObject(space, partial(_add_at, index=index, g=g))
 
+    def add_at(array):
+        onp.add.at(array, index, g)
+        return array
 
-def _add_at(array, index, g):
-    parts = [(array.real, g.real), (array.imag, g.imag)] if array.dtype.kind == "c" else [(array, g)]
-    for part, added in parts:  # CuPy adds only real numbers at an index
-        onp.add.at(part, index, added)
-    return array
+    return SparseObject(space, add_at)
 
 
 # ---------------------------------------------------------------- what replaces autograd's
@@ -356,19 +295,16 @@ DERIVATIVES = {
         _power_vjp,
         lambda ans, x, y: unbroadcast_f(y, lambda g: g * np.log(replace_zero(x, 1.0)) * ans),
     ),
-    np.trace: (_trace_vjp,),
-    np.sort: (_sort_vjp,),
     func(ArrayBox.__getitem__): (lambda ans, x, index: lambda g: _scatter(g, index, vspace(x)),),
     # Derivatives of this module's own functions; the adjoints of a product are products again.
-    make_diagonal: (lambda ans, D, *axes, **named: lambda g: np.diagonal(g, *axes, **named),),
     _scatter: (lambda ans, g, index, space: lambda h: h[index],),
     _dot_adjoint_0: (
-        lambda ans, B, G, *_: lambda A: match_complex(B, _dot_adjoint_1(A, G, np.ndim(B), np.result_type(B))),
-        lambda ans, B, G, *_: lambda A: match_complex(G, np.dot(A, B)),
+        lambda ans, B, G, *_: lambda A: _dot_adjoint_1(A, G, np.ndim(B), np.result_type(B)),
+        lambda ans, B, G, *_: lambda A: np.dot(A, B),
     ),
     _dot_adjoint_1: (
-        lambda ans, A, G, *_: lambda B: match_complex(A, _dot_adjoint_0(B, G, np.ndim(A), np.result_type(A))),
-        lambda ans, A, G, *_: lambda B: match_complex(G, np.dot(A, B)),
+        lambda ans, A, G, *_: lambda B: _dot_adjoint_0(B, G, np.ndim(A), np.result_type(A)),
+        lambda ans, A, G, *_: lambda B: np.dot(A, B),
     ),
 }
 DERIVATIVES_BY_NUMBER = {

@@ -11,7 +11,7 @@ ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 
 
 class Device:
-    """Where arrays live, and the operations that depend on it.
+    """Where arrays live, and the operations that depend on it. This one is the host; others override it.
 
     Attributes
     ----------
@@ -23,30 +23,33 @@ class Device:
         The module with NumPy's functions for its arrays: NumPy or CuPy.
     alias : str
         The name of the module in the source of a program.
+    scipys : str
+        The name of the package with SciPy's functions for its arrays.
     exact : bool
         Whether the same matrix product gives the same bits wherever its arrays lie in memory.
     files : tuple of str
         The folders of its code: names and errors of a recording skip their lines.
     """
 
-    name, alias, exact, files = "", "", True, ()
-    array_type = module = None
+    name, alias, scipys, exact, files = "cpu", "np", "scipy", True, ()
+    array_type, module = np.ndarray, np
 
     def send(self, array):
         """A NumPy array as an array of this device."""
-        raise NotImplementedError
+        return array
 
     def fetch(self, array):
         """An array of this device as NumPy's."""
-        raise NotImplementedError
+        return array
 
     def generator(self, rng):
         """A generator that draws on this device, seeded from the host's generator `rng`."""
-        raise NotImplementedError
+        return rng
 
     def scipy(self, name):
         """SciPy's function of a name such as ``"linalg.solve_triangular"``, for arrays of this device."""
-        raise NotImplementedError
+        module, _, function = name.rpartition(".")
+        return getattr(importlib.import_module(f"{self.scipys}.{module}"), function)
 
     def queue(self):
         """The queue that calls made now join: a GPU and its stream; None on the host."""
@@ -54,57 +57,28 @@ class Device:
 
     def free_bytes(self):
         """The number of bytes of free memory."""
-        raise NotImplementedError
-
-    def memory(self, size):
-        """An uninitialized vector of `size` bytes, which begins at a multiple of `ALIGNMENT`."""
-        return self.module.empty(size, np.uint8)
-
-    def array_at(self, memory, offset, shape, dtype, strides):
-        """The array that begins at byte `offset` of the vector `memory`."""
-        raise NotImplementedError
-
-    def __repr__(self):
-        return self.name
-
-
-class Host(Device):
-    """The machine's own memory: NumPy's arrays."""
-
-    name, alias = "cpu", "np"
-    array_type, module = np.ndarray, np
-
-    def send(self, array):
-        return array
-
-    def fetch(self, array):
-        return array
-
-    def generator(self, rng):
-        return rng
-
-    def scipy(self, name):
-        module, _, function = name.rpartition(".")
-        return getattr(importlib.import_module(f"scipy.{module}"), function)
-
-    def free_bytes(self):
         import psutil
 
         return psutil.virtual_memory().available
 
     def memory(self, size):
+        """An uninitialized vector of `size` bytes, which begins at a multiple of `ALIGNMENT`."""
         memory = np.empty(size + ALIGNMENT, np.uint8)
         start = -memory.ctypes.data % ALIGNMENT
         return memory[start : start + size]
 
     def array_at(self, memory, offset, shape, dtype, strides):
+        """The array that begins at byte `offset` of the vector `memory`."""
         return np.ndarray(shape, dtype, memory, offset, strides)
+
+    def __repr__(self):
+        return self.name
 
 
 class Cuda(Device):
     """CuPy's current GPU."""
 
-    name, alias = "cuda", "cupy"
+    name, alias, scipys = "cuda", "cupy", "cupyx.scipy"
     exact = False  # cuBLAS chooses its algorithm by the addresses too
 
     def __init__(self):
@@ -144,12 +118,11 @@ class Cuda(Device):
     def queue(self):
         return self.module.cuda.runtime.getDevice(), self.module.cuda.get_current_stream().ptr
 
-    def scipy(self, name):
-        module, _, function = name.rpartition(".")
-        return getattr(importlib.import_module(f"cupyx.scipy.{module}"), function)
-
     def free_bytes(self):
         return self.module.cuda.runtime.memGetInfo()[0] + self.module.get_default_memory_pool().free_bytes()
+
+    def memory(self, size):
+        return self.module.empty(size, np.uint8)  # CuPy's memory begins at multiples of 512 bytes
 
     def array_at(self, memory, offset, shape, dtype, strides):
         return self.module.ndarray(shape, dtype, memory.data + offset, strides)

@@ -8,20 +8,21 @@ HOST``. CuPy is imported when a GPU is first asked for.
 
 import hashlib
 from collections import OrderedDict
-from threading import Lock, RLock
+from threading import RLock
 
 import numpy as np
 from autograd.tracer import getval
 
 from npflow.autodiff import tree
 from npflow.autodiff.gpu.cupy import register
-from npflow.autodiff.gpu.device import Cuda, Host
+from npflow.autodiff.gpu.device import Cuda, Device
 from npflow.errors import InputError, kind_of
 
-HOST = Host()
-MAKERS = {"cpu": Host, "cuda": Cuda}
+HOST = Device()
+MAKERS = {"cpu": Device, "cuda": Cuda}
 DEVICES = {np.ndarray: HOST}  # the devices in use, by the type of their arrays
-LOCK = RLock()
+CONSTANTS, MOST_BYTES = OrderedDict(), 2**28  # the arrays that `constant` sent last, by their content
+LOCK = RLock()  # of DEVICES and CONSTANTS
 
 
 def find_device(name):
@@ -47,8 +48,7 @@ def find_device(name):
 
 def is_array(value):
     """Whether a value is an array of NumPy's or of a device."""
-    kind = type(value)
-    return kind in DEVICES or _device_of_type(kind) is not None
+    return _device_of_type(type(value)) is not None
 
 
 def as_array(value):
@@ -159,29 +159,17 @@ def constant(values, like):
     if is_array(values) and device_of(values) is there:
         return values
     values = fetch(values)
-    return values if there is HOST else CONSTANTS.get(there, values)
-
-
-class Constants:
-    """Arrays that were sent to a device, by their content: the last ones used, up to `most` bytes."""
-
-    def __init__(self, most=2**28):
-        self.most, self.arrays, self.lock = most, OrderedDict(), Lock()
-
-    def get(self, there, values):
-        """The array of a device that holds `values`."""
-        content = hashlib.sha256(values.tobytes()).digest()
-        key = (there.name, there.queue(), values.shape, values.dtype.str, content)
-        with self.lock:
-            if key not in self.arrays:
-                self.arrays[key] = there.send(values)
-            self.arrays.move_to_end(key)
-            while len(self.arrays) > 1 and sum(array.nbytes for array in self.arrays.values()) > self.most:
-                self.arrays.popitem(last=False)
-            return self.arrays[key]
-
-
-CONSTANTS = Constants()
+    if there is HOST:
+        return values
+    content = hashlib.sha256(values.tobytes()).digest()
+    key = (there.name, there.queue(), values.shape, values.dtype.str, content)
+    with LOCK:
+        if key not in CONSTANTS:
+            CONSTANTS[key] = there.send(values)
+        CONSTANTS.move_to_end(key)
+        while len(CONSTANTS) > 1 and sum(array.nbytes for array in CONSTANTS.values()) > MOST_BYTES:
+            CONSTANTS.popitem(last=False)
+        return CONSTANTS[key]
 
 
 def scipy_function(name, like):

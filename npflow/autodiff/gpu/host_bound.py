@@ -12,13 +12,8 @@ REFUSALS = (TypeError, ValueError, NotImplementedError, AttributeError)
 def host_bound(error, visits, *arguments):
     """An error that names the layer that does not compute on a device; None if `error` has another cause.
 
-    Parameters
-    ----------
-    error : Exception
-        The error that a pass raised.
-    visits : callable
-        ``visits(*arguments)`` goes through the pass again as a sequence of `npflow.layers.composite.Visit`.
-    *arguments : tree of ndarray
+    `error` is what a pass raised; ``visits(*arguments)`` goes through the pass again, as a sequence of
+    `npflow.layers.composite.Visit`.
     """
     there = device_of(arguments)
     if there is HOST or not is_refusal(error):

@@ -8,7 +8,7 @@ import numpy as np
 
 from npflow.autodiff.gpu.device import ALIGNMENT
 from npflow.autodiff.gpu.devices import HOST
-from npflow.autodiff.program.calls import is_elementwise, takes_out
+from npflow.autodiff.program.calls import is_ufunc, takes_out
 from npflow.autodiff.program.tape import Value
 
 
@@ -29,28 +29,13 @@ class Slot:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where the results of a tape are written.
+    """Where the results of a tape are written."""
 
-    Attributes
-    ----------
-    slots : dict
-        The Slot of each call that writes its result to a place.
-    copies : dict
-        For calls of the backward pass that make a gradient outside its place in the gradient vector: the
-        numbers of the parameters. The gradient is copied to their places as soon as it is made.
-    peak_bytes : int
-        The size of the workspace.
-    bytes_without_reuse : int
-        Its size if each result had a place of its own.
-    live : dict
-        For each call: the bytes of the workspace that hold results still to be read.
-    """
-
-    slots: dict
-    copies: dict
-    peak_bytes: int
-    bytes_without_reuse: int
-    live: dict
+    slots: dict  # the Slot of each call that writes its result to a place
+    copies: dict  # by the call that makes a gradient elsewhere: the parameters to whose places it is copied
+    peak_bytes: int  # the size of the workspace
+    bytes_without_reuse: int  # its size if each result had a place of its own
+    live: dict  # for each call, the bytes of the workspace that hold results still to be read
 
 
 def plan(tape, reuse=True):
@@ -61,8 +46,7 @@ def plan(tape, reuse=True):
     `reuse` False each result has a place of its own.
     """
     roots = find_roots(tape)
-    slots, live = gradient_slots(tape, roots), {}
-    copies = gradient_copies(tape, slots)
+    (slots, copies), live = gradient_places(tape, roots), {}
     last = last_readers(tape, roots, copies)
     arena, places, without_reuse = Arena(), {}, 0
     for position, call in enumerate(tape.calls):
@@ -131,11 +115,12 @@ def last_readers(tape, roots, copies=()):
     return last
 
 
-def gradient_slots(tape, roots):
-    """The slots of results that are a gradient, in any shape, and are written to its place in the gradient
-    vector.
+def gradient_places(tape, roots):
+    """Slots in the gradient vector for the results that can be written there: a gradient in any shape.
+
+    And for the calls of the backward pass that make a gradient elsewhere: the numbers of its parameters.
     """
-    slots, calls = {}, set(tape.calls)
+    slots, copies, calls = {}, {}, set(tape.calls)
     for leaf, (parameter, gradient) in enumerate(zip(tape.parameters, tape.gradients or ())):
         made = _reshaped(gradient)
         if (
@@ -150,7 +135,9 @@ def gradient_slots(tape, roots):
             and gradient.example.dtype == parameter.example.dtype
         ):
             slots[made] = _slot(made, 0, leaf)
-    return slots
+        elif made and gradient in calls and gradient.place.backward:
+            copies.setdefault(gradient, []).append(leaf)
+    return slots, copies
 
 
 def _reshaped(gradient):
@@ -167,23 +154,6 @@ def _keeps_order(call):
     )
 
 
-def gradient_copies(tape, slots):
-    """The parameters whose gradients the backward pass makes outside their places, by the calls that make
-    them.
-    """
-    copies, calls = {}, set(tape.calls)
-    there = {slot.leaf for slot in slots.values()}
-    for leaf, gradient in enumerate(tape.gradients or ()):
-        if (
-            leaf not in there
-            and isinstance(gradient, Value)
-            and gradient in calls
-            and gradient.place.backward
-        ):
-            copies.setdefault(gradient, []).append(leaf)
-    return copies
-
-
 def _slot(call, offset, leaf=None):
     example = call.example
     order = "C" if example.flags.c_contiguous else "F"
@@ -192,10 +162,8 @@ def _slot(call, offset, leaf=None):
 
 
 def _donor(call, roots, last, position, places):
-    """The value whose place an elementwise call can write over, or None: an argument, or the array that one
-    reshapes.
-    """
-    if not is_elementwise(call):
+    """The value whose place an elementwise call can write over: an argument, or what one reshapes; or None."""
+    if not is_ufunc(call.function):  # it reads each element before it writes there
         return None
     for argument in call.parents:
         donor, *others = roots[argument]

@@ -43,11 +43,6 @@ def is_ufunc(function):
     return isinstance(function, np.ufunc) and function.nout == 1 and function.signature is None
 
 
-def is_elementwise(call):
-    """Whether a call may write over an argument, as it reads each element before it writes there."""
-    return is_ufunc(call.function)
-
-
 def takes_out(call):
     """Whether a call can write its result to an existing array."""
     example, has_out = call.example, call.function in WITH_OUT or call.function in FRESH
@@ -65,12 +60,8 @@ def takes_out(call):
 class Spelling:
     """Calls as Python expressions.
 
-    Attributes
-    ----------
-    namespace : dict
-        The functions and constants that the text names and does not make.
-    definitions : list of str
-        A line for each constant: an expression, or a comment where it would be too long.
+    `namespace` has the functions and constants that the text names and does not make. `definitions` has a line
+    for each constant: an expression, or a comment where it would be too long.
     """
 
     def __init__(self, taken, device=HOST):
@@ -135,8 +126,10 @@ class Spelling:
         """A value's name, or a constant as text."""
         if isinstance(argument, Value) and is_transpose(argument):
             return f"{self.argument(argument.arguments[0])}.T"
-        if isinstance(argument, (Value, Text)):
+        if isinstance(argument, Value):
             return argument.name
+        if isinstance(argument, Text):
+            return argument
         if isinstance(argument, (tuple, list)):
             inside = ", ".join(map(self.argument, argument))
             if isinstance(argument, list):
@@ -227,7 +220,7 @@ def _definition(array, alias):
     if not plain or not contiguous or not np.isfinite(array).all():
         return None, None
     if not array.ndim:
-        return None, f"{alias}.array({array.item()!r}, {dtype}){_as_fraction(array.item())}"
+        return None, f"{alias}.array({array.item()!r}, {dtype})"
     if is_uniform(array) and array.flags.c_contiguous:
         shape, first = array.shape, array.flat[0].item() if array.size else 0
         word = {"0.0": "zeros", "1.0": "ones"}.get(repr(float(first)))  # -0.0 is not 0.0
@@ -241,15 +234,6 @@ def _definition(array, alias):
     return None, f"{alias}.array({array.T.tolist()!r}, {dtype}).T"
 
 
-def _as_fraction(number):
-    """A comment on numbers such as 0.00390625, the factor 1 / 256 of a mean."""
-    if not isinstance(number, float) or not 1e-300 < abs(number) < 1:  # 1 / less overflows
-        return ""
-    below = round(1 / abs(number))
-    close = abs(abs(number) * below - 1) < 1e-7
-    return f"  # {'-' if number < 0 else ''}1 / {below}" if close else ""
-
-
 def _about(argument):
     shape = f" of shape {argument.shape}" if is_array(argument) else ""
     return f"{getattr(argument, 'dtype', type(argument).__name__)}{shape}"
@@ -260,8 +244,7 @@ def is_transpose(call):
     return call.function is np.transpose and len(call.arguments) == 1 and not call.options
 
 
-class Text:
+class Text(str):
     """An argument that is already text."""
 
-    def __init__(self, name):
-        self.name = name
+    __slots__ = ()

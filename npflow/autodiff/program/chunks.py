@@ -1,6 +1,5 @@
 """Functions of many rows or long vectors, in chunks whose intermediate results stay in the cache."""
 
-import weakref
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
@@ -21,8 +20,7 @@ WORTH_RECORDING = 16  # chunks; a recording takes as long as about ten of them
 NUMBERS = 2**17  # of a vector in a chunk; chunks of four float32 vectors fill a core's cache, roughly
 WORTH_THREADS = 2**20  # numbers; with fewer, threads take longer to start than they save
 
-# The programs used last, or None for functions that cannot be recorded, with a weak reference to the
-# function's object.
+# The programs used last; None for functions that cannot be recorded.
 PROGRAMS, KEPT, LOCK = OrderedDict(), 16, Lock()
 
 
@@ -37,7 +35,8 @@ def map_rows(fun, params, *arrays):
     Parameters
     ----------
     fun : method
-        ``fun(params, *arrays)`` returns an array of shape (n, ...). Its object allows weak references.
+        ``fun(params, *arrays)`` returns an array of shape (n, ...). Equal objects share programs; without a
+        hash there are none.
     params : tree of ndarray
     *arrays : ndarray, shape (n, ...)
         The same number of rows in each.
@@ -83,30 +82,25 @@ def rows_in_cache(params, x):
 
 
 def widest_row(params, x):
-    """Roughly the numbers of a row in the widest layer: the longest last axis of a parameter, times the
-    pixels.
-    """
+    """Roughly the numbers of a row in the widest layer: the longest last axis of a parameter times pixels."""
     widest = max([x.shape[-1], *(np.shape(leaf)[-1] for _, leaf in tree.items(params) if np.ndim(leaf))])
     return widest * int(np.prod(x.shape[1:-1]))
 
 
 def program_for(fun, params, arrays, first, worth):
-    """The program of a function for chunks like `arrays`: a kept one, or a new one if it is `worth`
-    recording; or None.
+    """The program of a function for chunks like `arrays`: a kept one, or a new one if it is `worth` it; or None.
 
     A kept program is used only if it gives `first`, the function's own result, to the bit.
     """
-    owner = fun.__self__
-    constants = tuple(
-        np.asarray(leaf).tobytes() for _, leaf in tree.items(params) if not tree.is_trained(leaf)
-    )
     kinds = tuple((array.shape, array.dtype) for array in arrays)
-    key = (id(owner), fun.__func__, kinds, constants)
-    with LOCK:  # released before the recording, which may map rows of another flow
-        holder, program = PROGRAMS.get(key, (None, None))
-    known = holder is not None and holder() is owner  # the id may be that of an object that is gone
-    if known and program is not None:
-        known = _gives(program, params, arrays, first)
+    key = (fun.__self__, fun.__func__, kinds, tuple(_kind(*item) for item in tree.items(params)))
+    try:
+        with LOCK:  # released before the recording, which may map rows of another flow
+            known, program = key in PROGRAMS, PROGRAMS.get(key)
+    except TypeError:  # the object has no hash
+        return None
+    if program is not None:  # objects that are not frozen may change
+        known = np.array_equal(program(params, *arrays), first, equal_nan=True)
     if not known:
         if not worth:
             return None
@@ -115,21 +109,18 @@ def program_for(fun, params, arrays, first, worth):
         except InputError:  # it cannot be recorded, now or later
             program = None
     with LOCK:
-        PROGRAMS[key] = (weakref.ref(owner), program)
+        PROGRAMS[key] = program
         PROGRAMS.move_to_end(key)
-        for old in [old for old, (holder, _) in PROGRAMS.items() if holder() is None]:
-            del PROGRAMS[old]
         while len(PROGRAMS) > KEPT:
             PROGRAMS.popitem(last=False)
     return program
 
 
-def _gives(program, params, arrays, expected):
-    """Whether a program gives the expected result, to the bit."""
-    try:
-        return np.array_equal(program(params, *arrays), expected, equal_nan=True)
-    except InputError:  # it is for parameters of other shapes
-        return False
+def _kind(path, leaf):
+    """What a program depends on in a leaf: its path, type, shape and dtype, and the values of a constant."""
+    array = np.asarray(leaf)
+    values = None if tree.is_trained(leaf) else array.tobytes()
+    return path, type(leaf), array.shape, array.dtype, values
 
 
 def _run(program, params, arrays, starts, rows, result):
@@ -148,23 +139,20 @@ def _run(program, params, arrays, starts, rows, result):
 
 def _share_out(work, starts, threads):
     """Call `work` with a share of the starts of chunks in each of several threads."""
-    threads = max(min(threads, len(starts)), 1)
+    threads = min(threads, len(starts))
+    if threads <= 1:
+        work(starts)
+        return
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, [starts[number::threads] for number in range(threads)]))
 
 
 def in_chunks(function, *vectors):
-    """Call `function` on one chunk of all vectors after the other, on all cores if the vectors are long.
+    """Call ``function(*chunks)`` on one chunk of all vectors after the other, on all cores if they are long.
 
     It works in place and treats each number by itself, so the chunks do not show in the result. Ten lines on
     vectors of millions of numbers go through memory ten times; in chunks they go through it once. On a device
     it is one call.
-
-    Parameters
-    ----------
-    function : callable
-        ``function(*chunks)``; its result is dropped.
-    *vectors : ndarray, shape (d,)
     """
     size = len(vectors[0])
     if size <= NUMBERS or device_of(vectors[0]) is not HOST:
@@ -175,8 +163,4 @@ def in_chunks(function, *vectors):
         for start in starts:
             function(*(vector[start : start + NUMBERS] for vector in vectors))
 
-    starts, cores = range(0, size, NUMBERS), available_cores()
-    if size < WORTH_THREADS or cores == 1:
-        work(starts)
-    else:
-        _share_out(work, starts, cores)
+    _share_out(work, range(0, size, NUMBERS), available_cores() if size >= WORTH_THREADS else 1)

@@ -169,9 +169,7 @@ def _word(owner):
 
 @functools.lru_cache(maxsize=256)
 def _statements(filename):
-    """The innermost statement at each line of a file: its first line, the variables that it assigns, and
-    where the parts of what it returns start and end.
-    """
+    """The statement at each line of a file: its first line, its variables, the spans of what it returns."""
     try:
         module = ast.parse("".join(linecache.getlines(filename)))
     except SyntaxError:

@@ -21,8 +21,7 @@ NUMBERS = itertools.count(1)  # of programs, for the names of their sources
 
 
 class Program:
-    """A function and its gradient as straight-line NumPy, for arguments of fixed shapes and dtypes; made by
-    `record`.
+    """A function and its gradient as straight-line NumPy, for fixed shapes and dtypes; made by `record`.
 
     A program is pure: it reads its arguments and writes to its own workspaces, one for each thread that runs
     it. ``print(program)`` shows its cost by layer and direction, ``print(program.source)`` all of its lines.
@@ -54,9 +53,9 @@ class Program:
         buffers, self.device = plan(tape, reuse), tape.device
         self.name = getattr(fun, "__name__", type(fun).__name__)
         self.names, self.with_gradient = names, tape.gradients is not None
-        self.leaves = [(path, _kept(leaf, tree.is_trained(leaf))) for path, leaf in tree.items(params)]
+        self.leaves = {path: Expected(leaf, tree.is_trained(leaf)) for path, leaf in tree.items(params)}
         self.arguments = [
-            [(path, _kept(leaf, is_array(leaf))) for path, leaf in tree.items(arg, name)]
+            {path: Expected(leaf, is_array(leaf)) for path, leaf in tree.items(arg, name)}
             for name, arg in zip(names, args)
         ]
         self.shapes = [value.example.shape for value in tape.parameters]
@@ -151,53 +150,37 @@ class Program:
         self._idle.clear()
 
     def _match(self, expected, leaves):
-        leaves = list(leaves)
-        paths, found = [path for path, _ in expected], [path for path, _ in leaves]
-        if paths != found:
-            missing = next((path for path in paths if path not in found), None)
-            extra = next((path for path in found if path not in paths), None)
-            if missing is not None:
-                raise InputError(f"expected {missing!r} for {self!r}, got none")
-            raise InputError(f"expected no {extra!r} for {self!r}, got one")
-        for (path, kept), (_, leaf) in zip(expected, leaves):
-            if isinstance(kept, Expected):
-                array = as_array(leaf)
-                if is_array(leaf) and device_of(leaf) is not self.device:
-                    raise InputError(
-                        f"expected {path!r} on {self.device}, where {self!r} runs, "
-                        f"got it on {device_of(leaf)}; see npflow.to_device"
-                    )
-                if (array.shape, array.dtype) != (kept.shape, kept.dtype):
-                    raise InputError(
-                        f"expected {kept.dtype} of shape {kept.shape} for {path!r}, "
-                        f"got {array.dtype} of shape {array.shape}: record a program for these shapes too"
-                    )
-                yield array
-            elif not kept.is_same(leaf):
-                raise InputError(
-                    f"expected {path!r} to be the constant of the recording, {in_short(kept.value)}, "
-                    f"got {in_short(leaf)}: record a program for it too"
-                )
+        """The arrays among the leaves that the program reads, checked."""
+        leaves = dict(leaves)
+        missing, extra = expected.keys() - leaves.keys(), leaves.keys() - expected.keys()
+        if missing:
+            raise InputError(f"expected {min(missing)!r} for {self!r}, got none")
+        if extra:
+            raise InputError(f"expected no {min(extra)!r} for {self!r}, got one")
+        for path, leaf in leaves.items():
+            expected[path].check(path, leaf, self)
+            if expected[path].is_read:
+                yield as_array(leaf)
 
     def _head(self):
         inputs = ", ".join(
-            f"{path} {kept.dtype} {kept.shape}"
+            f"{path} {leaf.dtype} {leaf.shape}"
             for argument in self.arguments
-            for path, kept in argument
-            if isinstance(kept, Expected)
+            for path, leaf in argument.items()
+            if leaf.is_read
         )
-        gradient = " and its gradient" if self.with_gradient else ""
+        gradient, names = "", ""
+        if self.with_gradient:
+            gradient = " and its gradient"
+            names = (
+                "\ngradient: a place for the gradient in each parameter. "
+                "saved: values of the forward pass that the backward pass reads."
+            )
         return (
             f"{self.name}{gradient}, of {inputs or 'the parameters'}: {self.lines} calls, recorded by npflow."
             "\nparameters, data: the arrays that are read; buffers: places in a workspace of "
             f"{self.peak_bytes} bytes. A place is used again after the last reader of its value; never with "
-            "record(..., reuse=False)."
-            + ("\ngradient: a place for the gradient in each parameter." if self.with_gradient else "")
-            + (
-                " saved: values of the forward pass that the backward pass reads."
-                if self.with_gradient
-                else ""
-            )
+            f"record(..., reuse=False).{names}"
         )
 
     def __repr__(self):
@@ -222,26 +205,39 @@ class Gradient(NamedTuple):
 
 
 class Expected:
-    """The shape and dtype of an array that a program reads."""
+    """A leaf in the recording: an array that the program reads, or a constant, which is the same at each call."""
 
-    def __init__(self, array):
-        self.shape, self.dtype = array.shape, array.dtype
-
-
-def _kept(leaf, read):
-    """What a program keeps of a leaf: shape and dtype if it is read, a copy if it is a constant."""
-    return Expected(as_array(leaf)) if read else Constant(leaf)
-
-
-class Constant:
-    """A leaf that is the same at each call as in the recording."""
-
-    def __init__(self, leaf):
+    def __init__(self, leaf, is_read):
         numeric = is_array(leaf) or isinstance(leaf, (np.generic, int, float, complex))
-        self.kind, self.numbers = type(leaf), fetch(leaf).copy() if numeric else None
-        self.value = self.numbers if is_array(leaf) else leaf
-        # The array of a device that was last found to be the same.
-        self.seen = leaf if is_array(leaf) and device_of(leaf) is not HOST else None
+        if numeric:
+            self.shape, self.dtype = as_array(leaf).shape, as_array(leaf).dtype
+        self.is_read = is_read
+        if not is_read:
+            self.type, self.numbers = type(leaf), fetch(leaf).copy() if numeric else None
+            self.value = self.numbers if is_array(leaf) else leaf
+            # The array of a device that was last found to be the same.
+            self.seen = leaf if is_array(leaf) and device_of(leaf) is not HOST else None
+
+    def check(self, path, leaf, program):
+        """Raise unless a leaf has the shape and dtype that the program reads, or is the constant."""
+        if not self.is_read:
+            if not self.is_same(leaf):
+                raise InputError(
+                    f"expected {path!r} to be the constant of the recording, {in_short(self.value)}, "
+                    f"got {in_short(leaf)}: record a program for it too"
+                )
+            return
+        if is_array(leaf) and device_of(leaf) is not program.device:
+            raise InputError(
+                f"expected {path!r} on {program.device}, where {program!r} runs, "
+                f"got it on {device_of(leaf)}; see npflow.to_device"
+            )
+        array = as_array(leaf)
+        if (array.shape, array.dtype) != (self.shape, self.dtype):
+            raise InputError(
+                f"expected {self.dtype} of shape {self.shape} for {path!r}, "
+                f"got {array.dtype} of shape {array.shape}: record a program for these shapes too"
+            )
 
     def is_same(self, leaf):
         """Whether a leaf is this constant to the bit, as 1 / 0.0 is not 1 / -0.0.
@@ -250,13 +246,15 @@ class Constant:
         """
         if self.numbers is None:
             return leaf is self.value or np.array_equal(leaf, self.value)
-        if type(leaf) is not self.kind:
+        if type(leaf) is not self.type:
             return False
         elsewhere = device_of(leaf) is not HOST
         if elsewhere and leaf is self.seen:
             return True
         mine = fetch(leaf)
-        same = (mine.shape, mine.dtype) == (self.numbers.shape, self.numbers.dtype)
-        same = same and mine.tobytes() == self.numbers.tobytes()
+        same = (mine.shape, mine.dtype) == (
+            self.shape,
+            self.dtype,
+        ) and mine.tobytes() == self.numbers.tobytes()
         self.seen = leaf if same and elsewhere else self.seen
         return same

@@ -185,9 +185,7 @@ class Recording:
         return place
 
     def settle(self, parameters):
-        """Give each parameter, and the parts that its gradient is the sum of, the place of the layer that
-        reads it.
-        """
+        """Give each parameter, and the parts of its gradient, the place of the layer that reads it."""
         parameters = set(parameters)
         for call in self.calls:
             for parent in call.parents:
@@ -251,11 +249,7 @@ class Recording:
 
             boxed = tree.build(parameter, params)
             boxes = [
-                tree.build(
-                    lambda path, leaf: box(data, path, leaf) if is_array(leaf) else leaf,
-                    arg,
-                    name,
-                )
+                tree.build(lambda path, leaf: box(data, path, leaf) if is_array(leaf) else leaf, arg, name)
                 for name, arg in zip(names, args)
             ]
             before, Recording.running = Recording.running, self  # one recording may start another

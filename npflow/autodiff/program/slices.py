@@ -5,7 +5,6 @@ import contextvars
 import itertools
 import math
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import NamedTuple
 
 import numpy as np
 
@@ -34,16 +33,10 @@ class ProgramGradient:
 
     A large batch is cut into slices, which threads work on side by side. The bounds of the slices depend on
     the shape of the batch and the program alone, and their gradients are added up in order. So the result is
-    the same to the bit for any number of threads.
+    the same to the bit for any number of `threads`, which is how many slices run at a time.
 
-    Parameters
-    ----------
-    loss : callable
-        ``loss(params, *batch)`` returns the mean of a loss over the rows of the batch.
-    params : tree of ndarray
-        Read at each call: views of a vector that an optimizer changes in place.
-    threads : int
-        The number of slices that run at a time.
+    ``loss(params, *batch)`` is the mean over the rows of the batch. `params` are read at each call: they are
+    views of a vector that an optimizer changes in place.
     """
 
     def __init__(self, loss, params, threads=1):
@@ -52,8 +45,7 @@ class ProgramGradient:
         self.pool = None
 
     def __call__(self, batch, out):
-        """The loss of a batch, an array or a tuple of arrays; the gradient is written to the vector `out`."""
-        batch = arrays_of(batch)
+        """The loss of a batch, a tuple of arrays; the gradient is written to the vector `out`."""
         slices = self.slices(batch)
         if len(slices) == 1 or self.threads == 1:
             losses = [part.run(batch) for part in slices]
@@ -72,19 +64,14 @@ class ProgramGradient:
         return sum(share * loss for share, loss in zip(shares, losses))
 
     def slices(self, batch):
-        """The slices of a batch like this one; the first of its shapes is planned and its programs are
-        recorded.
-        """
-        batch = arrays_of(batch)
+        """The slices of a batch like this one; they are planned and recorded once for its shapes and dtypes."""
         kind = tuple((array.shape, array.dtype) for array in batch)
         if kind not in self.plans:
             self.plans[kind] = self.plan(batch)
         return self.plans[kind]
 
     def nbytes(self, batch):
-        """The memory of the slices of a batch like this one: a workspace for each thread, and their
-        gradients.
-        """
+        """The bytes for the slices of a batch like this one: a workspace for each thread, and gradients."""
         slices = self.slices(batch)
         counts = collections.Counter(part.program for part in slices)
         workspaces = sum(min(self.threads, count) * program.peak_bytes for program, count in counts.items())
@@ -106,9 +93,10 @@ class ProgramGradient:
         tried = (rows,) if rows * a_row < LARGE else (1, min(2, rows))
         with one_blas_thread():
             programs = {count: self.record(batch, 0, count) for count in tried}
-            needs = lambda rows: forecast([Needs.of(programs[count]) for count in tried], rows)
-            program = programs[tried[0]]
-            count = min(slices_worth(program, needs(rows).seconds), rows)
+            program, second = programs[tried[0]], programs[tried[-1]]
+            needs = lambda rows: forecast(program, second, rows)
+            seconds, _, _ = needs(rows)
+            count = min(slices_worth(program, seconds), rows)
             if rows not in tried:
                 a_slice = needs(-(-rows // count))
                 check_memory(program, a_slice, rows, count, min(self.threads, count), parameters)
@@ -150,9 +138,7 @@ class Slice:
 
 
 def add_up(total, gradients, shares):
-    """Write the sum of the gradients, each times its share of the rows, to `total`; the gradients are
-    changed.
-    """
+    """Write the sum of the gradients, each times its share of the rows, to `total`; they are changed."""
     first, *others = gradients
     np.multiply(first, shares[0], out=total)
     for gradient, share in zip(others, shares[1:]):
@@ -160,34 +146,19 @@ def add_up(total, gradients, shares):
         total += gradient
 
 
-def arrays_of(batch):
-    """A batch as a tuple of arrays."""
-    return batch if isinstance(batch, tuple) else (batch,)
+def needs_of(program):
+    """What a program needs: roughly the seconds, and the bytes of its workspace and of its recording."""
+    cost = program.total_cost
+    seconds = cost.flops / FLOPS_A_SECOND + cost.bytes / BYTES_A_SECOND
+    return np.array([seconds, program.peak_bytes, program.bytes_without_reuse])
 
 
-class Needs(NamedTuple):
-    """What a program needs: a rough time, and the bytes of its workspace and of its recording."""
-
-    seconds: float
-    workspace: float
-    recording: float
-
-    @classmethod
-    def of(cls, program):
-        """The needs of a program."""
-        cost = program.total_cost
-        seconds = cost.flops / FLOPS_A_SECOND + cost.bytes / BYTES_A_SECOND
-        return cls(seconds, program.peak_bytes, program.bytes_without_reuse)
-
-
-def forecast(needs, rows):
-    """The needs of a program of `rows` rows, from the needs of one row and of two; or from those of `rows`
-    rows.
+def forecast(first, second, rows):
+    """The needs of a program of `rows` rows, from programs of one row and of two; or from that very one twice.
 
     Calls on parameters alone need the same for any number of rows. All others need the same for each row.
     """
-    first, last = needs[0], needs[-1]
-    return Needs(*(one + (rows - 1) * (two - one) for one, two in zip(first, last)))
+    return needs_of(first) + (rows - 1) * (needs_of(second) - needs_of(first))
 
 
 def slices_worth(program, seconds):
@@ -200,14 +171,14 @@ def slices_worth(program, seconds):
 
 
 def check_memory(program, needs, rows, count, threads, parameters):
-    """Raise unless there is memory for a batch of `rows` rows, cut into `count` slices with these `needs`
-    each.
+    """Raise unless there is memory for `rows` rows, cut into `count` slices with these `needs` each.
 
     A recording holds the arrays of autograd's tape, a gradient, and changed parameters to compare the program
     on. A step has a workspace for each thread and a gradient for each slice.
     """
+    _, workspace, recording = needs
     a_gradient = parameters.size * parameters.dtype.itemsize
-    needed = max(needs.recording + 3 * a_gradient, threads * needs.workspace + count * a_gradient)
+    needed = max(recording + 3 * a_gradient, threads * workspace + count * a_gradient)
     free = program.device.free_bytes()
     if needed > free:
         raise MemoryError(

@@ -14,24 +14,12 @@ MOVES = {ASTYPE, *CONCATENATE, GETITEM, np.take, np.reshape, np.transpose, np.br
 
 @dataclass
 class Cost:
-    """The cost of some calls of a program.
+    """The cost of some calls of a program."""
 
-    Attributes
-    ----------
-    lines : int
-        The number of calls.
-    flops : int
-        Arithmetic operations: two for each product in a matrix product, otherwise one for each element.
-    bytes : int
-        The bytes that are read and written; views are free.
-    peak : int
-        The most bytes of the workspace that are in use during a call.
-    """
-
-    lines: int = 0
-    flops: int = 0
-    bytes: int = 0
-    peak: int = 0
+    lines: int = 0  # the number of calls
+    flops: int = 0  # operations: two for each product in a matrix product, otherwise one for each element
+    bytes: int = 0  # read and written; views are free
+    peak: int = 0  # the most bytes of the workspace that are in use during a call
 
     def __add__(self, other):
         return Cost(
@@ -56,15 +44,12 @@ def flops(call):
         return 2 * np.size(call.example) * (inner[-1] if inner else 1)
     if is_ufunc(call.function):
         return np.size(call.example)
-    numbers = (example_of(argument) for argument in (call, *call.arguments) if _is_numeric(argument))
-    return max(map(np.size, numbers), default=0)
+    return max(map(np.size, _operands(call)), default=0)
 
 
 def bytes_moved(call):
     """The number of bytes that a call reads and writes."""
-    if is_view(call):
-        return 0
-    return sum(example_of(argument).nbytes for argument in (call, *call.arguments) if _is_numeric(argument))
+    return 0 if is_view(call) else sum(operand.nbytes for operand in _operands(call))
 
 
 def costs_by_layer(tape, live):
@@ -86,10 +71,7 @@ def table(costs):
     sums = [sum((row[side] for row in rows), Cost()) for side in (1, 2)]
     width = max((len(row[0]) for row in rows), default=3) + 2
     columns = f"{'lines':>8}{'Mflop':>9}{'MB moved':>10}{'MB held':>9}"
-    text = [
-        f"{'':{width}}{'forward':>36}{'backward':>38}",
-        f"{'layer':{width}}{columns}  {columns}",
-    ]
+    text = [f"{'':{width}}{'forward':>36}{'backward':>38}", f"{'layer':{width}}{columns}  {columns}"]
     for name, ahead, behind in [*rows, ("all", *sums)]:
         text.append(f"{name:{width}}{_columns(ahead)}  {_columns(behind)}")
     return "\n".join(text)
@@ -99,5 +81,7 @@ def _columns(cost):
     return f"{cost.lines:8}{cost.flops / 1e6:9.3f}{cost.bytes / 1e6:10.3f}{cost.peak / 1e6:9.3f}"
 
 
-def _is_numeric(argument):
-    return is_array(example_of(argument)) or isinstance(example_of(argument), np.generic)
+def _operands(call):
+    """The arrays and NumPy's scalars that a call reads and writes."""
+    examples = map(example_of, (call, *call.arguments))
+    return [example for example in examples if is_array(example) or isinstance(example, np.generic)]

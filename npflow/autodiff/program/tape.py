@@ -8,55 +8,25 @@ from npflow.autodiff.gpu.devices import device_of, is_array
 
 @dataclass(frozen=True)
 class Place:
-    """Where in the code a value was made.
+    """Where in the code a value was made."""
 
-    Attributes
-    ----------
-    prefix : str
-        The first part of the names of its values, such as ``layer03_coupling``.
-    title : str
-        The layer, as the code that makes it; '' outside all layers.
-    variables : tuple of str
-        The variables that the statement assigns, or the name of its function.
-    statement : object
-        Identifies one execution of a statement; in the backward pass, the Value whose derivative was
-        computed.
-    backward : bool
-        Whether the value belongs to the backward pass.
-    """
-
-    prefix: str = ""
-    title: str = ""
-    variables: tuple = ("value",)
+    prefix: str = ""  # the first part of the names of its values, such as "layer03_coupling"
+    title: str = ""  # the layer, as the code that makes it; "" outside all layers
+    variables: tuple = ("value",)  # the variables that the statement assigns, or the name of its function
+    # Identifies one execution of a statement; in the backward pass, the Value whose derivative was computed.
     statement: object = None
-    backward: bool = False
+    backward: bool = False  # whether the value belongs to the backward pass
 
 
 @dataclass(eq=False, slots=True)
 class Value:
-    """An input of a program, or the result of one of its calls.
+    """An input of a program, or the result of one of its calls."""
 
-    Attributes
-    ----------
-    example : object
-        Its array or scalar in the recording; large arrays without their numbers.
-    function : callable or None
-        The function that is called; None for an input.
-    arguments : tuple
-        Values, and constants of any kind.
-    options : dict
-        Keyword arguments, all constants.
-    views : tuple of int
-        The numbers of the arguments in whose memory the result lies.
-    place : Place
-    name : str
-    """
-
-    example: object
-    function: Callable | None = None
-    arguments: tuple = ()
-    options: dict = field(default_factory=dict)
-    views: tuple = ()
+    example: object  # its array or scalar in the recording; large arrays without their numbers
+    function: Callable | None = None  # None for an input
+    arguments: tuple = ()  # Values, and constants of any kind
+    options: dict = field(default_factory=dict)  # keyword arguments, all constants
+    views: tuple = ()  # the numbers of the arguments in whose memory the result lies
     place: Place = Place()
     name: str = ""
 
@@ -78,25 +48,13 @@ def example_of(argument):
 
 @dataclass(frozen=True)
 class Tape:
-    """A straight line of calls.
+    """A straight line of calls."""
 
-    Attributes
-    ----------
-    parameters, data : tuple of Value
-        The inputs.
-    calls : tuple of Value
-        The results of the calls, in order.
-    value : Value or constant
-        What the function returns.
-    gradients : tuple or None
-        The gradient in each parameter: a Value, a constant, or None for zeros. None if there is no backward
-        pass.
-    """
-
-    parameters: tuple
+    parameters: tuple  # the Values that are inputs: parameters, and data
     data: tuple
-    calls: tuple
-    value: object
+    calls: tuple  # the Values that calls make, in order
+    value: object  # what the function returns: a Value or a constant
+    # The gradient in each parameter: a Value, a constant, or None for zeros. None without a backward pass.
     gradients: tuple | None = None
 
     @property

@@ -13,22 +13,10 @@ INDENT = "    "
 
 
 def write(tape, plan, head):
-    """A tape as text.
+    """A tape as text, which begins with the comment `head`.
 
-    Parameters
-    ----------
-    tape : Tape
-    plan : Plan
-    head : str
-        The comment that the text begins with.
-
-    Returns
-    -------
-    source : str
-    namespace : dict
-        What the text names and does not define: NumPy, other functions, large constants.
-    slots : tuple of Slot
-        The places of its `buffers`.
+    Returns the source; a dict of what it names and does not define (NumPy, other functions, large constants);
+    and the slots of its `buffers`.
     """
     inputs = (*tape.parameters, *tape.data)
     spelling = Spelling({value.name for value in (*inputs, *tape.calls)}, tape.device)
@@ -56,9 +44,7 @@ def write(tape, plan, head):
 
 
 def _saved(ahead, behind, tape):
-    """The values of the forward pass that the backward pass reads or that are gradients, in the order of
-    their readers.
-    """
+    """The values of the forward pass that are read after it, in the order of their readers."""
     made = set(ahead)
     reads = [read for call in behind for read in _reads(call)]
     reads += [_origin(gradient) for gradient in tape.gradients or () if isinstance(gradient, Value)]
@@ -76,9 +62,7 @@ def _origin(value):
 
 
 def _body(calls, plan, spelling, buffers, sources, results):
-    """Calls as lines. Each layer starts with a comment and names for what it reads; the results are named at
-    the end.
-    """
+    """Calls as lines. Each layer starts with a comment and names what it reads; results are named last."""
     lines, named = [], set()
     for title, section in itertools.groupby(calls, key=lambda call: call.place.title):
         section = list(section)

@@ -18,7 +18,6 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 import stand_in
-from autograd.core import make_jvp
 from autograd.extend import vspace
 from autograd.numpy import numpy_wrapper
 from helpers import assert_agrees
@@ -28,7 +27,6 @@ from npflow.autodiff.gpu import devices
 from npflow.autodiff.gpu.cupy import DERIVATIVES, DERIVATIVES_BY_NUMBER, FUNCTIONS, register
 
 SQUARE, VECTOR, BLOCK = (4, 4), (4,), (2, 3, 4)
-DTYPES = [np.float64, np.float32, np.complex128]
 
 
 def same(x):
@@ -63,22 +61,16 @@ class Case:
         """Random arguments, no two numbers the same."""
         rng = np.random.default_rng(0)
         draws = [rng.standard_normal(shape) + 0.1 for shape in self.shapes]
-        if np.dtype(dtype).kind == "c":
-            draws = [draw + 1j * rng.standard_normal(draw.shape) for draw in draws]
         return [np.asarray(self.domain(draw)).astype(dtype) for draw in draws]
 
     def total(self, *args):
         """A number in which each number of the result has a slope of its own."""
         y = self.fun(*args)
-        return real_sum(y * y)
+        return anp.sum(y * y)
 
     def squared_gradient_norm(self, *args):
         """A number whose gradient holds the second derivatives."""
-        return sum(real_sum(g * g) for g in gradient(self.total, args))
-
-
-def real_sum(y):
-    return anp.sum(anp.real(y) + anp.imag(y)) if anp.iscomplexobj(y) else anp.sum(y)
+        return sum(anp.sum(g * g) for g in gradient(self.total, args))
 
 
 def gradient(fun, args):
@@ -177,20 +169,17 @@ MOVES = [
     *joins("stack hstack vstack"),
     Case("stack axis", lambda x, y: anp.stack([x, y], axis=-1), (SQUARE, SQUARE)),
     Case("append", anp.append, (SQUARE, SQUARE)),
-    Case("column_stack", lambda v, w: anp.column_stack([v, w]), (VECTOR, VECTOR)),
     Case("where", lambda x, y: anp.where(x > 0, x, y), (SQUARE, SQUARE)),
     Case("where number", lambda x: anp.where(x > 0, x, 0.0)),
     Case("where number first", lambda x: anp.where(x > 0, 1, x)),
     Case("where broadcast", lambda x, y: anp.where(x[0] > 0, x, y), (SQUARE, SQUARE)),
     Case("array", anp.array),
-    Case("array ndmin", lambda v: anp.array(v, ndmin=2), (VECTOR,)),
-    Case("array copied", lambda x: anp.array(x, copy=True, order="C")),
     Case("array of a list", lambda v, w: anp.array([v, w]), (VECTOR, VECTOR)),
     Case("array of numbers", lambda v: anp.array([v[0], v[1]]), (VECTOR,)),
     Case("array of lists", lambda x: anp.array([[x[0, 0], x[0, 1]], [x[1, 0], x[1, 1]]])),
     Case("reshape", lambda x: anp.reshape(x, (2, 8))),
     Case("reshape method", lambda x: x.reshape(2, -1)),
-    *named("ravel flipud fliplr rot90 triu tril trace diag transpose nan_to_num real conj"),
+    *named("ravel flipud fliplr rot90 triu tril diag transpose nan_to_num real conj"),
     Case("flatten", lambda x: x.flatten()),
     Case("T", lambda x: x.T),
     Case("transpose axes", lambda t: anp.transpose(t, (2, 0, 1)), (BLOCK,)),
@@ -209,13 +198,7 @@ MOVES = [
     Case("tile", lambda x: anp.tile(x, (2, 2))),
     Case("diff", lambda x: anp.diff(x, axis=0)),
     Case("tril k", lambda x: anp.tril(x, -1)),
-    Case("trace offset", lambda x: anp.trace(x, offset=1)),
-    Case("trace of blocks", lambda t: anp.trace(t), ((4, 4, 3),)),
     Case("diag of a vector", anp.diag, (VECTOR,)),
-    Case("diagonal of blocks", lambda t: anp.diagonal(t, axis1=-1, axis2=-2), ((2, 3, 3),)),
-    Case("make_diagonal", lambda v: anp.make_diagonal(v, axis1=-1, axis2=-2), (VECTOR,)),
-    Case("make_diagonal of rows", lambda x: anp.make_diagonal(x, axis1=-1, axis2=-2)),
-    Case("sort", anp.sort, (VECTOR,)),
     Case("partition", lambda v: anp.partition(v, 2), (VECTOR,), of_host=True),
     Case("astype", lambda x: x.astype(np.float32)),
     Case("len", lambda x: x * len(x)),
@@ -254,14 +237,6 @@ ALGEBRA = [
     Case("norm axis", lambda x: anp.linalg.norm(x, axis=1)),
 ]
 CASES = [*REDUCTIONS, *PRODUCTS, *MOVES, *ELEMENTWISE, *ALGEBRA]
-
-# Complex numbers have no order, and autograd makes no complex diagonals.
-NOT_COMPLEX = ("max", "min", "amax", "amin", "sort", "partition", "astype", "make_diagonal", "diagonal")
-COMPLEX = [
-    case
-    for case in [*REDUCTIONS, *PRODUCTS, *MOVES]
-    if not case.of_host and not case.name.startswith(NOT_COMPLEX)
-]
 
 by_name = {"ids": lambda case: case.name}
 every_case = pytest.mark.parametrize("case", [case for case in CASES if not case.of_host], **by_name)
@@ -308,15 +283,6 @@ def test_float32_has_the_dtypes_of_the_host_on_a_device(case, device):
     assert dtypes[0] == dtypes[1]
 
 
-@pytest.mark.parametrize("case", COMPLEX, **by_name)
-def test_complex_numbers_have_the_gradients_of_the_host_on_a_device(case, device):
-    got, expected = on_both(device, case, np.complex128, ["second"])  # which goes through the first
-    for (path, found), (_, wanted) in zip(tree.items(got), tree.items(expected), strict=True):
-        # Not to the bit: NumPy multiplies a complex scalar, which the host has, otherwise than an array.
-        assert (found.shape, found.dtype) == (wanted.shape, wanted.dtype), path
-        np.testing.assert_allclose(device.fetch(found), wanted, rtol=1e-12, atol=1e-12, err_msg=path)
-
-
 def test_arrays_and_numbers_of_the_host_beside_one_of_the_device_have_no_gradient_of_their_own():
     weights = devices.to_device(np.arange(4.0), "strict")
     slope = autograd.grad(lambda x: anp.sum(x * weights * np.float64(2) * 3))(
@@ -337,12 +303,27 @@ def test_the_gradient_in_several_arguments_at_once_is_that_of_the_host(device):
     [
         lambda x: anp.gradient(x, axis=0),
         lambda x: anp.partition(x[0], 2),
+        lambda x: anp.sort(x[0]),
+        anp.trace,
+        lambda x: anp.diagonal(x, axis1=-1, axis2=-2),
+        lambda x: anp.array(x, ndmin=3),
         lambda x: anp.linalg.cholesky(x @ x.T),
         lambda x: anp.linalg.eigh(x @ x.T)[0],
         lambda x: anp.linalg.svd(x, full_matrices=False)[1],
         anp.linalg.pinv,
     ],
-    ids=["gradient", "partition", "cholesky", "eigh", "svd", "pinv"],
+    ids=[
+        "gradient",
+        "partition",
+        "sort",
+        "trace",
+        "diagonal",
+        "array ndmin",
+        "cholesky",
+        "eigh",
+        "svd",
+        "pinv",
+    ],
 )
 def test_derivatives_that_still_make_arrays_on_the_host_are_refused(fun):
     case = Case("", fun, (SQUARE,), regular)
@@ -352,44 +333,20 @@ def test_derivatives_that_still_make_arrays_on_the_host_are_refused(fun):
         gradient(case.total, [devices.to_device(x, "strict")])
 
 
-def test_a_diagonal_other_than_that_of_the_last_axes_is_refused_as_by_autograd():
-    with pytest.raises(NotImplementedError, match="only supports offset=0"):
-        anp.make_diagonal(np.ones(3), offset=1)
+def test_complex_numbers_and_jacobians_are_refused_on_a_device():
+    with pytest.raises(TypeError, match="expected real numbers"):
+        autograd.grad(anp.sum)(devices.to_device(np.ones(4, complex), "strict"))
+    with pytest.raises(TypeError, match="for a Jacobian"):
+        autograd.jacobian(anp.tanh)(devices.to_device(np.ones(4), "strict"))
 
 
-def test_the_gradient_of_sorted_matrices_is_refused_as_by_autograd():
-    with pytest.raises(NotImplementedError, match="multi-dimensional"):
-        autograd.grad(lambda x: anp.sum(anp.sort(x)))(np.ones(SQUARE))
-
-
-def test_the_gradient_of_an_einsum_without_its_result_is_refused_as_by_autograd():
-    with pytest.raises(NotImplementedError, match="sublistout"):
-        autograd.grad(lambda x: anp.sum(anp.einsum(x, [0, 1], np.ones(4), [1])))(np.ones(SQUARE))
-
-
-# ---------------------------------------------------------------- vector spaces
-
-
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
 def test_the_vectors_that_autograd_makes_live_on_the_device(device, dtype):
     host = Case("", same, (VECTOR,)).arguments(dtype)[0]
     space, wanted = vspace(device.send(host)), vspace(host)
     assert (space.size, space.shape, space.dtype) == (wanted.size, wanted.shape, wanted.dtype)
-    assert space.iscomplex == wanted.iscomplex
     assert_agrees(device, space.zeros(), wanted.zeros())
     assert_agrees(device, space.ones(), wanted.ones())
-    basis = list(space.standard_basis())
-    assert len(basis) == wanted.size
-    assert_agrees(device, basis, list(wanted.standard_basis()))
-    drawn = space.randn()
-    assert devices.device_of(drawn) is device
-    assert (drawn.shape, drawn.dtype.kind) == (host.shape, host.dtype.kind)
-
-
-def test_a_jacobian_is_made_on_the_device(device):
-    (x,) = Case("", same, (VECTOR,)).arguments()
-    fun = lambda x: anp.tanh(x) * anp.sum(x)
-    assert_agrees(device, autograd.jacobian(fun)(device.send(x)), autograd.jacobian(fun)(x))
 
 
 # ---------------------------------------------------------------- NumPy's arrays
@@ -398,7 +355,6 @@ def test_a_jacobian_is_made_on_the_device(device):
 KINDS = {
     "float64": (np.float64, "F"),  # a sum that adds in another memory order has other last bits
     "float32": (np.float32, "C"),
-    "complex128": (np.complex128, "C"),
 }
 
 
@@ -503,10 +459,4 @@ def test_every_replaced_function_of_autograd_is_one_that_it_has():
     own = {**vars(numpy_wrapper), **vars(anp)}
     assert set(FUNCTIONS) <= set(own)
     replaced = {getattr(fun, "__name__", "") for fun in [*DERIVATIVES, *DERIVATIVES_BY_NUMBER]}
-    assert {"sum", "dot", "einsum", "where", "power", "sort"} <= replaced
-
-
-def test_forward_mode_goes_on_as_it_was(device):
-    joined = lambda x: anp.concatenate([x, anp.stack([x[0], x[1]]) ** 2])
-    _, slope = make_jvp(joined, np.array([1.0, 2.0, 3.0]))(np.array([1.0, 0.0, 1.0]))
-    np.testing.assert_array_equal(slope, [1, 0, 1, 2, 0])
+    assert {"sum", "dot", "einsum", "where", "power"} <= replaced

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tapes import bits, call, entry, examples, functions, inputs, interpret, line, tape_of
 
 from npflow.autodiff.program import passes
-from npflow.autodiff.program.buffers import ALIGNMENT, Arena, Slot, find_roots, gradient_slots, plan
-from npflow.autodiff.program.calls import GETITEM, is_elementwise
+from npflow.autodiff.program.buffers import ALIGNMENT, Arena, Slot, find_roots, gradient_places, plan
+from npflow.autodiff.program.calls import GETITEM, is_ufunc
 from npflow.autodiff.program.tape import Place, Tape, Value
 
 ROWS = np.linspace(-1, 2, 60).reshape(20, 3)  # 480 bytes: 512 of a workspace
@@ -82,7 +82,7 @@ def test_no_place_is_written_to_before_the_last_reader_of_what_is_there(fun, dty
         written = tape.calls.index(second)
         assert all(position <= written for position in read[first])
         if written in read[first]:  # it writes over what it reads: element by element, in the same places
-            assert is_elementwise(second)
+            assert is_ufunc(second.function)
             assert buffers.slots[first] == buffers.slots[second]
 
 
@@ -102,10 +102,10 @@ def test_a_tape_run_in_a_poisoned_workspace_gives_the_same_bits(fun, dtype):
     for position, one in enumerate(tape.calls):
         arguments = [known[a] if isinstance(a, Value) else a for a in one.arguments]
         slot, options = buffers.slots.get(one), dict(one.options)
-        if slot is not None and is_elementwise(one):
+        if slot is not None and is_ufunc(one.function):
             options["out"] = place_of(slot)
         result = one.function(*arguments, **options)
-        if slot is not None and not is_elementwise(one):
+        if slot is not None and not is_ufunc(one.function):
             place = place_of(slot)
             place[...] = result
             result = place
@@ -368,14 +368,14 @@ def test_a_gradient_that_cannot_be_written_there_is_copied_later(gradient):
     p = entry(ROWS, "p")
     made_from = gradient.parents[0]
     tape = Tape((p,), (made_from,), (gradient,), 1.0, (gradient,))
-    assert gradient_slots(tape, find_roots(tape)) == {}
+    assert gradient_places(tape, find_roots(tape))[0] == {}
 
 
 @pytest.mark.parametrize("gradient", [None, 1.0, ROWS])
 def test_a_gradient_that_is_a_constant_or_zero_has_no_place_before_it_is_copied(gradient):
     p = entry(ROWS, "p")
     tape = Tape((p,), (), (), 1.0, (gradient,))
-    assert gradient_slots(tape, find_roots(tape)) == {}
+    assert gradient_places(tape, find_roots(tape))[0] == {}
 
 
 # ---------------------------------------------------------------- the arena

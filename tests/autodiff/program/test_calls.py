@@ -17,7 +17,6 @@ from npflow.autodiff.program.calls import (
     WITH_OUT,
     Spelling,
     content,
-    is_elementwise,
     is_transpose,
     is_ufunc,
     takes_out,
@@ -315,7 +314,6 @@ def test_what_is_said_to_take_a_place_does_and_gives_the_same_bits(function):
 )
 def test_elementwise_are_the_universal_functions_of_one_result(function, expected):
     assert is_ufunc(function) is expected
-    assert is_elementwise(Value(ROWS, function)) is expected
 
 
 @pytest.mark.parametrize(

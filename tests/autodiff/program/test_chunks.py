@@ -1,6 +1,5 @@
 """Functions of many rows and of long vectors, a chunk at a time."""
 
-import gc
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -286,13 +285,13 @@ def test_a_function_that_cannot_be_recorded_runs_as_it_is():
     x[2 * ROWS] = 1e4  # its chunk takes the other branch
     assert_same_bits(flow.encode(params, x), by_hand(flow._encode, params, x))
     assert flow.encode(params, x)[2 * ROWS, 0] == pytest.approx(2e4 * params["layer"]["a"][0])
-    assert [program for _, program in chunks.PROGRAMS.values()] == [None]  # it is not tried again
+    assert list(chunks.PROGRAMS.values()) == [None]  # it is not tried again
 
 
 def test_the_programs_that_were_used_last_are_kept(monkeypatch, recordings):
     monkeypatch.setattr(chunks, "KEPT", 2)
     watched, params, x = [Watched() for _ in range(3)], {"a": np.ones(2)}, np.ones((4 * ROWS, 2))
-    kept = lambda: [holder() for holder, _ in chunks.PROGRAMS.values()]
+    kept = lambda: [owner for owner, *_ in chunks.PROGRAMS]
     for number in (0, 1, 0):
         map_rows(watched[number].squares, params, x)
     assert kept() == [watched[1], watched[0]]
@@ -405,14 +404,34 @@ def test_a_kept_program_is_not_used_for_another_object_or_a_changed_one(recordin
     assert len(recordings) == 3
 
 
-def test_a_kept_program_keeps_neither_its_flow_nor_memory(recordings):
-    flow = Flow(Adjustable(2.0), Normal(2))
-    flow.encode({"layer": {}, "prior": {}}, np.ones((8 * ROWS, 2)))
-    (holder, program), *_ = chunks.PROGRAMS.values()
+def test_a_kept_program_holds_no_memory(recordings):
+    Flow(Adjustable(2.0), Normal(2)).encode({"layer": {}, "prior": {}}, np.ones((8 * ROWS, 2)))
+    (program,) = chunks.PROGRAMS.values()
     assert not program._idle
-    del flow
-    gc.collect()
-    assert holder() is None
+
+
+def test_equal_flows_share_a_program_and_other_shapes_of_parameters_have_their_own(recordings):
+    flows = [Flow(Chain([ActNorm(), AffineCoupling(SMALL)]), Normal(2)) for _ in range(2)]
+    assert flows[0] is not flows[1]
+    assert flows[0] == flows[1]
+    x = rows(flows[0], 3 * ROWS)
+    for flow in flows:
+        flow.log_prob(start(flow), x)
+    assert len(recordings) == 1
+    watched, x = Watched(), np.ones((3 * ROWS, 2))
+    for a in (np.ones(2), np.ones((1, 2)), np.ones(2)):
+        assert_same_bits(map_rows(watched.squares, {"a": a}, x), np.full(3 * ROWS, 2.0))
+    assert len(recordings) == 3
+
+
+class Unhashable(Watched):
+    __hash__ = None
+
+
+def test_an_object_without_a_hash_has_no_program(recordings):
+    result = map_rows(Unhashable().squares, {"a": np.ones(2)}, np.ones((5 * ROWS, 2)))
+    assert_same_bits(result, np.full(5 * ROWS, 2.0))
+    assert recordings == []
 
 
 @pytest.mark.parametrize("name", FLOWS)

@@ -30,7 +30,7 @@ def training_step(threads):
     gradient = np.empty_like(vector)
 
     def step(number):
-        loss = loss_of(x[rng.permutation(len(x))[:64]], gradient)
+        loss = loss_of((x[rng.permutation(len(x))[:64]],), gradient)
         adam.update(state, vector, gradient, number)
         return loss
 

@@ -12,7 +12,7 @@ from helpers import assert_agrees
 from npflow import to_device
 from npflow.autodiff.gpu.devices import constant, find_device
 from npflow.autodiff.program import record
-from npflow.autodiff.program.proof import _agree
+from npflow.autodiff.program.recorder import _agree
 from npflow.errors import InputError
 
 rng = np.random.default_rng(0)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from npflow.autodiff import Layout, value_and_grad
 from npflow.autodiff.gpu.devices import HOST
 from npflow.autodiff.program import slices
-from npflow.autodiff.program.slices import MOST_SLICES, Needs, ProgramGradient, forecast, slices_worth
+from npflow.autodiff.program.slices import MOST_SLICES, ProgramGradient, forecast, needs_of, slices_worth
 from npflow.autodiff.program.statistics import Cost
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.models import PixelCNN, glow, image_glow, maf
@@ -55,7 +55,7 @@ def training_params(dtype=np.float64):
 
 def loss_and_gradient(loss_of, x, size):
     gradient = np.full(size, np.nan, x.dtype)  # what is not written stays nan
-    return loss_of(x, gradient), gradient
+    return loss_of((x,), gradient), gradient
 
 
 def program_results(params, x, size, threads=1):
@@ -153,7 +153,7 @@ def test_slices_cover_every_row_once_and_differ_by_one_row_at_most(n, count):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(slices, "record", lambda loss, params, x: Whole())
         patch.setattr(slices, "slices_worth", lambda program, seconds: count)
-        made = ProgramGradient(None, {}).slices(np.zeros((n, 1)))
+        made = ProgramGradient(None, {}).slices((np.zeros((n, 1)),))
     covered = [row for one in made for row in range(n)[one.rows]]
     sizes = [one.rows.stop - one.rows.start for one in made]
     assert covered == list(range(n))
@@ -198,7 +198,7 @@ def test_a_usual_batch_stays_whole_and_a_large_one_is_cut():
         x = np.random.default_rng(0).standard_normal((n, 2)).astype(np.float32)
         params = flow.init(np.random.default_rng(0), x)
         program = slices.record(flow.loss, params, x)
-        counts.append(slices_worth(program, Needs.of(program).seconds))
+        counts.append(slices_worth(program, needs_of(program)[0]))
     assert counts[:2] == [1, 1]  # so that the default of `fit` has the bits of the plain path
     assert counts[2] > 1
 
@@ -245,18 +245,18 @@ def test_a_large_model_is_tried_on_a_row_and_on_two_and_its_memory_known_before_
     monkeypatch.setattr(slices, "LARGE", 12 * vector.size)
     recordings.clear()
     loss_of = ProgramGradient(FLOW.loss, params)
-    assert loss_of(x, gradient) == expected[0]
+    assert loss_of((x,), gradient) == expected[0]
     np.testing.assert_array_equal(gradient, expected[1])
     assert recordings == [1, 2, 6]
-    program = loss_of.slices(x)[0].program
-    assert loss_of.nbytes(x) == program.peak_bytes + 2 * vector.nbytes
+    program = loss_of.slices((x,))[0].program
+    assert loss_of.nbytes((x,)) == program.peak_bytes + 2 * vector.nbytes
     loss_of.threads = 7  # of which two have something to do
-    assert loss_of.nbytes(x) == 2 * (program.peak_bytes + vector.nbytes)
+    assert loss_of.nbytes((x,)) == 2 * (program.peak_bytes + vector.nbytes)
 
     monkeypatch.setattr(HOST, "free_bytes", lambda: 5000, raising=False)
     refused = ProgramGradient(FLOW.loss, params)
     with pytest.raises(MemoryError, match=r"GB of free memory on cpu for batches of 12 rows, got 0\.0 GB"):
-        refused(x, gradient)
+        refused((x,), gradient)
     assert recordings == [1, 2, 6, 1, 2]
 
 
@@ -273,9 +273,8 @@ def test_what_many_rows_take_is_seen_from_one_and_two(kind):
     x = np.random.default_rng(0).integers(2, size=shape)
     x = x if isinstance(model, PixelCNN) else (x + np.random.default_rng(0).random(shape)) / 2
     params = model.init(np.random.default_rng(0), x)
-    needs = {n: Needs.of(slices.record(model.loss, params, x[:n])) for n in (1, 2, len(x))}
-    forecasts = forecast([needs[1], needs[2]], len(x))
-    assert np.divide(forecasts, needs[len(x)]) == pytest.approx(1, abs=0.2)
+    one, two, all_rows = (slices.record(model.loss, params, x[:n]) for n in (1, 2, len(x)))
+    assert forecast(one, two, len(x)) / needs_of(all_rows) == pytest.approx(1, abs=0.2)
 
 
 def test_a_batch_whose_pixels_are_many_is_tried_first_however_few_the_parameters_are(recordings, monkeypatch):
@@ -284,7 +283,7 @@ def test_a_batch_whose_pixels_are_many_is_tried_first_however_few_the_parameters
     params = model.init(np.random.default_rng(0), x)
     monkeypatch.setattr(slices, "LARGE", len(x) * 16 * 16 * 256)
     assert Layout(params).size < 16 * 16 * 256
-    ProgramGradient(model.loss, params).slices(x)
+    ProgramGradient(model.loss, params).slices((x,))
     assert recordings[:2] == [1, 2]
 
 
@@ -293,7 +292,7 @@ def test_a_batch_of_another_dtype_does_not_run_the_program_of_the_first(recordin
     loss_of = ProgramGradient(FLOW.loss, params)
     loss_and_gradient(loss_of, rows(8), vector.size)
     integers = np.arange(32).reshape(8, 4)
-    loss = loss_of(integers, np.empty_like(vector))
+    loss = loss_of((integers,), np.empty_like(vector))
     assert recordings == [8, 8]
     assert loss == pytest.approx(float(FLOW.loss(params, integers)))
 
@@ -321,15 +320,15 @@ def test_the_error_state_of_the_caller_reaches_the_threads_and_their_errors_reac
     loss_of, x, gradient = ProgramGradient(overflowing, {"a": np.ones(1)}, 2), np.ones((9, 1)), np.zeros(1)
     x[4] = 1e4  # in the second slice of three
     with np.errstate(all="ignore"):
-        assert loss_of(x, gradient) == np.inf
+        assert loss_of((x,), gradient) == np.inf
     assert len(workers) == 3
     assert threading.current_thread() not in workers
     with np.errstate(all="raise"), pytest.raises(FloatingPointError, match="overflow"):
-        loss_of(x, gradient)
+        loss_of((x,), gradient)
     with pytest.warns(RuntimeWarning, match="overflow"):
-        loss_of(x, gradient)
+        loss_of((x,), gradient)
     with np.errstate(all="raise"):  # and the threads go on after an error
-        assert loss_of(np.ones((9, 1)), gradient) == pytest.approx(np.e)
+        assert loss_of((np.ones((9, 1)),), gradient) == pytest.approx(np.e)
     loss_of.close()
 
 
@@ -368,7 +367,7 @@ def test_no_slice_still_runs_when_the_error_of_another_reaches_the_caller(cut, m
 
     monkeypatch.setattr(slices.Slice, "run", slow_or_broken)
     with pytest.raises(ZeroDivisionError):
-        loss_of(rows(32), np.empty_like(vector))
+        loss_of((rows(32),), np.empty_like(vector))
     assert not running
     loss_of.close()
 
@@ -376,6 +375,6 @@ def test_no_slice_still_runs_when_the_error_of_another_reaches_the_caller(cut, m
 def test_a_loss_is_a_number_that_the_next_batch_does_not_change():
     mean = lambda params, x: anp.reshape(anp.sum(params["a"] * x) / len(x), ())
     loss_of = ProgramGradient(mean, {"a": np.ones(2)})
-    first = loss_of(np.ones((3, 2)), np.empty(2))
-    loss_of(2 * np.ones((3, 2)), np.empty(2))
+    first = loss_of((np.ones((3, 2)),), np.empty(2))
+    loss_of((2 * np.ones((3, 2)),), np.empty(2))
     assert first == 2
