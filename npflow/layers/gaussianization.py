@@ -49,14 +49,8 @@ class Gaussianize(Layer):
 
     def init(self, rng, x):
         columns = x.reshape(len(x), -1).astype(onp.float64)
-        spreads = spread(columns)
-        most = onp.max(spreads) or onp.max(onp.abs(columns)) or 1.0
-        fits = [
-            fit_logistics(column, own, self.components)
-            if own > NO_SPREAD * most
-            else straight(column, most, self.components)
-            for column, own in zip(columns.T, spreads)
-        ]
+        size = onp.max(spread(columns))
+        fits = [fit_logistics(column, self.components, size) for column in columns.T]
         return {
             name: onp.array(rows, x.dtype).reshape(*x.shape[1:], self.components)
             for name, rows in zip(("means", "log_scales", "log_weights"), zip(*fits))
@@ -195,19 +189,12 @@ register_notrace(VJPNode, _solve)
 
 # ---------------------------------------------------------------- the start: a mixture fitted without gradients
 
-NO_SPREAD = 1e-4  # of the largest spread: a component with less does not vary
+NO_SPREAD = 1e-4  # of the largest spread
 POINTS = 500  # quantiles that stand for a column, so that a fit takes no longer for a million rows
 ROUNDS = 50
 
 
-def straight(column, size, components):
-    """Logistics at quantiles of a column, so wide that the layer divides it by `size`."""
-    means = onp.quantile(column, midpoints(components), method="hazen")
-    log_scale = onp.log(size * onp.sqrt(2 * onp.pi) / 4)
-    return means, onp.full(components, log_scale), onp.zeros(components)
-
-
-def fit_logistics(column, spread, components):
+def fit_logistics(column, components, size=0.0):
     r"""Fit a mixture of logistics to a column of numbers by the EM algorithm.
 
     In each round the E-step shares each point out among the components, in proportion to their densities there, and
@@ -222,11 +209,14 @@ def fit_logistics(column, spread, components):
     ----------
     column : ndarray, shape (n,)
     components : int
+    size : float
+        The largest spread of the columns beside it, in the same units. A column with next to none of it, such as a
+        direction in which the data do not vary, has no distribution to fit.
 
     Returns
     -------
     means, log_scales, log_weights : ndarray, shape (components,)
-        Where the column is constant, all components are the same, of scale 1.
+        Where the column does not vary, all components are the same, of scale `size`, or 1.
 
     References
     ----------
@@ -236,7 +226,11 @@ def fit_logistics(column, spread, components):
     """
     points = onp.quantile(column, midpoints(min(len(column), POINTS)), method="hazen")[:, None]
     start = means = onp.quantile(column, midpoints(components), method="hazen")
-    first_scale = 1.1 * spread / (components + 1)
+    own = spread(column[:, None])[0]
+    if own <= max(10 * onp.finfo(column.dtype).eps * onp.max(onp.abs(column)), NO_SPREAD * size):
+        return means, onp.full(components, onp.log(size or 1.0)), onp.zeros(components)
+
+    first_scale = 1.1 * own / (components + 1)
     scales, counts = onp.full(components, first_scale), onp.ones(components)
     for _ in range(ROUNDS):
         a = onp.maximum(onp.abs(points - means) / scales, 1e-6)

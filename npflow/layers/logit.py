@@ -50,7 +50,7 @@ class Logit(Layer):
             self.alpha + slope * x,
             self.alpha + slope * (1 - x),
         )  # 1 - p would lose digits where p is near 1
-        inside = (p > 0) & (rest > 0)
+        inside = np.minimum(p, rest) > 0
         log_p, log_rest = np.log(where(inside, p, 1)), np.log(where(inside, rest, 1))
         log_slope = where(inside, math.log(slope) - log_p - log_rest, -math.inf)
         return log_p - log_rest, sum_event(log_slope)

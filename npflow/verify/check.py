@@ -13,12 +13,12 @@ from npflow.autodiff.gpu.devices import to_host
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.errors import InputError
 from npflow.layers.composite import walk
-from npflow.layers.layer import check_layer, domain_of
+from npflow.layers.layer import check_layer
 from npflow.validation import check_rng, check_rows
 from npflow.verify import contract, formulas, gradients
 from npflow.verify.finding import DIRECTIONS, Finding, finding_of, worst
 from npflow.verify.jacobians import by_autograd, log_abs_det
-from npflow.verify.point import CannotRun, Point, cast_tree, copy_tree
+from npflow.verify.point import CannotRun, Point, cast_tree, copy_tree, within
 from npflow.verify.report import Check, Jacobians, Report
 
 ROWS = 8  # rows looked at: each costs a Jacobian
@@ -268,7 +268,7 @@ def _points(rng, layer, pristine, start, x):
     first = Point(layer, _moved(rng, start, noise), few, pristine)
     second = Point(layer, _moved(rng, start, noise, signs=signs), mixed, pristine)
     second = _of_the_other_sign(first, second, lambda: _moved(rng, start, noise, signs=signs))
-    far = np.clip(3 * few, *domain_of(layer))
+    far = within(layer, 3 * few)
     return [first, second], [Point(layer, _moved(rng, start, 10 * noise), far, pristine)]
 
 

@@ -10,9 +10,8 @@ import autograd.numpy as np
 import numpy as onp
 
 from npflow.autodiff import Layout, tree, value_and_grad
-from npflow.layers.layer import domain_of
 from npflow.verify.finding import DIRECTIONS, Finding, relative_difference, worst
-from npflow.verify.point import CannotRun, copy_tree
+from npflow.verify.point import CannotRun, copy_tree, within
 
 LARGE = 1e4  # a layer must not overflow for inputs this many times larger than its batch
 
@@ -205,8 +204,8 @@ def finite_for_large_inputs(point):
             at = point.cast(dtype)
 
             def large(direction, at=at, scale=scale):
-                domain = domain_of(at.layer) if direction == "forward" else (-onp.inf, onp.inf)
-                return onp.clip(scale * at.ordinary(direction), *domain)
+                x = scale * at.ordinary(direction)
+                return within(at.layer, x) if direction == "forward" else x
 
             for name, array in at.outputs(large):
                 if not onp.isfinite(array).all():

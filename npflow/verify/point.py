@@ -128,3 +128,10 @@ def cast_tree(params, dtype):
 def copy_tree(params):
     """A deep copy of a parameter tree."""
     return tree.build(lambda _, leaf: np.array(leaf), params)
+
+
+def within(layer, x):
+    """`x` clipped to the inside of the domain of a layer."""
+    low, high = domain_of(layer)
+    margin = lambda end: 1e-6 * max(1.0, abs(end)) if np.isfinite(end) else 0.0
+    return np.clip(x, low + margin(low), high - margin(high))
