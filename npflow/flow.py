@@ -1,5 +1,6 @@
 """A flow: a layer and a prior, together a density with an exact log-probability and a sampler."""
 
+import math
 import textwrap
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from npflow.layers.composite import Visit, dry_run, name_of, uses_context, walk
 from npflow.layers.layer import check_keeps_shape, check_layer, given
 from npflow.model import Model
 from npflow.priors import Prior
+from npflow.shapes import Blanks, Unknown, hands_context_on
 from npflow.validation import check_context, check_count, check_number, check_rng, check_rows, context_name
 
 
@@ -67,7 +69,7 @@ class Flow(Model):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.context_features and not uses_context(self.layer, self.prior.event_shape):
+        if self.context_features and not self._uses_context():
             raise InputError(
                 f"expected a layer that takes a context, as context_features is {self.context_features}, got none in "
                 f"{self.layer!r}"
@@ -78,6 +80,12 @@ class Flow(Model):
             raise InputError(
                 f"expected layers that are classes with @dataclass(frozen=True), of numbers, strings and tuples, got {error}"
             ) from error
+
+    def _uses_context(self):
+        try:
+            return hands_context_on(self.layer)
+        except Unknown:  # a container of the reader's
+            return uses_context(self.layer, self.prior.event_shape)
 
     @property
     def event_shape(self):
@@ -270,24 +278,61 @@ def first_lost(visits):
 def difference_of_layouts(flow, layout):
     """A sentence on the first place where parameters of a layout are not those of a flow, or None.
 
-    Shapes are compared with those that `init` gives, without applying a layer. Where they differ, `init` itself
-    has the last word: a layer of the reader's may rearrange rows without an `output_shape`, refuse noise, or have as
-    many parameters as it sees rows.
+    Shapes are compared with those that npflow's own layers give from their hyper-parameters, whatever their size. With
+    layers of the reader's they are compared with those that `init` gives, without applying a layer. Where they differ,
+    `init` itself has the last word: such a layer may rearrange rows without an `output_shape`, refuse noise, or have
+    as many parameters as it sees rows.
     """
+    expected = known_layout(flow, most_arrays(layout))
+    if expected is not None:
+        return expected.difference(layout)
     expected = layout_without_a_pass(flow)
     difference = None if expected is None else expected.difference(layout)
+    if difference and expected.size > 16 * layout.size + SMALL:
+        return difference  # `init` would make much more than there is
     if expected is None or difference:
         expected = layout_of_init(flow)
         difference = None if expected is None else expected.difference(layout)
     return difference
 
 
+SMALL = 2**22  # numbers that are made without a second thought
+
+
+def most_arrays(layout):
+    """The largest number of arrays that is worth comparing with a layout; a power of two, as results are cached."""
+    return 1 << (len(layout.leaves) + 500).bit_length()
+
+
+@lru_cache(maxsize=64)
+def known_layout(flow, most=2**20):
+    """The layout of a flow's parameters from hyper-parameters alone; None where a class is not npflow's.
+
+    Raises
+    ------
+    InputError
+        If a layer does not take the rows that it is given, or if there are more than `most` arrays.
+    """
+    try:
+        return Layout(Blanks(most).flow(flow))
+    except Unknown:
+        return None
+
+
 @lru_cache(maxsize=64)
 def layout_without_a_pass(flow):
     """The layout of a flow's parameters, from `init` of its layers on noise; None where they refuse noise."""
-    rng = onp.random.default_rng(0)
+    if 4 * math.prod(flow.event_shape) > SMALL:
+        return None
+    rng, blanks = onp.random.default_rng(0), Blanks(2**20)
     x, *context = _noise(flow, rng, 4)
-    init = lambda layer, x, context: layer.init(rng, x, **given(layer, context))
+
+    def init(layer, x, context):
+        try:
+            return blanks.leaf(layer, x.shape[1:], 0 if context is None else context.shape[-1])
+        except Unknown:
+            return layer.init(rng, x, **given(layer, context))
+
     try:
         with one_blas_thread(), onp.errstate(all="ignore"):
             params, z = dry_run(flow.layer, x, init, context=context[0] if context else None)
@@ -299,6 +344,8 @@ def layout_without_a_pass(flow):
 @lru_cache(maxsize=64)
 def layout_of_init(flow):
     """The layout of a flow's parameters, from initializing it on noise; None where noise cannot tell."""
+    if 4 * math.prod(flow.event_shape) > SMALL:
+        return None
     rng = onp.random.default_rng(0)
     try:
         with one_blas_thread(), onp.errstate(all="ignore"):

@@ -24,7 +24,7 @@ LEVELS = [
     {"description"},
     {"networks", "priors"},
     {"layers"},
-    {"model"},
+    {"model", "shapes"},
     {"flow"},
     {"dequantization", "latent"},
     {"models", "datasets"},

@@ -18,6 +18,7 @@ from npflow.layers.composite import Visit
 from npflow.model import Model
 from npflow.networks import MLP
 from npflow.priors import LOG_2PI
+from npflow.shapes import Blanks, Unknown
 from npflow.validation import check_count, check_number, check_rng, check_rows
 
 AT_ONCE = 2**14  # draws of z that are evaluated at a time
@@ -243,7 +244,17 @@ def log_normal(x, mean, log_std):
 
 @lru_cache(maxsize=64)
 def expected_layout(vae):
-    """The layout of a VAE's parameters, from initializing it on noise."""
-    rng = onp.random.default_rng(0)
-    x = rng.standard_normal((4, vae.features))
-    return Layout(vae._with_networks(rng, vae.norm.init(rng, x), x))
+    """The layout of a VAE's parameters, from hyper-parameters alone, or from initializing it on noise."""
+    blanks = Blanks(2**20)
+    try:
+        return Layout(
+            {
+                "decoder": blanks.network(vae.decoder, (vae.latent,), 2 * vae.features),
+                "encoder": blanks.network(vae.encoder, (vae.features,), 2 * vae.latent),
+                "norm": blanks.leaf(vae.norm, (vae.features,), 0),
+            }
+        )
+    except Unknown:  # a network of the reader's
+        rng = onp.random.default_rng(0)
+        x = rng.standard_normal((4, vae.features))
+        return Layout(vae._with_networks(rng, vae.norm.init(rng, x), x))

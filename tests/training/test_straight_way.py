@@ -14,7 +14,7 @@ from helpers import refusal, rows, same_bits, vector
 import npflow
 from npflow import Dequantized, Flow, NonFiniteError, fit, load
 from npflow.autodiff import tree
-from npflow.flow import layout_of_init, layout_without_a_pass
+from npflow.flow import known_layout, layout_of_init, layout_without_a_pass
 from npflow.layers import (
     ActNorm,
     AffineCoupling,
@@ -83,7 +83,7 @@ def subclasses(kind):
 
 def forget_layouts():
     """As in a new process: nothing is known of what parameters look like."""
-    for cached in (layout_without_a_pass, layout_of_init, vae.expected_layout):
+    for cached in (known_layout, layout_without_a_pass, layout_of_init, vae.expected_layout):
         cached.cache_clear()
 
 
