@@ -35,47 +35,46 @@ from npflow.validation import (
 class PixelCNN(Model):
     r"""A distribution of images of integers: each number is categorical, given those before it.
 
-        p(x) = prod_i p(x_i | x_1 ... x_{i-1})          p(x_i = l | x_1 ... x_{i-1}) = softmax(logits_i)_l
+    p(x) = prod_i p(x_i | x_1 ... x_{i-1})          p(x_i = l | x_1 ... x_{i-1}) = softmax(logits_i)_l
 
-        Numbers are in raster order: pixel by pixel, and within a pixel channel by channel. One pass of a network
-        of masked convolutions gives the logits of all numbers; it sees levels as numbers from -1 to 1. A PixelCNN
-        is not a flow: it has no z, and p(x) is a probability, not a density. So images are used as they are,
-        without dequantization.
+    Numbers are in raster order: pixel by pixel, and within a pixel channel by channel. One pass of a network
+    of masked convolutions gives the logits of all numbers; it sees levels as numbers from -1 to 1. A PixelCNN
+    is not a flow: it has no z, and p(x) is a probability, not a density. So images are used as they are,
+    without dequantization.
 
-        Parameters
-        ----------
-        shape : tuple of int
-            (height, width, channels).
-        levels : int
-            The number of levels, at least 2: numbers are 0 ... levels - 1.
-        network : MaskedConvNet
-        context_features : int
-            The number of context features; 0 for none. A conditional PixelCNN models p(x | context), such as the
-            images of a class given as a one-hot vector. Every method then takes a `context`, shape (n,
-            context_features), in the dtype of the parameters.
+    Parameters
+    ----------
+    shape : tuple of int
+        (height, width, channels).
+    levels : int
+        The number of levels, at least 2: numbers are 0 ... levels - 1.
+    network : MaskedConvNet
+    context_features : int
+        The number of context features; 0 for none. A conditional PixelCNN models p(x | context), such as the
+        images of a class given as a one-hot vector. Every method then takes a `context`, shape (n,
+        context_features), in the dtype of the parameters.
 
-        References
-        ----------
-        van den Oord, Kalchbrenner, Kavukcuoglu: Pixel recurrent neural networks, 2016, sections 2 and 3.
-        https://arxiv.org/abs/1601.06759
+    References
+    ----------
+    van den Oord, Kalchbrenner, Kavukcuoglu: Pixel recurrent neural networks, 2016, sections 2 and 3.
+    https://arxiv.org/abs/1601.06759
 
-        van den Oord et al.: Conditional image generation with PixelCNN decoders, 2016, section 2.3 (the context).
-        https://arxiv.org/abs/1606.05328
+    van den Oord et al.: Conditional image generation with PixelCNN decoders, 2016, section 2.3 (the context).
+    https://arxiv.org/abs/1606.05328
 
-        Examples
-        --------
-        >>> import npflow
-        >>> import numpy as np
-        >>> from npflow.models import PixelCNN
-        >>> from npflow.networks import MaskedConvNet
-    from npflow.shapes import Blanks, Unknown
-        >>> rng = np.random.default_rng(0)
-        >>> x = rng.integers(4, size=(100, 5, 5, 1), dtype=np.uint8)
-        >>> model = PixelCNN(shape=(5, 5, 1), levels=4, network=MaskedConvNet(8, blocks=1, kernel=3, head=(8,)))
-        >>> params = model.init(rng, x)
-        >>> params, history = npflow.fit(model, params, x, rng=rng, steps=20, progress=False)
-        >>> model.log_prob(params, x).shape, model.sample(params, rng, 7).shape
-        ((100,), (7, 5, 5, 1))
+    Examples
+    --------
+    >>> import npflow
+    >>> import numpy as np
+    >>> from npflow.models import PixelCNN
+    >>> from npflow.networks import MaskedConvNet
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.integers(4, size=(100, 5, 5, 1), dtype=np.uint8)
+    >>> model = PixelCNN(shape=(5, 5, 1), levels=4, network=MaskedConvNet(8, blocks=1, kernel=3, head=(8,)))
+    >>> params = model.init(rng, x)
+    >>> params, history = npflow.fit(model, params, x, rng=rng, steps=20, progress=False)
+    >>> model.log_prob(params, x).shape, model.sample(params, rng, 7).shape
+    ((100,), (7, 5, 5, 1))
     """
 
     shape: tuple = checked(check_image_shape)
