@@ -128,7 +128,7 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
     elif held_out:
         raise InputError("expected validation beside validation_context, got none")
     if options.checkpoint is not None:
-        prepare_to_write(options.checkpoint, "the path of a checkpoint")
+        prepare_to_write(options.checkpoint, "checkpoint")
     run = start(model, params, arrays, options, rng)
     settings, saver = None, None
     if options.checkpoint is not None:
