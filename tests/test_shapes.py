@@ -180,6 +180,29 @@ def test_a_subclass_with_its_own_init_is_left_to_init():
         assert "got another architecture's" in refusal(flow.check, bad)
 
 
+class OwnMLP(MLP):
+    """A network with an `init` of its own."""
+
+    def init(self, rng, x, outputs):
+        return super().init(rng, x, outputs)
+
+
+class OwnConvNet(MaskedConvNet):
+    """Another one."""
+
+    def init(self, rng, x, outputs, context=None):
+        return super().init(rng, x, outputs, context)
+
+
+def test_so_is_a_network_of_the_readers_in_a_model():
+    for model, own in (
+        (VAE(3, 2, MLP((4,)), MLP((4,))), VAE(3, 2, OwnMLP((4,)), MLP((4,)))),
+        (PixelCNN((4, 4, 1), 3, MaskedConvNet(4, 1)), PixelCNN((4, 4, 1), 3, OwnConvNet(4, 1))),
+    ):
+        find = {VAE: vae, PixelCNN: pixelcnn}[type(model)].expected_layout
+        assert find(own).difference(find(model)) is None
+
+
 def test_beside_a_layer_of_the_readers_nothing_large_is_made_either():
     params = {"layer": [{"bias": np.zeros(2), "log_scale": np.zeros(2)}, {}], "prior": {}}
     for flow in (

@@ -145,6 +145,23 @@ def test_a_state_of_another_run_gets_a_sentence_and_changes_nothing(change, word
     assert path.read_bytes() == before
 
 
+def test_a_state_that_a_generator_refuses_is_told_and_leaves_it_as_it_was(tmp_path, monkeypatch):
+    """One of another library is not known beforehand."""
+    path, params = tmp_path / "run.npz", flow_and_params(data())[1]
+    run(data(), steps=12, checkpoint=path)
+    monkeypatch.setattr("npflow.training.checkpoint.check_random_state", lambda state: None)
+    with np.load(path) as archive:
+        contents = dict(archive)
+    description = json.loads(str(contents["description"]))
+    description["run"]["epoch_rng"]["state"] = {}
+    np.savez(path, **contents | {"description": np.array(json.dumps(description))})
+    flow, rng = flow_and_params(data())[0], np.random.default_rng(5)
+    before = rng.bit_generator.state
+    options = {"batch_size": 16, "progress": False, "checkpoint": path}
+    assert "its generator" in refusal(fit, flow, params, data(), rng=rng, steps=20, **options)
+    assert rng.bit_generator.state == before
+
+
 def test_a_checkpoint_whose_model_is_not_that_of_its_settings_is_refused(tmp_path):
     """Neither may another dtype be cast, where the data are integers and do not tell it."""
     path, x = tmp_path / "run.npz", np.random.default_rng(0).integers(4, size=(50, 2))
