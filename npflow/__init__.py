@@ -16,11 +16,19 @@ import importlib
 from npflow import autodiff, layers, models, networks, priors, training
 from npflow.autodiff.gpu.devices import to_device, to_host
 from npflow.dequantization import Dequantized
-from npflow.errors import ConvergenceError, InputError, MissingDataError, NonFiniteError, VerificationError
+from npflow.errors import (
+    CheckpointError,
+    ConvergenceError,
+    InputError,
+    MissingDataError,
+    NonFiniteError,
+    VerificationError,
+)
 from npflow.flow import Flow
 from npflow.training import fit, load, save
 
 __all__ = [
+    "CheckpointError",
     "ConvergenceError",
     "Dequantized",
     "Flow",

@@ -135,7 +135,7 @@ def rebuild(description):
     Raises
     ------
     InputError
-        If the description names a class that is not defined, or hyper-parameters that it does not have.
+        If the description names a class that is not defined or a base class, or hyper-parameters that it does not have.
     """
     if isinstance(description, list):
         return tuple(rebuild(item) for item in description)
@@ -143,14 +143,16 @@ def rebuild(description):
         return description
     values = {name: rebuild(value) for name, value in description.items() if name != "class"}
     name = description.get("class")
-    if not isinstance(name, str) or name not in Described.known:
+    if not isinstance(name, str) or not is_dataclass(Described.known.get(name)):  # bases are none
         raise InputError(
             f"expected the name of a class that is defined, got {name!r}: "
             "a class of your own is found once the module that defines it has been imported"
         )
     try:
         return Described.known[name](**values)
-    except TypeError as error:
+    except (InputError, RecursionError):
+        raise
+    except Exception as error:  # of a hyper-parameter of another kind
         raise InputError(f"expected the hyper-parameters of {name}, got {sorted(values)}: {error}") from error
 
 
@@ -161,7 +163,9 @@ def difference(there, here, path=""):
     elif isinstance(there, list) and isinstance(here, list):
         there, here = ([*enumerate(one)] for one in (there, here))
     else:
-        there, here = (one["class"] if isinstance(one, dict) else in_short(one) for one in (there, here))
+        there, here = (
+            one.get("class", "a dict") if isinstance(one, dict) else in_short(one) for one in (there, here)
+        )
         return f"{path}{': ' if path else ''}{there} there, {here} here"
     for (name, one), (_, other) in zip(there, here):
         if one != other:

@@ -47,6 +47,22 @@ class NonFiniteError(ArithmeticError):
         self.params, self.history = params, history
 
 
+class CheckpointError(OSError):
+    """The last checkpoint of a run could not be written. The checkpoint before stays.
+
+    Attributes
+    ----------
+    params : tree of ndarray
+        The parameters that `fit` would have returned.
+    history : npflow.training.History
+        The steps made.
+    """
+
+    def __init__(self, message, params=None, history=None):
+        super().__init__(message)
+        self.params, self.history = params, history
+
+
 class ConvergenceError(ArithmeticError):
     """An iteration did not converge. The message states its largest residual."""
 

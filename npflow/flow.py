@@ -23,6 +23,7 @@ from npflow.layers.composite import Visit, dry_run, name_of, uses_context, walk
 from npflow.layers.layer import check_keeps_shape, check_layer, domain_of, given
 from npflow.model import Model
 from npflow.priors import Prior
+from npflow.rations import SMALL, Rationed, TooLarge, ration_for
 from npflow.validation import (
     check_context,
     check_count,
@@ -295,43 +296,51 @@ def difference_of_layouts(flow, layout):
 
     Shapes are compared with those that `init` gives, without applying a layer. Where they differ, `init` itself
     has the last word: a layer of the reader's may rearrange rows without an `output_shape`, refuse noise, or have as
-    many parameters as it sees rows.
+    many parameters as it sees rows. `init` gets a ration that goes by the size of the layout, as a file may describe
+    an architecture of any size.
     """
-    expected = layout_without_a_pass(flow)
+    ration = ration_for(flow, layout)
+    expected = layout_without_a_pass(flow, ration)
     difference = None if expected is None else expected.difference(layout)
     if expected is None or difference:
-        expected = layout_of_init(flow)
+        expected = layout_of_init(flow, ration)
         difference = None if expected is None else expected.difference(layout)
     return difference
 
 
 @lru_cache(maxsize=64)
-def layout_without_a_pass(flow):
+def layout_without_a_pass(flow, ration=SMALL):
     """The layout of a flow's parameters, from `init` of its layers on noise; None where they refuse noise."""
-    rng = onp.random.default_rng(0)
-    x, *context = _noise(flow, rng, 4)
+    rng = Rationed(ration)
     init = lambda layer, x, context: layer.init(rng, x, **given(layer, context))
     try:
+        x, *context = _noise(flow, 4)
         with one_blas_thread(), onp.errstate(all="ignore"):
             params, z = dry_run(flow.layer, x, init, context=context[0] if context else None)
             return Layout({"layer": params, "prior": flow.prior.init(rng, z)})
+    except TooLarge:
+        raise
     except Exception:
         return None
 
 
 @lru_cache(maxsize=64)
-def layout_of_init(flow):
+def layout_of_init(flow, ration=SMALL):
     """The layout of a flow's parameters, from initializing it on noise; None where noise cannot tell."""
-    rng = onp.random.default_rng(0)
     try:
         with one_blas_thread(), onp.errstate(all="ignore"):
-            few, more = (Layout(flow._init(rng, *_noise(flow, rng, rows))) for rows in (4, 5))
+            few, more = (Layout(flow._init(Rationed(ration), *_noise(flow, rows))) for rows in (4, 5))
+    except TooLarge:
+        raise
     except Exception:
         return None
     return few if few.difference(more) is None else None
 
 
-def _noise(flow, rng, rows):
-    """Rows of noise in the shape of x, and of the context where the flow takes one."""
+def _noise(flow, rows):
+    """Rows of noise in the shape of x, and of the context where the flow takes one; none for very large rows."""
     shapes = [flow.event_shape] + [(flow.context_features,)] * bool(flow.context_features)
+    if rows * sum(map(math.prod, shapes)) > SMALL:
+        raise ValueError("rows too large for noise")
+    rng = onp.random.default_rng(0)
     return [rng.standard_normal((rows, *shape)) for shape in shapes]

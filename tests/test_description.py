@@ -169,7 +169,9 @@ def test_a_class_of_your_own_never_stands_in_for_npflows_of_the_same_name():
     assert type(rebuild({"class": "ActNorm"})) is layers.ActNorm
 
 
-@pytest.mark.parametrize("name", ["Bumps", "nowhere.Bumps", "os.system", None, 3, ["ActNorm"]])
+@pytest.mark.parametrize(
+    "name", ["Model", "Layer", "Bumps", "nowhere.Bumps", "os.system", None, 3, ["ActNorm"]]
+)
 def test_a_class_that_is_not_defined_is_refused(name):
     words = refusal(rebuild, {"class": "Chain", "layers": [{"class": "ActNorm"}, {"class": name}]})
     assert words.startswith(f"expected the name of a class that is defined, got {name!r}")
@@ -182,8 +184,10 @@ def test_a_class_that_is_not_defined_is_refused(name):
         ({"class": "MLP", "hidden": [4], "depth": 3}, "the hyper-parameters of MLP, got ['depth', 'hidden']"),
         ({"class": "Inverse"}, "the hyper-parameters of Inverse, got []"),
         ({"class": "MLP", "activation": "gelu"}, "got 'gelu'"),  # the sentence of the class
+        ({"class": "Flow", "layer": {"class": "ActNorm"}, "prior": 3}, "got 3"),
+        ({"class": "VAE", "features": 2, "encoder": []}, "got ()"),
     ],
-    ids=["no class", "unknown", "missing", "unusable"],
+    ids=["no class", "unknown", "missing", "unusable", "kind", "empty"],
 )
 def test_a_description_of_no_object_is_refused(description, words):
     assert words in refusal(rebuild, description)

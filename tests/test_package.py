@@ -24,7 +24,7 @@ LEVELS = [
     {"description", "docstrings"},
     {"networks", "priors"},
     {"layers"},
-    {"model"},
+    {"model", "rations"},
     {"flow"},
     {"dequantization", "latent"},
     {"models", "datasets"},

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from npflow.cli.catalogue import load_data
 from npflow.cli.settings import Settings
 from npflow.errors import InputError, kind_of
-from npflow.files import written_aside
+from npflow.files import clear_leftovers, written_aside
 from npflow.model import Model
 from npflow.training import load
 from npflow.training.checkpoint import load_run
@@ -82,10 +82,9 @@ class Folder:
             lock.release()
 
     def clear(self):
-        """Remove files that a killed run left half written."""
+        """Remove files that killed runs left half written."""
         for name in FILES:
-            for partial in self.path.glob(f"{name}.*.partial"):
-                partial.unlink()
+            clear_leftovers(self.path / name)
 
     def check_new(self):
         """Raise `InputError` if there is a checkpoint already."""

@@ -72,11 +72,12 @@ class MaskedConvolution(Layer):
         widths = [channels, hidden, hidden, channels]
         convolutions = []
         for (inputs, outputs), start in zip(itertools.pairwise(widths), START):
-            lower = causal_mask("A", (PLACES, inputs, outputs), channels, onp.float64)
+            numbers = rng.standard_normal((PLACES, inputs, outputs))
+            lower = causal_mask("A", numbers.shape, channels, onp.float64)
             seen = onp.maximum(onp.sum(lower, axis=(0, 1)), 1)
             convolutions.append(
                 {
-                    "lower": lower * rng.standard_normal(lower.shape) / onp.sqrt(seen),
+                    "lower": lower * numbers / onp.sqrt(seen),
                     "diagonal": onp.full((inputs, outputs), onp.log(onp.expm1(start * channels / inputs))),
                     "bias": 0.5 * rng.standard_normal(outputs),
                 }

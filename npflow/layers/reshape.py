@@ -30,7 +30,7 @@ class Squeeze(Layer):
         return unsqueeze(z), zeros_per_row(z)
 
     def output_shape(self, shape, direction="forward"):
-        return (squeeze if direction == "forward" else unsqueeze)(np.zeros((1, *shape))).shape[1:]
+        return (squeezed if direction == "forward" else unsqueezed)((1, *shape))[1:]
 
 
 @dataclass(frozen=True)
@@ -47,26 +47,38 @@ class Unsqueeze(Layer):
         return squeeze(z), zeros_per_row(z)
 
     def output_shape(self, shape, direction="forward"):
-        return (unsqueeze if direction == "forward" else squeeze)(np.zeros((1, *shape))).shape[1:]
+        return (unsqueezed if direction == "forward" else squeezed)((1, *shape))[1:]
 
 
 def squeeze(x):
     """Blocks of 2 x 2 pixels as channels: shape (n, 2 h, 2 w, c) gives (n, h, w, 4 c)."""
-    if x.ndim != 4 or x.shape[1] % 2 or x.shape[2] % 2:
-        raise InputError(
-            f"expected images (n, height, width, channels) of even height and width to squeeze, got shape {x.shape}"
-        )
-    n, height, width, channels = x.shape
-    blocks = np.reshape(x, (n, height // 2, 2, width // 2, 2, channels))
-    return np.reshape(np.transpose(blocks, (0, 1, 3, 5, 2, 4)), (n, height // 2, width // 2, 4 * channels))
+    n, height, width, channels = shape = squeezed(x.shape)
+    blocks = np.reshape(x, (n, height, 2, width, 2, channels // 4))
+    return np.reshape(np.transpose(blocks, (0, 1, 3, 5, 2, 4)), shape)
 
 
 def unsqueeze(z):
     """Channels as blocks of 2 x 2 pixels: shape (n, h, w, 4 c) gives (n, 2 h, 2 w, c)."""
-    if z.ndim != 4 or z.shape[3] % 4:
+    n, height, width, channels = shape = unsqueezed(z.shape)
+    blocks = np.reshape(z, (n, height // 2, width // 2, channels, 2, 2))
+    return np.reshape(np.transpose(blocks, (0, 1, 4, 2, 5, 3)), shape)
+
+
+def squeezed(shape):
+    """The shape that images of a shape are squeezed to."""
+    if len(shape) != 4 or shape[1] % 2 or shape[2] % 2:
         raise InputError(
-            f"expected images (n, height, width, channels) of a multiple of 4 channels to unsqueeze, got shape {z.shape}"
+            f"expected images (n, height, width, channels) of even height and width to squeeze, got shape {shape}"
         )
-    n, height, width, channels = z.shape
-    blocks = np.reshape(z, (n, height, width, channels // 4, 2, 2))
-    return np.reshape(np.transpose(blocks, (0, 1, 4, 2, 5, 3)), (n, 2 * height, 2 * width, channels // 4))
+    n, height, width, channels = shape
+    return n, height // 2, width // 2, 4 * channels
+
+
+def unsqueezed(shape):
+    """The shape that images of a shape are unsqueezed to."""
+    if len(shape) != 4 or shape[3] % 4:
+        raise InputError(
+            f"expected images (n, height, width, channels) of a multiple of 4 channels to unsqueeze, got shape {shape}"
+        )
+    n, height, width, channels = shape
+    return n, 2 * height, 2 * width, channels // 4

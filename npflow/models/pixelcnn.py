@@ -18,6 +18,7 @@ from npflow.errors import InputError
 from npflow.model import Model
 from npflow.models.recipe import check_image_shape
 from npflow.networks import MaskedConvNet
+from npflow.rations import SMALL, Rationed, ration_for
 from npflow.validation import (
     check_context,
     check_count,
@@ -95,7 +96,7 @@ class PixelCNN(Model):
 
     def check(self, params, x=..., context=None, name="x"):
         layout = Layout(params)
-        difference = expected_layout(self).difference(layout)
+        difference = expected_layout(self, ration_for(self, layout)).difference(layout)
         if difference:
             raise InputError(
                 f"expected the parameters of this PixelCNN, got another architecture's: {difference}"
@@ -190,6 +191,6 @@ class PixelCNN(Model):
 
 
 @lru_cache(maxsize=64)
-def expected_layout(model):
+def expected_layout(model, ration=SMALL):
     """The layout of a PixelCNN's parameters."""
-    return Layout(model._init(onp.random.default_rng(0), onp.float32))
+    return Layout(model._init(Rationed(ration), onp.float32))

@@ -18,6 +18,7 @@ from npflow.layers.composite import Visit
 from npflow.model import Model
 from npflow.networks import MLP
 from npflow.priors import LOG_2PI
+from npflow.rations import SMALL, Rationed, ration_for
 from npflow.validation import check_count, check_number, check_rng, check_rows
 
 AT_ONCE = 2**14  # draws of z that are evaluated at a time
@@ -114,7 +115,7 @@ class VAE(Model):
 
     def _check(self, params, rows, shape, name):
         layout = Layout(params)
-        difference = expected_layout(self).difference(layout)
+        difference = expected_layout(self, ration_for(self, layout)).difference(layout)
         if difference:
             raise InputError(f"expected the parameters of this VAE, got another architecture's: {difference}")
         if rows is not ...:
@@ -242,8 +243,8 @@ def log_normal(x, mean, log_std):
 
 
 @lru_cache(maxsize=64)
-def expected_layout(vae):
+def expected_layout(vae, ration=SMALL):
     """The layout of a VAE's parameters, from initializing it on noise."""
-    rng = onp.random.default_rng(0)
-    x = rng.standard_normal((4, vae.features))
+    x = onp.random.default_rng(0).standard_normal((4, vae.features))
+    rng = Rationed(ration)
     return Layout(vae._with_networks(rng, vae.norm.init(rng, x), x))

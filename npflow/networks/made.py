@@ -90,10 +90,11 @@ class MADE(Network):
                 "expected x of shape (n, features) and a multiple of features as outputs for MADE, "
                 f"got shape {x.shape} and {outputs} outputs"
             )
-        params = []
-        for mask in self.masks(x.shape[-1], outputs, context is not None, x.dtype):
+        params, widths = [], (x.shape[-1], *self.hidden, outputs)
+        noise = [rng.standard_normal(shape) for shape in itertools.pairwise(widths)]
+        for numbers, mask in zip(noise, self.masks(x.shape[-1], outputs, context is not None, x.dtype)):
             inputs = onp.maximum(onp.sum(mask, axis=0), 1)
-            weight = mask * rng.standard_normal(mask.shape) * onp.sqrt(2 / inputs)
+            weight = mask * numbers * onp.sqrt(2 / inputs)
             params.append({"weight": weight.astype(x.dtype), "bias": onp.zeros(mask.shape[1], x.dtype)})
         if context is not None:
             shape = context.shape[-1], params[0]["weight"].shape[1]

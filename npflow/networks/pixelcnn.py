@@ -84,9 +84,10 @@ class MaskedConvNet(Network):
             )
 
         def layer(kernel, inputs, outputs, kind="B", takes_context=False, scale=1.0):
-            mask = causal_mask(kind, (kernel**2 // 2 + 1, inputs, outputs), channels, x.dtype)
+            shape = kernel**2 // 2 + 1, inputs, outputs
+            numbers, mask = rng.standard_normal(shape), causal_mask(kind, shape, channels, x.dtype)
             seen = onp.maximum(onp.sum(mask, axis=(0, 1)), 1)
-            weight = mask * rng.standard_normal(mask.shape) * onp.sqrt(2 / seen) * scale
+            weight = mask * numbers * onp.sqrt(2 / seen) * scale
             params = {"weight": weight.astype(x.dtype), "bias": onp.zeros(outputs, x.dtype)}
             if takes_context and context is not None:
                 shape = context.shape[-1], outputs

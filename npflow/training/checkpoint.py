@@ -1,12 +1,16 @@
 """Checkpoints: arrays and a JSON description in one `.npz`, which is replaced as a whole or not at all.
 
-The file is an uncompressed `.npz`, read with ``allow_pickle=False``: no code in it is run, and no more memory is taken
-than the file has bytes. The architecture is rebuilt from the JSON text of its entry ``description``. A new checkpoint
-is written beside the old one, flushed to the disk, and renamed over it, so that a complete file is there at any time.
-A checkpoint knows no device. It is loaded on the host, and its run goes on on any device.
+The file is an uncompressed `.npz` without pickles: no code in it is run, and no more memory is taken than the file has
+bytes. Each entry is read to its end, so that its checksum is compared. The architecture is rebuilt from the JSON text
+of the entry ``description``, and its parameters are compared with it by their shapes: nothing of a size that only the
+description names is made. The parts of a run's state are held against each other.
+
+A new checkpoint is written beside the old one, flushed to the disk, and renamed over it, so that a complete file is
+there at any time. A checkpoint knows no device. It is loaded on the host, and its run goes on on any device.
 """
 
 import json
+import math
 import os
 import re
 import zipfile
@@ -18,13 +22,16 @@ import numpy as np
 from npflow.autodiff import Layout, tree
 from npflow.autodiff.gpu.devices import to_host
 from npflow.description import describe, rebuild
-from npflow.errors import InputError, kind_of
+from npflow.errors import InputError, in_short, kind_of
 from npflow.files import written_aside
 from npflow.model import Model
+from npflow.training.history import History
 from npflow.training.options import check_path
+from npflow.validation import check_count, check_instance, check_number
 
 FORMATS = ("npflow checkpoint 1", "npflow checkpoint 2")  # in 1, Adam's m and v have the factors 1 - beta
 FORMAT = FORMATS[-1]
+AT_ONCE = 2**20  # bytes of an entry that are read at a time
 ENTRY = re.compile(r"(description|params|constant:.*|run:.*)\.npy")
 
 
@@ -121,8 +128,9 @@ def load(path):
     FileNotFoundError
         If there is no such file.
     InputError
-        If the file is damaged, compressed, or no checkpoint of npflow, if the class of a layer is not defined, or if
-        a permutation in it is not one.
+        If the file is damaged, compressed, or no checkpoint of npflow, if the class of a layer is not defined, if the
+        parameters are not those of the architecture, if a permutation in it is not one, or if the parts of a run's
+        state do not fit each other.
 
     Examples
     --------
@@ -132,7 +140,13 @@ def load(path):
     >>> checkpoint = npflow.load("moons.npz")                          # doctest: +SKIP
     >>> checkpoint.flow.sample(checkpoint.params, rng, 100)            # doctest: +SKIP
     """
-    path = Path(path)
+    try:
+        path = Path(path)
+        is_other = path.exists() and not path.is_file()  # a folder; a pipe, for which `open` would wait
+    except TypeError:
+        raise InputError(f"expected the path of a checkpoint, got {in_short(path)}") from None
+    if is_other or "\0" in str(path):
+        raise InputError(f"expected a checkpoint at {str(path)!r}, got what is not a file")
     with path.open("rb") as file:
         try:
             contents = _read_entries(file)
@@ -145,19 +159,20 @@ def load(path):
                 f"{type(error).__name__}"
             ) from None
     try:
-        description = json.loads(str(contents["description"]))
+        description = json.loads(contents["description"].item())
         if description["format"] not in FORMATS:
             raise InputError(f"expected the format {FORMAT!r} in {path}, got {description['format']!r}")
-        flow = rebuild(description["flow"])
-        constants = with_prefix(contents, "constant:")
-        params = _fill(description["params"], contents["params"], constants)
+        flow = check_instance(rebuild(description["flow"]), Model, "what is stored")
+        params = _fill(description["params"], contents["params"], with_prefix(contents, "constant:"))
         flow.check(params)
         _check_permutations(params)
-        arrays = with_prefix(contents, "run:")
-        return Checkpoint(flow, params, description["run"], arrays, description["format"])
+        arrays, run = with_prefix(contents, "run:"), check_instance(description["run"], dict, "the run")
+        if run or arrays:
+            check_run(run, arrays, contents["params"])
+        return Checkpoint(flow, params, run, arrays, description["format"])
     except InputError as error:
         raise InputError(f"{path} cannot be used: {error}") from error
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+    except Exception as error:  # so does a foreign description
         raise InputError(
             f"expected a checkpoint of npflow at {path}, got another .npz: {type(error).__name__}: {error}"
         ) from error
@@ -166,7 +181,7 @@ def load(path):
 def load_run(path):
     """Read the checkpoint of a training run; raise `InputError` where it has no state to resume."""
     saved = load(path)
-    if not isinstance(saved.run, dict) or not {"settings", "step"} <= saved.run.keys():
+    if not saved.run:
         raise InputError(f"expected the checkpoint of a training run at {path}, got one without its state")
     return saved
 
@@ -191,12 +206,34 @@ def _read_entries(file):
         size, room = sum(entry.file_size for entry in entries), os.fstat(file.fileno()).st_size
         if size > room:
             raise InputError(f"expected entries that fit into the file of {room:,} bytes, got {size:,}")
-        contents = {}
-        for entry in entries:
-            with archive.open(entry) as stored:
-                name = entry.filename.removesuffix(".npy")
-                contents[name] = np.lib.format.read_array(stored, allow_pickle=False)
-        return contents
+        if len({entry.filename for entry in entries}) < len(entries):
+            raise InputError("expected the entries of a checkpoint, one of each name, got one twice")
+        return {entry.filename.removesuffix(".npy"): _read_entry(archive, entry) for entry in entries}
+
+
+def _read_entry(archive, entry):
+    """The array of an entry. Its header has to account for each byte of it, before anything is allocated."""
+    with archive.open(entry) as stored:
+        if np.lib.format.read_magic(stored) != (1, 0):
+            raise ValueError("another version of NumPy's format")
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stored)
+        if dtype.kind not in "fiubU" or not dtype.itemsize:
+            raise InputError(f"expected numbers or a text in {entry.filename!r}, got {dtype}")
+        count, left = math.prod(shape), entry.file_size - stored.tell()
+        if count * dtype.itemsize != left or min(shape, default=0) < 0:
+            raise InputError(
+                f"expected {count * dtype.itemsize:,} bytes in {entry.filename!r}, which is damaged, got {left:,}"
+            )
+        array = np.empty(count, dtype)
+        view, filled = memoryview(array.view(np.uint8)), 0
+        while filled < left:
+            got = stored.readinto(view[filled : filled + AT_ONCE])
+            if not got:
+                raise EOFError
+            filled += got
+        stored.read(1)  # at the end the checksum is compared, that of an empty entry too
+        array = array.reshape(shape, order="F" if fortran_order else "C")
+        return array.astype(dtype.newbyteorder("="), copy=False)
 
 
 def _check_permutations(params):
@@ -219,9 +256,21 @@ def _skeleton(params):
 
 def _fill(skeleton, vector, constants):
     """The tree of a skeleton: its trained leaves are views of the vector."""
+    if vector.dtype not in (np.float32, np.float64):
+        raise InputError(f"expected parameters in float32 or float64, got {vector.dtype}")
+    constants = dict(constants)
 
     def leaf(path, blank):
-        return blank if blank is not None else constants[path]
+        if tree.is_trained(blank):
+            return blank
+        constant = constants.pop(path, None)
+        if constant is None:
+            raise InputError(f"expected an entry for the constant {path!r}, got none")
+        if constant.shape != blank.shape or constant.dtype.kind not in "iub":
+            raise InputError(
+                f"expected integers of shape {blank.shape} at {path!r}, got {constant.dtype} of shape {constant.shape}"
+            )
+        return constant
 
     def blank(part):
         (kind, branches), *_ = part.items()
@@ -230,7 +279,108 @@ def _fill(skeleton, vector, constants):
         if kind in ("list", "tuple"):
             return {"list": list, "tuple": tuple}[kind](blank(branch) for branch in branches)
         # A view of one number: a shape in a file takes no memory, however large it is.
-        return np.broadcast_to(np.zeros((), vector.dtype), branches) if part["trained"] else None
+        return np.broadcast_to(np.zeros((), vector.dtype if part["trained"] else int), branches)
 
     params = tree.build(leaf, blank(skeleton))
-    return Layout(params).unpack(vector, params)
+    params = Layout(params).unpack(vector, params)
+    if constants:
+        raise InputError(f"expected entries for constants of the architecture, got {min(constants)!r}")
+    return params
+
+
+# ---------------------------------------------------------------- the state of a run
+
+NEEDED = {"settings", "step", "position", "best_loss", "epoch_rng"}
+PER_STEP = ("loss", "learning_rate", "gradient_norm", "seconds")
+
+
+def check_run(run, arrays, params):
+    """Raise `InputError` unless the state of a run is whole, and its parts fit each other and the parameters.
+
+    Parameters
+    ----------
+    run : dict
+        Plain data.
+    arrays : dict of ndarray
+    params : ndarray, shape (d,)
+        The parameters as one vector.
+    """
+    missing = sorted(NEEDED - run.keys())
+    if missing:
+        raise InputError(
+            f"expected the state of a run, with {', '.join(sorted(NEEDED))}, got none of {missing}"
+        )
+    settings = check_instance(run["settings"], dict, "the settings of the run")
+    step = check_stored_count(run["step"], "the step of the run")
+    check_stored_count(run["position"], "the position in the epoch")
+    check_stored_count(run.get("noise_seed", 0), "the seed of the noise")
+    if run["best_loss"] is not None:
+        check_number(run["best_loss"], "the best validation loss")
+    check_random_state(run["epoch_rng"])
+
+    vectors = {name for name in arrays if name in ("vector", "average", "best") or name.startswith("moment:")}
+    wanted = {
+        "vector": True,
+        "average": settings.get("average") is not None,
+        "best": run["best_loss"] is not None,
+    }
+    for name, there in wanted.items():
+        if (name in vectors) != there:
+            raise InputError(
+                f"expected {'an' if there else 'no'} entry 'run:{name}', got {'none' if there else 'one'}"
+            )
+    series = {f"history:{name}" for name in History.SERIES}
+    odd = sorted((arrays.keys() - vectors) ^ series)
+    if odd:
+        raise InputError(
+            f"expected the vectors and the history of a run, got 'run:{odd[0]}' missing or unknown"
+        )
+    for name in vectors:
+        check_array(arrays[name], params.shape, params.dtype, name)
+    validations = len(np.atleast_1d(arrays["history:validation_step"]))
+    for name in History.SERIES:
+        length = step if name in PER_STEP else validations
+        check_array(arrays[f"history:{name}"], (length,), np.float64, f"history:{name}")
+    steps = arrays["history:validation_step"]
+    if not np.isin(steps, np.arange(1, step + 1)).all() or np.any(np.diff(steps) < 0):
+        raise InputError(f"expected validations after steps 1 to {step}, one after the other, got others")
+
+
+def check_stored_count(value, name):
+    """Raise `InputError` unless a number of a file is an integer, at least 0; return it."""
+    return check_count(None if isinstance(value, bool) else value, name, least=0)
+
+
+def check_array(array, shape, dtype, name):
+    """Raise `InputError` unless an array of a run's state has a shape and a dtype."""
+    if array.shape != shape or array.dtype != dtype:
+        raise InputError(
+            f"expected {np.dtype(dtype)} of shape {shape} in 'run:{name}', got {array.dtype} of shape {array.shape}"
+        )
+
+
+PLACES = {"pos": 624, "buffer_pos": 4}  # how far NumPy's generators read on without looking
+
+
+def check_random_state(state):
+    """Raise `InputError` unless a state is one that NumPy's generator of its kind can have.
+
+    Other libraries' generators are not known here.
+    """
+    expected = "expected the state of a random generator"
+    check_instance(state, dict, "the state of the random generator")
+    kind = getattr(np.random, check_instance(state.get("bit_generator"), str, "the kind of generator"), None)
+    if not isinstance(kind, type) or not issubclass(kind, np.random.BitGenerator):
+        return
+    generator = kind(0)
+    try:
+        generator.state = state
+        plain = json.loads(json.dumps(generator.state, default=lambda array: array.tolist()))
+    except Exception as error:  # NumPy's own, which differ from kind to kind
+        raise InputError(
+            f"{expected} {kind.__name__}, got one that it refuses: {type(error).__name__}"
+        ) from None
+    inner = state["state"] if isinstance(state["state"], dict) else {}
+    places = {name: value for name, value in (state | inner).items() if name in PLACES}
+    if plain != state or any(not 0 <= place <= PLACES[name] for name, place in places.items()):
+        raise InputError(f"{expected} {kind.__name__}, got one that it cannot be in")

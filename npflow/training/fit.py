@@ -13,6 +13,7 @@ from npflow.autodiff.program.slices import ProgramGradient
 from npflow.autodiff.program.threads import available_cores, one_blas_thread
 from npflow.description import describe, fingerprint
 from npflow.errors import InputError, in_short
+from npflow.files import prepare_to_write
 from npflow.model import Model
 from npflow.training.clipping import clip, euclidean_norm
 from npflow.training.on_device import DeviceRun
@@ -62,7 +63,8 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
         An ``.npz`` that is written every `checkpoint_every` steps, at the end, and at Ctrl-C; `npflow.load` reads it.
         If the file exists, its run is resumed. The result is that of an uninterrupted run, to the bit; only the
         structure of `params` is then used. If writing fails, for example on a full disk, the previous file is kept and a
-        `RuntimeWarning` is issued. If the last write fails, `OSError` is raised.
+        `RuntimeWarning` is issued. If the last write fails, `CheckpointError` is raised. A symbolic link stays, and the
+        file that it points at is written. A relative path means the folder in which `fit` was called.
     checkpoint_every : int or datetime.timedelta
         The number of steps, or the time, between checkpoints.
     on_checkpoint : callable, optional
@@ -99,8 +101,9 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
         been learned in `params` and `history`. The last good checkpoint stays.
     MemoryError
         Before the first step, if the batches of a large model would take more memory than is free.
-    OSError
-        If the last checkpoint cannot be written.
+    CheckpointError
+        If the last checkpoint cannot be written. It is an `OSError`, and has what has been learned in `params` and
+        `history`.
 
     Examples
     --------
@@ -127,6 +130,8 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
         check_domain(validation, model.domain, "validation")
     elif held_out:
         raise InputError("expected validation beside validation_context, got none")
+    if options.checkpoint is not None:
+        prepare_to_write(options.checkpoint, "checkpoint")
     run = start(model, params, arrays, options, rng)
     settings, saver = None, None
     if options.checkpoint is not None:

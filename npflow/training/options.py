@@ -16,17 +16,28 @@ from npflow.validation import check_count
 
 
 def check_path(path, name="the path of a checkpoint"):
-    """Raise unless a checkpoint can be written to `path`; return it as a `Path`."""
+    """Raise unless a checkpoint can be written to `path`; return it as a `Path`.
+
+    The result is the file itself, whatever links lead to it, and whatever folder the process works in later.
+    """
     try:
-        path = Path(path)
-    except TypeError:
+        given = Path(path)
+        path = Path(os.path.realpath(given))
+    except (TypeError, ValueError):  # such as a character NUL
         raise InputError(f"expected {name} to be a path, got {path!r}") from None
-    if path.suffix != ".npz":
-        raise InputError(f"expected {name} to end in .npz, got {str(path)!r}")
-    if path.is_dir():
-        raise InputError(f"expected {name} to be a file, got the folder {str(path)!r}")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"expected {name} in a folder that can be written to, got {str(path.parent)!r}")
+    if given.suffix != ".npz":
+        raise InputError(f"expected {name} to end in .npz, got {str(given)!r}")
+    try:
+        if path.is_dir():
+            raise InputError(f"expected {name} to be a file, got the folder {str(path)!r}")
+        if path.is_symlink() or (path.exists() and not path.is_file()):  # a link to itself, a pipe, a device
+            raise InputError(f"expected {name} to be a file, got {str(path)!r}, which is none")
+        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+            raise InputError(f"expected {name} in a folder that can be written to, got {str(path.parent)!r}")
+    except OSError as error:  # such as a name that is too long
+        raise InputError(
+            f"expected {name} to be one that can be written, got {str(path)!r}: {error.strerror}"
+        ) from error
     return path
 
 

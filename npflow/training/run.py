@@ -95,6 +95,11 @@ class Run:
         """Whether all rows of this epoch are used up."""
         return self.position >= len(self.order)
 
+    def positions_after(self, step):
+        """The numbers of rows that may be used up after a step; between two epochs, all of one or none of the next."""
+        made = step % -(-len(self.order) // self.batch_size)  # batches of the epoch
+        return (made * self.batch_size,) if made or not step else (0, len(self.order))
+
     def next_batch(self):
         """The next mini-batch; the last one of an epoch has the rows that are left."""
         if self.epoch_is_over:
@@ -258,11 +263,14 @@ class Run:
     def resume(self, path, settings, steps):
         """Go on from a checkpoint; raise, and change nothing, where it is that of another run."""
         saved = load_run(path)
-        state = saved.run
+        state, moments = saved.run, with_prefix(saved.arrays, "moment:")
         for name, value in settings.items():
             saved_value = state["settings"].get(name)
             if isinstance(saved_value, dict):  # a description, perhaps older than one of its hyper-parameters
-                saved_value = describe(rebuild(saved_value))
+                try:
+                    saved_value = describe(rebuild(saved_value))
+                except (InputError, RecursionError) as error:
+                    raise InputError(f"{path} cannot be resumed: its {name}: {error}") from error
             if saved_value != value:
                 raise InputError(
                     f"expected a checkpoint of this run at {path}, got one with another {name} "
@@ -279,6 +287,28 @@ class Run:
             raise InputError(
                 f"expected a generator of the kind that the run began with, {saved_kind}, got {kind}"
             )
+        layout = Layout(saved.params)
+        for what, there, here in (
+            ("model", describe(saved.flow), describe(self.model.learned)),
+            ("dtype", str(layout.dtype), str(self.layout.dtype)),
+            ("moments", sorted(moments), sorted(self.moments)),
+        ):
+            if there != here:
+                raise InputError(
+                    f"expected a checkpoint of this run at {path}, got one with another {what} ({difference(there, here)})"
+                )
+        positions = self.positions_after(state["step"])
+        if state["position"] not in positions:
+            raise InputError(
+                f"{path} cannot be resumed: expected {' or '.join(map(str, positions))} rows of the epoch to be used up, "
+                f"got {state['position']}"
+            )
+        before = self.rng.bit_generator.state
+        try:
+            self.rng.bit_generator.state = state["epoch_rng"]
+        except Exception as error:  # of a generator that is not NumPy's
+            self.rng.bit_generator.state = before
+            raise InputError(f"{path} cannot be resumed: its generator: {error}") from error
 
         arrays, params = to_device((saved.arrays, saved.params), self.device.name)
         self.vector[...] = arrays["vector"]
@@ -293,9 +323,7 @@ class Run:
         self.history = History.from_arrays(with_prefix(saved.arrays, "history:"))
         self.step, self.noise_seed = state["step"], state.get("noise_seed", 0)
         self.best_loss = np.inf if state["best_loss"] is None else state["best_loss"]
-        # The order of the epoch is drawn again, from the same random state.
-        self.rng.bit_generator.state = state["epoch_rng"]
-        self.draw_order()
+        self.draw_order()  # that of the epoch again, from the same random state
         self.position = state["position"]
 
 

@@ -6,6 +6,7 @@ import warnings
 from datetime import timedelta
 from pathlib import Path
 
+from npflow.errors import CheckpointError
 from npflow.training.run import copy_constants
 
 
@@ -32,19 +33,20 @@ class Saver:
     def save(self, last=False):
         """Write a checkpoint, and call `on_checkpoint` with a copy of the parameters, constants included.
 
-        Where it cannot be written, as on a full disk, the checkpoint before stays. That is a warning, and an `OSError`
-        for the `last` one.
+        Where it cannot be written, as on a full disk, the checkpoint before stays. That is a warning, and for the
+        `last` one a `CheckpointError`, which carries what has been learned.
         """
         run = self.run
         try:
             run.save(self.path, self.settings)
-        except OSError as error:
+        except (OSError, MemoryError) as cause:
+            error = str(cause) or "there is not enough memory"
             sentence = (
                 f"expected to write the checkpoint of step {run.step} to {self.path}, got: {error}; the last checkpoint "
                 "stays"
             )
             if last:
-                raise OSError(sentence) from error
+                raise CheckpointError(sentence, run.result(), run.history) from cause
             warnings.warn(f"{sentence}, and training goes on", RuntimeWarning, stacklevel=callers_level())
         else:
             if self.on_checkpoint is not None:

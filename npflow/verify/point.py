@@ -8,6 +8,7 @@ import numpy as np
 from npflow.autodiff import tree
 from npflow.errors import kind_of
 from npflow.layers.composite import Composite, walk
+from npflow.layers.layer import domain_of
 from npflow.verify import jacobians
 from npflow.verify.finding import DIRECTIONS
 

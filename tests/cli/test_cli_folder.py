@@ -132,7 +132,7 @@ def test_a_checkpoint_of_something_else_is_refused(copied, rng):
 
 
 def test_what_a_killed_run_left_is_removed_and_nothing_else(copied):
-    ours, stranger = (copied.path / name for name in ("checkpoint.npz.1-2.partial", "film.mkv.partial"))
+    ours, stranger = (copied.path / name for name in ("checkpoint.npz.0123abcd.partial", "film.mkv.partial"))
     ours.touch()
     stranger.touch()
     copied.clear()

@@ -1,5 +1,6 @@
 """Checkpoints: whole or not at all, no pickle, the architecture rebuilt."""
 
+import importlib.util
 import io
 import json
 import os
@@ -8,18 +9,21 @@ import threading
 import traceback
 import zipfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import assert_agrees, moved, refusal, rows, same_bits
+from runs import data, run
 
 from npflow import Flow, InputError, load, save, to_device
 from npflow.autodiff.gpu.devices import HOST
-from npflow.layers import AffineCoupling, Chain, Conv1x1, Inverse, Layer, Permutation
+from npflow.layers import AffineCoupling, Chain, Conv1x1, Inverse, Layer, Permutation, Reverse
 from npflow.models import glow
 from npflow.networks import MLP, Beside
 from npflow.priors import GaussianMixture, Normal
 from npflow.training import checkpoint as checkpoint_module
+from npflow.training.checkpoint import check_random_state
 
 small = MLP((4,), "tanh")
 
@@ -136,6 +140,72 @@ def test_a_flipped_bit_gets_a_sentence(tmp_path):
     assert "damaged" in refusal(load, path)
 
 
+def header_of(path, name):
+    """Where the shape in the header of an entry starts in a file."""
+    contents = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        return contents.index(b"'shape': (", archive.getinfo(f"{name}.npy").header_offset) + len("'shape': (")
+
+
+def test_a_shape_that_has_become_smaller_is_noticed(trained):
+    """The entry then has more bytes than its header accounts for, and a reader of its first ones sees no checksum."""
+    for name in ("run:history:loss", "run:moment:m", "run:average", "params"):
+        place, whole = header_of(trained, name), trained.read_bytes()
+        damaged = bytearray(whole)
+        damaged[place] = ord("1") if damaged[place] != ord("1") else ord("2")
+        trained.write_bytes(damaged)
+        assert "damaged" in refusal(load, trained)
+        trained.write_bytes(whole)
+
+
+def test_the_checksum_of_an_entry_without_numbers_is_compared_too(tmp_path):
+    path = tmp_path / "empty.npz"
+    flow = Flow(Reverse(), Normal(2))
+    save(path, flow, {"layer": {}, "prior": {}})
+    damaged = bytearray(path.read_bytes())
+    damaged[header_of(path, "params") + 40] ^= 1  # of the padding
+    path.write_bytes(damaged)
+    assert "damaged" in refusal(load, path)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros(3, complex), np.zeros(3, [("a", float)]), np.zeros(3, "M8[s]")],
+    ids=lambda array: str(array.dtype),
+)
+def test_an_entry_of_another_kind_is_refused(array, tmp_path):
+    path = saved(tmp_path / "flow.npz")
+    with_contents(path, lambda contents: contents.update({"run:vector": array}))
+    assert "expected numbers or a text in 'run:vector.npy'" in refusal(load, path)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.longdouble, np.int64])
+def test_parameters_are_in_float32_or_float64(dtype, tmp_path):
+    path = saved(tmp_path / "flow.npz")
+    with_contents(path, lambda contents: contents.update(params=contents["params"].astype(dtype)))
+    assert "expected parameters in float32 or float64" in refusal(load, path)
+
+
+def test_a_file_of_a_machine_of_the_other_byte_order_is_loaded(tmp_path):
+    path = saved(tmp_path / "flow.npz")
+    params = load(path).params
+    swap = lambda array: array.astype(array.dtype.newbyteorder())
+    with_contents(path, lambda contents: contents.update({name: swap(a) for name, a in contents.items()}))
+    assert same_bits(load(path).params, params)
+
+
+def test_an_entry_twice_is_refused(tmp_path):
+    path = saved(tmp_path / "flow.npz")
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("params.npy", archive.read("params.npy"))
+    assert "one of each name, got one twice" in refusal(load, path)
+
+
+@pytest.mark.parametrize("path", [None, 3, "a\0.npz", "."])
+def test_what_is_not_the_path_of_a_file_gets_a_sentence(path):
+    assert refusal(load, path).startswith("expected ")
+
+
 def long_header():
     """An archive whose entry has a longer header than NumPy reads by default: NumPy advises to trust the file."""
     entry, archive = io.BytesIO(), io.BytesIO()
@@ -182,7 +252,7 @@ class Trap:
 
 def test_a_pickle_inside_is_never_executed(tmp_path):
     np.savez(tmp_path / "trap.npz", description=np.array([Trap()], dtype=object))
-    assert "expected a checkpoint" in refusal(load, tmp_path / "trap.npz")
+    assert "expected numbers or a text" in refusal(load, tmp_path / "trap.npz")
 
 
 def test_a_missing_file_is_a_file_not_found_error(tmp_path):
@@ -241,6 +311,139 @@ def test_brackets_without_end_get_a_sentence(tmp_path):
     path = saved(tmp_path / "flow.npz")
     with_contents(path, lambda contents: contents.update(description=np.array(100_000 * "[")))
     assert "RecursionError" in refusal(load, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda c: c.pop("constant:layer/2/permutation"),
+            "an entry for the constant 'layer/2/permutation', got none",
+        ),
+        (lambda c: c.update({"constant:x": np.arange(2)}), "constants of the architecture, got 'x'"),
+        (lambda c: c.update({"constant:layer/2/sign": np.ones(3, np.int8)}), "integers of shape (2,) at"),
+        (lambda c: c.update({"constant:layer/2/sign": np.ones(2)}), "integers of shape (2,) at"),
+        (lambda c: c.update({"run:vector": np.zeros(2)}), "expected the state of a run"),
+    ],
+)
+def test_missing_and_odd_entries_get_a_sentence(change, words, tmp_path):
+    path = saved(tmp_path / "flow.npz")
+    with_contents(path, change)
+    words_said = refusal(load, path)
+    assert words in words_said
+    assert str(path) in words_said
+
+
+# ---------------------------------------------------------------- the state of a run
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """The checkpoint of a run of 12 steps, with an average and the best parameters by validation."""
+    path = tmp_path / "run.npz"
+    run(data(), steps=12, average=0.9, validation=data()[:9], checkpoint=path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda run: run.pop("epoch_rng"), "got none of ['epoch_rng']"),
+        (lambda run: run.pop("step"), "got none of ['step']"),
+        (lambda run: run.update(step="x"), "the step of the run to be an integer"),
+        (lambda run: run.update(step=True), "the step of the run to be an integer"),
+        (lambda run: run.update(step=-1), "the step of the run to be at least 0"),
+        (lambda run: run.update(step=11), "float64 of shape (11,) in 'run:history:"),
+        (lambda run: run.update(settings=[]), "the settings of the run"),
+        (lambda run: run["settings"].update(average=None), "expected no entry 'run:average'"),
+        (lambda run: run.update(position=2.5), "the position in the epoch"),
+        (lambda run: run.update(best_loss=float("nan")), "the best validation loss"),
+        (lambda run: run.update(best_loss=None), "expected no entry 'run:best'"),
+        (lambda run: run.update(noise_seed=None), "the seed of the noise"),
+        (lambda run: run.update(epoch_rng=[1]), "the state of the random generator"),
+        (lambda run: run["epoch_rng"].pop("bit_generator"), "the kind of generator"),
+        (lambda run: run["epoch_rng"].pop("state"), "generator PCG64, got one that it refuses: KeyError"),
+        (lambda run: run["epoch_rng"]["state"].update(inc=2**200), "got one that it"),
+        (lambda run: run["epoch_rng"].update(more=1), "got one that it cannot be in"),
+    ],
+)
+def test_a_foreign_state_gets_a_sentence(change, words, trained):
+    rewrite(trained, lambda description: change(description["run"]))
+    words_said = refusal(load, trained)
+    assert words in words_said
+    assert str(trained) in words_said
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c.pop("run:vector"), "expected an entry 'run:vector', got none"),
+        (lambda c: c.pop("run:average"), "expected an entry 'run:average', got none"),
+        (lambda c: c.pop("run:best"), "expected an entry 'run:best', got none"),
+        (lambda c: c.pop("run:history:seconds"), "'run:history:seconds' missing or unknown"),
+        (lambda c: c.update({"run:x": np.zeros(2)}), "'run:x' missing or unknown"),
+        (lambda c: c.update({"run:vector": c["run:vector"][:-1]}), "in 'run:vector', got float64 of shape"),
+        (lambda c: c.update({"run:best": c["run:best"][None]}), "in 'run:best', got float64 of shape (1, "),
+        (lambda c: c.update({"run:moment:m": np.zeros(3)}), "in 'run:moment:m', got float64 of shape (3,)"),
+        (lambda c: c.update({"run:moment:v": c["run:moment:v"] > 0}), "in 'run:moment:v', got bool"),
+        (
+            lambda c: c.update({"run:history:loss": np.zeros(11)}),
+            "float64 of shape (12,) in 'run:history:loss'",
+        ),
+        (
+            lambda c: c.update({"run:history:validation_loss": np.zeros(9)}),
+            "in 'run:history:validation_loss'",
+        ),
+        (lambda c: c["run:history:validation_step"].fill(np.nan), "validations after steps 1 to 12"),
+        (lambda c: c["run:history:validation_step"].fill(13), "validations after steps 1 to 12"),
+    ],
+)
+def test_arrays_that_do_not_fit_each_other_get_a_sentence(change, words, trained):
+    with_contents(trained, change)
+    assert words in refusal(load, trained)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        (np.random.MT19937, lambda state: state["state"].update(pos=10**6)),
+        (np.random.MT19937, lambda state: state["state"].update(pos=-1)),
+        (np.random.MT19937, lambda state: state["state"]["key"].pop()),
+        (np.random.Philox, lambda state: state.update(buffer_pos=-5)),
+        (np.random.SFC64, lambda state: state["state"]["state"].__setitem__(0, -1)),
+    ],
+)
+def test_a_state_that_a_generator_cannot_be_in_is_refused(kind, change):
+    """NumPy takes some of them, and then reads numbers behind the end of its own."""
+    state = kind(0).state
+    state = json.loads(json.dumps(state, default=lambda array: array.tolist()))
+    check_random_state(state)
+    change(state)
+    assert f"the state of a random generator {kind.__name__}" in refusal(check_random_state, state)
+
+
+# ---------------------------------------------------------------- files of any kind, at random
+
+
+def test_no_damaged_or_crafted_file_does_harm(tmp_path):
+    """A few cases of each kind of benchmarks/fuzz_checkpoints.py, which has thousands."""
+    pytest.importorskip("resource")
+    place = Path(__file__).parents[2] / "benchmarks" / "fuzz_checkpoints.py"
+    spec = importlib.util.spec_from_file_location("fuzz_checkpoints", place)
+    fuzz = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fuzz)
+    found = {}
+    for name in ("glow", "images", "dequantized"):
+        found |= fuzz.bases(tmp_path, (name,))
+    path, _ = found["glow"]
+    results = [
+        *fuzz.flip_outcomes(path, 50, headers=False),
+        *fuzz.mutation_outcomes(found, 30),
+        *fuzz.mutation_outcomes(found, 15, "run"),
+        *fuzz.crafted_outcomes(20),
+    ]
+    assert [result for result in results if fuzz.is_bad(result)] == []
+    assert results.count("refused") > 60
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The options of training: `fit` and `distill` share them, show them, and refuse others."""
 
 import inspect
+import os
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
@@ -91,10 +92,30 @@ def test_a_value_that_cannot_be_used_gets_a_sentence_before_any_work(options, wo
 def test_a_path_is_one_that_a_checkpoint_can_be_written_to(tmp_path):
     assert check_path(str(tmp_path / "run.npz")) == Path(tmp_path / "run.npz")
     (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "loop.npz").symlink_to(tmp_path / "loop.npz")
     for path, words in (
         (3, "to be a path, got 3"),
+        (None, "to be a path, got None"),
+        (tmp_path / "a\0.npz", "to be a path, got "),
+        (tmp_path / f"{260 * 'a'}.npz", "that can be written, got "),
+        (tmp_path / "loop.npz", "to be a file, got "),
         (tmp_path / "run.pkl", "to end in .npz"),
         (tmp_path / "folder.npz", "to be a file, got the folder"),
         (tmp_path / "nowhere" / "run.npz", "in a folder that can be written to"),
     ):
         assert words in refusal(check_path, path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    assert "to be a file, got " in refusal(check_path, tmp_path / "pipe.npz")
+    assert "what is not a file" in refusal(load, tmp_path / "pipe.npz")
+
+
+def test_a_path_is_the_file_that_it_leads_to(tmp_path, monkeypatch):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link.npz").symlink_to("disk/run")
+    monkeypatch.chdir(tmp_path)
+    assert check_path("run.npz") == tmp_path / "run.npz"
+    assert check_path("link.npz") == tmp_path / "disk" / "run"

@@ -1,13 +1,14 @@
 """The state of a training run: averages, the best parameters, checkpoints, and what is not finite."""
 
+import json
 import sys
 
 import numpy as np
 import pytest
-from helpers import rows, same_bits, vector
+from helpers import refusal, rows, same_bits, vector
 from runs import EVERYTHING, SMALL, Exploding, Long, Steep, data, failure, flow_and_params, run, same_history
 
-from npflow import Flow, InputError, fit, load
+from npflow import Dequantized, Flow, InputError, fit, load
 from npflow.layers import ActNorm, Affine, AffineCoupling, Chain, Conv1x1, Permutation
 from npflow.priors import Normal
 from npflow.training import Adam
@@ -111,6 +112,77 @@ def test_a_refused_checkpoint_leaves_the_generator_alone(tmp_path, rng):
     with pytest.raises(InputError):
         fit(flow, params, data(), rng=rng, batch_size=7, checkpoint=tmp_path / "run.npz", progress=False)
     assert rng.bit_generator.state == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda run: run.update(position=3), "expected 0 or 50 rows of the epoch to be used up, got 3"),
+        (
+            lambda run: run["settings"]["flow"].update({"class": "Model"}),
+            "its flow: expected the name of a class",
+        ),
+        (lambda run: run["settings"].update(flow=[{"a": 1}]), "another flow (a dict"),
+        (lambda run: run["settings"].update(data=[{"a": 1}]), "another data "),
+        (lambda run: run["settings"]["optimizer"].update(beta1="x"), "its optimizer: expected"),
+        (
+            lambda run: run["epoch_rng"].update(bit_generator="Another"),
+            "of the kind that the run began with, Another",
+        ),
+    ],
+)
+def test_a_state_of_another_run_gets_a_sentence_and_changes_nothing(change, words, tmp_path):
+    path, params = tmp_path / "run.npz", flow_and_params(data())[1]
+    run(data(), steps=12, checkpoint=path)
+    with np.load(path) as archive:
+        contents = dict(archive)
+    description = json.loads(str(contents["description"]))
+    change(description["run"])
+    np.savez(path, **contents | {"description": np.array(json.dumps(description))})
+    before = path.read_bytes()
+    said = refusal(run, data(), params=params, checkpoint=path)
+    assert words in said or ("another flow" in words and "another flow" in said)
+    assert path.read_bytes() == before
+
+
+def test_a_state_that_a_generator_refuses_is_told_and_leaves_it_as_it_was(tmp_path, monkeypatch):
+    """One of another library is not known beforehand."""
+    path, params = tmp_path / "run.npz", flow_and_params(data())[1]
+    run(data(), steps=12, checkpoint=path)
+    monkeypatch.setattr("npflow.training.checkpoint.check_random_state", lambda state: None)
+    with np.load(path) as archive:
+        contents = dict(archive)
+    description = json.loads(str(contents["description"]))
+    description["run"]["epoch_rng"]["state"] = {}
+    np.savez(path, **contents | {"description": np.array(json.dumps(description))})
+    flow, rng = flow_and_params(data())[0], np.random.default_rng(5)
+    before = rng.bit_generator.state
+    options = {"batch_size": 16, "progress": False, "checkpoint": path}
+    assert "its generator" in refusal(fit, flow, params, data(), rng=rng, steps=20, **options)
+    assert rng.bit_generator.state == before
+
+
+def test_a_checkpoint_whose_model_is_not_that_of_its_settings_is_refused(tmp_path):
+    """Neither may another dtype be cast, where the data are integers and do not tell it."""
+    path, x = tmp_path / "run.npz", np.random.default_rng(0).integers(4, size=(50, 2))
+    model = Dequantized(flow_and_params(data())[0], levels=4)
+    go = lambda dtype, steps: fit(
+        model,
+        model.init(np.random.default_rng(0), x, dtype=dtype),
+        x,
+        rng=np.random.default_rng(0),
+        steps=steps,
+        checkpoint=path,
+        progress=False,
+    )
+    go(np.float32, 3)
+    assert "another dtype ('float32' there, 'float64' here)" in refusal(go, np.float64, 5)
+    go(np.float32, 5)
+    with np.load(path) as archive:
+        contents = dict(archive)
+    text = str(contents["description"]).replace('"levels": 4', '"levels": 5', 1)
+    np.savez(path, **contents | {"description": np.array(text)})
+    assert "another model (levels: 5 there, 4 here)" in refusal(go, np.float32, 6)
 
 
 # ---------------------------------------------------------------- what is not finite

@@ -6,14 +6,14 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from helpers import same_bits, vector
+from helpers import refusal, same_bits, vector
 
-from npflow import Dequantized, Flow, fit, load
+from npflow import CheckpointError, Dequantized, Flow, fit, load
 from npflow.autodiff import tree
 from npflow.layers import ActNorm, AffineCoupling, Chain, Conv1x1, Permutation
 from npflow.networks import MLP
 from npflow.priors import Normal
-from npflow.training import saver
+from npflow.training import Adam, saver
 
 LAYERS = Chain([ActNorm(), Permutation(), AffineCoupling(MLP((8,), "tanh")), Conv1x1()])
 
@@ -131,14 +131,67 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_training_goes_on(x, tmp_pa
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_disk_that_is_full_at_the_end_is_an_error_and_the_checkpoint_before_goes_on(x, tmp_path, full_disk):
+def test_a_disk_that_is_full_at_the_end_loses_nothing(x, tmp_path, full_disk):
     path = tmp_path / "run.npz"
     full_disk |= {5}  # at step 20
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(CheckpointError, match="No space left") as caught:
         run(x, checkpoint=path, checkpoint_every=8)
+    assert isinstance(caught.value, OSError)
+    whole, history = run(x)
+    assert same_bits(caught.value.params, whole)
+    assert caught.value.history.loss == history.loss
     assert load(path).run["step"] == 16
-    params, _ = run(x, checkpoint=path)
-    assert same_bits(params, run(x)[0])
+    assert same_bits(run(x, checkpoint=path)[0], whole)
+
+
+def test_memory_that_ends_with_the_last_checkpoint_loses_nothing(x, tmp_path, monkeypatch):
+    def no_memory(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("npflow.training.run.write", no_memory)
+    with pytest.raises(CheckpointError, match="not enough memory") as caught:
+        run(x, checkpoint=tmp_path / "run.npz")
+    assert same_bits(caught.value.params, run(x)[0])
+
+
+# ---------------------------------------------------------------- where
+
+
+@pytest.mark.parametrize("name", [f"{240 * 'a'}.npz", "folder.npz", "a\0.npz", "nowhere/run.npz"])
+def test_a_path_that_cannot_work_is_refused_before_the_first_step(x, name, tmp_path, monkeypatch):
+    (tmp_path / "folder.npz").mkdir()
+    monkeypatch.setattr(Adam, "update", lambda *_: pytest.fail("a step"))
+    assert refusal(run, x, checkpoint=f"{tmp_path}/{name}").startswith("expected checkpoint ")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.npz"]
+
+
+def test_a_link_stays_and_the_file_that_it_points_at_is_written_and_resumed(x, tmp_path):
+    (tmp_path / "disk").mkdir()
+    link, target = tmp_path / "run.npz", tmp_path / "disk" / "run.npz"
+    link.symlink_to(target)
+    run(x, steps=8, checkpoint=link)
+    assert link.is_symlink()
+    assert load(target).run["step"] == 8
+    assert same_bits(run(x, checkpoint=link)[0], run(x)[0])
+    assert link.is_symlink()
+    assert load(target).run["step"] == 20
+
+
+def test_a_relative_path_means_the_folder_at_the_start(x, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    go = lambda params, history: os.chdir(tmp_path / "elsewhere")
+    run(x, checkpoint="run.npz", checkpoint_every=8, on_checkpoint=go)
+    assert load(tmp_path / "run.npz").run["step"] == 20
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_leftovers_of_killed_runs_are_cleared_at_the_start(x, tmp_path):
+    leftover, other = tmp_path / "run.npz.0123abcd.partial", tmp_path / "run2.npz.0123abcd.partial"
+    leftover.touch()
+    other.touch()
+    run(x, steps=1, checkpoint=tmp_path / "run.npz")
+    assert {path.name for path in tmp_path.iterdir()} == {"run.npz", other.name}
 
 
 # ---------------------------------------------------------------- the memory, known before the first step
