@@ -1,5 +1,6 @@
 """Layers made of layers: one method says how, and everything that looks inside uses it."""
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -314,10 +315,15 @@ def dry_run(layer, x, visit, direction="forward", context=None):
     return joined(params), output
 
 
+LARGE = 2**22  # numbers in a row
+
+
 def uses_context(layer, event_shape, context_features=1):
     """Whether a layer or one of its inner layers takes the context; True if that is not known."""
     if not takes_context(type(layer)):
         return False
+    if math.prod(event_shape) + context_features > LARGE:  # not worth arrays of that size
+        return True
 
     def handed(context):
         """The number of inner layers that are handed one and take it."""
