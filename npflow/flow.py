@@ -9,6 +9,7 @@ from functools import lru_cache
 import autograd.numpy as np
 import numpy as onp
 from autograd.tracer import getval
+from scipy.special import ndtr
 
 from npflow.autodiff import Layout, tree
 from npflow.autodiff.gpu.devices import device_of, to_device, to_host
@@ -338,9 +339,11 @@ def layout_of_init(flow, ration=SMALL):
 
 
 def _noise(flow, rows):
-    """Rows of noise in the shape of x, and of the context where the flow takes one; none for very large rows."""
+    """Rows of noise in the shape and the domain of x, and of the context where the flow takes one."""
     shapes = [flow.event_shape] + [(flow.context_features,)] * bool(flow.context_features)
     if rows * sum(map(math.prod, shapes)) > SMALL:
         raise ValueError("rows too large for noise")
     rng = onp.random.default_rng(0)
-    return [rng.standard_normal((rows, *shape)) for shape in shapes]
+    x, *context = (rng.standard_normal((rows, *shape)) for shape in shapes)
+    low, high = flow.domain
+    return [low + (high - low) * ndtr(x) if onp.isfinite(high - low) else x, *context]

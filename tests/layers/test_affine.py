@@ -73,7 +73,7 @@ def test_affine_with_the_mean_and_standard_deviation_of_the_data_normalizes_it()
 def test_act_norm_adds_the_bias_and_multiplies_by_the_scale_of_each_channel(shape, seed):
     x, params = data(*shape), act_norm_params(shape[-1], seed)
     z, log_det = ActNorm().forward(params, x)
-    np.testing.assert_allclose(z, (x + params["bias"]) * np.exp(params["log_scale"]), rtol=1e-12)
+    np.testing.assert_allclose(z, x * np.exp(params["log_scale"]) + params["bias"], rtol=1e-12)
     pixels = x[0].size // shape[-1]
     np.testing.assert_allclose(log_det, np.full(shape[0], pixels * params["log_scale"].sum()))
 
@@ -116,7 +116,7 @@ def test_a_constant_channel_stays_finite_through_act_norm(shape, dtype):
 def test_act_norm_can_be_initialized_on_a_single_row():
     x = data(1, 2)
     z, log_det = ActNorm().forward(ActNorm().init(np.random.default_rng(0), x), x)
-    np.testing.assert_array_equal(z, [[0, 0]])
+    np.testing.assert_allclose(z, [[0, 0]], atol=1e-15)
     assert np.isfinite(log_det).all()
 
 
@@ -129,9 +129,30 @@ def test_scale_and_shift_keep_the_dtype_in_both_directions(layer, shape, dtype):
     assert_dtypes([*layer.forward(params, x), *layer.inverse(params, x), layer.log_det(params, x)], dtype)
 
 
-@pytest.mark.parametrize(("mean", "std"), [(0.0, 1e-6), (1e6, 1.0), (0.0, 1e6)])
-def test_an_act_norm_normalizes_data_in_any_units(mean, std):
-    x = np.random.default_rng(0).normal(mean, std, (200, 2))
+@every_dtype
+@pytest.mark.parametrize("size", [1e-30, 1e-24, 1e-6, 1e20, 1e30])
+def test_an_act_norm_normalizes_data_in_any_units(size, dtype):
+    x = (np.random.default_rng(0).normal(1, 1, (200, 2)) * size).astype(dtype)
     z, _ = ActNorm().forward(ActNorm().init(None, x), x)
-    np.testing.assert_allclose(z.std(axis=0), 1, rtol=1e-9)
-    np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-8)
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(z.std(axis=0), 1, rtol=200 * eps)
+    np.testing.assert_allclose(z.mean(axis=0), 0, atol=200 * eps)
+
+
+def test_its_statistics_are_exact_for_many_rows_far_from_zero():
+    x = (1e4 + np.random.default_rng(0).normal(size=(100_000, 2))).astype(np.float32)
+    z = ActNorm().forward(ActNorm().init(None, x), x)[0].astype(float)
+    np.testing.assert_allclose(z.std(axis=0), 1, atol=1e-3)
+    np.testing.assert_allclose(z.mean(axis=0), 0, atol=2e-3)  # the rounding of x
+
+
+@every_dtype
+@pytest.mark.parametrize("value", [0.0, 0.1, 2.5])
+def test_a_constant_channel_has_the_scale_of_the_batch_in_any_units(value, dtype):
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype(dtype)
+    x[:, 1] = value
+    log_scales = [
+        ActNorm().init(None, x * dtype(size))["log_scale"] + np.log(size) for size in (1, 2.0**-90, 2.0**90)
+    ]
+    np.testing.assert_allclose(log_scales[1:], [log_scales[0]] * 2, rtol=0, atol=1e-4)
+    assert log_scales[0][1] == pytest.approx(-np.log(np.abs(x).max()), rel=1e-6)

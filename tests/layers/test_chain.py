@@ -55,7 +55,7 @@ def test_each_layer_is_initialized_on_what_those_before_it_make_of_the_batch():
     x = rows(50, 2)
     chain = Chain([ActNorm(), ScaleShift(), Inverse(Affine()), ActNorm()])
     first, second, third, fourth = chain.init(np.random.default_rng(0), 3 * x)
-    np.testing.assert_allclose(first["bias"], -3 * x.mean(0))
+    np.testing.assert_allclose(first["bias"], -x.mean(0) / x.std(0))
     assert (list(second), list(third)) == (["raw"], ["mean", "log_std"])
     np.testing.assert_allclose(fourth["bias"], 0, atol=1e-12)
     np.testing.assert_allclose(fourth["log_scale"], 0, atol=1e-12)
@@ -73,7 +73,7 @@ def test_a_chain_keeps_shape_and_dtype_and_its_input(shape, dtype):
 
 
 def test_the_domain_of_a_chain_is_that_of_its_first_layer():
-    assert Chain([Logit(), ActNorm()]).domain == Logit().domain == (0, 1)
+    assert Chain([Logit(), ActNorm()]).domain == Logit().domain != ActNorm().domain
     assert Chain([ActNorm(), Logit()]).domain == ActNorm().domain
 
 

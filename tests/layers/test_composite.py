@@ -77,7 +77,7 @@ def own():
 def test_init_starts_each_inner_layer_on_what_those_before_it_make_of_the_batch(rng):
     params = Both(ActNorm(), ActNorm()).init(rng, x := 3 * rows(50, 4) + 1)
     assert list(params) == ["first", "second"]
-    np.testing.assert_allclose(params["first"]["bias"], -x.mean(axis=0))
+    np.testing.assert_allclose(params["first"]["bias"], -x.mean(axis=0) / x.std(axis=0))
     np.testing.assert_allclose(params["second"]["bias"], 0, atol=1e-12)
 
 

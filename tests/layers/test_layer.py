@@ -77,7 +77,7 @@ def test_the_output_of_a_layer_has_the_shape_of_its_input_by_default():
 
 def test_a_domain_is_unbounded_unless_the_layer_says_otherwise():
     assert domain_of(ActNorm()) == domain_of(Foreign()) == (-np.inf, np.inf)
-    assert domain_of(Logit()) == (0, 1)
+    assert domain_of(Logit(0)) == (0, 1)
 
 
 def test_a_context_is_given_to_layers_that_take_one():

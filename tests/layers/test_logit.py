@@ -7,9 +7,9 @@ from helpers import refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npflow import Flow
-from npflow.layers import Logit
-from npflow.priors import Logistic
+from npflow import Flow, fit
+from npflow.layers import ActNorm, Chain, Logit, Reverse
+from npflow.priors import Logistic, Normal
 from npflow.verify import check
 
 few = settings(max_examples=10, deadline=None)
@@ -74,11 +74,40 @@ def test_without_alpha_it_passes_what_verify_asks_of_it():
     check(Logit(alpha=0), x).raise_if_failed()
 
 
-def test_without_alpha_the_domain_excludes_both_ends():
-    assert Logit().domain == (0, 1)
-    low, high = Logit(0).domain
-    assert 0 < low < 1e-6
-    assert high == 1 - low
+def test_the_domain_is_where_p_lies_between_its_ends():
+    assert Logit(0).domain == (0, 1)
+    assert Logit(0.05).domain == pytest.approx((-0.05 / 0.9, 1 + 0.05 / 0.9))
+
+
+@pytest.mark.parametrize("alpha", [0, 0.05])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_outside_the_domain_the_density_is_zero_and_nothing_is_nan(alpha, dtype):
+    flow, rng = Flow(Chain([Logit(alpha), ActNorm()]), Normal(2)), np.random.default_rng(0)
+    x = rng.uniform(0.1, 0.9, (50, 2)).astype(dtype)
+    params = flow.init(rng, x)
+    largest = np.finfo(dtype).max
+    outside = np.array([[1.2, 0.5], [0.5, -0.2], [largest, 0.5], [-largest, largest]], dtype)
+    np.testing.assert_array_equal(flow.log_prob(params, outside), -np.inf)
+    for call in (flow.init, lambda rng, x: fit(flow, params, x, rng=rng, steps=1, progress=False)):
+        assert "got 1.2" in refusal(call, rng, np.concatenate([x, outside[:1]]))
+        assert "in row 50, at index (0,)" in refusal(call, rng, np.concatenate([x, outside[:1]]))
+
+
+@pytest.mark.parametrize("alpha", [0, 1e-6, 0.05])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_its_own_samples_have_a_finite_density(alpha, dtype):
+    z = np.concatenate([np.linspace(-1000, 1000, 999), np.linspace(-40, 40, 999)]).astype(dtype)[:, None]
+    x, _ = Logit(alpha).inverse({}, z)
+    low, high = Logit(alpha).domain
+    assert ((low < x.astype(float)) & (x.astype(float) < high)).all()
+    assert all(np.isfinite(part).all() for part in Logit(alpha).forward({}, x))
+
+
+def test_deeper_inside_the_layer_is_named(rng):
+    flow = Flow(Chain([Reverse(), Logit()]), Normal(2))
+    assert "layer/1 (Logit): expected its input above -0.0555556" in refusal(
+        flow.init, rng, np.full((4, 2), 3.0)
+    )
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 0.5, "a"])

@@ -41,7 +41,8 @@ def test_the_first_half_stays_to_the_bit_and_the_layer_has_the_rest(channels, st
 def test_the_layer_is_initialized_on_the_rest():
     x = rows(50, 4)
     np.testing.assert_allclose(
-        Split(ActNorm()).init(np.random.default_rng(0), x)["bias"], -x[:, 2:].mean(axis=0)
+        Split(ActNorm()).init(np.random.default_rng(0), x)["bias"],
+        -x[:, 2:].mean(axis=0) / x[:, 2:].std(axis=0),
     )
 
 

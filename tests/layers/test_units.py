@@ -54,9 +54,9 @@ def test_the_exponents_are_constants():
     assert Layout(params).size == 0
 
 
-@pytest.mark.parametrize("value", [0.0, 0.1, 3e7])
-def test_a_column_that_is_constant_keeps_its_unit(value):
-    assert new(np.full((30, 1), value))["exponent"].tolist() == [0]
+@pytest.mark.parametrize(("value", "exponent"), [(0.0, 0), (0.1, -3), (3e7, 25)])
+def test_a_column_that_is_constant_goes_by_the_largest_value_of_the_batch(value, exponent):
+    assert new(np.full((30, 1), value))["exponent"].tolist() == [exponent]
 
 
 def test_a_column_that_is_mostly_one_value_goes_by_its_standard_deviation():

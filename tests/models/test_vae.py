@@ -39,7 +39,7 @@ def linear_gaussian(rng):
     std_of_x = np.exp(-params["norm"]["log_scale"])
     loading = decoder["weight"][:, :3] * std_of_x
     std = np.exp(5 * np.tanh(decoder["bias"][3:] / 5)) * std_of_x
-    mean = decoder["bias"][:3] * std_of_x - params["norm"]["bias"]
+    mean = (decoder["bias"][:3] - params["norm"]["bias"]) * std_of_x
     return model, params, mean, loading.T @ loading + np.diag(std**2)
 
 
