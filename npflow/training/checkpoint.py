@@ -29,7 +29,8 @@ from npflow.training.history import History
 from npflow.training.options import check_path
 from npflow.validation import check_count, check_instance, check_number
 
-FORMATS = ("npflow checkpoint 1", "npflow checkpoint 2")  # in 1, Adam's m and v have the factors 1 - beta
+# In 1, Adam's m and v have the factors 1 - beta. In 1 and 2, the bias of an ActNorm is in units of x.
+FORMATS = ("npflow checkpoint 1", "npflow checkpoint 2", "npflow checkpoint 3")
 FORMAT = FORMATS[-1]
 AT_ONCE = 2**20  # bytes of an entry that are read at a time
 ENTRY = re.compile(r"(description|params|constant:.*|run:.*)\.npy")
@@ -169,6 +170,8 @@ def load(path):
         arrays, run = with_prefix(contents, "run:"), check_instance(description["run"], dict, "the run")
         if run or arrays:
             check_run(run, arrays, contents["params"])
+        if description["format"] in FORMATS[:2]:
+            _convert_act_norms(json.dumps(description["flow"]), params, arrays)
         return Checkpoint(flow, params, run, arrays, description["format"])
     except InputError as error:
         raise InputError(f"{path} cannot be used: {error}") from error
@@ -234,6 +237,39 @@ def _read_entry(archive, entry):
         stored.read(1)  # at the end the checksum is compared, that of an empty entry too
         array = array.reshape(shape, order="F" if fortran_order else "C")
         return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _convert_act_norms(architecture, params, arrays):
+    """Turn z = (x + bias) exp(log_scale) into z = x exp(log_scale) + bias, in place: in parameters and a run's arrays.
+
+    The bias is multiplied by exp(log_scale), so its gradient, of which Adam's moments are means, is divided by it.
+    """
+    names = (f'"class": "{name}"' for name in ("ActNorm", "VAE"))  # a VAE has one
+    if len(_act_norms(params)) != sum(map(architecture.count, names)):
+        raise InputError(
+            "expected an ActNorm for each bias and log_scale of a checkpoint of an older format, got others: "
+            "a layer of your own that has the same parameters cannot be told from one"
+        )
+    trees = {
+        name: Layout(params).unpack(array, params) for name, array in arrays.items() if "history:" not in name
+    }
+    scales = [np.exp(norm["log_scale"]) for norm in _act_norms(trees.get("vector", params))]
+    for name, branch in {"params": params, **trees}.items():
+        for norm, scale in zip(_act_norms(branch), scales):
+            if name.startswith("moment:"):
+                norm["bias"] /= scale ** (2 if name == "moment:v" else 1)
+            else:
+                norm["bias"] *= np.exp(norm["log_scale"])
+
+
+def _act_norms(params):
+    """The dicts of a bias and a log_scale in a tree."""
+    if isinstance(params, dict) and set(params) == {"bias", "log_scale"}:
+        return [params]
+    branches = (
+        params.values() if isinstance(params, dict) else params if isinstance(params, (list, tuple)) else ()
+    )
+    return [norm for branch in branches for norm in _act_norms(branch)]
 
 
 def _check_permutations(params):

@@ -9,6 +9,8 @@ from helpers import refusal, rows, same_bits, vector
 from runs import EVERYTHING, SMALL, Exploding, Long, Steep, data, failure, flow_and_params, run, same_history
 
 from npflow import Dequantized, Flow, InputError, fit, load
+from npflow.autodiff import Layout
+from npflow.description import Described
 from npflow.layers import ActNorm, Affine, AffineCoupling, Chain, Conv1x1, Permutation
 from npflow.priors import Normal
 from npflow.training import Adam
@@ -90,19 +92,52 @@ def test_a_resumed_run_goes_on_with_the_constants_of_its_checkpoint(tmp_path):
     assert same_bits(alone, resumed)
 
 
-def test_a_run_saved_in_the_first_format_goes_on(tmp_path):
-    """Its m and v have the factors 1 - beta, which `Adam` now leaves to the step."""
-    path, options = tmp_path / "old.npz", {"optimizer": Adam(0.05)}
-    whole, _ = run(data(), **options)
-    run(data(), steps=12, checkpoint=path, **options)
+def older(path, version):
+    """Rewrite the checkpoint of a run as an older version of npflow would have written it."""
     with np.load(path) as archive:
         contents = dict(archive)
-    contents["run:moment:m"] *= 1 - 0.9
-    contents["run:moment:v"] *= 1 - 0.999
-    contents["description"] = np.array(str(contents["description"]).replace("checkpoint 2", "checkpoint 1"))
-    np.savez(path, **contents)
+    layout = Layout(load(path).params)
+    if version < 3:  # the bias of an ActNorm in units of x
+        act_norm = lambda name: layout.unpack(contents[name], load(path).params)["layer"][0]
+        scale = np.exp(act_norm("run:vector")["log_scale"])
+        act_norm("run:moment:m")["bias"] *= scale
+        act_norm("run:moment:v")["bias"] *= scale**2
+        for name in ("params", "run:vector", "run:average"):
+            act_norm(name)["bias"] /= np.exp(act_norm(name)["log_scale"])
+    if version < 2:  # Adam's moments with the factors 1 - beta
+        contents["run:moment:m"] *= 1 - 0.9
+        contents["run:moment:v"] *= 1 - 0.999
+    text = str(contents["description"]).replace("checkpoint 3", f"checkpoint {version}")
+    np.savez(path, **(contents | {"description": np.array(text)}))
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_checkpoint_of_an_older_format_is_resumed(version, tmp_path):
+    path, options = tmp_path / "run.npz", EVERYTHING | {"steps": 20}
+    whole, _ = run(data(), **options)
+    run(data(), checkpoint=path, **(options | {"steps": 12}))
+    before = load(path).params
+    older(path, version)
+    np.testing.assert_allclose(vector(load(path).params), vector(before), rtol=1e-12)
     resumed, _ = run(data(), checkpoint=path, **options)
-    np.testing.assert_allclose(vector(resumed), vector(whole), rtol=1e-12)
+    np.testing.assert_allclose(vector(resumed), vector(whole), rtol=1e-10)
+
+
+def test_a_layer_with_the_parameters_of_an_act_norm_cannot_be_converted(tmp_path):
+    run(data(), checkpoint=tmp_path / "run.npz", steps=2)
+    with np.load(tmp_path / "run.npz") as archive:
+        contents = dict(archive)
+    text = (
+        str(contents["description"])
+        .replace("checkpoint 3", "checkpoint 2")
+        .replace('"ActNorm"', '"tests.Own"')
+    )
+    np.savez(tmp_path / "own.npz", **(contents | {"description": np.array(text)}))
+    Described.known["tests.Own"] = ActNorm
+    try:
+        assert "expected an ActNorm for each bias and log_scale" in refusal(load, tmp_path / "own.npz")
+    finally:
+        del Described.known["tests.Own"]
 
 
 def test_a_refused_checkpoint_leaves_the_generator_alone(tmp_path, rng):
