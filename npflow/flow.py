@@ -29,6 +29,7 @@ from npflow.validation import (
     check_context,
     check_count,
     check_domain,
+    check_dtype,
     check_number,
     check_rng,
     check_rows,
@@ -142,6 +143,7 @@ class Flow(Model):
             got = f"one of {list(params)}" if isinstance(params, dict) else kind_of(params)
             raise InputError(f"expected the parameters of a flow, a dict of 'layer' and 'prior', got {got}")
         layout = Layout(params)
+        check_dtype(layout.dtype)
         difference = difference_of_layouts(self, layout)
         if difference:
             raise InputError(

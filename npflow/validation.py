@@ -32,8 +32,7 @@ def check_rows(x, event_shape=None, dtype=None, name="x"):
         With the row of a value that is not finite.
     """
     array = getval(x)  # of nested boxes too
-    if not hasattr(array, "__array_function__"):
-        raise InputError(f"expected {name} as a NumPy array, got {kind_of(array)}")
+    check_array(array, f"expected {name} as a NumPy array")
     if array.dtype not in (np.float32, np.float64):
         hint = f"; convert it: {name}.astype(np.float32)" if array.dtype.kind in "iubf" else ""
         raise InputError(f"expected {name} in float32 or float64, got {array.dtype}{hint}")
@@ -80,14 +79,23 @@ def check_integers(x, levels, event_shape=None, name="x"):
         With the row of an integer that is out of range.
     """
     expected = f"expected {name} as integers from 0 to {levels - 1}"
-    if not hasattr(x, "__array_function__"):
-        raise InputError(f"{expected}, got {kind_of(x)}")
+    check_array(x, expected)
     if x.dtype.kind not in "ui":
         raise InputError(f"{expected}, got {x.dtype}")
     _check_shape(x, event_shape, name)
     if x.min() < 0 or x.max() >= levels:
         raise InputError(f"{expected}, got {_at(x, np.argmin(x) if x.min() < 0 else np.argmax(x))}")
     return x
+
+
+def check_array(array, expected):
+    """Raise, in a sentence that begins with `expected`, unless `array` is an array of all its numbers."""
+    if not hasattr(array, "__array_function__"):
+        raise InputError(f"{expected}, got {kind_of(array)}")
+    if isinstance(array, np.ma.MaskedArray):
+        raise InputError(f"{expected}, got a MaskedArray: fill what is masked, or leave its rows out")
+    if isinstance(array, np.matrix):
+        raise InputError(f"{expected}, got a matrix: convert it with np.asarray")
 
 
 def check_dtype(dtype):

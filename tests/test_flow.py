@@ -27,6 +27,7 @@ from npflow.layers import (
 from npflow.models import glow
 from npflow.networks import MLP, Beside
 from npflow.priors import GaussianMixture, Normal
+from npflow.training import save
 
 SMALL = MLP((6,), "tanh")
 STEP = [ActNorm(), AffineCoupling(SMALL), Conv1x1()]
@@ -561,3 +562,14 @@ def test_a_log_det_of_another_shape_is_refused_at_init():
 
     words = refusal(Flow(Column(), Normal(2)).init, np.random.default_rng(0), np.full((3, 2), 0.5))
     assert "log_det to have shape (3,), one number for each row, got (3, 1)" in words
+
+
+def test_parameters_in_half_precision_are_refused_by_every_method(rng, tmp_path):
+    flow, x = FLOWS["glow"], rows(4, 2, dtype=np.float32)
+    half = tree.build(
+        lambda _, leaf: leaf.astype(np.float16) if tree.is_trained(leaf) else leaf, perturbed(flow)
+    )
+    for call in (flow.log_prob, flow.encode, flow.decode):
+        assert "dtype to be float32 or float64, got dtype('float16')" in refusal(call, half, x)
+    assert "dtype to be float32 or float64" in refusal(flow.sample, half, rng, 3)
+    assert "dtype to be float32 or float64" in refusal(save, tmp_path / "half.npz", flow, half)

@@ -304,3 +304,20 @@ def test_input_errors_are_value_errors_that_can_be_told_from_further_out():
     assert isinstance(error, ValueError)
     assert type(error) is InputError
     assert str(error) == "layer/1 (Reverse): expected a, got b"
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda: np.ma.masked_array(np.ones((3, 2)), mask=np.eye(3, 2)),
+            "got a MaskedArray: fill what is masked",
+        ),
+        (lambda: np.matrix(np.ones((3, 2))), "got a matrix: convert it with np.asarray"),
+    ],
+    ids=["masked", "matrix"],
+)
+def test_an_array_that_means_something_else_is_refused(make, words):
+    assert words in refusal(check_rows, make())
+    assert words in refusal(check_integers, make().astype(int), 9)

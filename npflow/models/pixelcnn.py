@@ -96,6 +96,7 @@ class PixelCNN(Model):
 
     def check(self, params, x=..., context=None, name="x"):
         layout = Layout(params)
+        check_dtype(layout.dtype)
         difference = expected_layout(self, ration_for(self, layout)).difference(layout)
         if difference:
             raise InputError(

@@ -19,7 +19,7 @@ from npflow.model import Model
 from npflow.networks import MLP
 from npflow.priors import LOG_2PI
 from npflow.rations import SMALL, Rationed, ration_for
-from npflow.validation import check_count, check_number, check_rng, check_rows
+from npflow.validation import check_count, check_dtype, check_number, check_rng, check_rows
 
 AT_ONCE = 2**14  # draws of z that are evaluated at a time
 START = -2.0  # the decoder's initial log std
@@ -115,6 +115,7 @@ class VAE(Model):
 
     def _check(self, params, rows, shape, name):
         layout = Layout(params)
+        check_dtype(layout.dtype)
         difference = expected_layout(self, ration_for(self, layout)).difference(layout)
         if difference:
             raise InputError(f"expected the parameters of this VAE, got another architecture's: {difference}")

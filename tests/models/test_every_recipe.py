@@ -120,3 +120,20 @@ def test_every_recipe_that_takes_a_context_is_listed():
     recipes = {name: getattr(models, name) for name in models.__all__ if name.islower()}
     taking = {name for name, recipe in recipes.items() if "context_features" in recipe.__code__.co_varnames}
     assert {name for name in taking if not name.startswith("image_")} == {name.split()[0] for name in RECIPES}
+
+
+@pytest.mark.usefixtures("uncovered")
+@every_recipe
+@pytest.mark.parametrize("kind", ["plain", "constant", "twice"])
+def test_training_does_not_depend_on_the_units_of_the_data(recipe, kind):
+    x = np.random.default_rng(0).normal(1, 1, (200, 3))
+    x[:, 2] = {"plain": x[:, 0] * x[:, 1], "constant": 2.5, "twice": x[:, 0]}[kind]
+    losses = []
+    for scale in (1.0, 2.0**-90, 2.0**90):  # exact
+        flow = recipe(features=3)
+        params = flow.init(np.random.default_rng(0), scale * x)
+        fit_rng = np.random.default_rng(1)
+        params, _ = fit(flow, params, scale * x, rng=fit_rng, steps=15, progress=False)
+        losses.append(-np.mean(flow.log_prob(params, scale * x)) - 3 * np.log(scale))
+    np.testing.assert_allclose(losses, losses[0], atol=0.05)
+    assert losses[0] < 12
