@@ -13,10 +13,9 @@ def glow(features, steps=10, network=None, prior=None, context_features=0):
     The paper has the convolution before the coupling. In a chain of steps the two orders differ at the ends
     alone; in this order no convolution is wasted before the first coupling.
 
-    Training stays finite on heavy-tailed data: `ActNorm` gives every coupling inputs of unit variance,
-    log-scales are bounded, a new coupling is the identity, 1x1 convolutions start as rotations, and the
-    networks see arcsinh(x), so that their response to an outlier has the size of their response to other
-    rows.
+    Training stays finite on heavy-tailed data. `ActNorm` gives every coupling inputs of unit variance.
+    Log-scales are bounded, a new coupling is the identity, and 1x1 convolutions start as rotations. The
+    networks see arcsinh(x), so they respond to an outlier about as strongly as to other rows.
 
     Parameters
     ----------

@@ -15,9 +15,9 @@ def nice(features, couplings=4, network=None, prior=None, context_features=0):
     z: its spread is exp(-log_scale). Sorted, the spreads are a spectrum like that of principal components;
     see `npflow.plots.spectrum`.
 
-    Training stays finite on heavy-tailed data: the `ActNorm`, which the paper does without, removes the units
-    of the data; the networks see arcsinh(x), so that an outlier shifts other features by at most its
-    logarithm; and the derivative of the logistic prior's log-density is at most 1.
+    Training stays finite on heavy-tailed data. The `ActNorm`, which the paper does not have, removes the units
+    of the data. The networks see arcsinh(x), so an outlier shifts other features by at most its logarithm. The
+    derivative of the logistic prior's log-density is at most 1.
 
     Parameters
     ----------

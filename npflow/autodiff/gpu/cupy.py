@@ -12,10 +12,14 @@ make a NumPy array (`sum` adds its gradient to zeros), and a few functions that 
 Those that flows need are rewritten here with the same arithmetic in the same order: on NumPy's arrays they
 give the bits and the dtypes of autograd's own. Nothing changes before `register` is called.
 
-On CuPy's arrays these raise a TypeError: complex numbers; `numpy.array` with another option than `dtype`, and
-of a list that mixes arrays and numbers; the derivatives of `gradient`, `partition`, `sort`, `trace` and
-`diagonal`, and of `cholesky`, `eigh`, `svd` and `pinv` in `numpy.linalg`; `autograd.jacobian`. Forward mode
-does not know the functions that are replaced.
+On CuPy's arrays these raise a TypeError:
+
+- complex numbers, and `autograd.jacobian`;
+- `numpy.array` with another option than `dtype`, or of a list that mixes arrays and numbers;
+- the derivatives of `gradient`, `partition`, `sort`, `trace` and `diagonal`;
+- those of `cholesky`, `eigh`, `svd` and `pinv` in `numpy.linalg`.
+
+Forward mode does not know the functions that are replaced.
 
 This module imports autograd and NumPy alone, and can be used without npflow.
 """
