@@ -107,18 +107,18 @@ class Dequantized(Model):
         """
         check_rng(rng)
         check_dtype(dtype)
-        check_integers(x, self.levels, self.event_shape)
+        x = check_integers(x, self.levels, self.event_shape)
         there = device_of(x)
         x, context = to_host(x), None if context is None else to_host(context)
         y = self.dequantize(x, *self.noise(rng, len(x), onp.dtype(dtype)))
         return to_device(self.flow.init(rng, y, context), there.name)
 
-    def check(self, params, x=..., context=None, name="x"):
-        layout = self.flow.check(params)
-        if x is not ...:
-            check_integers(x, self.levels, self.event_shape, name)
-            self.flow.check_context(context, len(x), layout.dtype, context_name(name))
-        return layout
+    def check(self, params):
+        return self.flow.check(params)
+
+    def check_batch(self, x, context=None, dtype=None, name="x"):
+        x = check_integers(x, self.levels, self.event_shape, name)
+        return x, self.flow.check_context(context, len(x), dtype, context_name(name))
 
     def noise(self, rng, rows, dtype):
         """u, shape (rows, *event)."""
@@ -148,7 +148,7 @@ class Dequantized(Model):
         """
         check_count(draws, "draws")
         check_rng(rng)
-        dtype = self.check(params, x, context).dtype
+        layout, x, context = self.checked(params, x, context)
         there = device_of({"params": params, "x": x, "context": context}).generator(rng)
         arrays = (x,) if context is None else (x, context)
         rows = max(1, AT_ONCE // self.dims)
@@ -157,7 +157,7 @@ class Dequantized(Model):
             chunk = [array[start : start + rows] for array in arrays]
             total = -math.inf
             for _ in range(draws):
-                batch = (*chunk, *self.noise(there, len(chunk[0]), dtype))
+                batch = (*chunk, *self.noise(there, len(chunk[0]), layout.dtype))
                 with named_errors(self.visits, params, *batch):
                     total = np.logaddexp(total, -map_rows(self.losses, params, *batch))
             found.append(total - math.log(draws))
@@ -177,8 +177,8 @@ class Dequantized(Model):
 
     def encode(self, params, x, context=None):
         """z of the middle of the cell of x, where u is 1/2; both of shape (n, *event)."""
-        dtype = self.check(params, x, context).dtype
-        middle = self.dequantize(x, np.full_like(x, 0.5, dtype=dtype))
+        layout, x, context = self.checked(params, x, context)
+        middle = self.dequantize(x, np.full_like(x, 0.5, dtype=layout.dtype))
         return self.flow.encode(params, middle, context)
 
     def decode(self, params, z, context=None):
@@ -190,6 +190,7 @@ class Dequantized(Model):
 
         Below 1/2 it decodes to itself.
         """
+        _, x, context = self.checked(params, x, context)
         y = self.flow.decode(params, self.encode(params, x, context), context)
         return np.abs(self.levels * y - 0.5 - x.astype(y.dtype))
 

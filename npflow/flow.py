@@ -46,7 +46,8 @@ class Flow(Model):
     A conditional flow has a density for each context, log p(x | context): its layers take the context.
 
     The parameters are a dict of those of the layer and the prior: ``{"layer": ..., "prior": ...}``. All methods check
-    their input, and say in one sentence what was expected and what came. Many rows are evaluated in chunks that stay
+    their input, and say in one sentence what was expected and what came. They take arrays in the dtype of the
+    parameters; lists and integers are converted to it, and by `init` to float64. Many rows are evaluated in chunks that stay
     in the cache, so the layer and the prior must treat each row by itself.
 
     Parameters
@@ -55,7 +56,8 @@ class Flow(Model):
     prior : Prior
     context_features : int
         The number of features of a row of context. With 0, the default, there is no context; otherwise every method
-        takes one beside its rows: `context`, shape (n, context_features).
+        takes one beside its rows: `context`, shape (n, context_features), or one row for all. Integers of shape (n,),
+        or a single one, are classes: their context is one-hot.
 
     Examples
     --------
@@ -109,8 +111,7 @@ class Flow(Model):
         They are computed on the host and live where `x` lives.
         """
         check_rng(rng)
-        check_rows(x, self.event_shape)
-        self.check_context(context, len(x), x.dtype)
+        x, context = self.check_batch(x, context)
         check_domain(x, self.domain)
         host = to_host(x if context is None else (x, context))
         params = self._init(rng, host) if context is None else self._init(rng, *host)
@@ -138,7 +139,7 @@ class Flow(Model):
                 )
         return params
 
-    def check(self, params, x=..., context=None, name="x"):
+    def check(self, params):
         if not isinstance(params, dict) or set(params) != {"layer", "prior"}:
             got = f"one of {list(params)}" if isinstance(params, dict) else kind_of(params)
             raise InputError(f"expected the parameters of a flow, a dict of 'layer' and 'prior', got {got}")
@@ -149,14 +150,15 @@ class Flow(Model):
             raise InputError(
                 f"expected the parameters of this flow, got another architecture's: {difference}"
             )
-        if x is not ...:
-            check_rows(x, self.event_shape, layout.dtype if layout.size else None, name)
-            self.check_context(context, len(x), getval(x).dtype, context_name(name))
         return layout
 
+    def check_batch(self, x, context=None, dtype=None, name="x"):
+        x = check_rows(x, self.event_shape, dtype, name)
+        return x, self.check_context(context, len(x), getval(x).dtype, context_name(name))
+
     def check_context(self, context, rows, dtype, name="context"):
-        """Raise `InputError` unless there is a context for each of `rows` rows, or none where the flow takes none."""
-        check_context(context, self.context_features, rows, dtype, "a flow", name)
+        """The context of `rows` rows, or of any number of them, as an array; None where the flow takes none."""
+        return check_context(context, self.context_features, rows, dtype, "a flow", name)
 
     # ---------------------------------------------------------------- the density
 
@@ -175,7 +177,7 @@ class Flow(Model):
 
         It is -inf outside the `domain`, and where a row is so far out that the layers overflow.
         """
-        layout = self.check(params, x, context)
+        layout, x, context = self.checked(params, x, context)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             log_prob = -self._map_rows(self.losses, params, x, context, "forward")
         lost = np.isnan(log_prob)
@@ -190,7 +192,7 @@ class Flow(Model):
 
         They are made where the parameters live. On a GPU the random numbers come from a generator of the GPU, which is
         seeded from `rng`: they are reproducible, and differ from those of the host. A `context` has a row for each
-        draw.
+        draw, or one for all.
 
         The `temperature` T, at least 0, multiplies z where the prior is a standard normal. That draws z from
         p(z)^(1/T^2), normalized: below 1 samples are closer to each other and more likely, at 0 all are the x of
@@ -201,7 +203,7 @@ class Flow(Model):
         Kingma & Dhariwal 2018, Glow, section 6, after Parmar et al. 2018, Image transformer.
         """
         temperature = check_number(temperature, "temperature", least=0)
-        z = self._draw(params, rng, n, context, temperature)
+        z, context = self._draw(params, rng, n, context, temperature)
         return self._map_rows(self._decode, params, z, context, "inverse")
 
     def sample_and_log_prob(self, params, rng, n, context=None):
@@ -210,26 +212,27 @@ class Flow(Model):
         log p(x) = log prior(z) - log|det dx/dz| comes from the z that x was made of, without `forward`. For an inverse
         autoregressive flow, whose `forward` takes one pass for each feature, that is much faster.
         """
-        z = self._draw(params, rng, n, context)
+        z, context = self._draw(params, rng, n, context)
         both = self._map_rows(self._sample_log_prob, params, z, context, "inverse")
         return np.reshape(both[:, :-1], z.shape), both[:, -1]
 
     def encode(self, params, x, context=None):
         """z of x, both of shape (n, *event)."""
-        self.check(params, x, context)
+        _, x, context = self.checked(params, x, context)
         return self._map_rows(self._encode, params, x, context, "forward")
 
     def decode(self, params, z, context=None):
         """x of z, both of shape (n, *event)."""
-        self.check(params, z, context, "z")
+        _, z, context = self.checked(params, z, context, "z")
         return self._map_rows(self._decode, params, z, context, "inverse")
 
     def _draw(self, params, rng, n, context, temperature=1.0):
-        check_count(n, "the number of samples")
+        """`n` draws of z, and the context of each."""
+        n = check_count(n, "the number of samples")
         check_rng(rng)
         dtype = self.check(params).dtype
-        self.check_context(context, n, dtype)
-        return draw(self.prior, params["prior"], rng, n, dtype, device_of(params), temperature)
+        context = self.check_context(context, n, dtype)
+        return draw(self.prior, params["prior"], rng, n, dtype, device_of(params), temperature), context
 
     def _encode(self, params, x, context=None):
         return self.layer.forward(params["layer"], x, **given(self.layer, context))[0]

@@ -12,9 +12,9 @@ import numpy as np
 from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import fetch
 from npflow.docstrings import documented
-from npflow.errors import InputError, kind_of
+from npflow.errors import InputError
 from npflow.model import Model
-from npflow.validation import check_number, check_rows, check_sequence
+from npflow.validation import as_array, check_number, check_rows, check_sequence
 
 # A decorator that adds to a docstring what the functions of this file share.
 arithmetic = documented(
@@ -23,10 +23,10 @@ arithmetic = documented(
     ----------
     flow : Flow or Dequantized
     params : tree of ndarray
-    context : ndarray, shape (context features,) or (n, context features), optional
-        For a conditional flow: one for all rows, or one for each.
-    context_a, context_b : ndarray, shape (context features,) or (n, context features), optional
-        For a conditional flow: one for all rows of `a` or `b`, or one for each.
+    context : array_like, shape (n, context features), optional
+        For a conditional flow, as its own methods take it: a row or a class for each row, or one for all.
+    context_a, context_b : array_like, shape (n, context features), optional
+        The same for the rows of `a` and of `b`.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def attribute_vector(flow, params, a, b, *, context_a=None, context_b=None):
     >>> bool(np.all(np.abs(moved.mean(axis=0) - a.mean(axis=0)) < 0.1))
     True
     """
-    z_a, z_b = encode(flow, params, a, context_a, "a"), encode(flow, params, b, context_b, "b")
+    (z_a, _), (z_b, _) = encode(flow, params, a, context_a, "a"), encode(flow, params, b, context_b, "b")
     return np.mean(z_a, axis=0) - np.mean(z_b, axis=0)
 
 
@@ -97,13 +97,14 @@ def add_attribute(flow, params, x, vector, strength=1.0, *, context=None):
         From `attribute_vector`.
     strength : float
     """
-    z = encode(flow, params, x, context)
-    if not hasattr(vector, "__array_function__") or vector.shape != z.shape[1:]:
-        got = f"shape {vector.shape}" if hasattr(vector, "shape") else kind_of(vector)
-        raise InputError(f"expected vector as an array of shape {z.shape[1:]}, that of a row of z, got {got}")
-    check_rows(vector[None], z.shape[1:], z.dtype, "vector")
-    moved = z + check_number(strength, "strength") * vector
-    return flow.decode(params, moved, context_rows(context, len(x)))
+    z, context = encode(flow, params, x, context)
+    vector = as_array(vector, "expected vector as an array of numbers")
+    if vector.shape != z.shape[1:]:
+        raise InputError(
+            f"expected vector of shape {z.shape[1:]}, that of a row of z, got shape {vector.shape}"
+        )
+    vector = check_rows(vector[None], z.shape[1:], z.dtype, "vector")
+    return flow.decode(params, z + check_number(strength, "strength") * vector, context)
 
 
 @arithmetic
@@ -134,10 +135,10 @@ def interpolate(flow, params, a, b, shares, *, context_a=None, context_b=None):
     shares = [check_number(share, "each of shares") for share in check_sequence(shares, "shares")]
     if not shares:
         raise InputError("expected at least one share, got none")
-    z_a, z_b = encode(flow, params, a, context_a, "a"), encode(flow, params, b, context_b, "b")
+    z_a, context_a = encode(flow, params, a, context_a, "a")
+    z_b, context_b = encode(flow, params, b, context_b, "b")
     if len(z_a) != len(z_b):
         raise InputError(f"expected a row of b for each of {len(z_a)} rows of a, got {len(z_b)}")
-    context_a, context_b = context_rows(context_a, len(a)), context_rows(context_b, len(b))
 
     def at(share):
         context = None if context_a is None else (1 - share) * context_a + share * context_b
@@ -164,8 +165,7 @@ def translate(x, source, target):
     x : ndarray, shape (n, *event)
         Samples of the data of the source.
     source, target : tuple
-        ``(flow, params)``, or ``(flow, params, context)`` for a conditional flow, with a context of shape
-        (context features,) for all rows, or (n, context features), one for each.
+        ``(flow, params)``, or ``(flow, params, context)`` for a conditional flow.
 
     References
     ----------
@@ -186,7 +186,7 @@ def translate(x, source, target):
     """
     flow_a, params_a, context_a = parts_of(source, "source")
     flow_b, params_b, context_b = parts_of(target, "target")
-    z = encode(flow_a, params_a, x, context_a)
+    z, _ = encode(flow_a, params_a, x, context_a)
     flow_b.check(params_b)
     if flow_a.prior != flow_b.prior:
         raise InputError(
@@ -199,15 +199,14 @@ def translate(x, source, target):
             "expected a source and a target with one prior, got priors whose trained parameters are not the "
             "same: train both with a fixed one"
         )
-    return flow_b.decode(params_b, z, context_rows(context_b, len(x)))
+    return flow_b.decode(params_b, z, context_b)
 
 
 def encode(flow, params, x, context, name="x"):
-    """z of `x`, which the caller calls `name`."""
+    """z of `x`, which the caller calls `name`, and the context of each row."""
     check_invertible(flow, "the flow")
-    context = context_rows(context, len(x) if hasattr(x, "__len__") else 0)
-    flow.check(params, x, context, name)
-    return flow.encode(params, x, context)
+    _, x, context = flow.checked(params, x, context, name)
+    return flow.encode(params, x, context), context
 
 
 def check_invertible(model, name):
@@ -215,11 +214,6 @@ def check_invertible(model, name):
     if not isinstance(model, Model) or not model.invertible:
         raise InputError(f"expected {name} to be a Flow or a Dequantized flow, got {model!r}")
     return model
-
-
-def context_rows(context, rows):
-    """A context for each row, where one for all is given: shape (features,) gives (rows, features)."""
-    return np.repeat(context[None], rows, axis=0) if getattr(context, "ndim", None) == 1 else context
 
 
 def parts_of(side, name):

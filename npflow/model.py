@@ -32,16 +32,24 @@ class Model(Described):
     takes_rows = True
     domain = (-math.inf, math.inf)
 
-    def check(self, params, x=..., context=None, name="x"):
-        """Check `params`, and `x` and `context` where there is an `x`; return the layout of `params`.
+    def check(self, params):
+        """The layout of `params`; an `InputError` is raised unless they are those of this model."""
+        raise NotImplementedError
+
+    def check_batch(self, x, context=None, dtype=None, name="x"):
+        """`x`, which the caller calls `name`, and `context` or None, as arrays for this model.
 
         Raises
         ------
         InputError
-            Unless `params` are those of this model, and `x`, which the caller calls `name`, and `context` are rows
-            for it.
+            Unless they are rows that the model takes, in the `dtype` of its parameters.
         """
         raise NotImplementedError
+
+    def checked(self, params, x, context=None, name="x"):
+        """The layout of `params`, and `x` and `context` as arrays for them."""
+        layout = self.check(params)
+        return layout, *self.check_batch(x, context, layout.dtype if layout.size else None, name)
 
     def losses(self, params, *batch):
         """The loss of each row of a batch in nats, shape (n,). It is pure arithmetic and checks nothing."""

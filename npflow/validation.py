@@ -1,40 +1,51 @@
 """Checks of a user's input, made before any work.
 
-A check returns its input, or raises `InputError` with one sentence: what was expected, what came, and where, such as
-the row of a NaN.
+A check returns its input as npflow uses it, or raises `InputError` with one sentence: what was expected, what came, and
+where, such as the row of a NaN.
 """
 
 import operator
 
 import numpy as np
-from autograd.tracer import getval
+from autograd.tracer import getval, isbox
 
 from npflow.errors import InputError, in_short, kind_of
 
+MANY = 2**40  # no count is larger: NumPy says how much memory such an array takes, and fails far beyond
+
 
 def check_rows(x, event_shape=None, dtype=None, name="x"):
-    """Raise unless `x` is a non-empty batch of finite float32 or float64 rows; return it.
+    """Check a batch of rows of finite numbers, and return it as a float32 or float64 array.
 
     Parameters
     ----------
-    x : ndarray, shape (n, *event_shape)
-        The batch. It may be an autograd box, so that checked functions stay differentiable.
+    x : array_like, shape (n, *event_shape)
+        An array in `dtype` is returned as it is. Integers and booleans become `dtype`, and so do the numbers of a list,
+        which has no dtype of its own. A DataFrame becomes its array. It may be an autograd box, so that checked
+        functions stay differentiable.
     event_shape : tuple of int, optional
         The shape of one row; None accepts any.
     dtype : dtype, optional
-        The only dtype accepted; None accepts float32 and float64.
+        The only float dtype accepted. None accepts float32 and float64, and makes integers float64.
     name : str
         What the caller calls the array.
+
+    Returns
+    -------
+    ndarray, shape (n, *event_shape)
 
     Raises
     ------
     InputError
         With the row of a value that is not finite.
     """
-    array = getval(x)  # of nested boxes too
-    check_array(array, f"expected {name} as a NumPy array")
+    array = as_array(
+        getval(x), f"expected {name} as an array of numbers", dtype
+    )  # getval: of nested boxes too
+    if array.dtype.kind in "biu":
+        array = array.astype(dtype or np.float64)
     if array.dtype not in (np.float32, np.float64):
-        hint = f"; convert it: {name}.astype(np.float32)" if array.dtype.kind in "iubf" else ""
+        hint = f"; convert it: {name}.astype(np.float32)" if array.dtype.kind == "f" else ""
         raise InputError(f"expected {name} in float32 or float64, got {array.dtype}{hint}")
     _check_shape(array, event_shape, name)
     if dtype is not None and array.dtype != dtype:
@@ -44,10 +55,9 @@ def check_rows(x, event_shape=None, dtype=None, name="x"):
         )
     finite = np.isfinite(array)
     if not finite.all():
-        raise InputError(
-            f"expected {name} to be finite, got {_at(array, np.argmin(finite))}"
-        )  # the first False
-    return x
+        first = np.argmin(finite)
+        raise InputError(f"expected {name} to be finite, got {_at(array, first)}")
+    return x if isbox(x) else array
 
 
 def check_domain(x, domain, name="x"):
@@ -62,16 +72,20 @@ def check_domain(x, domain, name="x"):
 
 
 def check_integers(x, levels, event_shape=None, name="x"):
-    """Raise unless `x` is a non-empty batch of integers from 0 to `levels` - 1; return it.
+    """Check a batch of rows of integers from 0 to `levels` - 1, and return it as an array.
 
     Parameters
     ----------
-    x : ndarray of integers, shape (n, *event_shape)
+    x : array_like of integers, shape (n, *event_shape)
     levels : int
     event_shape : tuple of int, optional
         The shape of one row; None accepts any.
     name : str
         What the caller calls the array.
+
+    Returns
+    -------
+    ndarray of integers, shape (n, *event_shape)
 
     Raises
     ------
@@ -79,7 +93,7 @@ def check_integers(x, levels, event_shape=None, name="x"):
         With the row of an integer that is out of range.
     """
     expected = f"expected {name} as integers from 0 to {levels - 1}"
-    check_array(x, expected)
+    x = as_array(x, expected)
     if x.dtype.kind not in "ui":
         raise InputError(f"{expected}, got {x.dtype}")
     _check_shape(x, event_shape, name)
@@ -88,14 +102,34 @@ def check_integers(x, levels, event_shape=None, name="x"):
     return x
 
 
-def check_array(array, expected):
-    """Raise, in a sentence that begins with `expected`, unless `array` is an array of all its numbers."""
-    if not hasattr(array, "__array_function__"):
-        raise InputError(f"{expected}, got {kind_of(array)}")
-    if isinstance(array, np.ma.MaskedArray):
-        raise InputError(f"{expected}, got a MaskedArray: fill what is masked, or leave its rows out")
-    if isinstance(array, np.matrix):
-        raise InputError(f"{expected}, got a matrix: convert it with np.asarray")
+def as_array(value, expected, dtype=None):
+    """A value as an array of numbers; an array, of NumPy or another library that dispatches, is returned as it is.
+
+    Python's floats, alone or in a list or tuple, become `dtype`, or float64 without one.
+
+    Raises
+    ------
+    InputError
+        Unless it is an array, or what NumPy turns into one. The sentence begins with `expected`.
+    """
+    hint = ""
+    if isinstance(value, np.ma.MaskedArray):
+        hint = ": fill what is masked, or leave its rows out"
+    elif isinstance(value, np.matrix):
+        hint = ": convert it with np.asarray"
+    elif hasattr(value, "toarray"):
+        hint = ": convert it with its method toarray"
+    elif hasattr(value, "__array_function__"):
+        return value
+    else:
+        try:
+            array = np.asarray(value)
+        except Exception:  # rows of different lengths, or a tensor that cannot be converted
+            array = None
+        if array is not None and array.dtype.kind in "biufc":
+            floats = isinstance(value, (list, tuple, float)) and array.dtype.kind == "f"
+            return array.astype(dtype) if floats and dtype is not None else array
+    raise InputError(f"{expected}, got {kind_of(value)}{hint}")
 
 
 def check_dtype(dtype):
@@ -106,16 +140,59 @@ def check_dtype(dtype):
 
 
 def check_context(context, features, rows, dtype, model, name="context"):
-    """Raise unless `context` has shape (rows, features), or is None where `features` is 0."""
+    """Check the context of some rows, and return it as an array, or None where `features` is 0.
+
+    Parameters
+    ----------
+    context : array_like, shape (rows, features)
+        Or one row for all, shape (features,) or (1, features). Integers of shape (rows,), or a single one, are classes:
+        the context is one-hot. With one feature they are numbers, like floats.
+    features : int
+    rows : int or None
+        With None, there may be any number of them.
+    dtype : dtype
+        That of the parameters.
+    model : str
+        What takes the context, such as "a flow".
+    name : str
+        What the caller calls the context.
+
+    Returns
+    -------
+    ndarray, shape (rows, features), or None
+    """
     if features == 0:
         if context is not None:
             raise InputError(f"expected no {name} for {model} with context_features=0, got one")
-        return
+        return None
     if context is None:
-        raise InputError(f"expected a {name} of {features} features for each of {rows} rows, got none")
-    check_rows(context, (features,), dtype, name)
+        many = "each row" if rows is None else f"each of {rows} rows"
+        raise InputError(f"expected a {name} of {features} features for {many}, got none")
+    if not isbox(context):
+        context = as_array(context, f"expected {name} as an array of numbers", dtype)
+        if context.ndim < 2:
+            context = _context_rows(context, features, name)
+    context = check_rows(context, (features,), dtype, name)
+    if rows is None:
+        return context
+    if len(context) == 1 != rows:
+        context = np.repeat(context, rows, axis=0)
     if len(context) != rows:
         raise InputError(f"expected a row of {name} for each of {rows} rows, got {len(context)}")
+    return context
+
+
+def _context_rows(context, features, name):
+    """Rows of context from one row, from a class for each row, or from numbers where there is one feature."""
+    if context.dtype.kind not in "iu" or features == 1:
+        return context.reshape((1, -1) if features > 1 else (-1, 1))
+    classes = context.reshape(-1, 1)
+    if classes.size and not 0 <= classes.min() <= classes.max() < features:
+        wrong = np.argmax((classes < 0) | (classes >= features))
+        raise InputError(
+            f"expected the classes in {name} to be from 0 to {features - 1}, got {_at(classes, wrong)}"
+        )
+    return classes == np.arange(features, like=classes)
 
 
 def context_name(name):
@@ -147,15 +224,18 @@ def _at(array, place):
 
 
 def check_count(value, name, *, least=1, most=None, because=""):
-    """Raise unless `value` is an integer from `least` to `most`; return it as an int."""
+    """Raise unless `value` is an integer from `least` to `most`, by default `MANY`; return it as an int."""
     try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError  # they are integers to Python
         count = operator.index(value)
     except TypeError:
         raise InputError(f"expected {name} to be an integer, got {in_short(value)}") from None
     if count < least:
         raise InputError(f"expected {name} to be at least {least}, got {count}")
-    if most is not None and count > most:
-        raise InputError(f"expected {name} to be at most {most}{because}, got {count}")
+    most = MANY if most is None else most
+    if count > most:
+        raise InputError(f"expected {name} to be at most {most}{because}, got {in_short(count)}")
     return count
 
 
@@ -179,8 +259,8 @@ def check_number(value, name, *, above=None, least=None, below=None):
     bounds = [(word, bound, holds) for word, bound, holds in bounds if bound is not None]
     words = "".join(f" {word} {bound}" for word, bound, _ in bounds)
     try:
-        if isinstance(value, (str, bytes)):
-            raise TypeError  # `float` accepts strings
+        if isinstance(value, (str, bytes, bool, np.bool_)):
+            raise TypeError  # `float` accepts them
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"expected {name} to be a number{words}, got {in_short(value)}") from None

@@ -24,10 +24,10 @@ from npflow.layers import (
     Reverse,
     Squeeze,
 )
-from npflow.models import glow
+from npflow.models import glow, real_nvp
 from npflow.networks import MLP, Beside
 from npflow.priors import GaussianMixture, Normal
-from npflow.training import save
+from npflow.training import fit, save
 
 SMALL = MLP((6,), "tanh")
 STEP = [ActNorm(), AffineCoupling(SMALL), Conv1x1()]
@@ -317,11 +317,11 @@ def test_a_context_that_no_layer_takes_is_refused():
             np.where(np.arange(8).reshape(4, 2) == 5, np.nan, 0),
             "{} to be finite, got nan in row 2, at index (1,)",
         ),
-        (np.zeros((4, 2), int), "{} in float32 or float64, got int64"),
-        ([[0.0, 0.0]], "{} as a NumPy array, got a list"),
-        (None, "{} as a NumPy array, got a NoneType"),
+        (np.zeros((4, 2), complex), "{} in float32 or float64, got complex128"),
+        ([[0.0, 0.0], [0.0]], "{} as an array of numbers, got a list"),
+        (None, "{} as an array of numbers, got a NoneType"),
     ],
-    ids=["features", "one row", "nan", "integers", "list", "none"],
+    ids=["features", "one row", "nan", "complex", "list", "none"],
 )
 def test_rows_that_cannot_be_used_are_refused_by_every_method(x, words, rng):
     flow = FLOWS["glow"]
@@ -573,3 +573,46 @@ def test_parameters_in_half_precision_are_refused_by_every_method(rng, tmp_path)
         assert "dtype to be float32 or float64, got dtype('float16')" in refusal(call, half, x)
     assert "dtype to be float32 or float64" in refusal(flow.sample, half, rng, 3)
     assert "dtype to be float32 or float64" in refusal(save, tmp_path / "half.npz", flow, half)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_lists_and_integers_give_what_arrays_of_the_parameters_dtype_give(dtype, rng):
+    flow, whole = real_nvp(2, 2), rng.integers(-3, 4, (6, 2))
+    x = whole.astype(dtype)
+    params = flow.init(rng, x)
+    for given in (whole, whole.tolist(), x.tolist(), tuple(map(tuple, whole))):
+        for method in (flow.log_prob, flow.encode, flow.decode):
+            found = method(params, given)
+            assert found.dtype == dtype
+            np.testing.assert_array_equal(found, method(params, x))
+    fitted = [
+        fit(flow, params, given, rng=np.random.default_rng(0), steps=2, progress=False)[0]
+        for given in (whole, x)
+    ]
+    assert same_bits(*fitted)
+    assert flow.check(flow.init(rng, whole)).dtype == np.float64
+
+
+def test_one_context_for_all_and_classes_give_what_rows_of_context_give(rng):
+    flow, x, classes = real_nvp(2, 2, context_features=3), rows(5, 2), np.array([0, 2, 1, 1, 0])
+    one_hot = np.eye(3)[classes]
+    params = flow.init(rng, x, one_hot)
+    assert same_bits(
+        flow.init(np.random.default_rng(1), x, classes), flow.init(np.random.default_rng(1), x, one_hot)
+    )
+    params = moved(params, rng)
+    np.testing.assert_array_equal(flow.log_prob(params, x, classes), flow.log_prob(params, x, one_hot))
+    for method in (
+        lambda c: flow.sample(params, np.random.default_rng(1), 5, c),
+        lambda c: flow.sample_and_log_prob(params, np.random.default_rng(1), 5, c)[1],
+        lambda c: flow.encode(params, x, c),
+    ):
+        for given in (2, [0.0, 0.0, 1.0], np.eye(3)[2:], [2] * 5):
+            np.testing.assert_array_equal(method(given), method(np.repeat(np.eye(3)[2:], 5, axis=0)))
+    options = {"steps": 3, "batch_size": 2, "progress": False, "validation": x[:3]}
+    fitted = [
+        fit(flow, params, x, given, validation_context=given[:3], rng=np.random.default_rng(0), **options)[0]
+        for given in (classes, classes.tolist(), one_hot)
+    ]
+    assert same_bits(fitted[0], fitted[1])
+    assert same_bits(fitted[0], fitted[2])

@@ -203,7 +203,7 @@ def test_bad_input_gets_a_sentence(rng):
         (lambda: latent.attribute_vector(flow, params, x * np.nan, x), "a to be finite, got nan in row 0"),
         (lambda: latent.attribute_vector(flow, params, x, x, context_a=ones), "no context for a flow"),
         (lambda: latent.attribute_vector(conditional, conditional_params, x, x), "a context of 2 features"),
-        (lambda: latent.add_attribute(flow, params, x, np.ones(2)), "vector as an array of shape (3,)"),
+        (lambda: latent.add_attribute(flow, params, x, np.ones(2)), "vector of shape (3,)"),
         (lambda: latent.add_attribute(flow, params, x, ones * np.inf), "vector to be finite, got inf"),
         (lambda: latent.add_attribute(flow, params, x, ones.astype(np.float32)), "vector in float64"),
         (lambda: latent.add_attribute(flow, params, x, ones, "1"), "strength to be a number, got '1'"),

@@ -102,7 +102,7 @@ class TestSamples:
         assert points.get_sizes() == [7]
         assert tuple(points.get_facecolor()[0, :3]) == (1, 0, 0)
 
-    @pytest.mark.parametrize("bad", [np.ones((5, 3)), np.ones(2), np.full((5, 2), np.nan), [[1.0, 2.0]]])
+    @pytest.mark.parametrize("bad", [np.ones((5, 3)), np.ones(2), np.full((5, 2), np.nan), [["a", "b"]]])
     def test_invalid_points_are_not_drawn(self, ax, bad):
         with pytest.raises(InputError, match=r"^expected x "):
             plots.samples(bad, ax)
@@ -425,7 +425,7 @@ class TestSpectrum:
         ("bad", "sentence"),
         [
             (np.zeros(0), "at least one"),
-            (np.arange(3), "in float32 or float64, got int"),
+            (np.arange(3) * 1j, "in float32 or float64, got complex"),
             (np.array([0.0, np.inf]), "to be finite, got inf"),
         ],
     )

@@ -6,6 +6,7 @@ import random
 import autograd
 import numpy as np
 import pytest
+import scipy.sparse
 from helpers import refusal
 
 from npflow.errors import InputError
@@ -64,16 +65,71 @@ def test_rows_inside_a_gradient_are_looked_into_and_given_back_boxed():
         autograd.grad(total)(np.ones((3, 3)))
 
 
+class Frame:
+    """A DataFrame, as far as NumPy looks at it: no array, but one that turns into an array."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.values, dtype)
+
+
+@pytest.mark.parametrize("rows", [[[1, 2], [3, 4]], ((1.0, 2.0), (3.0, 4.0)), np.uint8([[1, 2], [3, 4]])])
+@pytest.mark.parametrize("dtype", [None, np.float32, np.float64])
+def test_lists_and_integers_become_the_dtype_of_the_parameters_or_float64(rows, dtype):
+    x = check_rows(rows, (2,), dtype)
+    assert x.dtype == (dtype or np.float64)
+    np.testing.assert_array_equal(x, [[1, 2], [3, 4]])
+
+
+def test_booleans_are_zeros_and_ones():
+    np.testing.assert_array_equal(check_rows(np.eye(2, dtype=bool), dtype=np.float32), np.eye(2))
+
+
+def test_a_frame_becomes_its_array_and_keeps_its_float_dtype():
+    x = check_rows(Frame(np.float32([[1, 2]])))
+    assert type(x) is np.ndarray
+    assert x.dtype == np.float32
+    words = refusal(check_rows, Frame([[1.0, 2.0]]), (2,), np.float32)
+    assert "the dtype of the parameters, got float64; convert it: x.astype(np.float32)" in words
+    assert "got nan in row 1, at index (0,)" in refusal(check_rows, Frame([[1.0], [np.nan]]))
+    np.testing.assert_array_equal(check_integers(Frame([[1, 2]]), 8), [[1, 2]])
+    np.testing.assert_array_equal(check_integers([[1, 2]], 8), [[1, 2]])
+
+
+class Opaque:
+    """A tensor that cannot be converted, such as one whose gradient is wanted."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("call detach")
+
+
 @pytest.mark.parametrize(
-    ("x", "kind"), [([[1.0]], "list"), (None, "NoneType"), ("x", "str"), (3.0, "float"), (np, "module")]
+    ("x", "kind"),
+    [
+        (None, "a NoneType"),
+        ("x", "a str"),
+        (np, "a module"),
+        ({1.0}, "a set"),
+        ({"a": [1.0]}, "a dict"),
+        ([[1.0], [1.0, 2.0]], "a list"),
+        ([["a"]], "a list"),
+        ([[None]], "a list"),
+        (iter([1.0]), "a list_iterator"),
+        (Frame([[None]]), "a Frame"),
+        (Opaque(), "an Opaque"),
+    ],
 )
-def test_what_is_not_an_array_is_refused(x, kind):
-    assert refusal(check_rows, x) == f"expected x as a NumPy array, got a {kind}"
+def test_what_is_not_an_array_of_numbers_is_refused(x, kind):
+    assert refusal(check_rows, x) == f"expected x as an array of numbers, got {kind}"
+    assert refusal(check_integers, x, 8) == f"expected x as integers from 0 to 7, got {kind}"
 
 
-@pytest.mark.parametrize("dtype", ["int64", "float16", "bool", "complex128", "object", "int8"])
+@pytest.mark.parametrize("dtype", ["float16", "complex128", "object", "longdouble"])
 def test_rows_of_another_dtype_than_float32_and_float64_are_refused(dtype):
-    hint = "" if dtype in ("complex128", "object") else "; convert it: x.astype(np.float32)"
+    dtype = np.dtype(dtype).name
+    hint = "; convert it: x.astype(np.float32)" if dtype.startswith("float") else ""
     assert (
         refusal(check_rows, np.ones((2, 2), dtype)) == f"expected x in float32 or float64, got {dtype}{hint}"
     )
@@ -161,7 +217,13 @@ def test_a_count_that_is_too_large_can_say_why():
     )
 
 
-@pytest.mark.parametrize("value", [1.0, "3", None, [1], np.float64(2), np.arange(2)])
+def test_a_count_beyond_any_array_is_refused():
+    assert check_count(2**40, "n") == 2**40
+    assert refusal(check_count, 10**30, "n") == f"expected n to be at most {2**40}, got {10**30}"
+    assert refusal(check_count, 10**300, "n") == f"expected n to be at most {2**40}, got an int"
+
+
+@pytest.mark.parametrize("value", [1.0, "3", None, [1], np.float64(2), np.arange(2), True, np.False_])
 def test_a_count_that_is_not_an_integer_is_refused(value):
     assert refusal(check_count, value, "steps") == f"expected steps to be an integer, got {value!r}"
 
@@ -214,8 +276,49 @@ def test_a_number_too_large_for_a_float_is_refused():
 )
 def test_a_context_that_does_not_belong_to_the_rows_is_refused(context, features, sentence):
     assert check_context(None, 0, 5, np.float64, "a model") is None
-    assert check_context(np.ones((5, 2)), 2, 5, np.float64, "a model") is None
     assert refusal(check_context, context, features, 5, np.float64, "a model") == sentence
+
+
+@pytest.mark.parametrize(
+    ("context", "features", "rows"),
+    [
+        (np.arange(6.0).reshape(3, 2), 2, [[0, 1], [2, 3], [4, 5]]),
+        (np.arange(6).reshape(3, 2), 2, [[0, 1], [2, 3], [4, 5]]),
+        ([0.5, 2.0], 2, [[0.5, 2]] * 3),  # one row for all
+        ([[0.5, 2.0]], 2, [[0.5, 2]] * 3),
+        ([2, 0, 1], 3, [[0, 0, 1], [1, 0, 0], [0, 1, 0]]),  # classes
+        (np.uint8([1, 1, 0]), 2, [[0, 1], [0, 1], [1, 0]]),
+        (1, 3, [[0, 1, 0]] * 3),  # one class for all
+        (2.5, 1, [[2.5]] * 3),  # one feature: numbers
+        (7, 1, [[7]] * 3),
+        ([7, 8, 9], 1, [[7], [8], [9]]),
+        (Frame([7, 8, 9]), 1, [[7], [8], [9]]),
+        (np.bool_([True, False]), 2, [[1, 0]] * 3),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_context_is_a_row_for_each_row_or_one_for_all_or_classes(context, features, rows, dtype):
+    if getattr(context, "dtype", None) == np.float64:
+        context = context.astype(dtype)
+    found = check_context(context, features, 3, dtype, "a model")
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, rows)
+
+
+@pytest.mark.parametrize(
+    ("context", "features", "words"),
+    [
+        ([0, 3, 1], 3, "the classes in context to be from 0 to 2, got 3 in row 1"),
+        ([-1, 0, 1], 3, "the classes in context to be from 0 to 2, got -1 in row 0"),
+        ([0, 1], 3, "a row of context for each of 3 rows, got 2"),
+        ([0.0, 1.0], 3, "context with rows of 3 features, got rows of 2"),
+        ([np.nan, 1.0], 2, "context to be finite, got nan"),
+        ("cat", 3, "context as an array of numbers, got a str"),
+        (["cat", "dog", "cat"], 2, "context as an array of numbers, got a list"),
+    ],
+)
+def test_classes_and_rows_that_do_not_fit_are_refused(context, features, words):
+    assert words in refusal(check_context, context, features, 3, np.float64, "a model")
 
 
 def test_sequences_come_back_as_tuples():
@@ -271,7 +374,6 @@ def test_integers_in_range_are_given_back_as_they_are(dtype):
 @pytest.mark.parametrize(
     ("x", "words"),
     [
-        ([[1]], "got a list"),
         (np.ones((2, 2)), "got float64"),
         (np.ones((2, 2), bool), "got bool"),
         (np.array([[0, 1], [8, -1]]), "got -1 in row 1, at index (1,)"),
@@ -315,8 +417,12 @@ def test_input_errors_are_value_errors_that_can_be_told_from_further_out():
             "got a MaskedArray: fill what is masked",
         ),
         (lambda: np.matrix(np.ones((3, 2))), "got a matrix: convert it with np.asarray"),
+        (
+            lambda: scipy.sparse.csr_array(np.ones((3, 2))),
+            "got a csr_array: convert it with its method toarray",
+        ),
     ],
-    ids=["masked", "matrix"],
+    ids=["masked", "matrix", "sparse"],
 )
 def test_an_array_that_means_something_else_is_refused(make, words):
     assert words in refusal(check_rows, make())

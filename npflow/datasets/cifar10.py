@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npflow.datasets.archive import read_archive, read_at_most
-from npflow.errors import InputError, MissingDataError
+from npflow.errors import InputError, MissingDataError, in_short
 from npflow.validation import check_choice
 
 CIFAR10_CLASSES = (
@@ -146,7 +146,10 @@ def _locate(path, download):
     """Return the folder or archive that a path stands for."""
     if path is None:
         path = os.environ.get("NPFLOW_DATA") or "~/.cache/npflow"
-    path = Path(path).expanduser()
+    try:
+        path = Path(path).expanduser()
+    except TypeError:
+        raise InputError(f"expected the path of CIFAR-10, got {in_short(path)}") from None
     places = [path, *(path / name for name in (*FOLDERS.values(), *ARCHIVES))]
     found = [place for place in places if place.is_file() or any((place / name).is_file() for name in FILES)]
     archive = path if path.name == BINARY else path / BINARY

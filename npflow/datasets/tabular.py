@@ -103,7 +103,8 @@ def split(x, *, rng):
     [14, 2, 4]
     """
     check_rng(rng)
-    n = len(check_rows(x))
+    x = check_rows(x)
+    n = len(x)
     if n < 10:
         raise InputError(f"expected at least 10 rows to split 70/10/20, got {n}")
     return Parts(*np.split(x[rng.permutation(n)], [7 * n // 10, 8 * n // 10]))

@@ -10,7 +10,6 @@ from npflow.flow import Flow
 from npflow.layers.composite import Visit, name_of, walk
 from npflow.layers.layer import given
 from npflow.model import Model
-from npflow.validation import check_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +49,7 @@ class Distillation(Model):
         self.teacher.check(self.teacher_params)
         check_alike("student", self.student, "teacher", self.teacher)
 
-    def check(self, params, x=..., context=None, name="x"):
-        if x is not None and x is not ...:
-            raise InputError(
-                "expected no rows to distill from, as a student learns from its own samples, got some"
-            )
+    def check(self, params):
         layout = self.student.check(params)
         if any(tree.items(params["prior"])):
             raise InputError(
@@ -63,14 +58,14 @@ class Distillation(Model):
                 "z do"
             )
         check_same_dtype("student", params, "teacher", self.teacher_params)
-        features = self.student.context_features
-        if context is None and features:
-            raise InputError(f"expected contexts of {features} features for the student, got none")
-        if context is not None and not features:
-            raise InputError("expected no context for a student with context_features=0, got one")
-        if context is not None:
-            check_rows(context, (features,), layout.dtype, "context")
         return layout
+
+    def check_batch(self, x, context=None, dtype=None, name="x"):
+        if x is not None:
+            raise InputError(
+                "expected no rows to distill from, as a student learns from its own samples, got some"
+            )
+        return x, self.student.check_context(context, None, dtype)
 
     def noise(self, rng, rows, dtype):
         """z of the student's prior."""

@@ -50,8 +50,8 @@ class PixelCNN(Model):
     network : MaskedConvNet
     context_features : int
         The number of context features; 0 for none. A conditional PixelCNN models p(x | context), such as the
-        images of a class given as a one-hot vector. Every method then takes a `context`, shape (n,
-        context_features), in the dtype of the parameters.
+        images of a class. Every method then takes a `context`, shape (n, context_features), or one row for all.
+        Integers of shape (n,), or a single one, are classes: their context is one-hot.
 
     References
     ----------
@@ -85,8 +85,7 @@ class PixelCNN(Model):
         """Draw parameters in float32 or float64, on the device of the images `x`, shape (n, *shape)."""
         check_rng(rng)
         check_dtype(dtype)
-        check_integers(x, self.levels, self.shape)
-        self.check_context(context, len(x), dtype)
+        x, _ = self.check_batch(x, context, dtype)
         return to_device(self._init(rng, dtype), device_of(x).name)
 
     def _init(self, rng, dtype):
@@ -94,7 +93,7 @@ class PixelCNN(Model):
         outputs = self.shape[-1] * self.levels
         return self.network.init(rng, x, outputs, context if self.context_features else None)
 
-    def check(self, params, x=..., context=None, name="x"):
+    def check(self, params):
         layout = Layout(params)
         check_dtype(layout.dtype)
         difference = expected_layout(self, ration_for(self, layout)).difference(layout)
@@ -102,14 +101,12 @@ class PixelCNN(Model):
             raise InputError(
                 f"expected the parameters of this PixelCNN, got another architecture's: {difference}"
             )
-        if x is not ...:
-            check_integers(x, self.levels, self.shape, name)
-            self.check_context(context, len(x), layout.dtype, context_name(name))
         return layout
 
-    def check_context(self, context, rows, dtype, name="context"):
-        """Raise `InputError` unless `context` fits this model and a number of images."""
-        check_context(context, self.context_features, rows, dtype, "a PixelCNN", name)
+    def check_batch(self, x, context=None, dtype=None, name="x"):
+        x = check_integers(x, self.levels, self.shape, name)
+        name = context_name(name)
+        return x, check_context(context, self.context_features, len(x), dtype, "a PixelCNN", name)
 
     @property
     def dims(self):
@@ -145,7 +142,7 @@ class PixelCNN(Model):
         return x.astype(params["first"]["weight"].dtype) * (2 / (self.levels - 1)) - 1
 
     def _map_rows(self, method, params, x, context):
-        self.check(params, x, context)
+        _, x, context = self.checked(params, x, context)
         device_of({"params": params, "x": x, "context": context})  # raises unless it is one
         return map_rows(method, params, *(x,) if context is None else (x, context))
 
@@ -166,7 +163,7 @@ class PixelCNN(Model):
         x : ndarray, shape (n, *shape)
             In the smallest unsigned integer dtype that holds the levels.
         """
-        check_count(n, "the number of samples")
+        n = check_count(n, "the number of samples")
         blank = onp.zeros((n, *self.shape), onp.min_scalar_type(self.levels - 1))
         blank = to_device(blank, device_of(params).name)
         return self.complete(params, rng, blank, 0, context, temperature)
@@ -174,9 +171,9 @@ class PixelCNN(Model):
     def complete(self, params, rng, x, rows, context=None, temperature=1.0):
         """Keep the first `rows` rows of images `x`, shape (n, *shape), and draw the others as in `sample`."""
         check_rng(rng)
-        self.check(params, x, context)
+        _, x, context = self.checked(params, x, context)
         device_of({"params": params, "x": x, "context": context})  # raises unless it is one
-        check_count(rows, "rows", least=0, most=self.shape[0])
+        rows = check_count(rows, "rows", least=0, most=self.shape[0])
         temperature = check_number(temperature, "temperature", least=0)
         there, x, known = device_of(params).generator(rng), x.copy(), None
         numbers = self.network.one_by_one(params, self._scaled(params, x), context)

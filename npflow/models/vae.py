@@ -87,7 +87,7 @@ class VAE(Model):
     def init(self, rng, x):
         """Draw parameters, in the dtype and on the device of the batch `x`, shape (n, features)."""
         check_rng(rng)
-        check_rows(x, (self.features,))
+        x, _ = self.check_batch(x)
         return to_device(self._init(rng, to_host(x)), device_of(x).name)
 
     def _init(self, rng, x):
@@ -108,20 +108,17 @@ class VAE(Model):
         decoder[-1]["bias"][self.features :] = START
         return {"decoder": decoder, "encoder": encoder, "norm": norm}
 
-    def check(self, params, x=..., context=None, name="x"):
-        if context is not None:
-            raise InputError("expected no context for a VAE, got one")
-        return self._check(params, x, (self.features,), name)
-
-    def _check(self, params, rows, shape, name):
+    def check(self, params):
         layout = Layout(params)
         check_dtype(layout.dtype)
         difference = expected_layout(self, ration_for(self, layout)).difference(layout)
         if difference:
             raise InputError(f"expected the parameters of this VAE, got another architecture's: {difference}")
-        if rows is not ...:
-            check_rows(rows, shape, layout.dtype, name)
         return layout
+
+    def check_batch(self, x, context=None, dtype=None, name="x"):
+        check_no_context(context)
+        return check_rows(x, (self.features,), dtype, name), None
 
     def noise(self, rng, rows, dtype):
         """Draw epsilon, shape (rows, latent), as a tuple of one array."""
@@ -182,7 +179,7 @@ class VAE(Model):
     def _draws(self, params, x, context, rng, draws):
         """Yield `x` with rows repeated, epsilon for them, and the repeats, which add up to `draws`."""
         check_rng(rng)
-        self.check(params, x, context)
+        _, x, _ = self.checked(params, x, context)
         there, at_once = device_of(params).generator(rng), max(1, AT_ONCE // len(x))
         for start in range(0, draws, at_once):
             repeats = min(at_once, draws - start)
@@ -194,10 +191,11 @@ class VAE(Model):
 
         The `temperature`, at least 0, multiplies z and the deviation of x from its mean. A VAE takes no context.
         """
-        check_count(n, "the number of samples")
+        n = check_count(n, "the number of samples")
         check_rng(rng)
+        check_no_context(context)
         temperature = check_number(temperature, "temperature", least=0)
-        dtype = self.check(params, context=context).dtype
+        dtype = self.check(params).dtype
         there = device_of(params).generator(rng)
         z = temperature * there.standard_normal((n, self.latent), dtype)
         return map_rows(
@@ -210,7 +208,7 @@ class VAE(Model):
 
     def encode(self, params, x):
         """Compute mean and log std of q(z | x), both of shape (n, latent)."""
-        self.check(params, x)
+        _, x, _ = self.checked(params, x)
         return split_last(map_rows(self._encode, params, x), self.latent)
 
     def _encode(self, params, x):
@@ -219,7 +217,7 @@ class VAE(Model):
 
     def decode(self, params, z):
         """Compute mean and log std of p(x | z), both of shape (n, features)."""
-        self._check(params, z, (self.latent,), "z")
+        z = check_rows(z, (self.latent,), self.check(params).dtype, "z")
         return split_last(map_rows(self._decode, params, z), self.features)
 
     def _decode(self, params, z):
@@ -235,6 +233,12 @@ class VAE(Model):
         yield encoder
         mean, log_std = encoder.result
         yield Visit("the decoder", self._likelihood, (params, mean + np.exp(log_std) * epsilon))
+
+
+def check_no_context(context):
+    """Raise unless there is no context."""
+    if context is not None:
+        raise InputError("expected no context for a VAE, got one")
 
 
 def log_normal(x, mean, log_std):

@@ -274,11 +274,10 @@ def _check_limits(limits):
 
 
 def _check_steps(arrays):
-    arrays = list(arrays)
+    arrays = [check_rows(x, (2,), name=f"arrays[{index}]") for index, x in enumerate(arrays)]
     if not arrays:
         raise InputError("expected at least one array of points, got none")
     for index, x in enumerate(arrays):
-        check_rows(x, (2,), name=f"arrays[{index}]")
         if len(x) != len(arrays[0]):
             raise InputError(
                 f"expected the same points in every array, {len(arrays[0])} rows, "

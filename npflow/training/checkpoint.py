@@ -347,9 +347,9 @@ def check_run(run, arrays, params):
             f"expected the state of a run, with {', '.join(sorted(NEEDED))}, got none of {missing}"
         )
     settings = check_instance(run["settings"], dict, "the settings of the run")
-    step = check_stored_count(run["step"], "the step of the run")
-    check_stored_count(run["position"], "the position in the epoch")
-    check_stored_count(run.get("noise_seed", 0), "the seed of the noise")
+    step = check_count(run["step"], "the step of the run", least=0)
+    check_count(run["position"], "the position in the epoch", least=0)
+    check_count(run.get("noise_seed", 0), "the seed of the noise", least=0, most=2**64)
     if run["best_loss"] is not None:
         check_number(run["best_loss"], "the best validation loss")
     check_random_state(run["epoch_rng"])
@@ -380,11 +380,6 @@ def check_run(run, arrays, params):
     steps = arrays["history:validation_step"]
     if not np.isin(steps, np.arange(1, step + 1)).all() or np.any(np.diff(steps) < 0):
         raise InputError(f"expected validations after steps 1 to {step}, one after the other, got others")
-
-
-def check_stored_count(value, name):
-    """Raise `InputError` unless a number of a file is an integer, at least 0; return it."""
-    return check_count(None if isinstance(value, bool) else value, name, least=0)
 
 
 def check_array(array, shape, dtype, name):

@@ -36,16 +36,17 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
         A flow, or another model with a loss of its own, such as the bound of a `Dequantized` flow.
     params : tree of ndarray
         Where to start, from ``model.init``; not changed.
-    x : ndarray, shape (n, *event)
-        The data, in the dtype of the parameters; integers for a `Dequantized` flow or a `PixelCNN`.
-    context : ndarray, shape (n, context features), optional
-        For a conditional model, a context for each row.
+    x : array_like, shape (n, *event)
+        The data, in the dtype of the parameters, to which lists and integers are converted; integers for a
+        `Dequantized` flow or a `PixelCNN`.
+    context : array_like, shape (n, context features), optional
+        For a conditional model, a context for each row; or integers of shape (n,), the class of each.
     rng : numpy.random.Generator
         Draws the order of the rows. Resuming a checkpoint sets its state.
-    validation : ndarray, shape (m, *event), optional
+    validation : array_like, shape (m, *event), optional
         Held-out data. It is evaluated after each epoch and at the end, and the parameters that did best on it are
         returned.
-    validation_context : ndarray, shape (m, context features), optional
+    validation_context : array_like, shape (m, context features), optional
         For a conditional model, a context for each row of the held-out data.
     steps : int
         The number of steps of the whole run, including those of a checkpoint that is resumed.
@@ -120,16 +121,16 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
     options = Options.of(options, fit)
     if not isinstance(model, Model):
         raise InputError(f"expected a Flow to fit, got {in_short(model)}")
-    model.check(params, x, context)
+    _, x, context = model.checked(params, x, context)
     if model.takes_rows:
         check_domain(x, model.domain)
     arrays = tuple(array for array in (x, context) if array is not None)
-    held_out = tuple(array for array in (validation, validation_context) if array is not None)
     if validation is not None:
-        model.check(params, validation, validation_context, "validation")
-        check_domain(validation, model.domain, "validation")
-    elif held_out:
+        _, *validation = model.checked(params, validation, validation_context, "validation")
+        check_domain(validation[0], model.domain, "validation")
+    elif validation_context is not None:
         raise InputError("expected validation beside validation_context, got none")
+    held_out = tuple(array for array in validation or () if array is not None)
     if options.checkpoint is not None:
         prepare_to_write(options.checkpoint, "checkpoint")
     run = start(model, params, arrays, options, rng)

@@ -311,7 +311,7 @@ def test_inner_layers_name_the_lines_of_a_program(inner):
 def test_a_flow_refuses_parameters_of_another_tree(rng):
     flow, x = Flow(own()[0], Normal(4)), rows(5, 4)
     params = flow.init(rng, x)
-    assert flow.check(params, x).leaves == Layout(params).leaves
+    assert flow.check(params).leaves == Layout(params).leaves
     first, second = params["layer"]["first"], params["layer"]["second"]
     for layer in ({"first": first}, {"first": second, "second": first}, [first, second]):
         assert "another architecture's" in refusal(flow.check, params | {"layer": layer})

@@ -324,7 +324,7 @@ def conditional():
             lambda s, p, t, q: (Flow(Affine(), Normal(3, trained=True)), trained_params(), t, q),
             "a student with a fixed prior",
         ),
-        (lambda *_: conditional(), "expected contexts of 2 features for the student, got none"),
+        (lambda *_: conditional(), "expected a context of 2 features for each row, got none"),
     ],
 )
 def test_flows_that_do_not_fit_together_get_a_sentence(change, words):
@@ -341,7 +341,7 @@ def trained_params():
 
 def test_bad_contexts_get_a_sentence():
     for flows, context, words in (
-        (pair(), np.zeros((5, 1)), "no context for a student with context_features=0, got one"),
+        (pair(), np.zeros((5, 1)), "no context for a flow with context_features=0, got one"),
         (conditional(), np.zeros((40, 3)), "context with rows of 2 features, got rows of 3"),
         (conditional(), np.zeros((40, 2), np.float32), "context in float64, the dtype of the parameters"),
     ):

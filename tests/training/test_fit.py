@@ -285,14 +285,14 @@ def test_it_trains_in_another_thread_too():
         ({"validation_context": np.zeros((3, 1))}, "validation beside validation_context, got none"),
         ({"x": np.zeros((0, 2))}, "x to have at least one row"),
         ({"x": np.zeros((50, 3))}, "x with rows of 2 features, got rows of 3"),
-        ({"x": np.arange(100).reshape(50, 2)}, "x in float32 or float64, got int64"),
+        ({"x": np.ones((50, 2), complex)}, "x in float32 or float64, got complex128"),
         ({"x": np.ones((50, 2), np.float32)}, "x in float64, the dtype of the parameters, got float32"),
         (
             {"x": np.where(np.arange(100).reshape(50, 2) == 35, np.nan, 1.0)},
             "x to be finite, got nan in row 17",
         ),
-        ({"x": None}, "x as a NumPy array, got a NoneType"),
-        ({"x": None, "context": np.zeros((50, 2))}, "x as a NumPy array, got a NoneType"),
+        ({"x": None}, "x as an array of numbers, got a NoneType"),
+        ({"x": None, "context": np.zeros((50, 2))}, "x as an array of numbers, got a NoneType"),
         ({"context": np.zeros((50, 2))}, "no context for a flow with context_features=0, got one"),
     ],
 )
