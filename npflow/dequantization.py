@@ -106,11 +106,11 @@ class Dequantized(Model):
         They are computed on the host and live where `x` lives.
         """
         check_rng(rng)
-        check_dtype(dtype)
+        dtype = check_dtype(dtype)
         x = check_integers(x, self.levels, self.event_shape)
         there = device_of(x)
         x, context = to_host(x), None if context is None else to_host(context)
-        y = self.dequantize(x, *self.noise(rng, len(x), onp.dtype(dtype)))
+        y = self.dequantize(x, *self.noise(rng, len(x), dtype))
         return to_device(self.flow.init(rng, y, context), there.name)
 
     def check(self, params):

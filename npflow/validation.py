@@ -133,10 +133,14 @@ def as_array(value, expected, dtype=None):
 
 
 def check_dtype(dtype):
-    """Raise unless parameters can have this dtype; return it."""
-    if dtype not in (np.float32, np.float64):
-        raise InputError(f"expected the parameters' dtype to be float32 or float64, got {dtype!r}")
-    return dtype
+    """Raise unless parameters can have this dtype; return it as a `numpy.dtype`."""
+    try:
+        known = isinstance(dtype, (str, type, np.dtype)) and np.dtype(dtype) in (np.float32, np.float64)
+    except TypeError:
+        known = False
+    if not known:
+        raise InputError(f"expected the parameters' dtype to be float32 or float64, got {in_short(dtype)}")
+    return np.dtype(dtype)
 
 
 def check_context(context, features, rows, dtype, model, name="context"):
@@ -266,7 +270,7 @@ def check_number(value, name, *, above=None, least=None, below=None):
         raise InputError(f"expected {name} to be a number{words}, got {in_short(value)}") from None
     if not np.isfinite(number) or not all(holds(number, bound) for _, bound, holds in bounds):
         raise InputError(f"expected {name} to be a finite number{words}, got {number}")
-    return number
+    return number + 0.0  # -0.0, which some functions call negative, becomes 0.0
 
 
 def check_choice(value, choices, name):

@@ -359,9 +359,9 @@ def test_an_instance_is_given_back_and_others_are_refused():
 
 
 def test_parameters_are_in_float32_or_float64():
-    for dtype in (np.float32, np.float64, np.dtype("float32")):
-        assert check_dtype(dtype) is dtype
-    for dtype in (np.float16, int, object):
+    for dtype in (np.float32, np.float64, np.dtype("float32"), "float64", float):
+        assert check_dtype(dtype) == np.dtype(dtype)
+    for dtype in (np.float16, int, object, None, "none", 32, np.zeros(2, np.float32)):
         assert "float32 or float64" in refusal(check_dtype, dtype)
 
 

@@ -1,7 +1,7 @@
 """Gaussianization: iterative, without gradients; and as a flow trained from there."""
 
 from npflow.layers import Gaussianize, Rotation, Units
-from npflow.models.recipe import flow_of, recipe
+from npflow.models.recipe import check_depth, flow_of, recipe
 from npflow.validation import check_count
 
 
@@ -49,6 +49,6 @@ def gaussianization(features, steps=5, components=8, rotation="pca", prior=None)
     >>> len(flow.layer.layers)
     12
     """
-    features, steps = check_count(features, "features"), check_count(steps, "steps")
+    features, steps = check_count(features, "features"), check_depth(steps, "steps")
     step = [Gaussianize(components), Rotation(start=rotation)]
     return flow_of([Units(), *(step * steps), Gaussianize(components)], features, prior)

@@ -1,7 +1,7 @@
 """Glow, for rows of features and for images."""
 
 from npflow.layers import ActNorm, AffineCoupling, Conv1x1, Logit
-from npflow.models.recipe import check_image_shape, flow_of, multi_scale, recipe
+from npflow.models.recipe import check_depth, check_image_shape, flow_of, multi_scale, recipe
 from npflow.networks import MLP, ConvNet
 from npflow.validation import check_count
 
@@ -37,7 +37,7 @@ def glow(features, steps=10, network=None, prior=None, context_features=0):
     >>> len(flow.layer.layers)
     30
     """
-    features, steps = check_count(features, "features", least=2), check_count(steps, "steps")
+    features, steps = check_count(features, "features", least=2), check_depth(steps, "steps")
     network = MLP((64, 64, 64), squash_inputs=True) if network is None else network
     step = [ActNorm(), AffineCoupling(network), Conv1x1()]
     return flow_of(step * steps, features, prior, context_features)
@@ -82,7 +82,7 @@ def image_glow(shape, levels=3, steps=16, network=None, prior=None, context_feat
     >>> len(flow.layer.layers), flow.prior.event_shape
     (17, (8, 8, 3))
     """
-    levels, steps = check_count(levels, "levels"), check_count(steps, "steps")
+    levels, steps = check_count(levels, "levels"), check_depth(steps, "steps")
     shape = check_image_shape(shape, halvings=levels)
     network = ConvNet((512, 512), (3, 1, 3)) if network is None else network
     step = [ActNorm(), Conv1x1(), AffineCoupling(network)]

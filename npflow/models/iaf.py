@@ -1,7 +1,7 @@
 """IAF: inverted autoregressive layers, which sample in one pass."""
 
 from npflow.layers import ActNorm, Inverse, MaskedAutoregressive, Reverse, ScaleShift
-from npflow.models.recipe import flow_of, recipe
+from npflow.models.recipe import check_depth, flow_of, recipe
 from npflow.networks import MADE
 from npflow.validation import check_count
 
@@ -38,7 +38,7 @@ def iaf(features, steps=5, network=None, transformer=None, prior=None, context_f
     >>> len(iaf(features=6).layer.layers)
     14
     """
-    features, steps = check_count(features, "features"), check_count(steps, "steps")
+    features, steps = check_count(features, "features"), check_depth(steps, "steps")
     network = MADE((64, 64), squash_inputs=True) if network is None else network
     transformer = ScaleShift() if transformer is None else transformer
     step = [ActNorm(), Inverse(MaskedAutoregressive(network, transformer)), Reverse()]

@@ -1,7 +1,7 @@
 """MintNet: masked convolutions with triangular Jacobians, on images."""
 
 from npflow.layers import ActNorm, Logit, MaskedConvolution, Squeeze, Unsqueeze
-from npflow.models.recipe import check_image_shape, flow_of, recipe
+from npflow.models.recipe import check_depth, check_image_shape, flow_of, recipe
 from npflow.validation import check_count
 
 
@@ -44,7 +44,7 @@ def mintnet(shape, levels=3, steps=4, filters=16, prior=None):
     >>> [type(layer).__name__ for layer in flow.layer.layers][4:]
     ['Squeeze', 'ActNorm', 'MaskedConvolution', 'MaskedConvolution', 'Unsqueeze']
     """
-    levels, steps = check_count(levels, "levels"), check_count(steps, "steps")
+    levels, steps = check_count(levels, "levels"), check_depth(steps, "steps")
     shape = check_image_shape(shape, halvings=levels - 1)
     step = [ActNorm(), MaskedConvolution(filters, "raster"), MaskedConvolution(filters, "reversed")]
     layers = [Logit(), *(step * steps)]

@@ -1,7 +1,7 @@
 """Neural spline flows: couplings or autoregressive layers of rational-quadratic splines."""
 
 from npflow.layers import ActNorm, Conv1x1, MaskedAutoregressive, Reverse, Spline, SplineCoupling
-from npflow.models.recipe import flow_of, recipe
+from npflow.models.recipe import check_depth, flow_of, recipe
 from npflow.networks import MADE, MLP
 from npflow.validation import check_choice, check_count
 
@@ -43,7 +43,7 @@ def neural_spline(
     """
     check_choice(kind, ("coupling", "autoregressive"), "kind")
     features = check_count(features, "features", least=2 if kind == "coupling" else 1)
-    steps = check_count(steps, "steps")
+    steps = check_depth(steps, "steps")
     spline = Spline() if spline is None else spline
     if kind == "coupling":
         network = MLP((64, 64), squash_inputs=True) if network is None else network

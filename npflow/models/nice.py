@@ -1,7 +1,7 @@
 """NICE: additive couplings and a final scaling, for rows of features and for images."""
 
 from npflow.layers import ActNorm, AdditiveCoupling, Logit, Scaling
-from npflow.models.recipe import check_image_shape, flow_of, recipe
+from npflow.models.recipe import check_depth, check_image_shape, flow_of, recipe
 from npflow.networks import MLP, ResNet
 from npflow.priors import Logistic
 from npflow.validation import check_count
@@ -41,7 +41,7 @@ def nice(features, couplings=4, network=None, prior=None, context_features=0):
     >>> [type(layer).__name__ for layer in flow.layer.layers[3:]]
     ['AdditiveCoupling', 'AdditiveCoupling', 'Scaling']
     """
-    features, couplings = check_count(features, "features", least=2), check_count(couplings, "couplings")
+    features, couplings = check_count(features, "features", least=2), check_depth(couplings, "couplings")
     network = MLP((64, 64, 64), squash_inputs=True) if network is None else network
     parts = [("odd", "even")[index % 2] for index in range(couplings)]
     layers = [ActNorm(), *(AdditiveCoupling(network, part) for part in parts), Scaling()]
@@ -77,7 +77,7 @@ def image_nice(shape, couplings=4, network=None, prior=None, context_features=0)
     >>> [type(layer).__name__ for layer in flow.layer.layers]
     ['Logit', 'ActNorm', 'AdditiveCoupling', 'AdditiveCoupling', 'Scaling']
     """
-    shape, couplings = check_image_shape(shape), check_count(couplings, "couplings")
+    shape, couplings = check_image_shape(shape), check_depth(couplings, "couplings")
     network = ResNet(channels=64, blocks=2) if network is None else network
     parts = [("checkerboard-odd", "checkerboard-even")[index % 2] for index in range(couplings)]
     layers = [Logit(), ActNorm(), *(AdditiveCoupling(network, part) for part in parts), Scaling()]

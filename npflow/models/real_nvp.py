@@ -2,7 +2,7 @@
 
 from npflow.errors import InputError
 from npflow.layers import ActNorm, AffineCoupling, Chain, Logit, Permutation, Split, Squeeze, Unsqueeze
-from npflow.models.recipe import check_image_shape, flow_of, recipe
+from npflow.models.recipe import check_depth, check_image_shape, flow_of, recipe
 from npflow.networks import MLP, ResNet
 from npflow.validation import check_count, check_sequence
 
@@ -40,7 +40,7 @@ def real_nvp(features, couplings=8, network=None, masks=None, prior=None, contex
     >>> len(real_nvp(features=6, couplings=8, masks=("odd", "even")).layer.layers)
     16
     """
-    features, couplings = check_count(features, "features", least=2), check_count(couplings, "couplings")
+    features, couplings = check_count(features, "features", least=2), check_depth(couplings, "couplings")
     network = MLP((64, 64, 64), squash_inputs=True) if network is None else network
     if masks is None:
         step = [ActNorm(), AffineCoupling(network), Permutation()]

@@ -8,6 +8,8 @@ from npflow.networks import ConvNet
 from npflow.priors import Normal
 from npflow.validation import check_count, check_sequence
 
+DEEPEST = 10_000  # layers: a recipe makes them all before anything else could say that they are too many
+
 # A decorator that adds to the docstring of a recipe what all recipes share.
 recipe = documented(
     """
@@ -28,6 +30,11 @@ recipe = documented(
         If an argument is invalid, or the prior has another shape.
     """
 )
+
+
+def check_depth(value, name):
+    """Raise unless `value` is a number of layers that a recipe can make; return it."""
+    return check_count(value, name, most=DEEPEST)
 
 
 def check_image_shape(shape, name="shape", halvings=0):

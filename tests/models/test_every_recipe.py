@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import moved
+from helpers import moved, refusal
 
 from npflow import fit, models
 from npflow.errors import InputError
@@ -89,6 +89,14 @@ def test_invalid_arguments_are_refused(recipe):
         recipe("2")
     assert recipe(4, prior=Normal(4, trained=True)).prior.trained
     assert isinstance(recipe(4), Flow)
+
+
+@pytest.mark.parametrize(
+    "name", ["glow", "nice", "real_nvp", "maf", "iaf", "neural_spline", "gaussianization"]
+)
+def test_more_layers_than_memory_could_hold_are_refused_at_once(name):
+    for depth in (10**9, 10**30):
+        assert "to be at most" in refusal(getattr(models, name), 2, depth)
 
 
 def test_no_masks_are_refused():
