@@ -14,7 +14,7 @@ import numpy as np
 
 import npflow
 
-RECIPES = ("nice", "real_nvp", "glow", "maf", "iaf", "neural_spline", "gaussianization")
+RECIPES = ("nice", "real_nvp", "glow", "maf", "iaf", "neural_spline", "gaussianization", "vae")
 
 
 def tables():
@@ -38,14 +38,16 @@ def tables():
 def loss_after(recipe, x, scale, dtype, steps):
     """The loss after some steps in units of one, or the error."""
     x = (x * scale).astype(dtype)
-    flow = getattr(npflow.models, recipe)(features=x.shape[1])
+    make = npflow.models.VAE if recipe == "vae" else getattr(npflow.models, recipe)
+    flow = make(features=x.shape[1])
     params = flow.init(np.random.default_rng(0), x)
     rng = np.random.default_rng(1)
     try:
         params, _ = npflow.fit(flow, params, x, rng=rng, steps=steps, progress=False)
     except npflow.NonFiniteError as error:
         return f"{error}"[:60]
-    loss = -np.mean(flow.log_prob(params, x).astype(np.float64))
+    noise = {"rng": np.random.default_rng(2)} if flow.noisy else {}
+    loss = -np.mean(flow.log_prob(params, x, **noise).astype(np.float64))
     return f"{loss - x.shape[1] * np.log(scale):.2f}"
 
 

@@ -121,8 +121,9 @@ class Dequantized(Model):
         return x, self.flow.check_context(context, len(x), dtype, context_name(name))
 
     def noise(self, rng, rows, dtype):
-        """u, shape (rows, *event)."""
-        return (rng.random((rows, *self.event_shape), dtype),)
+        """u, shape (rows, *event): above 0, where a `Logit(0)` has no value."""
+        u = rng.random((rows, *self.event_shape), dtype)
+        return (np.maximum(u, float(onp.finfo(dtype).eps) / 4),)
 
     def losses(self, params, *batch):
         """D log levels - log p((x + u) / levels) of each row in nats, shape (n,).

@@ -14,7 +14,7 @@ from scipy.special import ndtr
 from npflow.autodiff import Layout, tree
 from npflow.autodiff.gpu.devices import device_of, to_device, to_host
 from npflow.autodiff.gpu.host_bound import draw, host_bound
-from npflow.autodiff.primitives import concatenate_last, where
+from npflow.autodiff.primitives import concatenate_last
 from npflow.autodiff.program.chunks import map_rows
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.description import checked, count, instance
@@ -22,7 +22,7 @@ from npflow.errors import ConvergenceError, InputError, kind_of
 from npflow.layers import Layer
 from npflow.layers.composite import Visit, dry_run, name_of, uses_context, walk
 from npflow.layers.layer import check_keeps_shape, check_layer, domain_of, given
-from npflow.model import Model
+from npflow.model import Model, without_nan
 from npflow.priors import Prior
 from npflow.rations import SMALL, Rationed, TooLarge, ration_for
 from npflow.validation import (
@@ -180,10 +180,7 @@ class Flow(Model):
         layout, x, context = self.checked(params, x, context)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             log_prob = -self._map_rows(self.losses, params, x, context, "forward")
-        lost = np.isnan(log_prob)
-        if getval(lost).any() and np.isfinite(layout.pack(params)).all():
-            log_prob = where(lost, -math.inf, log_prob)
-        return log_prob
+        return without_nan(log_prob, layout, params)
 
     # ---------------------------------------------------------------- x and z
 

@@ -3,7 +3,9 @@
 import math
 
 import autograd.numpy as np
+from autograd.tracer import getval
 
+from npflow.autodiff.primitives import where
 from npflow.description import Described, describe
 
 
@@ -79,3 +81,14 @@ class Model(Described):
     def learned(self):
         """The model that a checkpoint stores: this one, or the part of it that has the parameters."""
         return self
+
+
+def without_nan(log_prob, layout, params):
+    """Log-probabilities with -inf for nan, which a row gives that is so far out that the arithmetic overflows.
+
+    Where a parameter is not finite, nan stays.
+    """
+    lost = np.isnan(log_prob)
+    if getval(lost).any() and np.isfinite(layout.pack(params)).all():
+        return where(lost, -math.inf, log_prob)
+    return log_prob

@@ -104,7 +104,10 @@ class ToyDensity(Declared):
             If `x` has another shape, or is not finite; or if the density has no noise.
         """
         x = to_host(check_rows(x, (2,))).astype(np.float64)
-        return np.concatenate([self._log_prob(x[start : start + ROWS]) for start in range(0, len(x), ROWS)])
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # far out
+            parts = [self._log_prob(x[start : start + ROWS]) for start in range(0, len(x), ROWS)]
+        log_prob = np.concatenate(parts)
+        return np.where(np.isnan(log_prob), -np.inf, log_prob)
 
     def entropy(self):
         """Compute the entropy -int p log p dx, in nats."""
@@ -279,11 +282,11 @@ class Spirals(_Blurred):
         """log q(x)"""
         arm, weights = self._arm()
         squares = np.sum(x * x, axis=1)[:, None] - 2 * x @ arm.T + np.sum(arm * arm, axis=1)
-        distance = np.sqrt(np.maximum(squares, 0))
+        distance = np.sqrt(np.fmax(squares, 0))  # fmax: nan, where they overflow, becomes 0
         # The uniform noise moves a point by at most 0.12. Points of the arm that are further away than this
         # cutoff add less than exp(-30) of what the nearest one adds.
         nearest = np.min(distance, axis=1, keepdims=True) + 0.12
-        row, at = np.nonzero(distance < 0.12 + np.sqrt(nearest**2 + 60 * self._scale**2))
+        row, at = np.nonzero(distance <= 0.12 + np.sqrt(nearest**2 + 60 * self._scale**2))
         log_terms = np.sum(self._log_blur(x[row] - arm[at]), axis=1) + np.log(weights[at])
         return np.logaddexp.reduceat(log_terms, np.searchsorted(row, np.arange(len(x))))
 

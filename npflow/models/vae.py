@@ -15,7 +15,7 @@ from npflow.description import count, instance, number
 from npflow.errors import InputError
 from npflow.layers import ActNorm
 from npflow.layers.composite import Visit
-from npflow.model import Model
+from npflow.model import Model, without_nan
 from npflow.networks import MLP
 from npflow.priors import LOG_2PI
 from npflow.rations import SMALL, Rationed, ration_for
@@ -132,6 +132,9 @@ class VAE(Model):
         divergence = 0.5 * sum_event(mean * mean + np.exp(2 * log_std) - 2 * log_std - 1)
         return divergence - log_normal(y, *self._likelihood(params, z)) - log_det
 
+    def _elbo(self, params, x, epsilon):
+        return -self.losses(params, x, epsilon)
+
     def _log_weights(self, params, x, epsilon):
         """log p(x, z) - log q(z | x) for one draw of z per row; the mean of its exp over z is p(x)."""
         y, log_det = self.norm.forward(params["norm"], x)
@@ -156,9 +159,8 @@ class VAE(Model):
     def elbo(self, params, x, context=None, *, rng, draws=1):
         """Estimate ELBO(x) in nats, shape (n,), from `draws` draws of z per row; a VAE takes no context."""
         draws, total = check_count(draws, "draws"), 0.0
-        for rows, epsilon, _ in self._draws(params, x, context, rng, draws):
-            losses = map_rows(self.losses, params, rows, epsilon)
-            total = total - np.sum(np.reshape(losses, (len(x), -1)), axis=1)
+        for elbos in self._estimates(self._elbo, params, x, context, rng, draws):
+            total = total + np.sum(elbos, axis=1)
         return total / draws
 
     def log_prob(self, params, x, context=None, *, rng, draws=100):
@@ -170,21 +172,22 @@ class VAE(Model):
         log p(x) as K grows. The time is proportional to K; the memory does not depend on it.
         """
         draws, total = check_count(draws, "draws"), None
-        for rows, epsilon, repeats in self._draws(params, x, context, rng, draws):
-            log_weights = map_rows(self._log_weights, params, rows, epsilon)
-            part = logsumexp_last(np.reshape(log_weights, (len(x), repeats)))
+        for log_weights in self._estimates(self._log_weights, params, x, context, rng, draws):
+            part = logsumexp_last(log_weights)
             total = part if total is None else np.logaddexp(total, part)
         return total - math.log(draws)
 
-    def _draws(self, params, x, context, rng, draws):
-        """Yield `x` with rows repeated, epsilon for them, and the repeats, which add up to `draws`."""
+    def _estimates(self, method, params, x, context, rng, draws):
+        """Yield what `method` gives for a few draws of z per row, shape (n, few); all of them are `draws`."""
         check_rng(rng)
-        _, x, _ = self.checked(params, x, context)
+        layout, x, _ = self.checked(params, x, context)
         there, at_once = device_of(params).generator(rng), max(1, AT_ONCE // len(x))
         for start in range(0, draws, at_once):
-            repeats = min(at_once, draws - start)
-            rows = x if repeats == 1 else np.repeat(x, repeats, axis=0)
-            yield rows, *self.noise(there, len(rows), x.dtype), repeats
+            few = min(at_once, draws - start)
+            rows = x if few == 1 else np.repeat(x, few, axis=0)
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                found = map_rows(method, params, rows, *self.noise(there, len(rows), x.dtype))
+            yield np.reshape(without_nan(found, layout, params), (len(x), few))
 
     def sample(self, params, rng, n, context=None, temperature=1.0):
         """Draw `n` rows of x, shape (n, features): z from the prior, then x from p(x | z).

@@ -227,6 +227,14 @@ def test_far_out_the_density_is_small_without_overflow(density):
     assert (log_p < -10).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_at_the_largest_numbers_the_density_is_tiny_without_a_warning(density, dtype):
+    x = np.finfo(dtype).max * np.array([[1, 1], [-1, 1], [0, -1], [1, 0]], dtype)
+    log_p = density.log_prob(x)  # warnings are errors
+    assert not np.isnan(log_p).any()
+    assert (log_p < -10).all()
+
+
 def test_moons_are_a_sum_over_points_of_the_arcs():
     t = (np.arange(50_000) + 0.5) * np.pi / 50_000
     upper = np.stack([np.cos(t), np.sin(t)], axis=1)

@@ -1,8 +1,10 @@
 """The variational autoencoder: its bound, importance-weighted likelihoods, training, refusals."""
 
+import warnings
+
 import numpy as np
 import pytest
-from helpers import assert_agrees, moved, refusal, vector
+from helpers import assert_agrees, moved, refusal, rows, vector
 from scipy.stats import multivariate_normal
 
 import npflow
@@ -302,3 +304,18 @@ def test_invalid_input_is_refused(rng, x):
         (lambda: SMALL.check(maf(3, 1).init(rng, x)), "expected the parameters of this VAE"),
     ):
         assert sentence in refusal(call)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_probability_of_rows_far_out_is_zero_without_a_warning(dtype, rng):
+    params = moved(SMALL.init(rng, rows(50, 3, dtype=dtype)), rng)
+    largest = np.finfo(dtype).max
+    x = np.array([[size, 0, -size] for size in (largest, largest**0.75, largest**0.5, 1.0)], dtype)
+    for estimate in (SMALL.log_prob, SMALL.elbo):
+        with warnings.catch_warnings(action="error"):
+            found = estimate(params, x, rng=rng, draws=3)
+        assert not np.isnan(found).any()
+        assert found[0] == -np.inf
+        assert np.isfinite(found[-1])
+    params["norm"]["bias"][0] = np.nan
+    assert np.isnan(SMALL.log_prob(params, x, rng=rng)).all()
