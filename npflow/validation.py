@@ -21,7 +21,7 @@ def check_rows(x, event_shape=None, dtype=None, name="x"):
     ----------
     x : array_like, shape (n, *event_shape)
         An array in `dtype` is returned as it is. Integers and booleans become `dtype`, and so do the numbers of a list,
-        which has no dtype of its own. A DataFrame becomes its array. It may be an autograd box, so that checked
+        which has no dtype of its own. A DataFrame becomes its array, and numbers in another byte order become native. It may be an autograd box, so that checked
         functions stay differentiable.
     event_shape : tuple of int, optional
         The shape of one row; None accepts any.
@@ -44,6 +44,8 @@ def check_rows(x, event_shape=None, dtype=None, name="x"):
     )  # getval: of nested boxes too
     if array.dtype.kind in "biu":
         array = array.astype(dtype or np.float64)
+    if not array.dtype.isnative:  # such as numbers from a FITS file
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype not in (np.float32, np.float64):
         hint = f"; convert it: {name}.astype(np.float32)" if array.dtype.kind == "f" else ""
         raise InputError(f"expected {name} in float32 or float64, got {array.dtype}{hint}")

@@ -83,6 +83,12 @@ def test_lists_and_integers_become_the_dtype_of_the_parameters_or_float64(rows, 
     np.testing.assert_array_equal(x, [[1, 2], [3, 4]])
 
 
+def test_numbers_in_another_byte_order_become_native():
+    x = check_rows(np.array([[1, 2]], ">f4"), (2,), np.float32)
+    assert x.dtype.isnative
+    np.testing.assert_array_equal(x, [[1, 2]])
+
+
 def test_booleans_are_zeros_and_ones():
     np.testing.assert_array_equal(check_rows(np.eye(2, dtype=bool), dtype=np.float32), np.eye(2))
 
