@@ -1,7 +1,10 @@
 """Whether training depends on the units of the data: every recipe for rows, in units from 1e-30 to 1e30.
 
 A flow of D features on data in units of s has a loss of D log s more than in units of one. The table shows the loss
-after some steps less that, so all numbers of a line should be one, up to what rounding makes of a training run.
+after some steps less that, so all numbers of a line should be one, up to what rounding makes of a training run. That is
+the noise: how far apart the losses are of a few tables in units of one that differ by rounding alone. A line is marked
+where units make a larger difference than 0.1 nats or the noise.
+
 Columns are constant, zero, twice there, one-hot or nearly the same, and one table has fewer rows than features.
 
     python benchmarks/units.py
@@ -36,19 +39,29 @@ def tables():
 
 
 def loss_after(recipe, x, scale, dtype, steps):
-    """The loss after some steps in units of one, or the error."""
+    """The loss after some steps in units of one; nan where training failed."""
     x = (x * scale).astype(dtype)
     make = npflow.models.VAE if recipe == "vae" else getattr(npflow.models, recipe)
     flow = make(features=x.shape[1])
     params = flow.init(np.random.default_rng(0), x)
-    rng = np.random.default_rng(1)
+    optimizer = npflow.training.Adam(npflow.training.WarmupCosine(1e-3, steps=steps))
+    options = {"steps": steps, "optimizer": optimizer, "clip_norm": 10.0, "progress": False}
     try:
-        params, _ = npflow.fit(flow, params, x, rng=rng, steps=steps, progress=False)
+        params, _ = npflow.fit(flow, params, x, rng=np.random.default_rng(1), **options)
     except npflow.NonFiniteError as error:
-        return f"{error}"[:60]
+        print(error)
+        return np.nan
     noise = {"rng": np.random.default_rng(2)} if flow.noisy else {}
     loss = -np.mean(flow.log_prob(params, x, **noise).astype(np.float64))
-    return f"{loss - x.shape[1] * np.log(scale):.2f}"
+    return loss - x.shape[1] * np.log(scale)
+
+
+def noise_of(recipe, x, dtype, steps, tables=3):
+    """The range of the loss in units of one, over tables that differ by rounding alone."""
+    rng = np.random.default_rng(0)
+    size = 64 * np.finfo(dtype).eps  # that of the logarithm of a scale of 1e30
+    rounded = [x * (1 + size * rng.standard_normal(x.shape[1])) for _ in range(tables)]
+    return np.ptp([loss_after(recipe, one, 1.0, dtype, steps) for one in [x, *rounded]])
 
 
 def main():
@@ -58,14 +71,19 @@ def main():
     parser.add_argument("--scales", nargs="+", type=float, default=[1, 1e-30, 1e-6, 1e6, 1e30])
     parser.add_argument("--steps", type=int, default=200)
     arguments = parser.parse_args()
-    columns = [(dtype, scale) for dtype in (np.float64, np.float32) for scale in arguments.scales]
-    print(f"{'':30}" + "".join(f"{np.dtype(dtype).name[5:]:>4} {scale:7.0e}" for dtype, scale in columns))
+    print(f"{'':39}" + "".join(f"{scale:9.0e}" for scale in arguments.scales) + "    noise")
+    marked = 0
     for recipe in arguments.recipes:
         for kind in arguments.kinds:
-            losses = (
-                loss_after(recipe, tables()[kind], scale, dtype, arguments.steps) for dtype, scale in columns
-            )
-            print(f"{recipe:16}{kind:14}", *(f"{loss:>11}" for loss in losses), flush=True)
+            x = tables()[kind]
+            for dtype in (np.float64, np.float32):
+                losses = [loss_after(recipe, x, scale, dtype, arguments.steps) for scale in arguments.scales]
+                noise = noise_of(recipe, x, dtype, arguments.steps)
+                odd = not np.ptp(losses) <= max(0.1, noise)
+                marked += odd
+                line = "".join(f"{loss:9.2f}" for loss in losses)
+                print(f"{recipe:16}{kind:14}{dtype.__name__:9}{line}{noise:9.2f}{'  <--' * odd}", flush=True)
+    print(f"{marked} lines where units make a difference")
 
 
 if __name__ == "__main__":
