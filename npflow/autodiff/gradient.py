@@ -61,6 +61,11 @@ def value_and_grad(fun, node=None):
             end = fun(tree.build(box, params), *args)
         depends = isbox(end) and end._trace == trace
         value = end._value if depends else end
+        if isbox(value) and value._trace == trace:
+            raise InputError(
+                "expected the arrays of each primitive as its positional arguments, "
+                "got one that it takes by name or from the code around it, whose gradient would be lost"
+            )
         if getattr(value, "shape", ()) != ():
             raise InputError(f"expected a scalar to differentiate, got an array of shape {value.shape}")
         gradients, nodes = backward(end) if depends else {}, iter(roots)

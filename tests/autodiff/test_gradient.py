@@ -6,6 +6,7 @@ import autograd
 import autograd.numpy as anp
 import numpy as np
 import pytest
+from autograd import checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -122,6 +123,14 @@ def test_a_value_that_is_not_a_scalar_is_refused(fun, shape):
     with pytest.raises(InputError) as caught:
         value_and_grad(fun)({"a": np.ones(3)})
     assert str(caught.value) == f"expected a scalar to differentiate, got an array of shape {shape}"
+
+
+def test_a_gradient_that_would_be_lost_is_refused():
+    around = lambda params: anp.sum(checkpoint(lambda x: x * params["b"])(params["a"]))
+    by_name = lambda params: anp.sum(checkpoint(lambda x, y: x * y)(params["a"], y=params["b"]))
+    for fun in (around, by_name):
+        with pytest.raises(InputError, match="whose gradient would be lost"):
+            value_and_grad(fun)({"a": np.ones(3), "b": np.ones(3)})
 
 
 def test_the_gradient_still_works_after_a_function_has_raised():

@@ -34,6 +34,11 @@ class Device:
     name, alias, scipys, exact, files = "cpu", "np", "scipy", True, ()
     array_type, module = np.ndarray, np
 
+    def __reduce__(self):  # there is one of each name, also after a copy and in another process
+        from npflow.autodiff.gpu.devices import find_device
+
+        return find_device, (self.name,)
+
     def send(self, array):
         """A NumPy array as an array of this device."""
         return array

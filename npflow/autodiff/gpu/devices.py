@@ -7,6 +7,7 @@ HOST``. CuPy is imported when a GPU is first asked for.
 """
 
 import hashlib
+import os
 from collections import OrderedDict
 from threading import RLock
 
@@ -23,6 +24,16 @@ MAKERS = {"cpu": Device, "cuda": Cuda}
 DEVICES = {np.ndarray: HOST}  # the devices in use, by the type of their arrays
 CONSTANTS, MOST_BYTES = OrderedDict(), 2**28  # the arrays that `constant` sent last, by their content
 LOCK = RLock()  # of DEVICES and CONSTANTS
+
+
+def in_forked_child():
+    """Make a lock: a child process has no thread that could free this one."""
+    global LOCK
+    LOCK = RLock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=in_forked_child)
 
 
 def find_device(name):

@@ -1,6 +1,7 @@
 """How a call is written in Python, and what is known about its function."""
 
 import math
+from collections.abc import KeysView
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from npflow.autodiff.gpu import cupy
 from npflow.autodiff.gpu.devices import HOST, as_array, device_of, fetch, is_array
 from npflow.autodiff.primitives import FRESH
 from npflow.autodiff.program.naming import identifier, unique
-from npflow.autodiff.program.tape import Value
+from npflow.autodiff.program.tape import Value, example_of
 
 GETITEM = numpy_boxes.ArrayBox.__getitem__.fun
 ASTYPE = numpy_wrapper._astype.fun
@@ -81,7 +82,7 @@ class Spelling:
         first, *rest = call.arguments
         if function is ASTYPE:
             return f"{self.argument(first)}.astype({self.listed(rest, options)})"
-        if function is np.reshape and len(rest) == 1 and not options:
+        if function is np.reshape and len(rest) == 1 and not options and is_array(example_of(first)):
             shape = rest[0].tolist() if isinstance(rest[0], np.ndarray) else rest[0]
             return f"{self.argument(first)}.reshape({self.argument(shape)})"
         if function in CONCATENATE:
@@ -130,6 +131,8 @@ class Spelling:
             return argument.name
         if isinstance(argument, Text):
             return argument
+        if isinstance(argument, KeysView):  # of a dict of autograd's
+            argument = tuple(argument)
         if isinstance(argument, (tuple, list)):
             inside = ", ".join(map(self.argument, argument))
             if isinstance(argument, list):

@@ -1,5 +1,6 @@
 """Functions of many rows or long vectors, in chunks whose intermediate results stay in the cache."""
 
+import os
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
@@ -22,6 +23,16 @@ WORTH_THREADS = 2**20  # numbers; with fewer, threads take longer to start than 
 
 # The programs used last; None for functions that cannot be recorded.
 PROGRAMS, KEPT, LOCK = OrderedDict(), 16, Lock()
+
+
+def in_forked_child():
+    """Make a lock: a child process has no thread that could free this one."""
+    global LOCK
+    LOCK = Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=in_forked_child)
 
 
 def map_rows(fun, params, *arrays):

@@ -1,11 +1,14 @@
 """The program that a recording becomes, and how it is run."""
 
+import importlib
 import itertools
 import linecache
 import math
+import operator
 import weakref
 from collections import defaultdict, deque
 from contextlib import contextmanager
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +28,7 @@ class Program:
 
     A program is pure: it reads its arguments and writes to its own workspaces, one for each thread that runs
     it. ``print(program)`` shows its cost by layer and direction, ``print(program.source)`` all of its lines.
+    It can be copied and pickled, if its `constants` can.
 
     Attributes
     ----------
@@ -66,6 +70,10 @@ class Program:
         self.lines = self.total_cost.lines
 
         self.source, self.constants, self.slots = write(tape, buffers, self._head())
+        self._compile()
+
+    def _compile(self):
+        """Make the functions from the source."""
         self.filename = f"<npflow program {next(NUMBERS)}: {self.name}>"
         lines = self.source.splitlines(keepends=True)
         linecache.cache[self.filename] = (len(self.source), None, lines, self.filename)
@@ -149,6 +157,17 @@ class Program:
         """Free the workspaces that no thread is using."""
         self._idle.clear()
 
+    def __getstate__(self):
+        made = ("filename", "forward", "backward", "_idle")
+        state = {name: value for name, value in vars(self).items() if name not in made}
+        return state | {"constants": {name: by_name(thing) for name, thing in self.constants.items()}}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        for name, thing in self.constants.items():
+            self.constants[name] = thing.find() if isinstance(thing, Named) else thing
+        self._compile()
+
     def _match(self, expected, leaves):
         """The arrays among the leaves that the program reads, checked."""
         leaves = dict(leaves)
@@ -195,6 +214,34 @@ class Program:
             f"without reuse {self.bytes_without_reuse / 1e6:.2f} MB\n"
             "lines: calls; MB moved: read and written; MB held: the largest part of the workspace in use"
         )
+
+
+class Named(NamedTuple):
+    """A module, or the function of a primitive, in a pickle: pickle itself knows neither."""
+
+    module: str
+    primitive: str = ""
+
+    def find(self):
+        """The module or the function."""
+        module = importlib.import_module(self.module)
+        return operator.attrgetter(f"{self.primitive}.fun")(module) if self.primitive else module
+
+
+def by_name(thing):
+    """A `Named` for a module or the function of a primitive; anything else as it is."""
+    if isinstance(thing, ModuleType):
+        return Named(thing.__name__)
+    named = Named(getattr(thing, "__module__", None), getattr(thing, "__qualname__", None))
+    try:
+        return named if named.find() is thing else thing
+    except (
+        AttributeError,
+        ImportError,
+        TypeError,
+        ValueError,
+    ):  # it is none, or one without a name in its module
+        return thing
 
 
 class Gradient(NamedTuple):

@@ -1,8 +1,7 @@
 """From a function to its program: record, shorten, write, compare."""
 
-import gc
 import inspect
-from contextlib import contextmanager
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -13,7 +12,7 @@ from npflow.autodiff.gradient import value_and_grad
 from npflow.autodiff.program import passes
 from npflow.autodiff.program.naming import name_values
 from npflow.autodiff.program.program import Program
-from npflow.autodiff.program.recording import LOCK, Recording
+from npflow.autodiff.program.recording import Recording, one_at_a_time
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.errors import InputError
 
@@ -70,7 +69,7 @@ def record(fun, params, *args, gradient=True, reuse=True):
     names = names_of(fun, len(args))
     device_of({"params": params, **dict(zip(names, args))})  # raises if there are several
     recording = Recording()
-    with LOCK, _no_collection():  # one recording at a time; the plain function runs here too
+    with one_at_a_time():  # the plain function runs here too
         try:
             tape = recording.record(fun, params, args, names, gradient)
         except InputError:
@@ -81,14 +80,16 @@ def record(fun, params, *args, gradient=True, reuse=True):
         for change in passes.ALL:
             tape = change(tape)
         program = Program(fun, params, args, names, tape, reuse)
-        if not is_proven(program, fun, params, args):
+        trial = disproof(program, fun, params, args)
+        if trial is not None:
             again = Recording()
-            again.record(fun, params, args, names, gradient)
+            with suppress(Exception):  # on other values it may be refused
+                again.record(fun, trial[0], trial[1:], names, gradient)
             line = recording.first_difference(again)
             raise InputError(
                 f"expected {program.name} to give the same result for the same values, as a program does, "
-                "got another: it draws random numbers, keeps state, or reads the values of arrays"
-                + (f", at {line}" if line else "")
+                "got another: it draws random numbers, keeps state, changes its arguments, or reads the values of "
+                "arrays" + (f", at {line}" if line else "")
             )
     return program
 
@@ -105,18 +106,6 @@ def names_of(fun, count):
     return [*names[:count], *([rest] if more == 1 else [f"{rest}_{number}" for number in range(more)])]
 
 
-@contextmanager
-def _no_collection():
-    """A context without garbage collection: a recording makes thousands of nodes, and needs all."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
-
-
 def _explain(error, recording, fun, params, args, gradient):
     """Raise the function's own error, if it fails on plain arrays too, or an error that names the line."""
     fun(params, *args)
@@ -128,30 +117,48 @@ def _explain(error, recording, fun, params, args, gradient):
     ) from error
 
 
-def is_proven(program, fun, params, args):
-    """Whether a program gives the results of the function: to the bit, if its device is exact.
+def disproof(program, fun, params, args):
+    """Parameters and arguments on which a program does not give the function's results; None if none are found.
 
-    They are compared on other values than the recorded ones too: a number that was read off an array unnoticed
-    would stay what it was.
+    Results are compared to the bit, if the device of the program is exact. A number that was read off an array
+    unnoticed would stay what it was, so other values than the recorded ones are tried. Only finite results
+    tell: a program that is wrong may be nan where the function is. The program comes first, as it is quicker.
     """
     agree = partial(np.array_equal, equal_nan=True) if program.device.exact else _agree
     failed, compared = None, False
     with one_blas_thread(), np.errstate(all="ignore"):
-        for trial in _trials(params, args):
-            try:
-                expected = _plainly(fun, program.with_gradient, *trial)
-            except Exception as error:  # such as a matrix that is not positive definite
-                failed = error
-                continue
-            got = program(*trial) if program.with_gradient else (program(*trial),)
-            if not all(agree(fetch(one), fetch(other)) for one, other in zip(expected, got)):
-                return False
-            compared = True
-            if np.isfinite(fetch(expected[0])).all():
-                return True
+        for trials in _trials(params, args, program.device.exact):
+            for trial in trials:
+                given, got = _bits(trial[1:]), _run(program, trial)
+                if got and not np.isfinite(fetch(got[0])).all() and trial[0] is not params:
+                    continue
+                try:
+                    expected = _plainly(fun, program.with_gradient, *trial)
+                except Exception as error:  # such as a matrix that is not positive definite
+                    failed = error
+                    continue
+                same = got and all(agree(fetch(one), fetch(two)) for one, two in zip(expected, got))
+                if not same or _bits(trial[1:]) != given:
+                    return trial
+                compared = True
+                break
     if not compared:
         raise failed
-    return True
+    return None
+
+
+def _run(program, trial):
+    """The results of a program, as `_plainly` gives them; None if it fails."""
+    try:
+        return program(*trial) if program.with_gradient else (program(*trial),)
+    except MemoryError:
+        raise
+    except Exception:  # such as an array whose shape depends on values
+        return None
+
+
+def _bits(args):
+    return [fetch(leaf).tobytes() for arg in args for _, leaf in tree.items(arg) if is_array(leaf)]
 
 
 def _agree(expected, got):
@@ -170,23 +177,51 @@ def _plainly(fun, gradient, params, *args):
     return value, tree.Layout(params).pack(leaves)
 
 
-def _trials(params, args):
-    """Parameters and arguments to compare on, those that differ most from the recorded ones first."""
-    nudged = tree.build(
-        lambda _, leaf: as_array(leaf) * leaf.dtype.type(1 + 2**-10) if tree.is_trained(leaf) else leaf,
-        params,
+# The factors of trial values, in turn. Uneven ones change counts, ranks and ratios too, and some are zero.
+NEAR, AS_MUCH, SMALLER, OPPOSITE, LARGER = 1 + 2**-10, 1, 1 / 16, -1 / 16, -8
+SAME_SIGN = np.abs(np.cos(1.5 * np.arange(61) ** 2)) ** 3
+UNEVEN = np.sign(np.cos(1.5 * np.arange(61) ** 2)) * np.where(SAME_SIGN < 1 / 32, 0, SAME_SIGN)
+
+
+def _trials(params, args, exact):
+    """Groups of parameters and arguments to compare on; one of each group is enough.
+
+    In each group those come first that differ most from the recorded ones; later ones stay within bounds that
+    the data may have, such as 0 and 1. Uneven values need an exact device: they make roundings large.
+    """
+    even = (
+        (OPPOSITE, LARGER),
+        (SMALLER, OPPOSITE),
+        (SMALLER, SMALLER),
+        (NEAR, AS_MUCH),
+        (NEAR, None),
+        (None, None),
     )
+    uneven = (4 * UNEVEN, UNEVEN / 4), (0.9 * SAME_SIGN, 0.9 * SAME_SIGN)
+    for factors in (even, uneven) if exact else (even,):
+        yield ((_changed(params, of_params), *_turned(args, of_args)) for of_params, of_args in factors)
 
-    def reverse(sign):
-        def turned(_, leaf):
-            if not is_array(leaf) or not leaf.ndim:
-                return leaf
-            leaf = leaf[::-1].copy("K")
-            return sign * leaf if np.issubdtype(leaf.dtype, np.floating) else leaf
 
-        return [tree.build(turned, arg) for arg in args]
+def _changed(params, factors):
+    changed = lambda _, leaf: _times(as_array(leaf), factors) if tree.is_trained(leaf) else leaf
+    return params if factors is None else tree.build(changed, params)
 
-    yield nudged, *reverse(-1)
-    yield nudged, *reverse(1)
-    yield nudged, *args
-    yield params, *args
+
+def _turned(args, factors):
+    """Arguments with their rows in reverse, and other numbers."""
+    turned = lambda _, leaf: _times(leaf[::-1] if leaf.ndim else leaf, factors) if is_array(leaf) else leaf
+    return args if factors is None else [tree.build(turned, arg) for arg in args]
+
+
+def _times(leaf, factors):
+    """An array times factors, in the same order in memory."""
+    leaf, send = leaf.copy("K"), device_of(leaf).send
+    if leaf.dtype.kind in "fc":
+        if not np.any(fetch(leaf)):
+            leaf += leaf.dtype.type(1 / 16)
+        leaf *= send(np.resize(np.asarray(factors, leaf.real.dtype), leaf.shape))
+    elif np.ndim(factors) and leaf.dtype.kind == "b":
+        leaf ^= send(np.resize(factors > 0.9 * np.max(factors), leaf.shape))
+    elif np.ndim(factors) and leaf.dtype.kind in "iu":
+        leaf //= 2  # labels and pixels stay in their range
+    return leaf

@@ -1,11 +1,15 @@
 """Record the calls of a function and of its gradient, under one more trace of autograd's."""
 
 import functools
+import gc
+import itertools
 import mmap
+import os
 import threading
 import traceback
 from contextlib import contextmanager
 from dataclasses import replace
+from types import CellType
 
 import numpy as np
 from autograd.numpy import numpy_boxes, numpy_wrapper
@@ -22,7 +26,6 @@ from npflow.autodiff.program.tape import Place, Tape, Value
 from npflow.errors import InputError, kind_of
 
 LARGE = 2**14  # bytes: smaller arrays are kept as they are
-LOCK = threading.RLock()  # autograd's stack of traces is one for the whole process
 
 
 class Recorded(Node):
@@ -97,6 +100,43 @@ class Sealed(numpy_boxes.ArrayBox):
     __float__ = __int__ = __complex__ = __index__ = item = tolist = __array__ = _refuse
 
 
+UNDO = []  # how to end what recordings have changed for the process, the latest last: the thread, and a function
+
+
+@contextmanager
+def undone(undo):
+    """A context that ends with ``undo()``, also in a child process that another thread forks meanwhile."""
+    UNDO.append((threading.get_ident(), undo))
+    try:
+        yield
+    finally:
+        undo()
+        UNDO.pop()
+
+
+@contextmanager
+def one_at_a_time():
+    """A context that one thread can be in: autograd's stack of traces is one for the whole process.
+
+    It collects no garbage: a recording makes thousands of nodes, and needs all.
+    """
+    with Recording.lock, undone(gc.enable if gc.isenabled() else gc.disable):
+        gc.disable()
+        yield
+
+
+def in_forked_child():
+    """End what other threads were recording: a child process has none of them, and nobody to free their lock."""
+    while UNDO and UNDO[-1][0] != threading.get_ident():
+        UNDO.pop()[1]()
+    if not UNDO:
+        Recording.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=in_forked_child)
+
+
 SCALARS = (bool, int, float, np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8)
 SCALARS += (np.uint16, np.uint32, np.uint64)
 
@@ -105,20 +145,21 @@ SCALARS += (np.uint16, np.uint32, np.uint64)
 def sealed_boxes():
     """A context in which arrays and scalars are boxed in `Sealed`."""
     before = dict(Box.type_mappings)
-    arrays = [kind for kind, box in before.items() if box is numpy_boxes.ArrayBox]
-    try:
-        for kind in (*arrays, *SCALARS):
-            Sealed.register(kind)
-        yield
-    finally:
+
+    def unseal():
         Box.type_mappings.clear()
         Box.type_mappings.update(before)
+
+    with undone(unseal):
+        for kind in (*(kind for kind, box in before.items() if box is numpy_boxes.ArrayBox), *SCALARS):
+            Sealed.register(kind)
+        yield
 
 
 class Recording:
     """The calls that a recording has seen so far, in order."""
 
-    running = None
+    running, lock = None, threading.RLock()
 
     def __init__(self):
         self.calls, self.thread = [], threading.get_ident()
@@ -133,7 +174,7 @@ class Recording:
         """Append the call of a primitive, or those of its body if it is transparent."""
         if fun in TRANSPARENT:
             return self.look_into(fun, args, arguments, options)
-        sentence = refusal(getattr(fun, "__name__", str(fun)), arguments, options)
+        sentence = refusal(getattr(fun, "__name__", str(fun)), arguments, options, example)
         if sentence:
             raise InputError(f"{sentence} at {self.line()}")
         function = getattr(fun, "fun", fun)
@@ -212,11 +253,13 @@ class Recording:
         return frames.line_at(frames.spot_of(running) or self.spot_of_derivative())
 
     def first_difference(self, other):
-        """The line of the first call whose constants differ from those in another recording, or None."""
-        for call, twin in zip(self.calls, other.calls):
-            pairs = zip(call.arguments, twin.arguments)
-            if any(not isinstance(one, Value) and key_of(one) != key_of(two) for one, two in pairs):
-                return frames.line_at(self.spots.get(call.place.statement))
+        """The line of the first call that is not the same in another recording, or None."""
+        for pair in itertools.zip_longest(self.calls, other.calls):
+            if None in pair or what_is_fixed(pair[0]) != what_is_fixed(pair[1]):
+                both = [(call.place, recording) for call, recording in zip(pair, (self, other)) if call]
+                place, recording = min(both, key=lambda one: one[0].backward)
+                spot = recording.spots.get((place.statement.place if place.backward else place).statement)
+                return spot and frames.line_at(spot)
         return None
 
     def differentiate(self, origin, vjp, gradient):
@@ -234,7 +277,7 @@ class Recording:
     def record(self, fun, params, args, names, gradient):
         """The tape of a function, and of its gradient if `gradient` is True."""
         parameters, data = [], []
-        with LOCK, sealed_boxes(), trace_stack.new_trace() as trace:
+        with one_at_a_time(), sealed_boxes(), trace_stack.new_trace() as trace:
 
             def box(inputs, path, leaf):
                 inputs.append(Value(leaf, name=path))
@@ -252,15 +295,16 @@ class Recording:
                 tree.build(lambda path, leaf: box(data, path, leaf) if is_array(leaf) else leaf, arg, name)
                 for name, arg in zip(names, args)
             ]
-            before, Recording.running = Recording.running, self  # one recording may start another
-            try:
-                if gradient:
-                    value, gradients = value_and_grad(fun, RecordedGradient)(boxed, *boxes)
-                else:
-                    value, gradients = fun(boxed, *boxes), None
-            finally:
-                Recording.running = before
-                self.visits.clear()  # it holds every frame of the recording, and with it every array
+            before = Recording.running  # one recording may start another
+            with undone(lambda: setattr(Recording, "running", before)):
+                Recording.running = self
+                try:
+                    if gradient:
+                        value, gradients = value_and_grad(fun, RecordedGradient)(boxed, *boxes)
+                    else:
+                        value, gradients = fun(boxed, *boxes), None
+                finally:
+                    self.visits.clear()  # it holds every frame of the recording, and with it every array
         if not isbox(value) and holds_box(value):
             raise InputError(f"expected one array from the function that is recorded, got {kind_of(value)}")
         self.settle(parameters)
@@ -269,6 +313,15 @@ class Recording:
             pairs = zip(tree.items(gradients), tree.items(boxed))
             leaves = tuple(value_of(leaf) for (_, leaf), (_, mine) in pairs if isbox(mine))
         return Tape(tuple(parameters), tuple(data), tuple(self.calls), value_of(value), leaves)
+
+
+def what_is_fixed(call):
+    """What a call is in a program, whatever its values: the function, its constants, and numbers from around it."""
+    code, cells = getattr(call.function, "__code__", call.function), getattr(call.function, "__closure__", ())
+    captured = (cell.cell_contents for cell in cells or () if cell != CellType())
+    numbers = [key_of(one) for one in captured if is_array(one) or isinstance(one, np.generic | int | float)]
+    given = (*call.arguments, *call.options.values())
+    return code, numbers, [isinstance(one, Value) or key_of(one) for one in given]
 
 
 def depends_on_shapes_alone(function, arguments, fixed):

@@ -19,7 +19,7 @@ READING = (
 )
 
 
-def refusal(name, arguments, options):
+def refusal(name, arguments, options, result):
     """A sentence on why a call of the function `name` cannot be recorded; None if it can."""
     culprit = _shape_from_values(name, arguments)
     if culprit:
@@ -30,6 +30,11 @@ def refusal(name, arguments, options):
         return (
             f"expected the arrays of {name} as positional arguments, where a recording sees them, "
             "got one inside another argument"
+        )
+    if holds_box(result):
+        return (
+            f"expected the arrays of {name} as its arguments, where a recording sees them, "
+            "got one that it takes from the code around it"
         )
     return None
 

@@ -4,6 +4,7 @@ import collections
 import contextvars
 import itertools
 import math
+import os
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
@@ -42,7 +43,10 @@ class ProgramGradient:
     def __init__(self, loss, params, threads=1):
         self.loss, self.params, self.threads = loss, params, threads
         self.plans = {}  # the slices of a batch, by its shapes and dtypes
-        self.pool = None
+        self.pool, self.process = None, None
+
+    def __reduce__(self):
+        return ProgramGradient, (self.loss, self.params, self.threads)  # a copy records its own programs
 
     def __call__(self, batch, out):
         """The loss of a batch, a tuple of arrays; the gradient is written to the vector `out`."""
@@ -52,7 +56,8 @@ class ProgramGradient:
         else:
             # Each job has a copy of the context, which includes NumPy's error state: a new thread has its
             # own.
-            self.pool = self.pool or ThreadPoolExecutor(self.threads)
+            if self.process != os.getpid():  # a forked child has none of its parent's threads
+                self.pool, self.process = ThreadPoolExecutor(self.threads), os.getpid()
             jobs = [self.pool.submit(contextvars.copy_context().run, part.run, batch) for part in slices]
             wait(jobs)  # for all, even if one fails: none may still write when this returns
             losses = [job.result() for job in jobs]
@@ -116,7 +121,7 @@ class ProgramGradient:
         """End the threads."""
         if self.pool is not None:
             self.pool.shutdown()
-            self.pool = None
+            self.pool, self.process = None, None
 
 
 class Slice:

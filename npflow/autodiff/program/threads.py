@@ -2,10 +2,10 @@
 
 import os
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, get_ident
 
 LOCK = Lock()
-inside, limit = 0, None  # the number of open contexts in all threads, and the limit that the first one set
+inside, limit = [], None  # the threads of open contexts, and the limit that the first one set
 
 
 @contextmanager
@@ -19,21 +19,31 @@ def one_blas_thread():
     BLAS has one number for the whole process. If several threads are inside, the last to leave restores what
     the first found.
     """
-    global inside, limit
+    global limit
     import scipy.linalg  # noqa: F401 (it has its own BLAS, which can be limited once it is loaded)
     from threadpoolctl import threadpool_limits
 
     with LOCK:
-        inside += 1
-        if inside == 1:
-            limit = threadpool_limits(limits=1, user_api="blas")
+        inside.append(get_ident())
+        limit = limit or threadpool_limits(limits=1, user_api="blas")
     try:
         yield
     finally:
         with LOCK:
-            inside -= 1
-            if inside == 0:
+            inside.remove(get_ident())
+            if not inside:
                 limit.restore_original_limits()
+                limit = None
+
+
+def in_forked_child():
+    """Leave the contexts of other threads, which a child process has not; the next to end restores the number."""
+    global LOCK
+    LOCK, inside[:] = Lock(), [thread for thread in inside if thread == get_ident()]
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=in_forked_child)
 
 
 def available_cores():

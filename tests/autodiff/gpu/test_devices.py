@@ -1,5 +1,7 @@
 """The door between the host and a device: what is sent, what is fetched, and what says where an array lives."""
 
+import copy
+import pickle
 import sys
 import types
 from collections import namedtuple
@@ -48,6 +50,10 @@ def test_a_tree_goes_to_a_device_and_back_as_it_was(any_device):
     back = devices.to_host(there)
     assert skeleton(back) == skeleton(params())
     assert_agrees(devices.HOST, back, params())
+
+
+def test_a_copy_of_a_device_is_the_device(any_device):
+    assert copy.deepcopy(any_device) is pickle.loads(pickle.dumps(any_device)) is any_device
 
 
 def test_what_is_there_already_is_not_copied(any_device):

@@ -152,6 +152,10 @@ def test_every_public_name_is_that_functions():
         assert id(eval(name, {"np": np})) == identity, name
 
 
+def test_the_keys_of_a_dict_are_spelled_as_a_tuple():
+    assert Spelling(set()).argument({"a": 1, "b": 2}.keys()) == "('a', 'b')"
+
+
 def test_a_function_of_ones_own_is_called_by_its_name():
     def mine(x, *, power=1):
         return x**power

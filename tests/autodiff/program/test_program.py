@@ -1,14 +1,21 @@
 """A program gives what the plain function gives, to the bit, and refuses what it was not recorded for."""
 
+import copy
 import itertools
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import autograd.numpy as anp
 import autograd.scipy.special
+import autograd.scipy.stats
 import numpy as np
 import pytest
+from autograd import builtins, checkpoint, elementwise_grad, grad, hessian, jacobian, make_jvp
 from autograd.extend import defvjp, primitive
+from autograd.misc import flatten
+from autograd.misc.fixed_points import fixed_point
+from autograd.misc.tracers import const_graph
 from helpers import refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -110,6 +117,56 @@ DIVERSE = {
 @pytest.mark.parametrize("name", DIVERSE)
 def test_a_program_repeats_functions_of_all_kinds(name):
     assert_repeats(DIVERSE[name], PARAMS, X)
+
+
+def a_square():
+    square = primitive(lambda x: x * x)
+    defvjp(square, lambda ans, x: lambda g: 2 * g * x)
+    return square
+
+
+def a_maximum():
+    largest = primitive(lambda x: float(np.max(x)))
+    defvjp(largest, lambda ans, x: lambda g: g * (x == ans))
+    return largest
+
+
+tanh_of_product = lambda h, v: anp.tanh(h * v)
+far = lambda x, y: np.max(np.abs(x - y))
+WRAPPED = {
+    "checkpoint": lambda p, x: anp.sum(checkpoint(tanh_of_product)(x, p["v"])),
+    "checkpoint in another": lambda p, x: anp.sum(
+        checkpoint(lambda h, v: checkpoint(tanh_of_product)(h, v) * v)(x, p["v"])
+    ),
+    "primitive in the function": lambda p, x: anp.sum(a_square()(x * p["v"])),
+    "primitive that returns a Python number": lambda p, x: a_maximum()(x * p["v"]) * anp.sum(p["v"]),
+    "fixed_point": lambda p, x: anp.sum(
+        fixed_point(lambda a: lambda z: anp.tanh(z) / 2 + a, x * p["v"], np.zeros((4, 3)), far, 1e-12)
+    ),
+    "list": lambda p, x: anp.sum(builtins.list([x * p["v"], x])[0] ** 2),
+    "tuple": lambda p, x: anp.sum((builtins.tuple([x * p["v"], x]) + builtins.tuple([x]))[1] * p["v"]),
+    "dict": lambda p, x: sum(anp.sum(one**2) for one in builtins.dict({"a": x * p["v"], "b": x}).values()),
+    "isinstance": lambda p, x: anp.sum(x * p["v"]) * (2 if builtins.isinstance(x, np.ndarray) else 3),
+    "grad": lambda p, x: anp.sum(grad(lambda y: anp.sum(anp.tanh(y * p["v"])))(x) ** 2),
+    "grad in a tree": lambda p, x: sum(
+        anp.sum(one**2) for one in grad(lambda q: anp.sum(anp.tanh(x * q["v"])) * q["s"])(p).values()
+    ),
+    "elementwise_grad": lambda p, x: anp.sum(elementwise_grad(lambda y: anp.tanh(y * p["v"]) + y)(x) ** 2),
+    "jacobian": lambda p, x: anp.linalg.slogdet(jacobian(lambda y: anp.tanh(y * p["v"]) + y)(x[0]))[1],
+    "hessian": lambda p, x: anp.sum(hessian(lambda y: anp.sum(anp.tanh(y * p["v"])))(x[0]) ** 2),
+    "make_jvp": lambda p, x: anp.sum(make_jvp(lambda y: anp.tanh(y * p["v"]))(x)(x)[1]),
+    "const_graph": lambda p, x: const_graph(lambda y: anp.sum(anp.tanh(y * p["v"])))(x),
+    "flatten": lambda p, x: anp.sum(flatten(p)[1](flatten(p)[0] * 2)["v"] * x),
+    "fft": lambda p, x: anp.sum(anp.abs(anp.fft.fft(x * p["v"])) ** 2),
+    "norms": lambda p, x: anp.linalg.norm(x * p["v"]) + anp.sum(anp.linalg.norm(x * p["v"], axis=1)),
+    "scipy": lambda p, x: anp.sum(autograd.scipy.stats.norm.logpdf(x, p["v"], anp.exp(p["s"]))),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_program_repeats_what_is_wrapped_in_autograds_functions(name):
+    program = assert_repeats(WRAPPED[name], PARAMS, X)
+    assert list(map(bits, copy.deepcopy(program)(PARAMS, X))) == list(map(bits, program(PARAMS, X)))
 
 
 @pytest.mark.parametrize(
@@ -465,3 +522,24 @@ def test_glow_at_a_batch_of_1024_needs_half_of_what_it_would_without_reuse():
     value, gradient = value_and_grad(lambda params, x: -anp.mean(flow.log_prob(params, x)))(params, x)
     got, vector = program(params, x)
     assert (bits(got), bits(vector)) == (bits(value), bits(Layout(params).pack(gradient)))
+
+
+# ---------------------------------------------------------------- copies
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_a_copy_is_the_same_program(copied):
+    flow, rng = glow(2, steps=2, network=MLP((8,))), np.random.default_rng(0)  # whose primitives are called
+    x = rng.standard_normal((20, 2)).astype(np.float32)
+    params = flow.init(rng, x)
+    program = record(flow.loss, params, x)
+    other = copied(program)
+    assert (str(other), other.source, other.device) == (str(program), program.source, program.device)
+    assert list(map(bits, other(params, 2 * x))) == list(map(bits, program(params, 2 * x)))
+    assert "float64" in refusal(other, params, x.astype(float))
+
+
+def test_a_copy_needs_functions_that_can_be_pickled():
+    program = record(WRAPPED["primitive in the function"], PARAMS, X)
+    with pytest.raises((AttributeError, pickle.PicklingError), match=r"a_square\.<locals>"):
+        pickle.dumps(program)

@@ -13,15 +13,16 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 import scipy.special
-from autograd.extend import defvjp, primitive
+from autograd.extend import defvjp, notrace_primitive, primitive
 from autograd.tracer import Box, getval
 from tapes import bits, tape_of
 
 from npflow.autodiff import Layout, value_and_grad
 from npflow.autodiff.primitives import leaky_relu
 from npflow.autodiff.program import record
-from npflow.autodiff.program.recording import LOCK, Recording, sealed_boxes
+from npflow.autodiff.program.recording import Recording, sealed_boxes
 from npflow.errors import InputError
+from npflow.layers import Logit
 
 PARAMS = {"w": np.array([0.3, -1.7, 2.9]), "s": np.array(0.7)}
 X = np.random.default_rng(0).standard_normal((4, 3))
@@ -163,6 +164,17 @@ def hands_a_box_over_by_name(params, x):
     return anp.sum(of_a_list(x, others=params["w"])) + params["s"]  # here
 
 
+def hides_a_box_around_a_checkpoint(params, x):
+    return anp.sum(autograd.checkpoint(lambda h: h * params["w"])(x))  # here
+
+
+def hides_a_box_around_a_primitive(params, x):
+    largest = anp.max(x)
+    scaled = primitive(lambda h: h * largest)
+    defvjp(scaled, lambda ans, h: lambda g: g * largest)
+    return anp.sum(scaled(x * params["w"]))  # here
+
+
 def writes_to_data(params, x):
     x[0] = 0  # here
     return anp.sum(x * params["w"])
@@ -256,6 +268,126 @@ def branches_behind_the_boxes(params, x):
 def test_what_is_not_the_same_at_each_call_is_noticed(fun, gradient):
     with pytest.raises(InputError, match=f"expected {fun.__name__} to give the same result"):
         record(fun, PARAMS, X, gradient=gradient)
+
+
+# ---------------------------------------------------------------- numbers read off an array unnoticed
+
+READ = {
+    "largest": lambda x: np.max(np.abs(x)),
+    "norm": np.linalg.norm,
+    "mean": np.mean,
+    "first": lambda x: x.flat[0],
+    "sign": lambda x: np.sign(np.sum(x)),
+    "is above": lambda x: np.max(np.abs(x)) > 3 * LARGEST,
+    "is below": lambda x: np.max(np.abs(x)) < LARGEST / 3,
+}
+READ_OFF_MANY = {
+    "positive": lambda x: np.sum(x > 0),
+    "not zero": np.count_nonzero,
+    "different": lambda x: len(np.unique(x)),
+    "rank": lambda x: np.argsort(x.ravel())[0],
+    "ratio": lambda x: x.flat[0] / x.flat[-1],
+    "spread": lambda x: np.std(x) / np.mean(np.abs(x)),
+}
+ROW = np.array([[0.4, -1.3, 0.9]])
+LARGEST = 1.3
+SAME_LINE = re.escape(f"at {__file__}:")
+
+
+@pytest.mark.parametrize("x", [ROW, np.concatenate([ROW, ROW / 2, -ROW / 3]), ROW[:, 1:2], ROW[0, 1]])
+@pytest.mark.parametrize("name", [*READ, *READ_OFF_MANY])
+def test_a_number_read_off_unnoticed_is_noticed(name, x):
+    if name in READ_OFF_MANY and np.size(x) < 9 and (np.size(x) < 3 or name == "different"):
+        return  # one number has no ratio
+    read = (READ | READ_OFF_MANY)[name]
+    off_data = lambda params, x: anp.sum(anp.tanh(x * params["w"])) * anp.cos(read(getval(getval(x))) + 0.1)
+    off_params = lambda params: (
+        anp.sum(anp.tanh(params["w"])) * anp.cos(read(getval(getval(params["w"]))) + 0.1)
+    )
+    for fun, *given in ((off_data, {"w": np.array(0.3)}, np.asarray(x)), (off_params, {"w": np.asarray(x)})):
+        if fun is off_data or name != "is above":
+            with pytest.raises(InputError, match=f"or reads the values of arrays, {SAME_LINE}"):
+                record(fun, *given, gradient=np.size(x) > 1)
+
+
+def one_hot(params, labels):
+    return anp.sum(params["w"][labels] ** 2) / np.max(getval(labels))  # the number of classes, say
+
+
+def inside(params, x):
+    return anp.sum(Logit().forward({}, x)[0] * params["w"]) / np.max(getval(x))
+
+
+def without_mask(params, x, mask):
+    return anp.sum(x * mask * params["w"]) / (1 + np.sum(getval(mask)))
+
+
+def through_notrace(params, x):
+    return anp.sum(x * params["w"]) / notrace_primitive(np.max)(x)
+
+
+def through_a_primitive(params, x):
+    largest = np.max(getval(getval(x)))
+    scaled = primitive(lambda h: h / largest)
+    defvjp(scaled, lambda ans, h: lambda g: g / largest)
+    return anp.sum(scaled(x * params["w"]))
+
+
+def branches_unnoticed(params, x):
+    if np.max(np.abs(getval(getval(x)))) < 5:
+        return anp.sum(x * params["w"])
+    return anp.sum(x * params["w"]) * 2
+
+
+@pytest.mark.parametrize(
+    ("fun", "data"),
+    [
+        (one_hot, [np.array([2, 1, 0, 2])]),
+        (inside, [np.array([[0.2, 0.9, 0.5], [0.1, 0.3, 0.6]])]),
+        (without_mask, [X, np.array([True, False, True])]),
+        (through_notrace, [X]),
+        (through_a_primitive, [X]),
+        (branches_unnoticed, [X]),
+        (lambda params, x: anp.sum(x * params["w"]) / (1 + np.max(getval(x))), [np.zeros((4, 3))]),
+    ],
+)
+def test_it_is_noticed_whatever_the_data_may_be(fun, data):
+    with pytest.raises(InputError, match=f"or reads the values of arrays, {SAME_LINE}"):
+        record(fun, PARAMS, *data)
+
+
+def within_levels(params, x):
+    if not np.all(np.isin(getval(getval(x)), range(4))):
+        raise InputError("expected levels")
+    return anp.sum(x * params["w"])
+
+
+@pytest.mark.parametrize(
+    ("fun", "data"),
+    [
+        (within_levels, np.array([[0.0, 1.0, 3.0]])),
+        (lambda params, x: anp.sum(anp.log(params["w"] ** 2) * anp.sqrt(x)), np.array([[0.1, 0.5, 0.2]])),
+        (lambda params, x: anp.sum(anp.log1p(-x) * params["w"]), np.array([[0.1, 0.999, 0.0]])),
+        (lambda params, x: anp.sum(anp.exp(x * params["w"])), 300 * X),
+        (lambda params, x: anp.sum(x * params["w"]), np.full((4, 3), np.nan)),
+        (lambda params, x: anp.sum((x / 1e30) ** 2 * params["w"]), np.float32(1e30) * X.astype("f4")),
+    ],
+)
+def test_what_is_right_is_not_refused_for_what_it_gives_on_other_data(fun, data):
+    params = {"w": PARAMS["w"].astype(data.dtype)}
+    program = record(fun, params, data)
+    assert bits(program(params, data)[0]) == bits(value_and_grad(fun)(params, data)[0])
+
+
+def test_a_function_that_changes_its_data_is_refused_and_the_data_stays():
+    def doubles(params, x):
+        x *= 2
+        return anp.sum(x * params["w"])
+
+    data = X.copy()
+    with pytest.raises(InputError, match="changes its arguments"):
+        record(doubles, PARAMS, data)
+    assert np.array_equal(data, X)
 
 
 @pytest.mark.parametrize("result", [lambda y: (y, y), lambda y: [y], lambda y: {"y": y}])
@@ -465,11 +597,11 @@ def test_a_recording_runs_the_function_only_while_no_other_thread_records():
     held = []
 
     def fun(params, x):
-        held.append(LOCK._is_owned())
+        held.append(Recording.lock._is_owned())
         return anp.sum(x * params["w"])
 
     record(fun, PARAMS, X)
-    assert held == [True, True]
+    assert held == [True] * 3
 
 
 def test_a_function_that_is_recorded_may_record_another():

@@ -27,7 +27,7 @@ COUNT = Value(np.array(3))
     ],
 )
 def test_calls_whose_shapes_follow_from_shapes_are_not_refused(name, arguments):
-    assert refusal(name, arguments, {}) is None
+    assert refusal(name, arguments, {}, None) is None
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_calls_whose_shapes_follow_from_shapes_are_not_refused(name, arguments):
     ],
 )
 def test_calls_whose_shapes_follow_from_values_are_refused(name, arguments, what):
-    sentence = refusal(name, arguments, {})
+    sentence = refusal(name, arguments, {}, None)
     assert sentence.startswith("expected results whose shapes depend on shapes alone")
     assert sentence.endswith(f"got {what}")
 
@@ -60,7 +60,12 @@ def test_a_box_that_no_recording_would_see_is_refused(arguments, options):
             return {name: put(value) for name, value in thing.items()}
         return box if isinstance(thing, str) else thing
 
-    assert "got one inside another argument" in refusal("add", put(arguments), put(options))
+    assert "got one inside another argument" in refusal("add", put(arguments), put(options), None)
+
+
+@pytest.mark.parametrize("put", [lambda box: box, lambda box: (1, [box])])
+def test_a_primitive_that_reads_a_box_from_around_it_is_refused(put):
+    assert "from the code around it" in refusal("mine", (X,), {}, put(new_box(np.ones(2), 0, None)))
 
 
 def test_every_function_it_names_is_numpys():

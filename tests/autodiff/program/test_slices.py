@@ -1,5 +1,6 @@
 """The loss of a batch and its gradient, by programs on slices of the batch."""
 
+import pickle
 import threading
 import time
 from types import SimpleNamespace
@@ -378,3 +379,15 @@ def test_a_loss_is_a_number_that_the_next_batch_does_not_change():
     first = loss_of((np.ones((3, 2)),), np.empty(2))
     loss_of((2 * np.ones((3, 2)),), np.empty(2))
     assert first == 2
+
+
+def test_a_copy_records_its_own_programs(cut):
+    vector, params = training_params()
+    cut(3)
+    loss_of = ProgramGradient(FLOW.loss, params, threads=2)
+    loss, gradient = loss_and_gradient(loss_of, rows(12), vector.size)
+    other = pickle.loads(pickle.dumps(loss_of))
+    copied_loss, copied_gradient = loss_and_gradient(other, rows(12), vector.size)
+    assert (copied_loss, copied_gradient.tobytes()) == (loss, gradient.tobytes())
+    loss_of.close()
+    other.close()

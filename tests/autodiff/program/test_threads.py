@@ -11,7 +11,7 @@ import threadpoolctl
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from npflow import Flow, fit
-from npflow.autodiff.program.threads import one_blas_thread
+from npflow.autodiff.program.threads import in_forked_child, one_blas_thread
 from npflow.layers import Affine
 from npflow.priors import Normal
 from npflow.verify import check
@@ -31,7 +31,7 @@ def test_blas_keeps_to_one_thread_inside_and_gets_its_threads_back():
 def test_scipys_blas_is_held_too_where_it_is_first_needed_inside():
     code = (
         "from threadpoolctl import threadpool_info\n"
-        "from npflow.autodiff.program.threads import one_blas_thread\n"
+        "from npflow.autodiff.program.threads import in_forked_child, one_blas_thread\n"
         "with one_blas_thread():\n"
         "    import scipy.linalg\n"
         "    print({one['num_threads'] for one in threadpool_info() if one['user_api'] == 'blas'})\n"
@@ -86,3 +86,61 @@ def test_the_last_of_several_threads_to_leave_gives_blas_back_what_the_first_fou
         assert number == [1]
         raise ZeroDivisionError
     assert number == [4]
+
+
+FORK = """
+import gc, os, signal, threading
+import numpy as np
+from autograd.tracer import Box
+from npflow import fit
+from npflow.autodiff import Layout, record
+from npflow.autodiff.gpu import devices
+from npflow.autodiff.program import chunks, slices, threads
+from npflow.models import glow
+from npflow.networks import MLP
+
+flow, rng = glow(2, steps=1, network=MLP((4,))), np.random.default_rng(0)
+x = rng.standard_normal((60, 2))
+params = flow.init(rng, x)
+slices.slices_worth = lambda program, seconds: 3
+gradient, out = slices.ProgramGradient(flow.loss, params, threads=2), np.zeros(Layout(params).size)
+loss, boxes = gradient((x,), out), dict(Box.type_mappings)  # the threads of its pool live on
+
+records = threading.Event()
+
+def waits(params, x):
+    records.set()
+    threading.Event().wait()
+
+def holds():
+    with threads.one_blas_thread(), devices.LOCK, chunks.LOCK, threads.LOCK:
+        record(waits, params, x)
+
+threading.Thread(target=holds, daemon=True).start()
+records.wait()
+process = os.fork()
+if process == 0:
+    signal.alarm(30)  # ends a child that hangs
+    assert gc.isenabled() and Box.type_mappings == boxes and not threads.inside
+    assert gradient((x,), out) == loss
+    fit(flow, params, x, rng=rng, steps=2, progress=False)
+    flow.log_prob(params, np.repeat(x, 2000, axis=0))
+    os._exit(0)
+print(os.waitpid(process, 0)[1], flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
+def test_a_child_that_is_forked_while_another_thread_records_trains():
+    run = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, timeout=60)
+    assert (run.stdout, run.stderr) == ("0\n", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked here")
+def test_a_thread_that_forks_stays_in_its_contexts():
+    before = blas_threads()
+    with one_blas_thread():
+        in_forked_child()  # as the child calls it
+        assert set(blas_threads()) == {1}
+    assert blas_threads() == before
