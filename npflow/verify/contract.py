@@ -71,8 +71,7 @@ def dtype_kept(point, dtype):
     return _of_another_dtype(
         found,
         dtype,
-        " (a NumPy scalar or array of another dtype takes part in it; or autograd's own derivative does it, "
-        "as those of np.where, np.maximum, np.max and np.mean do: npflow.autodiff.primitives has a where)",
+        " (a NumPy scalar or array of another dtype takes part in it)",
     )
 
 
