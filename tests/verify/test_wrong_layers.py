@@ -201,7 +201,7 @@ class LogDetFromACache(Small):
         return x, (-cached if cached is not None and len(cached) == len(z) else log_det)
 
 
-@wrong("float32 kept", "log_det of forward is float64 for float32 input")
+@wrong("float32 kept", "expected float32 throughout, got float64 from multiply")
 class Float32Promoted(Changed, Right):
     of_forward = lambda self, log_det, params, x: log_det * onp.int64(1)
 

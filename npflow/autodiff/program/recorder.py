@@ -10,6 +10,7 @@ import numpy as np
 from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import as_array, device_of, fetch, is_array
 from npflow.autodiff.gradient import value_and_grad
+from npflow.autodiff.mistakes import explained, explaining, read_only
 from npflow.autodiff.program import passes
 from npflow.autodiff.program.naming import name_values
 from npflow.autodiff.program.program import Program
@@ -69,19 +70,15 @@ def record(fun, params, *args, gradient=True, reuse=True):
     """
     names = names_of(fun, len(args))
     device_of({"params": params, **dict(zip(names, args))})  # raises if there are several
-    recording = Recording()
     with LOCK, _no_collection():  # one recording at a time; the plain function runs here too
-        try:
-            tape = recording.record(fun, params, args, names, gradient)
-        except InputError:
-            raise
-        except Exception as error:
-            _explain(error, recording, fun, params, args, gradient)
+        recording, tape = recorded(fun, params, args, names, gradient)
         name_values((*tape.parameters, *tape.data), tape.calls, recording.gradient_of)
         for change in passes.ALL:
             tape = change(tape)
         program = Program(fun, params, args, names, tape, reuse)
-        if not is_proven(program, fun, params, args):
+        with explaining():
+            proven = is_proven(program, fun, params, args)
+        if not proven:
             again = Recording()
             again.record(fun, params, args, names, gradient)
             line = recording.first_difference(again)
@@ -91,6 +88,17 @@ def record(fun, params, *args, gradient=True, reuse=True):
                 + (f", at {line}" if line else "")
             )
     return program
+
+
+def recorded(fun, params, args=(), names=(), gradient=True):
+    """The recording of a function, and its tape; an error names the line."""
+    recording = Recording()
+    try:
+        return recording, recording.record(fun, params, args, names, gradient)
+    except InputError:
+        raise
+    except Exception as error:
+        _explain(error, recording, fun, params, args, gradient)
 
 
 def names_of(fun, count):
@@ -119,8 +127,12 @@ def _no_collection():
 
 def _explain(error, recording, fun, params, args, gradient):
     """Raise the function's own error, if it fails on plain arrays too, or an error that names the line."""
-    fun(params, *args)
+    with explaining():
+        fun(params, *args)
     line = recording.line_of_error(error)
+    named = explained(error, line)
+    if named is not error:
+        raise named from error
     derivatives = ", and that have a derivative" if gradient else ""
     raise InputError(
         f"expected functions that a recording sees, those of autograd.numpy and primitives{derivatives}, "
@@ -137,7 +149,7 @@ def is_proven(program, fun, params, args):
     agree = partial(np.array_equal, equal_nan=True) if program.device.exact else _agree
     failed, compared = None, False
     with one_blas_thread(), np.errstate(all="ignore"):
-        for trial in _trials(params, args):
+        for trial in map(read_only, _trials(params, args)):
             try:
                 expected = _plainly(fun, program.with_gradient, *trial)
             except Exception as error:  # such as a matrix that is not positive definite
