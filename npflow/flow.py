@@ -11,9 +11,10 @@ import numpy as onp
 from autograd.tracer import getval
 from scipy.special import ndtr
 
-from npflow.autodiff import Layout, tree
+from npflow.autodiff import Layout
 from npflow.autodiff.gpu.devices import device_of, to_device, to_host
 from npflow.autodiff.gpu.host_bound import draw, host_bound
+from npflow.autodiff.mistakes import explained, explaining, read_only
 from npflow.autodiff.primitives import concatenate_last
 from npflow.autodiff.program.chunks import map_rows
 from npflow.autodiff.program.threads import one_blas_thread
@@ -21,7 +22,15 @@ from npflow.description import checked, count, instance
 from npflow.errors import ConvergenceError, InputError, kind_of
 from npflow.layers import Layer
 from npflow.layers.composite import Visit, dry_run, name_of, uses_context, walk
-from npflow.layers.layer import check_keeps_shape, check_layer, domain_of, given
+from npflow.layers.layer import (
+    check_keeps_shape,
+    check_layer,
+    check_results,
+    check_start,
+    domain_of,
+    given,
+    started,
+)
 from npflow.model import Model, without_nan
 from npflow.priors import Prior
 from npflow.rations import SMALL, Rationed, TooLarge, ration_for
@@ -118,26 +127,22 @@ class Flow(Model):
         return to_device(params, device_of(x).name)
 
     def _init(self, rng, x, context=None):
-        beside = given(self.layer, context)
-        try:
-            layer_params = self.layer.init(rng, x, **beside)
-            z, log_det = self.layer.forward(layer_params, x, **beside)
-            check_keeps_shape("the layer of a Flow", x, z)
-        except InputError as error:
-            raise error.inside("layer", self.layer) from error
-        if np.shape(log_det) != (len(x),):
-            raise InputError(
-                f"expected the layer's log_det to have shape ({len(x)},), one number for each row, "
-                f"got {np.shape(log_det)}; npflow.verify.check tells more"
-            )
-        params = {"layer": layer_params, "prior": self.prior.init(rng, z)}
-        for path, leaf in tree.items(params):
-            if tree.is_trained(leaf) and leaf.dtype != x.dtype:
-                raise InputError(
-                    f"expected init to give parameters in the dtype of x, {x.dtype}, got {leaf.dtype} at {path!r}: "
-                    "make them with dtype=x.dtype"
-                )
-        return params
+        with explaining():
+            try:
+                layer_params, z = started(self.layer, rng, x, context)
+                check_keeps_shape("the layer of a Flow", x, z)
+            except InputError as error:
+                raise error.inside("layer", self.layer) from error
+            try:
+                prior_params = self.prior.init(rng, z)
+                check_start(self.prior.init, prior_params, z)
+                method = self.prior.log_prob
+                with onp.errstate(all="ignore"):
+                    log_prob = method(read_only(prior_params), read_only(z))
+                check_results(method, {"result": log_prob}, prior_params, z)
+            except InputError as error:
+                raise error.inside("prior", self.prior) from error
+        return {"layer": layer_params, "prior": prior_params}
 
     def check(self, params):
         if not isinstance(params, dict) or set(params) != {"layer", "prior"}:
@@ -179,7 +184,7 @@ class Flow(Model):
         """
         layout, x, context = self.checked(params, x, context)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            log_prob = -self._map_rows(self.losses, params, x, context, "forward")
+            log_prob = -self._map_rows(self.losses, params, read_only(x), context, "forward")
         return without_nan(log_prob, layout, params)
 
     # ---------------------------------------------------------------- x and z
@@ -275,8 +280,8 @@ def named_errors(visits, *arguments):
     except ConvergenceError as error:
         raise ConvergenceError(f"{first_lost(visits(*arguments))}: {error}") from error
     except Exception as error:
-        named = host_bound(error, visits, *arguments)
-        if named is None:
+        named = host_bound(error, visits, *arguments) or explained(error)
+        if named is error:
             raise
         raise named from error
 

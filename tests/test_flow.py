@@ -545,7 +545,7 @@ def test_parameters_of_another_dtype_than_the_batch_are_refused_at_init():
 
     x = np.full((3, 2), 0.5, np.float32)
     words = refusal(Flow(Float64(), Normal(2)).init, np.random.default_rng(0), x)
-    assert "the dtype of x, float32, got float64 at 'layer/a'" in words
+    assert "the dtype of x, float32, got float64 at 'a'" in words
 
 
 def test_a_layer_that_does_not_keep_the_shape_of_a_row_is_refused_at_init():
@@ -561,7 +561,7 @@ def test_a_log_det_of_another_shape_is_refused_at_init():
             return x, np.zeros((len(x), 1), x.dtype)
 
     words = refusal(Flow(Column(), Normal(2)).init, np.random.default_rng(0), np.full((3, 2), 0.5))
-    assert "log_det to have shape (3,), one number for each row, got (3, 1)" in words
+    assert "log_det of forward to have shape (3,), one number for each row, got (3, 1)" in words
 
 
 def test_parameters_in_half_precision_are_refused_by_every_method(rng, tmp_path):

@@ -1,8 +1,9 @@
 """npflow's own derivatives of functions that autograd differentiates too; autograd itself is left as it is.
 
 autograd's derivatives of arithmetic sum over every axis of length one, broadcast or not, and add up long
-columns with `numpy.sum`. Its derivative of indexing is an object, not an array. That of a transpose keeps its
-axes in an array, which a device would have to fetch.
+columns with `numpy.sum`. Those of a choice (`where`, `clip`) do not sum over broadcast axes at all. Its derivative of
+indexing is an object, not an array. That of a transpose keeps its axes in an array, which a device would have to
+fetch.
 """
 
 import autograd.numpy as np
@@ -30,22 +31,23 @@ def sum_to(g, shape):
     return np.reshape(np.sum(g, axis=axes), shape)
 
 
+def _summed(argument, gradient):
+    """The derivative that sums ``gradient(g)`` to the shape of the argument."""
+    shape, is_complex = np.shape(argument), np.iscomplexobj(argument)
+
+    def vjp(g):
+        g = sum_to(gradient(g), shape)
+        return np.real(g) if np.iscomplexobj(g) and not is_complex else g
+
+    return vjp
+
+
 def _arithmetic(fun, in_x, in_y):
     """Give ``z = fun(x, y)`` the gradients ``in_x(g, z, x, y)`` and ``in_y(g, z, x, y)``, summed to x and y."""
-
-    def summed(argument, gradient):
-        shape, is_complex = np.shape(argument), np.iscomplexobj(argument)
-
-        def vjp(g):
-            g = sum_to(gradient(g), shape)
-            return np.real(g) if np.iscomplexobj(g) and not is_complex else g
-
-        return vjp
-
     derivative(
         fun,
-        lambda z, x, y: summed(x, lambda g: in_x(g, z, x, y)),
-        lambda z, x, y: summed(y, lambda g: in_y(g, z, x, y)),
+        lambda z, x, y: _summed(x, lambda g: in_x(g, z, x, y)),
+        lambda z, x, y: _summed(y, lambda g: in_y(g, z, x, y)),
     )
 
 
@@ -53,6 +55,36 @@ _arithmetic(np.add, lambda g, z, x, y: g, lambda g, z, x, y: g)
 _arithmetic(np.subtract, lambda g, z, x, y: g, lambda g, z, x, y: -g)
 _arithmetic(np.multiply, lambda g, z, x, y: g * y, lambda g, z, x, y: g * x)
 _arithmetic(np.true_divide, lambda g, z, x, y: g / y, lambda g, z, x, y: -g * z / y)
+
+derivative(
+    np._original_where,  # `np.where` calls it
+    None,
+    lambda z, condition, x=None, y=None: _summed(x, lambda g: np.where(condition, g, 0)),
+    lambda z, condition, x=None, y=None: _summed(y, lambda g: np.where(condition, 0, g)),
+)
+
+
+def _between(x, a_min=None, a_max=None, out=None, *, min=None, max=None):
+    """The bounds of a call of `np.clip`, by whichever names."""
+    return (min if a_min is None else a_min), (max if a_max is None else a_max)
+
+
+def _clip_vjp(place):
+    """The derivative of `np.clip` in an argument: where the result equals a bound, the gradient is the bound's."""
+
+    def maker(z, *args, **kwargs):
+        low, high = _between(*args, **kwargs)
+        if place == 0:
+            here = np.logical_and(z != low, z != high)
+        else:
+            here = np.logical_and(z == low, z != high) if place == 1 else z == high
+        return _summed(args[place], lambda g: g * here)
+
+    return maker
+
+
+derivative(np.clip, *map(_clip_vjp, range(3)))
+derivative(np.broadcast_to, lambda y, x, shape, **kwargs: _summed(x, lambda g: g))
 
 
 @fresh

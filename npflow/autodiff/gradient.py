@@ -106,6 +106,9 @@ class Differentiated(VJPNode):
             self.vjp = DERIVATIVES[fun](argnums, value, args, kwargs)
         else:
             super().__init__(value, fun, args, kwargs, argnums, parents)
+            self.vjp = _kept(self.vjp, fun, [args[number] for number in argnums])
+        if getattr(getattr(value, "dtype", None), "hasobject", False):
+            raise TypeError(f"{fun.__name__} got an array of dtype object, which NumPy made of boxes")
 
     def initialize_root(self, value):
         super().initialize_root()
@@ -115,6 +118,26 @@ class Differentiated(VJPNode):
         if isinstance(getval(gradient), (tuple, list, dict)):  # the function has several results
             return vspace(gradient).add(gradient, part)
         return gradient + part
+
+
+def _kept(vjp, fun, arguments):
+    """A derivative of autograd's, its gradients in the dtypes of the arguments: many promote float32.
+
+    A gradient of another shape than its argument is refused: a sum further on would hide it.
+    """
+    kinds = [(one.shape, one.dtype) if hasattr(one, "dtype") else None for one in arguments]
+
+    def keep(part, kind):
+        if kind is None or not hasattr(part, "dtype"):
+            return part
+        shape, dtype = kind
+        if part.shape != shape:
+            raise NotImplementedError(
+                f"VJP of {fun.__name__} has shape {part.shape} for an argument of shape {shape}"
+            )
+        return part.astype(dtype) if part.dtype != dtype and part.dtype.kind + dtype.kind == "ff" else part
+
+    return lambda g: tuple(map(keep, vjp(g), kinds))
 
 
 notrace_primitives[Differentiated] = notrace_primitives[VJPNode]

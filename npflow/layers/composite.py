@@ -10,7 +10,7 @@ import numpy as np
 
 from npflow.autodiff.program.frames import follows_steps
 from npflow.errors import InputError, in_short, kind_of
-from npflow.layers.layer import Layer, check_layer, domain_of, given, takes_context, zeros_per_row
+from npflow.layers.layer import Layer, check_layer, domain_of, given, started, takes_context, zeros_per_row
 from npflow.validation import check_domain, check_sequence
 
 
@@ -102,6 +102,7 @@ class Composite(Layer):
         """Parameters of the inner layers, each started on what those before it make of the batch."""
         params, layers = {}, {}
 
+        @follows_steps
         def start(step):
             if layers.setdefault(step.name, step.layer) != step.layer or (None in layers and len(layers) > 1):
                 raise InputError(
@@ -109,9 +110,9 @@ class Composite(Layer):
                 )
             try:
                 check_domain(step.x, domain_of(step.layer), "its input")
-                if step.name not in params:  # a step that comes again has the same parameters
-                    params[step.name] = step.layer.init(rng, step.x, **given(step.layer, step.context))
-                return step.apply(params[step.name])[0]
+                known = params.get(step.name)  # a step that comes again has the same parameters
+                params[step.name], z = started(step.layer, rng, step.x, step.context, step.direction, known)
+                return z
             except InputError as error:
                 if step.name is None:
                     raise

@@ -8,7 +8,7 @@ from npflow.autodiff.primitives import split_last, tanh
 from npflow.description import checked, instance, number
 from npflow.errors import InputError
 from npflow.layers.elementwise import Elementwise, ScaleShift
-from npflow.layers.layer import Layer, with_context, zeros_per_row
+from npflow.layers.layer import Layer, check_start, with_context, zeros_per_row
 from npflow.layers.masks import check_transformed, mask_of
 from npflow.layers.spline import Spline
 from npflow.networks import MADE, MLP, Network
@@ -74,7 +74,9 @@ class Coupling(Layer):
 
     def init(self, rng, x, context=None):
         a, b = self.mask.parts(x)
-        return self.network.init(rng, with_context(a, context), outputs=self.numbers * b.shape[-1])
+        params = self.network.init(rng, with_context(a, context), outputs=self.numbers * b.shape[-1])
+        check_start(self.network.init, params, x)
+        return params
 
 
 @dataclass(frozen=True)

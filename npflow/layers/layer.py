@@ -7,9 +7,13 @@ import math
 import autograd.numpy as np
 import numpy as onp
 
+from npflow.autodiff import tree
+from npflow.autodiff.gpu.devices import is_array
+from npflow.autodiff.mistakes import find_promotion, not_a_pair, read_only
 from npflow.autodiff.primitives import concatenate_last
+from npflow.autodiff.program.frames import line_of
 from npflow.description import Described
-from npflow.errors import InputError, in_short
+from npflow.errors import InputError, in_short, kind_of
 
 
 class Layer(Described):
@@ -126,6 +130,71 @@ def check_keeps_shape(name, x, z):
             f"expected {name} to keep the shape of its input, got {z.shape} of {x.shape}; an Unsqueeze at its end "
             "undoes a Squeeze"
         )
+
+
+def started(layer, rng, x, context=None, direction="forward", params=None):
+    """The parameters of a layer, from `init` unless there are any, and its output for the batch `x`.
+
+    Both are held to the contract; an `InputError` names the line.
+    """
+    x, beside, method = read_only(x), given(layer, context), getattr(layer, direction)
+    if params is None:
+        params = layer.init(rng, x, **beside)
+        check_start(layer.init, params, x)
+    held = read_only(params)
+    before = dict(tree.items(held))
+    result = check_pair(method, method(held, x, **beside), params, x, **beside)
+    for path, leaf in tree.items(held):
+        if before.get(path) is not leaf:
+            raise InputError(
+                f"expected {direction} to leave its parameters as they are, got another {path!r}, "
+                f"at {line_of(method, last=False)}"
+            )
+    return params, result[0]
+
+
+def check_start(init, params, x):
+    """Raise unless `params`, which the method `init` made for `x`, are a tree of arrays in the dtype of x."""
+    for path, leaf in tree.items(params):
+        if not (is_array(leaf) or isinstance(leaf, onp.generic)):
+            raise InputError(
+                f"expected init to return a tree of arrays, got {kind_of(leaf)} at {path!r}: np.array(value, x.dtype) is "
+                f"trained, and integers are constants, at {line_of(init)}"
+            )
+        if tree.is_trained(leaf) and leaf.dtype != x.dtype:
+            raise InputError(
+                f"expected init to give parameters in the dtype of x, {x.dtype}, got {leaf.dtype} at {path!r}: "
+                f"make them with dtype=x.dtype, at {line_of(init)}"
+            )
+
+
+def check_pair(method, result, params, x, **context):
+    """Raise unless `result`, which a layer's `method` made of `x`, is an array and a log-det; return it."""
+    if not isinstance(result, (tuple, list)) or len(result) != 2:
+        raise InputError(not_a_pair(method.__name__, kind_of(result), method))
+    check_results(method, {"array": result[0], "log_det": result[1]}, params, x, **context)
+    if np.size(result[0]) != np.size(x) or len(result[0]) != len(x):
+        raise InputError(
+            f"expected {method.__name__} to keep the number of rows and of components, got shape "
+            f"{np.shape(result[0])} of {x.shape}, at {line_of(method)}"
+        )
+    return result
+
+
+def check_results(method, results, params, x, **context):
+    """Raise unless results by name, which a `method` made of `x`, have its dtype, and but for "array" one number a row."""
+    for name, numbers in results.items():
+        if name != "array" and np.shape(numbers) != (len(x),):
+            raise InputError(
+                f"expected the {name} of {method.__name__} to have shape ({len(x)},), one number for each row, got "
+                f"{np.shape(numbers)}, at {line_of(method)}"
+            )
+        if getattr(numbers, "dtype", None) != x.dtype:
+            find_promotion(lambda *both: method(*both, **context), params, x)
+            raise InputError(
+                f"expected the {name} of {method.__name__} in the dtype of x, {x.dtype}, got "
+                f"{getattr(numbers, 'dtype', kind_of(numbers))}, at {line_of(method)}"
+            )
 
 
 def zeros_per_row(x):

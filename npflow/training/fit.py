@@ -9,6 +9,9 @@ import numpy as np
 from npflow.autodiff import tree, value_and_grad
 from npflow.autodiff.gpu.devices import HOST, device_of, fetch
 from npflow.autodiff.gpu.host_bound import host_bound
+from npflow.autodiff.mistakes import explained
+from npflow.autodiff.program import record
+from npflow.autodiff.program.refusals import NUMPY
 from npflow.autodiff.program.slices import ProgramGradient
 from npflow.autodiff.program.threads import available_cores, one_blas_thread
 from npflow.description import describe, fingerprint
@@ -228,15 +231,27 @@ def named_errors(model, params, batch, recorded=False):
     """Errors of a step name the layer that does not compute on a device, and say what helps where recording fails."""
     try:
         yield
-    except InputError as error:
-        if not recorded:
-            raise
-        raise reason(error, model, params, batch) from error
     except Exception as error:
-        named = host_bound(error, model.visits, params, *batch)
-        if named is None:
+        if recorded and isinstance(error, InputError):
+            named = reason(error, model, params, batch)
+        else:
+            named = host_bound(error, model.visits, params, *batch) or explained(error)
+        if named is error and not recorded and not isinstance(error, InputError):
+            named = told_by_recording(error, model, params, batch)
+        if named is error:
             raise
         raise named from error
+
+
+def told_by_recording(error, model, params, batch):
+    """The error of a recording, which knows the lines of derivatives; the error itself if there is none."""
+    try:
+        record(model.loss, params, *batch)
+    except InputError as named:
+        return named
+    except Exception:
+        return error
+    return error
 
 
 def reason(error, model, params, batch):
@@ -244,7 +259,9 @@ def reason(error, model, params, batch):
     try:
         model.loss(params, *batch)
     except Exception as own:  # the model fails with or without a program
-        return host_bound(own, model.visits, params, *batch) or own
+        return host_bound(own, model.visits, params, *batch) or explained(own)
+    if NUMPY in error.sentence:  # without a program it may run by chance, slowly and in float64
+        return error
     try:
         value_and_grad(model.loss)(params, *batch)
     except Exception:

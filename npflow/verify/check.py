@@ -10,10 +10,11 @@ import numpy as np
 
 from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import to_host
+from npflow.autodiff.mistakes import explained, explaining
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.errors import InputError
 from npflow.layers.composite import walk
-from npflow.layers.layer import check_layer
+from npflow.layers.layer import check_layer, check_start
 from npflow.validation import check_rng, check_rows
 from npflow.verify import contract, formulas, gradients
 from npflow.verify.finding import DIRECTIONS, Finding, finding_of, worst
@@ -173,7 +174,11 @@ def check(layer, x, *, params=None, rng=None, skip=()):
     x, pristine = _batch(x), copy.deepcopy(layer)
     report = Report(type(layer).__name__, skipped=tuple(skip))
     with one_blas_thread(), np.errstate(all="ignore"):
-        start = cast_tree(layer.init(rng, x.copy()) if params is None else to_host(params), np.float64)
+        if params is None:
+            with explaining():
+                params_of_init = layer.init(rng, x.copy())
+            check_start(layer.init, params_of_init, x)
+        start = cast_tree(params_of_init if params is None else to_host(params), np.float64)
         near, far = _points(rng, layer, pristine, start, x)
         if params is not None:
             near.append(replace(near[0], params=copy_tree(start)))
@@ -337,9 +342,12 @@ def _run(function, point):
     try:
         with np.errstate(all="ignore"):
             return finding_of(function(point))
-    except CannotRun as error:
+    except (CannotRun, InputError) as error:
         return Finding(np.inf, 0.0, str(error))
     except Exception as error:  # whatever a layer raises belongs into its report
+        named = explained(error)
+        if named is not error:
+            return Finding(np.inf, 0.0, str(named))
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{frame.name}, {Path(frame.filename).name}:{frame.lineno}"
         return Finding(np.inf, 0.0, f"could not be run: {type(error).__name__} in {place}: {error}")

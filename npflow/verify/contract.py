@@ -9,7 +9,11 @@ import copy
 import autograd.numpy as np
 import numpy as onp
 
-from npflow.autodiff import Layout, tree, value_and_grad
+from npflow.autodiff import Layout, tree
+from npflow.autodiff.mistakes import explained, read_only
+from npflow.autodiff.program.frames import line_of
+from npflow.autodiff.program.recorder import recorded
+from npflow.layers.layer import check_pair, check_start
 from npflow.verify.finding import DIRECTIONS, Finding, relative_difference, worst
 from npflow.verify.point import CannotRun, copy_tree, within
 
@@ -26,12 +30,12 @@ def shapes(point):
         if len(onp.shape(y)) < 2 or len(y) != n or y[0].size != width:
             return (
                 f"{direction} of {n} rows of {width} numbers gave shape {onp.shape(y)}: "
-                "a layer keeps the number of rows and of components"
+                f"a layer keeps the number of rows and of components, at {line_of(getattr(point.layer, direction))}"
             )
         if onp.shape(log_det) != (n,):
             return (
                 f"expected log_det of {direction} to have shape ({n},), one number for each row, "
-                f"got {onp.shape(log_det)}"
+                f"got {onp.shape(log_det)}, at {line_of(getattr(point.layer, direction))}"
             )
     return None
 
@@ -55,24 +59,27 @@ def dtype_kept(point, dtype):
     """One dtype throughout: the parameters of init, both outputs of both directions, all gradients."""
     point = point.cast(dtype)
     params = point.layer.init(onp.random.default_rng(0), point.x.copy())
-    found = {f"init's {path!r}": leaf for path, leaf in tree.items(params) if tree.is_trained(leaf)}
-    found |= dict(point.outputs(point.ordinary))
+    check_start(point.layer.init, params, point.x)
+    found = {}
     for direction in DIRECTIONS:
+        x = point.ordinary(direction)
+        check_pair(getattr(point.layer, direction), point.call(direction, x), copy_tree(point.params), x)
 
         def total(params, *_, direction=direction):
             y, log_det = getattr(point.layer, direction)(params["layer"], params["input"])
             return np.sum(y) + np.sum(log_det)
 
         everything = {"layer": copy_tree(point.params), "input": point.ordinary(direction).copy()}
-        _, gradient = value_and_grad(total)(everything)
-        found |= {f"{direction}'s gradient in {path!r}": leaf for path, leaf in tree.items(gradient)}
+        tape = recorded(total, everything)[1]  # as `fit` does: no number is read off an array
+        names = [path for path, leaf in tree.items(everything) if tree.is_trained(leaf)]
+        leaves = [getattr(leaf, "example", leaf) for leaf in tape.gradients]
+        found |= {f"{direction}'s gradient in {path!r}": leaf for path, leaf in zip(names, leaves)}
     if hasattr(point.layer, "log_det"):
         found["the method log_det's result"] = point.layer.log_det(copy_tree(point.params), point.x.copy())
     return _of_another_dtype(
         found,
         dtype,
-        " (a NumPy scalar or array of another dtype takes part in it; or autograd's own derivative does it, "
-        "as those of np.where, np.maximum, np.max and np.mean do: npflow.autodiff.primitives has a where)",
+        " (a NumPy scalar or array of another dtype takes part in it)",
     )
 
 
@@ -110,7 +117,8 @@ def init_repeats(point):
     batches = [point.x.copy(), point.x.copy()]
     first, second = (point.layer.init(onp.random.default_rng(7), batch) for batch in batches)
     if not onp.array_equal(batches[0], point.x):
-        return "init changed its batch in place"
+        line = where_written(point.layer.init, onp.random.default_rng(7), read_only(point.x))
+        return f"init changed its batch in place, at {line}"
     if Layout(first).difference(Layout(second)) or not _same_leaves(first, second):
         return "init gave two trees for the same seed: it must draw from the rng that it is given alone"
     return None
@@ -134,14 +142,27 @@ def input_unchanged(point):
         array, params = point.start(direction).copy(), copy_tree(point.params)
         getattr(point.layer, direction)(params, array)
         if not onp.array_equal(array, point.start(direction)):
-            return f"{direction} changed its input in place (+=, *= or out= on the array passed in)"
+            line = where_written(getattr(point.layer, direction), copy_tree(point.params), read_only(array))
+            return (
+                f"{direction} changed its input in place (+=, *= or out= on the array passed in), at {line}"
+            )
         changed = Layout(point.params).difference(Layout(params))
         if changed:
             return f"{direction} changed the tree of parameters itself: {changed}"
         for (path, before), (_, after) in zip(tree.items(point.params), tree.items(params), strict=True):
             if not onp.array_equal(before, after, equal_nan=True):
-                return f"{direction} changed the parameter {path!r} in place"
+                line = where_written(getattr(point.layer, direction), read_only(params), array)
+                return f"{direction} changed the parameter {path!r} in place, at {line}"
     return None
+
+
+def where_written(method, *arguments):
+    """The line where a method writes to arrays that cannot be written to."""
+    try:
+        method(*arguments)
+    except Exception as error:
+        return str(explained(error)).rpartition(", at ")[2]
+    return line_of(method, last=False)
 
 
 def no_memory(point):

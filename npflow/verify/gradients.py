@@ -41,7 +41,7 @@ def gradients(point, direction):
                 return (
                     f"the gradient of {direction} in {path.removeprefix('layer/')!r} has shape "
                     f"{leaf.shape} where the array has {shapes[path]}: a primitive's derivative does not sum "
-                    "over axes that were broadcast (autograd's np.where does not, primitives.where does)"
+                    "over axes that were broadcast"
                 )
     findings, noise = [], _rounding(point.call(direction, start), weights)
     for way in ways:

@@ -7,7 +7,10 @@ Both take a map (n, *event) -> (n, *event) whose rows do not influence each othe
 import warnings
 
 import numpy as np
-from autograd.core import make_vjp
+from autograd.core import backward_pass
+from autograd.tracer import trace
+
+from npflow.autodiff.gradient import Differentiated
 
 # First steps of the finite differences, in units of the data's spread. A large step loses less to rounding; a
 # smaller one follows where it reaches across a kink or out of the domain.
@@ -67,13 +70,15 @@ def by_autograd(fun, x):
     """Jacobians by reverse mode: one backward pass for each output."""
     with warnings.catch_warnings():  # autograd warns where it sees no way to the output; zeros say the same
         warnings.simplefilter("ignore", UserWarning)
-        vjp, y = make_vjp(fun, x)
+        y, end = trace(Differentiated.new_root(x), fun, x)  # npflow's derivatives are those that train
     rows, width = len(y), y[0].size
     matrices = np.empty((rows, width, x[0].size))
     for output in range(width):
         seed = np.zeros((rows, width), y.dtype)
         seed[:, output] = 1
-        matrices[:, output] = vjp(seed.reshape(y.shape)).reshape(rows, -1)
+        matrices[:, output] = (
+            0 if end is None else backward_pass(seed.reshape(y.shape), end).reshape(rows, -1)
+        )
     return matrices
 
 

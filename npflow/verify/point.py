@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from npflow.autodiff import tree
+from npflow.autodiff.mistakes import not_a_pair
 from npflow.errors import kind_of
 from npflow.layers.composite import Composite, walk
 from npflow.layers.layer import domain_of
@@ -43,9 +44,8 @@ class Point:
         with np.errstate(all="ignore"):
             result = getattr(layer or self.layer, direction)(copy_tree(self.params), array.copy())
         if not isinstance(result, tuple) or len(result) != 2:
-            raise CannotRun(
-                f"expected {direction} to return a pair of array and log_det, got {kind_of(result)}"
-            )
+            method = getattr(self.layer, "functions", {}).get(direction) or getattr(self.layer, direction)
+            raise CannotRun(not_a_pair(direction, kind_of(result), method))
         return result
 
     def outputs(self, inputs):

@@ -9,7 +9,7 @@ import pytest
 from autograd.core import VJPNode, primitive_vjps
 from autograd.test_util import check_grads
 
-from npflow.autodiff import tree, value_and_grad
+from npflow.autodiff import record, tree, value_and_grad
 from npflow.autodiff.derivatives import scatter, sum_to
 from npflow.autodiff.gradient import DERIVATIVES
 
@@ -291,7 +291,61 @@ def test_place_has_derivatives(index, shape):
 
 def test_npflow_has_derivatives_of_its_own_for_these():
     assert set(DERIVATIVES) >= {anp.add, anp.subtract, anp.multiply, anp.true_divide}
-    assert len(DERIVATIVES) == 6
+    assert len(DERIVATIVES) == 9
+
+
+CONDITION = X > 0
+CHOICES = {
+    "where": lambda a, b: anp.where(CONDITION, a, b),
+    "clip": lambda a, b: anp.clip(X.astype(a.dtype) - 1, a - 2, b),
+    "clip of a": lambda a, b: anp.clip(a, anp.minimum(b, 1.0), 1.5),
+    "broadcast_to": lambda a, b: anp.broadcast_to(a, X.shape) * b,
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("shapes", [((4, 3), (4, 3)), ((3,), (4, 1)), ((), (4, 3)), ((1, 3), ())])
+def test_a_choice_sums_over_broadcast_axes(name, shapes, dtype):
+    if name == "clip of a":  # the result has the shape of both
+        shapes = shapes[0], shapes[0]
+    a, b = (draw(shape, seed=seed) for seed, shape in enumerate(shapes))
+    fun = lambda params: anp.sum(anp.sin(CHOICES[name](params["a"], params["b"])))
+    params = {"a": a.astype(dtype), "b": b.astype(dtype)}
+    _, gradient = value_and_grad(fun)(params)
+    _, replayed = record(fun, params)(params)
+    assert replayed.tobytes() == tree.Layout(params).pack(gradient).tobytes()
+    for path, value in (("a", a), ("b", b)):
+        if gradient[path] is None:
+            continue
+        assert (gradient[path].shape, gradient[path].dtype) == (value.shape, dtype)
+        way, step = np.random.default_rng(2).standard_normal(value.shape), 1e-6
+        high, low = (fun({"a": a, "b": b, path: value + sign * step * way}) for sign in (1, -1))
+        assert np.sum(gradient[path] * way) == pytest.approx((high - low) / (2 * step), rel=1e-4, abs=1e-4)
+
+
+PROMOTING = {
+    **{name: getattr(anp, name) for name in ("mean", "var", "std", "max", "min", "log2", "log10", "exp2")},
+    "maximum": lambda x: anp.maximum(x, 1.0),
+    "fmin": lambda x: anp.fmin(x, 1.0),
+    "a power of an integer": lambda x: x ** np.arange(3),
+    "trace": lambda x: anp.trace(x[:3]),
+    "einsum": lambda x: anp.einsum("ij->i", x),
+}
+
+
+@pytest.mark.parametrize("name", PROMOTING)
+def test_derivatives_of_autograds_that_promote_are_kept_in_the_dtype(name):
+    loss = lambda params: anp.sum(PROMOTING[name](params["x"]))
+    single, double = (value_and_grad(loss)({"x": draw((4, 3), dtype)})[1]["x"] for dtype in "fd")
+    assert (single.dtype, double.dtype) == (np.float32, np.float64)
+    np.testing.assert_allclose(single, double, rtol=1e-5)
+
+
+def test_a_derivative_of_another_shape_than_its_argument_is_refused():
+    loss = lambda params: anp.sum(anp.linalg.norm(params["x"], axis=1, keepdims=True))
+    with pytest.raises(NotImplementedError, match="VJP of norm has shape"):
+        value_and_grad(loss)({"x": X})
 
 
 def test_autograds_own_derivatives_are_what_they_were():

@@ -89,7 +89,7 @@ def test_parameters_passed_in_are_looked_at_too(x):
 
     class WrongAtSeven(ActNorm):
         def log_det(self, params, x):
-            wrong = float(params["bias"][0] == 7.0)
+            wrong = (params["bias"][0] == 7.0).astype(x.dtype)
             return super().log_det(params, x) + wrong
 
     params = {"bias": onp.full(4, 7.0), "log_scale": onp.zeros(4)}
@@ -161,7 +161,7 @@ def test_what_a_layer_raises_is_in_its_report(x):
 @pytest.mark.parametrize(
     ("result", "check_name", "sentence"),
     [
-        (lambda x: x, "shapes", "expected forward to return a pair of array and log_det, got an ndarray"),
+        (lambda x: x, "shapes", "expected forward to return a pair, array and log_det, got an ndarray"),
         (
             lambda x: (x[:, :2], np.zeros(len(x))),
             "shapes",

@@ -9,6 +9,7 @@ the step in their variable `step`.
 import ast
 import functools
 import importlib.util
+import inspect
 import itertools
 import linecache
 import re
@@ -65,6 +66,42 @@ def line_at(spot):
         return "an unknown line"
     filename, line = spot
     return f"{filename}:{line} ({linecache.getline(filename, line).strip()})"
+
+
+def line_of(method, last=True):
+    """The last line of a method as text, where it returns its result; or its first."""
+    code = getattr(inspect.unwrap(getattr(method, "__func__", method)), "__code__", None)
+    if code is None:
+        return "an unknown line"
+    line = max(line for _, _, line in code.co_lines() if line is not None) if last else code.co_firstlineno
+    while linecache.getline(code.co_filename, line).lstrip().startswith("@"):  # a decorator
+        line += 1
+    return line_at((code.co_filename, _statements(code.co_filename).get(line, (line,))[0]))
+
+
+def line_of_class(kind):
+    """The first line of a class, as text."""
+    try:
+        return line_at((inspect.getsourcefile(kind), inspect.findsource(kind)[1] + 1))
+    except (OSError, TypeError):
+        return "an unknown line"
+
+
+def place_of_layer(frames):
+    """The path of the innermost layer or prior that runs in `frames`, the outermost first, and its class."""
+    path, owner, flow = [], None, None
+    for frame, inner in itertools.zip_longest(frames, frames[1:]):
+        variables, code = frame.f_locals, frame.f_code
+        step = variables.get("step") if code in FOLLOWERS else None
+        mine = variables.get(code.co_varnames[0]) if code.co_argcount else None
+        if step is not None and not (inner and inner.f_code.co_name == "steps"):
+            path += [str(step.name)] * (step.name is not None)
+            owner = step.layer
+        elif hasattr(mine, "layer") and hasattr(mine, "prior"):
+            flow = mine
+        elif flow is not None and not path and (mine is flow.layer or mine is flow.prior):
+            path, owner = ["layer" if mine is flow.layer else "prior"], mine
+    return f"{'/'.join(path)} ({type(owner).__name__})" if path else ""
 
 
 def place_of(frames, visits):

@@ -5,6 +5,7 @@ import gc
 import itertools
 import mmap
 import os
+import re
 import threading
 import traceback
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from npflow.autodiff.gradient import Differentiated, value_and_grad
 from npflow.autodiff.primitives import FRESH, TRANSPARENT
 from npflow.autodiff.program import frames
 from npflow.autodiff.program.calls import SHAPE_ONLY, is_numpys, key_of
-from npflow.autodiff.program.refusals import READING, holds_box, refusal
+from npflow.autodiff.program.refusals import IN_PLACE, NUMPY, READING, holds_box, refusal
 from npflow.autodiff.program.tape import Place, Tape, Value
 from npflow.errors import InputError, kind_of
 
@@ -87,8 +88,7 @@ class Sealed(numpy_boxes.ArrayBox):
     def _refuse(self, *args, **kwargs):
         if self._is_another_threads():
             raise TypeError("expected an array, got a box of autograd's, whose number cannot be read")
-        line = Recording.running.line() if Recording.running else "a line after the recording"
-        raise InputError(f"{READING}, at {line}")
+        raise refused(READING)
 
     def __bool__(self):
         return super().__bool__() if self._is_another_threads() else self._refuse()
@@ -97,7 +97,21 @@ class Sealed(numpy_boxes.ArrayBox):
         """Whether a thread that is not recording boxed it while a recording runs; that thread may branch."""
         return Recording.running is not None and Recording.running.thread != threading.get_ident()
 
-    __float__ = __int__ = __complex__ = __index__ = item = tolist = __array__ = _refuse
+    def __array__(self, *args, **kwargs):
+        if self._is_another_threads():
+            return self._refuse()
+        raise refused(NUMPY, IN_PLACE)
+
+    __float__ = __int__ = __complex__ = __index__ = item = tolist = _refuse
+
+
+def refused(sentence, of_assignment=None):
+    """An error with the line of recorded code that runs now, and its layer; an assignment may have another sentence."""
+    line = Recording.running.line() if Recording.running else "a line after the recording"
+    if of_assignment and re.search(r"\(.*\]\s*[-+*/@%]*=[^=]", line):
+        sentence = of_assignment
+    running = list(frames.frames_of_code(Recording.record.__code__)) if Recording.running else []
+    return InputError(f"{sentence}, at {line}", frames.place_of_layer(running[::-1]))
 
 
 UNDO = []  # how to end what recordings have changed for the process, the latest last: the thread, and a function
@@ -176,7 +190,7 @@ class Recording:
             return self.look_into(fun, args, arguments, options)
         sentence = refusal(getattr(fun, "__name__", str(fun)), arguments, options, example)
         if sentence:
-            raise InputError(f"{sentence} at {self.line()}")
+            raise refused(sentence)
         function = getattr(fun, "fun", fun)
         views = tuple(
             number

@@ -14,8 +14,13 @@ SIZES = {"arange": 0, "empty": 0, "eye": 0, "full": 0, "identity": 0, "ones": 0,
 SIZES |= {"broadcast_to": 1, "repeat": 1, "reshape": 1, "tile": 1}
 
 READING = (
-    "expected the same operations for every batch of one shape, as a program repeats them, "
-    "got a branch on the value of an array, or a number read off it (bool, float, int or item)"
+    "expected the same operations for every batch of one shape, as a program repeats them, got a branch on the value "
+    "of an array, or a number read off it (bool, float, int, item, or a function of math)"
+)
+NUMPY = "expected functions of autograd.numpy and autograd.scipy, which have derivatives, got one of NumPy's or SciPy's own"
+IN_PLACE = (
+    "expected new arrays, got one that is changed in place (x *= y, x[...] = y, out=): write x = x * y, and join or "
+    "choose parts with np.concatenate and np.where"
 )
 
 

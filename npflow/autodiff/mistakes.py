@@ -1,0 +1,184 @@
+"""From an error inside a layer, a network or a prior of the reader's to the mistake, its line and its place."""
+
+import inspect
+import re
+import sysconfig
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from autograd.tracer import notrace_primitives
+
+from npflow.autodiff import tree
+from npflow.autodiff.gradient import Differentiated, value_and_grad
+from npflow.autodiff.program import frames
+from npflow.autodiff.program.refusals import IN_PLACE, NUMPY, READING
+from npflow.errors import InputError
+
+# What Python, NumPy and autograd say, and the sentence that it stands for.
+MISTAKES = (
+    (
+        r"\bout=\(|argument 'out'|read-only|item assignment|sequence\.|Cannot cast ufunc '\w+' output",
+        IN_PLACE,
+    ),
+    (r"no callable \w+ method|dtype object|from dtype\('O'\)", NUMPY),
+    (r"NotImplemented from __array_ufunc__\(<ufunc '(\w+)'", NUMPY + r": \1"),
+    (r"not '?ArrayBox|'ArrayBox' object cannot be|ArrayBox doesn't define|to ArrayBox\.__format__", READING),
+    (r"attribute '(?:item|tolist)'|converted to Python scalars|valid indices|truth value of an", READING),
+    (
+        r"'(?:numpy\.\w+|ArrayBox)' object has no attribute '(\w+)'",
+        r"expected functions of autograd.numpy, got the attribute '\1' of an array",
+    ),
+    (
+        r"(?:VJP|[Gg]radient) of (\S+)",
+        r"expected functions that autograd has a derivative of, got \1: compose it of others, or define one",
+    ),
+    (
+        r"(\w+) made (float\d+) of (float\d+)",
+        r"expected \3 throughout, got \2 from \1: make new arrays like x, such as np.ones_like(x, shape=len(x))",
+    ),
+    (r"KeyError: (.*)", r"expected a key of the parameters that init returned, got \1"),
+    (
+        r"Error: (.*(?:core dimension|not aligned|be broadcast|match exactly|cannot reshape).*)",
+        r"expected arrays whose shapes fit, got \1",
+    ),
+)
+KINDS = {AttributeError, IndexError, KeyError, NameError, NotImplementedError, TypeError, UnboundLocalError}
+KINDS |= {ValueError, ZeroDivisionError}
+
+PACKAGE = Path(__file__).parents[1].as_posix() + "/"
+STDLIB, INSTALLED = (Path(sysconfig.get_path(name)).as_posix() + "/" for name in ("stdlib", "purelib"))
+
+
+@contextmanager
+def explaining():
+    """Errors that come from inside the reader's code are explained; see `explained`."""
+    try:
+        yield
+    except Exception as error:
+        named = explained(error)
+        if named is error:
+            raise
+        raise named from error
+
+
+def explained(error, line=None):
+    """The error to raise instead of one from inside a layer: it names the mistake, its line, and the layer's path.
+
+    An error that is raised on purpose, or in which no code of the reader's takes part, stays as it is. `line` is
+    that of a derivative, where none of the reader's lines runs.
+    """
+    if type(error) not in KINDS and not type(error).__module__.startswith(
+        ("numpy._core", "numpy.exceptions")
+    ):
+        return error
+    trace = list(traceback.walk_tb(error.__traceback__))
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    place = frames.place_of_layer([frame for frame, _ in trace])
+    owner, sentence = of_contract(text, trace[-1][0])
+    if sentence:
+        flow = trace[-1][0].f_locals.get("self")
+        part = next((name for name in ("layer", "prior") if getattr(flow, name, None) is owner), None)
+        return InputError(sentence, place or (part and f"{part} ({type(owner).__name__})"))
+    own = [spot for spot in map(spot_of, trace) if is_readers(spot[0])]
+    if not own:  # a layer of npflow's cannot use what a method of the reader's returned
+        own = [spot for spot in map(spot_of, trace) if spot[0].startswith(PACKAGE + "layers/")]
+    if own:
+        line = frames.line_at(own[-1])
+        if own[-1] == spot_of(trace[-1]) and re.search(r"\((raise|assert)\b", line):
+            return error
+    if line is None:
+        return error
+    for pattern, sentence in MISTAKES:
+        found = re.search(pattern, text)
+        if found:
+            return InputError(f"{found.expand(sentence)}, at {line}", place)
+    return InputError(f"expected code that runs, got {text}, at {line}", place) if own else error
+
+
+class Watched(Differentiated):
+    """A node of a tape on which no result may have another dtype than its arguments."""
+
+    __slots__ = []
+
+    def __init__(self, value, fun, args, kwargs, argnums, parents):
+        super().__init__(value, fun, args, kwargs, argnums, parents)
+        made, given = (np.result_type(array) for array in (value, args[argnums[0]]))
+        if made != given and made.kind + given.kind == "ff":
+            raise TypeError(f"{fun.__name__} made {made} of {given}")
+
+
+notrace_primitives[Watched] = notrace_primitives[Differentiated]
+
+
+def find_promotion(fun, params, x):
+    """Raise the `InputError` on the line where ``fun(params, x)`` leaves the dtype of x, if there is one."""
+    with explaining():
+        value_and_grad(lambda both: [fun(*both), 0.0][1], Watched)((params, x))
+
+
+def read_only(arrays):
+    """A tree of arrays that cannot be written to, so that a method that does it is named; the arrays stay as they are."""
+
+    def view(_, leaf):
+        if type(leaf) is not np.ndarray:
+            return leaf
+        leaf = leaf.view()
+        leaf.flags.writeable = False
+        return leaf
+
+    return tree.build(view, arrays)
+
+
+def is_readers(filename):
+    """Whether a file is neither npflow's, nor of autograd, NumPy, SciPy or Python itself."""
+    if filename.startswith((PACKAGE, "<frozen")) or not frames.is_code(filename):
+        return False
+    return filename.startswith(INSTALLED) or not filename.startswith(STDLIB)
+
+
+def spot_of(entry):
+    """The file and line number of an entry of a traceback."""
+    frame, line = entry
+    return frame.f_code.co_filename, line
+
+
+def of_contract(text, frame):
+    """An object and a sentence on its method that is missing, or does not take or return what its contract says.
+
+    `frame` is where the error was raised: that of the caller, which has the object among its variables.
+    """
+    within = frame.f_code.co_filename.startswith(PACKAGE)
+    if text == "NotImplementedError: " and within:
+        owner, name = frame.f_locals.get("self"), frame.f_code.co_name
+        kind = type(owner)
+        return owner, f"expected {kind.__name__} to define {name}, got none, at {frames.line_of_class(kind)}"
+    if "unpack" in text and within:
+        layer = getattr(frame.f_locals.get("self"), "layer", None)
+        direction = "inverse" if frame.f_code.co_name in ("_decode", "_sample_log_prob") else "forward"
+        method = frame.f_locals.get("method") or getattr(layer, direction, None)
+        return layer, method and not_a_pair(method.__name__, "something else", method)
+    called = re.search(r"TypeError: (\S+)\(\) ((?:takes|missing|got an unexpected keyword).*)", text)
+    name = called[1].rpartition(".")[2] if called else None
+    for owner in owners(frame) if called else ():
+        method = getattr(owner, name, None)
+        if getattr(method, "__qualname__", None) == called[1]:
+            contract = next(vars(base)[name] for base in reversed(type(owner).__mro__) if name in vars(base))
+            return owner, (
+                f"expected {name}{inspect.signature(contract)}, got {called[1]}() {called[2]}, "
+                f"at {frames.line_of(method, last=False)}"
+            )
+    return None, None
+
+
+def not_a_pair(direction, got, method):
+    """The sentence on a direction of a layer that does not return two arrays."""
+    return f"expected {direction} to return a pair, array and log_det, got {got}, at {frames.line_of(method)}"
+
+
+def owners(frame):
+    """The objects in the variables of a frame, and in their fields."""
+    for value in frame.f_locals.values():
+        yield value
+        yield from value if isinstance(value, tuple) else getattr(value, "__dict__", {}).values()
