@@ -44,8 +44,8 @@ length.add_argument(
     "(NPFLOW_DATA is not used)",
 )
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
-if not 0 < options.minutes < np.inf:
-    parser.error(f"expected --minutes above 0, got {options.minutes:g}")
+if not 0 < options.minutes < 10**6:
+    parser.error(f"expected --minutes above 0 and below 1000000, got {options.minutes:g}")
 options.out.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]

@@ -1,7 +1,7 @@
-"""How much the `init` of an architecture may make where only the shapes of its parameters are asked for.
+"""How much the `init` of an architecture may make.
 
 A file of a few bytes may describe an architecture of any size. Its parameters are compared with those that `init`
-makes, and so that nothing of that size is made, `init` gets a ration.
+makes, and so that nothing of that size is made, `init` gets a ration. So it does where sizes come from the command line.
 """
 
 from functools import lru_cache
@@ -21,10 +21,10 @@ class TooLarge(InputError):
 
 
 class Rationed(np.random.Generator):
-    """A generator for `init` that draws some numbers and then raises `TooLarge`."""
+    """A generator for `init` that draws some numbers, those of ``np.random.default_rng(seed)``, and then raises `TooLarge`."""
 
-    def __init__(self, ration):
-        super().__init__(np.random.PCG64(0))
+    def __init__(self, ration, seed=0):
+        super().__init__(np.random.PCG64(seed))
         self.left = ration
 
     def standard_normal(self, size=None, *args, **options):

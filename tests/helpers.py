@@ -1,5 +1,8 @@
 """What tests of more than one file need: rows, parameters away from their start, comparisons."""
 
+import io
+import os
+
 import autograd.numpy as anp
 import numpy as np
 import pytest
@@ -87,3 +90,14 @@ def assert_agrees(device, got, expected):
         else:
             tolerance = TOLERANCES.get(wanted.dtype, 0)
             np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance, err_msg=path)
+
+
+class Failing(io.StringIO):
+    """A stream that cannot be written to, for the reason of an errno: it is full, or its reader has gone."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def write(self, text):
+        raise OSError(self.number, os.strerror(self.number))

@@ -8,6 +8,7 @@ from npflow.errors import InputError
 from npflow.files import written_aside
 
 INCHES = 0.6  # of an image
+ROWS = 500  # of images at most: Matplotlib draws pictures of up to 2^16 pixels in height
 LONG = 5  # letters: a longer name is wider than an image, so it is rotated
 ROTATED = 0.05  # inches that each letter of a rotated name adds to the height
 

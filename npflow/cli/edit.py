@@ -3,12 +3,13 @@
 import numpy as np
 
 from npflow import latent
-from npflow.cli.drawing import deliver, figure_of, picture_path
+from npflow.cli.drawing import ROWS, deliver, figure_of, picture_path
 from npflow.cli.parsing import add_command, add_place, place_of
 from npflow.errors import InputError
 from npflow.validation import check_count
 
 STRENGTHS = (-0.5, 0.0, 0.5, 1.0, 1.5)
+IMAGES = 6  # of an attribute
 MOST = 1000  # images with and without an attribute, from which its vector is computed
 
 
@@ -30,7 +31,7 @@ def add_to(commands):
         metavar="LABEL[-LABEL2]",
         help="classes by name or number: 3-8 turns eights into threes, 3 all others; can be repeated",
     )
-    parser.add_argument("--n", type=int, default=6, help="images for each attribute (default %(default)s)")
+    parser.add_argument("--n", type=int, help=f"images for each attribute (default {IMAGES}, or all)")
     add_place(parser)
 
 
@@ -44,20 +45,26 @@ def run(arguments):
         raise InputError(
             "expected a run without --conditional, got one with it: its classes are in the context, not in z"
         )
-    count = check_count(arguments.n, "--n")
+    if arguments.n is not None:
+        check_count(arguments.n, "--n", most=ROWS // len(arguments.attribute))
     attributes = [attribute_of(text, settings) for text in arguments.attribute]
     data = trained.data(**place_of(arguments))
     moved, row_names = [], []
     for target, source in attributes:
-        a = data.train[data.train_labels == target][:MOST]
-        b = data.train[without(data.train_labels, target, source)][:MOST]
+        name = settings.classes[target]
+        start, of = (
+            ("others", f"classes other than {name}") if source is None else 2 * (settings.classes[source],)
+        )
+        a = images_of(name, data.train, data.train_labels == target, "training")[:MOST]
+        b = images_of(of, data.train, without(data.train_labels, target, source), "training")[:MOST]
         vector = latent.attribute_vector(model, params, a, b)
-        x = data.test[without(data.test_labels, target, source)]
-        check_count(count, "--n", most=len(x), because=", the held-out images to start from")
-        columns = [latent.add_attribute(model, params, x[:count], vector, s) for s in STRENGTHS]
+        x = images_of(of, data.test, without(data.test_labels, target, source), "held-out")
+        if arguments.n is not None:
+            check_count(arguments.n, "--n", most=len(x), because=", the held-out images to start from")
+        x = x[: IMAGES if arguments.n is None else arguments.n]
+        columns = [latent.add_attribute(model, params, x, vector, s) for s in STRENGTHS]
         moved.append(np.concatenate(np.stack(columns, axis=1)))
-        start = "others" if source is None else settings.classes[source]
-        row_names += [f"{start} to {settings.classes[target]}"] * count
+        row_names += [f"{start} to {name}"] * len(x)
     figure = figure_of(
         np.concatenate(moved),
         model.levels,
@@ -77,6 +84,13 @@ def attribute_of(text, settings):
     if labels[0] == labels[1]:
         raise InputError(f"expected an attribute of two different classes, got {text!r}")
     return labels
+
+
+def images_of(name, images, chosen, part):
+    """The chosen images of a part of the data; raise `InputError` if there are none."""
+    if not chosen.any():
+        raise InputError(f"expected images of {name} among the {part} images, got none")
+    return images[chosen]
 
 
 def without(labels, target, source):

@@ -3,11 +3,13 @@
 import numpy as np
 
 from npflow import latent
-from npflow.cli.drawing import deliver, figure_of, picture_path
+from npflow.cli.drawing import ROWS, deliver, figure_of, picture_path
 from npflow.cli.parsing import add_command, add_place, place_of
+from npflow.errors import InputError
 from npflow.validation import check_count
 
 SHARES = np.linspace(0, 1, 9)
+PAIRS = 6
 
 
 def add_to(commands):
@@ -22,7 +24,7 @@ def add_to(commands):
         seed="the choice of images",
         picture=True,
     )
-    parser.add_argument("--pairs", type=int, default=6, help="the number of pairs (default %(default)s)")
+    parser.add_argument("--pairs", type=int, help=f"the number of pairs (default {PAIRS}, or all)")
     add_place(parser)
 
 
@@ -33,7 +35,12 @@ def run(arguments):
     trained.check_flow()
     data = trained.data(**place_of(arguments))
     seed = check_count(arguments.seed, "--seed", least=0)
-    pairs = check_count(arguments.pairs, "--pairs", most=len(data.test) // 2)
+    most = min(ROWS, len(data.test) // 2)
+    if most < 1:
+        raise InputError(f"expected two held-out images at least, got {len(data.test)}")
+    pairs = (
+        min(PAIRS, most) if arguments.pairs is None else check_count(arguments.pairs, "--pairs", most=most)
+    )
     chosen = np.random.default_rng(seed).permutation(len(data.test))[: 2 * pairs]
     labels = None if data.test_labels is None else data.test_labels[chosen]
     context = trained.settings.context(labels)

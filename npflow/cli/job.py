@@ -7,20 +7,25 @@ from datetime import timedelta
 import numpy as np
 
 from npflow.autodiff import Layout
+from npflow.autodiff.gpu.devices import HOST
 from npflow.cli.catalogue import MODELS
 from npflow.cli.folder import FILES, Folder
+from npflow.cli.parsing import tell
 from npflow.cli.progress import Progress
-from npflow.cli.settings import Settings
+from npflow.cli.settings import Settings, option
 from npflow.datasets import ImageData
-from npflow.errors import NonFiniteError
+from npflow.errors import InputError, NonFiniteError
 from npflow.model import Model
+from npflow.rations import Rationed, TooLarge
 from npflow.training import Adam, WarmupCosine, fit
+from npflow.training.options import LONGEST
 from npflow.validation import check_count
 
 CLIP_NORM, AVERAGE = 100.0, 0.999
 WARMUP = 500  # steps at most; a fifth of a short run
 CHECKPOINTS, APART = 5, 5.0  # a short run has at least 5 checkpoints, but at least 5 seconds apart
 REHEARSAL = 11  # steps
+BYTES = 40  # of memory that a number of the parameters takes at least: float32, and ten vectors
 HELD_OUT = 500  # images of the test part that are scored at each checkpoint
 
 
@@ -44,9 +49,15 @@ class Job:
         classes = 0 if context is None else context.shape[1]
         model = MODELS[settings.model].build(data, classes, **settings.sizes)
         rows = check_count(settings.batch_size, "--batch-size", most=len(data.train))
-        rng = np.random.default_rng(settings.seed)
+        rng = Rationed(HOST.free_bytes() // BYTES, settings.seed)
         first = None if context is None else context[:rows]
-        params = model.init(rng, data.train[:rows], first)
+        try:
+            params = model.init(rng, data.train[:rows], first)
+        except (TooLarge, MemoryError) as error:
+            sizes = settings.sizes | {"batch_size": rows}
+            got = ", ".join(f"{option(name)} {size}" for name, size in sizes.items())
+            raise InputError(f"expected sizes for which there is enough memory, got {got}") from error
+        rng = np.random.Generator(rng.bit_generator)  # without a ration
         return cls(folder, settings, data, model, params, rng, context)
 
     def __str__(self):
@@ -89,7 +100,8 @@ class Job:
         settings = self.settings
         seconds, peak_bytes = self.rehearse()
         if settings.minutes is not None and not done:
-            settings = replace(settings, steps=max(1, int(60 * settings.minutes / seconds)))
+            steps = int(60 * settings.minutes / seconds)
+            settings = replace(settings, steps=min(max(1, steps), LONGEST))
         left = settings.steps - done
         tell(f"a step takes {1000 * seconds:,.0f} ms and {peak_bytes / 1e6:,.0f} MB: "
              f"{left:,} steps in about {duration(left * seconds)}")  # fmt: skip
@@ -133,7 +145,7 @@ class Job:
                 checkpoint=folder.checkpoint,
                 checkpoint_every=every,
                 on_checkpoint=progress,
-                progress=sys.stderr.isatty(),  # no bar in a log file
+                progress=sys.stderr is not None and sys.stderr.isatty(),  # no bar in a log file
             )
         except NonFiniteError as error:
             hint = "try a lower --rate, with another --out"
@@ -148,11 +160,6 @@ class Job:
             tell(f"it was {best['bits_per_dim']:.3f} at step {best['step']:,}: fewer steps generalize better")
         tell(f"{folder.path}: {', '.join(name for name in FILES if (folder.path / name).exists())}")
         return 0
-
-
-def tell(line):
-    """Print a line at once, so that whoever watches a log file sees it."""
-    print(line, flush=True)
 
 
 def duration(seconds):

@@ -1,6 +1,7 @@
-"""What the commands share: their help and some options, and the folder that one writes to."""
+"""What the commands share: their help and some options, what they print, and the folder that one writes to."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from npflow.cli.folder import Folder
@@ -57,3 +58,28 @@ def make_folder(folder, purpose):
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"expected a folder for {purpose}, got {folder}: {error}") from error
+
+
+def say(sentence):
+    """Print a sentence on stderr, where it can be written."""
+    if sys.stderr is None:  # closed; `print` would take stdout
+        return
+    try:
+        print(f"npflow: {sentence}", file=sys.stderr, flush=True)
+    except OSError:
+        sys.stderr = None  # Python would try again as it ends
+
+
+def tell(line):
+    """Print a line of a run at once, so that whoever watches a log file sees it.
+
+    Where it cannot be written, as its reader has gone, the run goes on without.
+    """
+    from tqdm.auto import tqdm
+
+    with tqdm.external_write_mode():
+        try:
+            print(line, flush=True)
+        except OSError as error:
+            sys.stdout = None
+            say(f"expected to print on standard output, got: {error}; the run goes on without")

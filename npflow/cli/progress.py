@@ -7,6 +7,7 @@ import numpy as np
 
 from npflow.cli.drawing import sample_figure, write_figure
 from npflow.cli.folder import Trained, write_json
+from npflow.cli.parsing import tell
 from npflow.cli.score import Score, bits_per_dim
 from npflow.errors import ConvergenceError
 
@@ -37,8 +38,6 @@ class Progress:
 
     def write(self, params, history):
         """Score held-out images, and write the summary and the pictures."""
-        from tqdm.auto import tqdm
-
         job = self.job
         settings, folder, steps = job.settings, job.folder, history.steps
         labels = job.data.test_labels
@@ -47,7 +46,7 @@ class Progress:
         entry = {"step": steps, "bits_per_dim": self.score.mean}
         self.scores = [*(old for old in self.scores if old["step"] < steps), entry]
         if steps < settings.steps:  # the job prints the last one
-            tqdm.write(f"step {steps:,}: {self.score} on held-out images")
+            tell(f"step {steps:,}: {self.score} on held-out images")
         summary = {
             "steps": steps,
             "of": settings.steps,
@@ -72,7 +71,8 @@ class Progress:
     def better_before(self):
         """The best score, if it is better than the last by more than the standard error; otherwise None."""
         best = min(self.scores, key=lambda entry: entry["bits_per_dim"])
-        return best if best["bits_per_dim"] < self.score.mean - self.score.standard_error else None
+        error = self.score.standard_error or 0.0
+        return best if best["bits_per_dim"] < self.score.mean - error else None
 
     def history_figure(self, history):
         """A figure of the losses and of the scores, in nats and in bits/dim."""

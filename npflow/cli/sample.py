@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from npflow.cli.drawing import deliver, picture_path, sample_figure
+from npflow.cli.drawing import ROWS, deliver, picture_path, sample_figure
 from npflow.cli.parsing import add_command
 from npflow.errors import InputError
 from npflow.validation import check_count, check_number
@@ -42,7 +42,7 @@ def run(arguments):
             raise InputError("expected a run with --conditional for --label, got one without")
         label = trained.settings.label(label)
     rng = np.random.default_rng(check_count(arguments.seed, "--seed", least=0))
-    n = check_count(arguments.n, "--n")
-    temperature = check_number(arguments.temperature, "--temperature", least=0)
+    n = check_count(arguments.n, "--n", most=10 * ROWS)
+    temperature = check_number(arguments.temperature, "--temperature", least=0, below=1000)
     figure = sample_figure(trained, rng, n, temperature, label)
     return deliver(figure, path)

@@ -7,6 +7,7 @@ from npflow.datasets import IMAGES
 from npflow.errors import InputError
 from npflow.validation import check_count
 
+MOST_DRAWS = 10_000
 ROUND_TRIPS = 100  # images: the inverse of a MintNet takes many times as long as its density
 
 
@@ -33,7 +34,7 @@ def add_to(commands):
 
 def run(arguments):
     """Print bits/dim, and for a flow the reconstruction error."""
-    draws = check_count(arguments.draws, "--draws")
+    draws = check_count(arguments.draws, "--draws", most=MOST_DRAWS)
     trained = arguments.folder.trained()
     data = trained.data(arguments.data, **place_of(arguments))
     context, model = trained.settings.context(data.test_labels), trained.model
@@ -51,14 +52,15 @@ def run(arguments):
 
 
 class Score:
-    """Mean and standard error of bits/dim over images."""
+    """Mean and standard error of bits/dim over images; a single image has no standard error, None."""
 
     def __init__(self, bits):
         self.mean = float(np.mean(bits))
-        self.standard_error = float(np.std(bits, ddof=1) / np.sqrt(len(bits)))
+        self.standard_error = float(np.std(bits, ddof=1) / np.sqrt(len(bits))) if len(bits) > 1 else None
 
     def __str__(self):
-        return f"{self.mean:.3f} ± {self.standard_error:.3f} bits/dim"
+        error = "" if self.standard_error is None else f" ± {self.standard_error:.3f}"
+        return f"{self.mean:.3f}{error} bits/dim"
 
 
 def bits_per_dim(model, params, x, context, draws=1):

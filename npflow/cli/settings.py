@@ -7,8 +7,8 @@ import numpy as np
 from npflow.cli.catalogue import CLASSES, MODELS
 from npflow.datasets import IMAGES
 from npflow.description import Declared, choice, count, flag, instance, number
-from npflow.errors import InputError
-from npflow.training.options import Options
+from npflow.errors import InputError, in_short
+from npflow.training.options import LONGEST, Options
 from npflow.validation import check_count
 
 
@@ -23,10 +23,12 @@ class Settings(Declared):
     part: bool = flag(False)  # whether its binary batches may have fewer images than the official ones
     conditional: bool = flag(False)  # on the class
     seed: int = count(0, least=0)
-    steps: int = count(Options.steps)  # of the whole run; the rehearsal fixes it where `minutes` is given
-    minutes: float | None = number(None, above=0)
+    steps: int = count(
+        Options.steps, most=LONGEST
+    )  # of the whole run; the rehearsal fixes it where `minutes` is given
+    minutes: float | None = number(None, above=0, below=10**6)
     batch_size: int = count(32)
-    rate: float = number(above=0)  # the peak of the learning rate
+    rate: float = number(above=0, below=10**6)  # the peak of the learning rate
 
     def __post_init__(self):
         super().__post_init__()
@@ -53,14 +55,13 @@ class Settings(Declared):
 
     def label(self, text):
         """The label of a class of the data, given by its name or number."""
-        if text in self.classes:
-            return self.classes.index(text)
-        if text.isdecimal() and int(text) < len(self.classes):
-            return int(text)
+        for names in (self.classes, tuple(map(str, range(len(self.classes))))):
+            if text in names:
+                return names.index(text)
         if not self.classes:
             raise InputError(f"expected data with classes, got {self.data}")
         classes = ", ".join(self.classes)
-        raise InputError(f"expected a class of {self.data}, one of {classes}, got {text!r}")
+        raise InputError(f"expected a class of {self.data}, one of {classes}, got {in_short(text)}")
 
 
 def option(name):

@@ -4,14 +4,14 @@ import argparse
 import signal
 import threading
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
 
 from npflow.cli.catalogue import MODELS, load_data
 from npflow.cli.folder import Folder
-from npflow.cli.job import Job, tell
-from npflow.cli.parsing import add_command, add_place, make_folder
+from npflow.cli.job import Job
+from npflow.cli.parsing import add_command, add_place, make_folder, tell
 from npflow.cli.settings import Settings, option
 from npflow.datasets import IMAGES
 from npflow.errors import InputError
@@ -85,13 +85,15 @@ def run(arguments):
     """Train, or resume training."""
     folder, given = arguments.out, vars(arguments)
     folder.lock()  # raises before any work if filelock is missing
-    minutes = check_number(arguments.checkpoint_minutes, "--checkpoint-minutes", above=0, below=10**9)
+    minutes = check_number(arguments.checkpoint_minutes, "--checkpoint-minutes", least=1e-6, below=10**9)
     settings = resumed_settings(folder, given) if arguments.resume else new_settings(folder, given)
     path = given.get("path", settings.path)
     data = load_data(settings.data, path, settings.part, settings.seed, arguments.download)
+    if not arguments.resume and "batch_size" not in given:
+        settings = replace(settings, batch_size=min(settings.batch_size, len(data.train)))
     job = Job.of(folder, settings, data)
     make_folder(folder.path, "the run")
-    with folder.held(), sigterm_as_ctrl_c():
+    with folder.held(), as_ctrl_c("SIGTERM", "SIGHUP"):
         folder.clear()
         tell(job)
         if arguments.resume:
@@ -107,18 +109,22 @@ def run(arguments):
 
 
 @contextmanager
-def sigterm_as_ctrl_c():
-    """Treat SIGTERM as Ctrl-C, so that a run that a batch system or a shutdown ends writes a checkpoint."""
+def as_ctrl_c(*names):
+    """Treat signals as Ctrl-C, so that a run that a batch system or a shutdown ends writes a checkpoint.
+
+    One that is ignored, as SIGHUP is by nohup, or that the caller handles, stays as it is.
+    """
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]  # Windows has no SIGHUP
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread receives signals
-        return
-    interrupt = lambda *_: signal.raise_signal(signal.SIGINT)
-    # None is a handler that is not Python's.
-    before = signal.signal(signal.SIGTERM, interrupt) or signal.SIG_DFL
+        numbers = []  # only the main thread receives signals
+    numbers = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
     try:
+        for number in numbers:
+            signal.signal(number, signal.default_int_handler)
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def new_settings(folder, given):

@@ -1,13 +1,12 @@
 """``npflow verify``: check every layer against its numerical Jacobian."""
 
 import json
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-from npflow.cli.parsing import add_command, make_folder
+from npflow.cli.parsing import add_command, make_folder, say
 from npflow.verify import check
 from npflow.verify.cases import select
 
@@ -50,7 +49,7 @@ def run(arguments):
             print(summary(report, seconds))
     if arguments.figures is not None:
         draw_jacobians(reports, arguments.figures)
-        print(f"npflow: {len(reports)} figures in {arguments.figures}", file=sys.stderr)
+        say(f"{len(reports)} figures in {arguments.figures}")
     failed = [name for name, report in reports.items() if not report.passed]
     if arguments.json:
         print(json.dumps([report.as_dict() for report in reports.values()], indent=2))

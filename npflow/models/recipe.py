@@ -46,10 +46,11 @@ def check_image_shape(shape, name="shape", halvings=0):
     if len(sizes) != 3:
         raise InputError(f"expected {name} to be (height, width, channels), got {shape!r}")
     height, width, channels = (check_count(size, f"each number in {name}") for size in sizes)
-    if height % 2**halvings or width % 2**halvings:
+    # 2**halvings may be a number of any length.
+    if halvings >= (height | width).bit_length() or (height | width) % 2**halvings:
         raise InputError(
-            f"expected height and width to be multiples of {2**halvings}, so that they can be halved "
-            f"{halvings} times, got {height} x {width}"
+            f"expected height and width to be multiples of 2^{halvings}, so that they can be halved "
+            f"{halvings} times, got {height} x {width}: use fewer levels"
         )
     return height, width, channels
 

@@ -11,7 +11,7 @@ from npflow.autodiff.convolution import conv2d
 from npflow.description import checked, choice, count
 from npflow.errors import InputError
 from npflow.networks.mlp import ACTIVATIONS, check_widths
-from npflow.networks.network import Network
+from npflow.networks.network import DEEPEST, Network
 from npflow.validation import check_count, check_sequence
 
 
@@ -152,7 +152,7 @@ class ResNet(Network):
     """
 
     channels: int = count(64)
-    blocks: int = count(2)
+    blocks: int = count(2, most=DEEPEST)
     kernel: int = checked(check_kernel, 3)
     activation: str = choice(ACTIVATIONS, "relu")
 

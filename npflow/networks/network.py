@@ -6,6 +6,8 @@ from npflow.autodiff.primitives import concatenate_last
 from npflow.description import Described, checked
 from npflow.errors import InputError
 
+DEEPEST = 1000  # blocks: no deeper network is known, and each takes its time to initialize
+
 
 class Network(Described):
     """A function with parameters that conditions a layer.

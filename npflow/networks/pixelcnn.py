@@ -14,7 +14,7 @@ from npflow.errors import InputError
 from npflow.networks.convnet import check_image, check_kernel
 from npflow.networks.masked import causal_mask, masked, masked_convolution, side_of, slices_of
 from npflow.networks.mlp import check_widths
-from npflow.networks.network import Network, check_context
+from npflow.networks.network import DEEPEST, Network, check_context
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class MaskedConvNet(Network):
     """
 
     features: int = count(32)
-    blocks: int = count(5, least=0)
+    blocks: int = count(5, least=0, most=DEEPEST)
     kernel: int = checked(check_kernel, 7)
     head: tuple = checked(check_widths, (64,))
 

@@ -1,8 +1,10 @@
 """Training by mini-batches: the loop and its step."""
 
+import os
 import signal
+import sys
 import threading
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import numpy as np
 
@@ -31,7 +33,8 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
     """Minimize the mean negative log-likelihood of `x` by mini-batches.
 
     Each epoch goes through all rows once, in a new random order. The last mini-batch of an epoch may be smaller. Ctrl-C
-    ends the run after the current step and returns what has been learned so far. Losses are in nats.
+    ends the run after the current step and returns what has been learned so far; a second Ctrl-C raises
+    `KeyboardInterrupt` at once. Losses are in nats.
 
     Parameters
     ----------
@@ -288,26 +291,64 @@ def settings_of(model, options, batch_size, arrays, held_out):
 
 @contextmanager
 def ctrl_c():
-    """An event that Ctrl-C sets, so that no step is interrupted half way; a second Ctrl-C interrupts at once."""
-    interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted  # only the main thread receives Ctrl-C
-        return
+    """An event that Ctrl-C sets, so that no step is interrupted half way; a second Ctrl-C interrupts at once.
+
+    A handler of the caller's own is called too. Where SIGINT is ignored, as in a background job, or kills the process, it
+    still does. Another signal that the caller has given Python's handler of Ctrl-C, `signal.default_int_handler`, ends
+    the run like Ctrl-C.
+    """
+    interrupted, handlers = threading.Event(), {}
+    if threading.current_thread() is threading.main_thread():  # only this one receives signals
+        handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
 
     def handle(number, frame):
-        if interrupted.is_set():
-            raise KeyboardInterrupt
+        again = number == signal.SIGINT and interrupted.is_set()  # closing a terminal sends SIGHUP twice
         interrupted.set()
+        if again or handlers[number] is not signal.default_int_handler:
+            handlers[number](number, frame)
 
-    before = signal.signal(signal.SIGINT, handle) or signal.SIG_DFL  # None: a handler that is not Python's
+    ours = [
+        number
+        for number, handler in handlers.items()
+        if handler is signal.default_int_handler or (number == signal.SIGINT and callable(handler))
+    ]
     try:
+        for number in ours:
+            signal.signal(number, handle)
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in ours:
+            signal.signal(number, handlers[number])
 
 
 def progress_bar(steps, done, show):
     """tqdm's bar: steps made, time left, steps a second, and what the loop adds."""
     from tqdm.auto import tqdm
 
-    return tqdm(total=steps, initial=done, disable=not show, unit="step")
+    hidden = not show or getattr(sys.stderr, "closed", sys.stderr is None)  # None: closed before Python began
+    return tqdm(total=steps, initial=done, disable=hidden, unit="step", file=Forgiving(sys.stderr))
+
+
+class Forgiving:
+    """A stream that drops what cannot be written, as where its reader has gone, so that training goes on."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def __eq__(self, other):  # tqdm asks, to clear the bar while a line is printed
+        return other is self.stream
+
+    def write(self, text):
+        """Write text; to stderr itself without Python's buffer, which would fail again as Python ends."""
+        with suppress(OSError, ValueError):
+            if self.stream is sys.__stderr__:
+                os.write(self.stream.fileno(), text.encode(self.stream.encoding, self.stream.errors))
+            else:
+                self.stream.write(text)
+
+    def flush(self):
+        with suppress(OSError, ValueError):
+            self.stream.flush()

@@ -14,6 +14,8 @@ from npflow.errors import InputError
 from npflow.training.adam import Adam
 from npflow.validation import check_count
 
+LONGEST = 10**9  # steps
+
 
 def check_path(path, name="the path of a checkpoint"):
     """Raise unless a checkpoint can be written to `path`; return it as a `Path`.
@@ -61,7 +63,7 @@ def check_callable(function, name):
 class Options(Declared):
     """The options that `fit` and `distill` share; `fit` says what each one does."""
 
-    steps: int = count(1000)
+    steps: int = count(1000, most=LONGEST)
     batch_size: int | None = count(None)
     optimizer: Adam = instance(Adam, Adam())
     clip_norm: float | None = number(None, above=0)

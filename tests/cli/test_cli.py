@@ -1,9 +1,13 @@
 """The npflow command: usage, help, exit status."""
 
+import errno
+import io
+import os
 import subprocess
 import sys
 
 import pytest
+from helpers import Failing
 
 from npflow.cli import main
 from npflow.cli.catalogue import MODELS
@@ -36,3 +40,39 @@ def test_help_shows_an_example(command, capsys):
         main([*command.split(), "--help"])
     assert raised.value.code == 0
     assert f"example:\n  npflow {command} " in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- what it prints
+
+
+def test_where_the_reader_has_gone_it_ends_as_other_tools_do():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "npflow", "--version"]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=buffered, check=False)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (141, b"")
+
+
+def test_an_output_that_is_full_gets_a_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", Failing(errno.ENOSPC))
+    assert main(["verify", "Reverse"]) == 1
+    assert sys.stdout is None
+    assert capsys.readouterr().err.startswith("npflow: expected to print on standard output, got: [Errno 28]")
+
+
+def test_a_terminal_of_another_encoding_gets_what_it_can_show(runs, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    assert main(["score", str(runs / "flow")]) == 0
+    assert b" \\xb1 0." in sys.stdout.buffer.getvalue()
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_stream_that_was_closed_before_python_began_is_done_without(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, name, None)
+    assert main(["verify", "Reverse"]) == 0
+    assert main(["score", "nowhere"]) == 2
+    captured = capsys.readouterr()
+    assert (captured.out == "") == (name == "stdout")
+    assert (captured.err == "") == (name == "stderr")

@@ -72,8 +72,11 @@ def test_a_relative_path_to_the_data_is_stored_as_an_absolute_one(tmp_path, monk
         ({"part": "yes"}, "--part to be True or False, got 'yes'"),
         ({"path": 3}, "--path to be an instance of str, got 3"),
         ({"batch_size": 1.5}, "--batch-size to be an integer, got 1.5"),
-        ({"rate": "fast"}, "--rate to be a number above 0, got 'fast'"),
+        ({"rate": "fast"}, "--rate to be a number above 0 below 1000000, got 'fast'"),
         ({"minutes": -1}, "--minutes to be a finite number above 0"),
+        ({"minutes": 1e308}, "--minutes to be a finite number above 0 below 1000000, got 1e+308"),
+        ({"steps": 10**30}, "--steps to be at most 1000000000"),
+        ({"seed": 10**400}, "--seed to be at most "),
         ({"more": 1}, "unexpected keyword argument"),
     ],
 )

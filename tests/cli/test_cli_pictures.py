@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from npflow import datasets, latent, load
-from npflow.cli import drawing, main
+from npflow.cli import drawing, folder, main
 
 
 @pytest.fixture
@@ -104,7 +104,10 @@ def test_long_names_of_columns_are_rotated_and_stay_within_the_figure():
         (["sample", "{}/nowhere"], "expected the folder of a run of npflow train, got {}/nowhere without a valid"),
         (["sample", "{}/flow", "--n", "-1"], "expected --n to be at least 1, got -1"),
         (["sample", "{}/conditional", "--n", "0", "--label", "1"], "expected --n to be at least 1"),
-        (["sample", "{}/flow", "--temperature", "-1"], "expected --temperature to be a finite number at least 0, got -1"),
+        (["sample", "{}/flow", "--temperature", "-1"], "expected --temperature to be a finite number at least 0 below 1000, got -1"),
+        (["sample", "{}/flow", "--temperature", "1e308"], "expected --temperature to be a finite number at least 0 below"),
+        (["sample", "{}/flow", "--n", "1000000000000"], "expected --n to be at most 5000, got 1000000000000"),
+        (["sample", "{}/conditional", "--label", 5000 * "9"], "expected a class of digits, one of 0"),
         (["sample", "{}/flow", "--label", "3"], "expected a run with --conditional for --label, got one without"),
         (["sample", "{}/conditional", "--label", "cat"], "expected a class of digits, one of 0, 1, 2"),
         (["interpolate", "{}/pixelcnn"], "expected a run of a flow, got one of pixelcnn"),
@@ -119,7 +122,8 @@ def test_long_names_of_columns_are_rotated_and_stay_within_the_figure():
         (["edit", "{}/flow", "--attribute", "3-3"], "expected an attribute of two different classes, got '3-3'"),
         (["edit", "{}/flow", "--attribute", "3-x"], "expected a class of digits"),
         (["edit", "{}/flow", "--attribute", "3", "--n", "0"], "expected --n to be at least 1, got 0"),
-        (["edit", "{}/flow", "--attribute", "3-8", "--n", "999"], "expected --n to be at most "),
+        (["edit", "{}/flow", "--attribute", "3-8", "--n", "499"], "expected --n to be at most "),
+        (["edit", "{}/flow", "--attribute", "3-8", "--n", "1000000000000"], "expected --n to be at most 500, got"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_drawn_is_refused(arguments, sentence, runs, capsys):
@@ -127,3 +131,49 @@ def test_what_cannot_be_drawn_is_refused(arguments, sentence, runs, capsys):
     captured = capsys.readouterr()
     assert captured.err.startswith(f"npflow: {sentence.format(runs)}")
     assert captured.out == ""
+
+
+# ---------------------------------------------------------------- fewer images than usual
+
+
+@pytest.fixture
+def digits(monkeypatch):
+    """A function that leaves only some of the digits' training and test images."""
+    data = datasets.image_data("digits")
+
+    def leave(train, test):
+        few = data._replace(
+            train=data.train[train(data.train_labels)], train_labels=data.train_labels[train(data.train_labels)],
+            test=data.test[test(data.test_labels)], test_labels=data.test_labels[test(data.test_labels)],
+        )  # fmt: skip
+        monkeypatch.setattr(folder, "load_data", lambda *_, **__: few)
+
+    return leave
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "attribute", "words"),
+    [
+        ([3, 8], [3, 8], "3-5", "5 among the training images"),
+        ([3, 8], [3, 8], "5", "5 among the training images"),
+        ([3], [3, 8], "3", "classes other than 3 among the training images"),
+        ([3, 8], [3], "3-8", "8 among the held-out images"),
+        ([3, 8], [3], "3", "classes other than 3 among the held-out images"),
+    ],
+)
+def test_an_attribute_of_a_class_without_images_gets_a_sentence(
+    train, test, attribute, words, runs, digits, capsys
+):
+    digits(lambda labels: np.isin(labels, train), lambda labels: np.isin(labels, test))
+    assert main(["edit", str(runs / "flow"), "--attribute", attribute]) == 2
+    assert capsys.readouterr().err == f"npflow: expected images of {words}, got none\n"
+
+
+def test_by_default_there_are_no_more_rows_than_images(runs, digits, drawn, capsys):
+    digits(lambda labels: labels >= 0, lambda labels: np.arange(len(labels)) < 4)  # 0, 8, 9, 8
+    assert main(["edit", str(runs / "flow"), "--attribute", "3-8"]) == 0
+    assert main(["interpolate", str(runs / "flow")]) == 0
+    assert [names(figure.axes[0].yaxis) for figure in drawn] == [["8 to 3"] * 2, ["1", "2"]]
+    digits(lambda labels: labels >= 0, lambda labels: np.arange(len(labels)) < 1)
+    assert main(["interpolate", str(runs / "flow")]) == 2
+    assert "expected two held-out images at least, got 1" in capsys.readouterr().err

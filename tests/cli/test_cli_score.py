@@ -7,6 +7,7 @@ import pytest
 
 from npflow import datasets, load
 from npflow.cli import main
+from npflow.cli.score import Score
 
 
 def test_a_score_is_the_mean_over_the_test_part_and_its_standard_error(runs, rng, capsys):
@@ -35,6 +36,7 @@ def test_a_model_that_is_not_a_flow_has_a_score_and_no_reconstruction(runs, caps
         (["conditional", "patches"], "expected data with labels for a conditional model"),
         (["pixelcnn", "--draws", "2"], "expected --draws for a model with noise only"),
         (["flow", "--draws", "0"], "expected --draws to be at least 1, got 0"),
+        (["flow", "--draws", "1000000000000"], "expected --draws to be at most 10000, got 1000000000000"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(arguments, sentence, runs, capsys):
@@ -43,3 +45,8 @@ def test_what_cannot_be_scored_is_refused(arguments, sentence, runs, capsys):
     captured = capsys.readouterr()
     assert captured.err.startswith(f"npflow: {sentence}")
     assert captured.out == ""
+
+
+def test_a_single_image_has_no_standard_error():
+    assert str(Score(np.array([2.5]))) == "2.500 bits/dim"
+    assert Score(np.array([2.5])).standard_error is None

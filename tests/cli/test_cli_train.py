@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import vector
+from helpers import Failing, vector
 
 from npflow import datasets, load
 from npflow.autodiff.gpu.device import Device
@@ -103,7 +103,7 @@ def test_a_run_prints_size_and_score_of_the_model_and_leaves_a_whole_folder(mode
         f"{model} on digits: 1,437 images of 8 x 8 x 1, 17 levels; 360 held out; {size:,} parameters"
     )
     assert second.startswith("a step takes ")
-    assert " MB: 6 steps in about 0 seconds" in second
+    assert " MB: 6 steps in about " in second
     files = {"samples.png", "history.png", "summary.json", "checkpoint.npz", "run.json"}
     assert {path.name for path in (tmp_path / "run").iterdir()} - {".lock"} == files
     assert names == f"{tmp_path / 'run'}: samples.png, history.png, summary.json, checkpoint.npz, run.json"
@@ -174,16 +174,17 @@ def test_a_duration_is_in_seconds_minutes_or_hours(seconds, words):
 def test_a_part_of_cifar_10_is_trained_on_and_its_last_tenth_held_out(tmp_path, rng, capsys):
     records = rng.integers(256, size=(20, 3073), dtype=np.uint8)
     records[:, 0] %= 10
+    records = records[:5]  # fewer images than a batch has by default
     for number in range(1, 6):
         (tmp_path / f"data_batch_{number}.bin").write_bytes(records.tobytes())
     place = ["--path", str(tmp_path)]
-    more = ["--data", "cifar10", "--part", "--batch-size", "8", *place]
+    more = ["--data", "cifar10", "--part", *place]
     assert main(train(tmp_path / "run", *more, steps=1)) == 0
     assert main(resume(tmp_path / "run")) == 0  # it knows where the data is
     assert main(["score", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
-    assert "nice on cifar10: 90 images of 32 x 32 x 3, 256 levels; 10 held out" in out
-    score = "bits/dim on all 10 held-out images"
+    assert "nice on cifar10: 22 images of 32 x 32 x 3, 256 levels; 3 held out" in out
+    score = "bits/dim on all 3 held-out images"
     assert score in out
 
     # A run on the whole data is scored on a part if that is asked for.
@@ -215,7 +216,10 @@ def test_a_run_killed_at_a_random_moment_ends_with_the_bits_of_one_left_alone(ru
     assert not list(tmp_path.glob("*.partial"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_keeps_what_has_been_learned_and_resume_continues(
     number, runs, tmp_path, monkeypatch, capsys
 ):
@@ -226,13 +230,28 @@ def test_a_signal_keeps_what_has_been_learned_and_resume_continues(
             signal.raise_signal(number)
         return update(self, *arguments)
 
+    before = [signal.getsignal(each) for each in SIGNALS]
     with monkeypatch.context() as patch:
         patch.setattr(Run, "update", interrupted)
         assert main(train(tmp_path, steps=20)) == 130
+    assert [signal.getsignal(each) for each in SIGNALS] == before
     command = f"npflow train nice --out {tmp_path} --resume"
     assert f"interrupted after step 4 of 20; to continue: {command}" in capsys.readouterr().out
     assert main(resume(tmp_path)) == 0
     assert_same_bits(runs / "flow", tmp_path)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_is_ignored_stays_ignored(number, tmp_path, monkeypatch):
+    """As SIGINT is in a background job, and SIGHUP under nohup."""
+    update = Run.update
+    monkeypatch.setattr(Run, "update", lambda *arguments: signal.raise_signal(number) or update(*arguments))
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        assert main(train(tmp_path, steps=2)) == 0
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
 
 
 def test_ctrl_c_in_the_rehearsal_leaves_nothing(tmp_path, monkeypatch, capsys):
@@ -268,13 +287,23 @@ def test_a_new_run_does_not_replace_a_checkpoint(runs, capsys):
     [
         (["nice", "--resume"], "a checkpoint to resume in {}, got none"),
         (["nice", "--steps", "0"], "--steps to be at least 1, got 0"),
-        (["nice", "--minutes", "0"], "--minutes to be a finite number above 0, got 0.0"),
+        (["nice", "--minutes", "0"], "--minutes to be a finite number above 0 below 1000000, got 0.0"),
         (["nice", "--seed", "-1"], "--seed to be at least 0, got -1"),
         (["nice", "--batch-size", "9999"], "--batch-size to be at most 1437, got 9999"),
         (["nice", "--channels", "0"], "--channels to be at least 1, got 0"),
-        (["nice", "--rate", "0"], "--rate to be a finite number above 0, got 0.0"),
-        (["nice", "--checkpoint-minutes", "0"], "--checkpoint-minutes to be a finite number above 0"),
-        (["nice", "--checkpoint-minutes", "1e13"], "--checkpoint-minutes to be a finite number above 0 below 1000000000"),
+        (["nice", "--rate", "0"], "--rate to be a finite number above 0 below 1000000, got 0.0"),
+        (["nice", "--checkpoint-minutes", "0"], "--checkpoint-minutes to be a finite number at least 1e-06"),
+        (["nice", "--checkpoint-minutes", "1e13"], "--checkpoint-minutes to be a finite number at least 1e-06 below 1000000000"),
+        (["nice", "--minutes", "1e308"], "--minutes to be a finite number above 0 below 1000000, got 1e+308"),
+        (["nice", "--minutes", "nan"], "--minutes to be a finite number"),
+        (["nice", "--steps", "1000000000000"], "--steps to be at most 1000000000, got 1000000000000"),
+        (["nice", "--rate", "1e308"], "--rate to be a finite number above 0 below 1000000, got 1e+308"),
+        (["nice", "--checkpoint-minutes", "5e-324"], "--checkpoint-minutes to be a finite number at least 1e-06"),
+        (["nice", "--seed", str(10**30)], "--seed to be at most "),
+        (["nice", "--blocks", "10000000000"], "ResNet's blocks to be at most 1000"),
+        (["pixelcnn", "--blocks", "10000000000"], "MaskedConvNet's blocks to be at most 1000"),
+        (["nice", "--channels", "1000000000000"], "sizes for which there is enough memory, got --couplings 6, --channels"),
+        (["glow", "--levels", "10000000000"], "height and width to be multiples of 2^10000000000, "),
         (["nice", "--path", "x"], "--path with cifar10 only, got it with digits"),
         (["nice", "--data", "patches", "--conditional"], "data with labels for a conditional model"),
         (["nice", "--data", "cifar10", "--path", "/nowhere"], "CIFAR-10 at /nowhere, got nothing there: download"),
@@ -297,10 +326,22 @@ def test_a_model_has_only_its_own_sizes(tmp_path):
 
 def test_a_run_that_does_not_fit_into_memory_is_refused_before_its_first_step(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(slices, "LARGE", 1)
-    monkeypatch.setattr(Device, "free_bytes", lambda self: 1000)
+    monkeypatch.setattr(Device, "free_bytes", lambda self: 10**6)
     assert main(train(tmp_path)) == 1
     assert "GB of free memory on" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} <= {".lock"}
+
+
+def test_training_goes_on_where_the_reader_of_its_output_has_gone(tmp_path, every_step, monkeypatch, capsys):
+    """A pipe that is broken is no disk that is full: the pictures are written."""
+    monkeypatch.setattr(sys, "stdout", Failing(errno.EPIPE))
+    assert main(train(tmp_path, steps=2)) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "npflow: expected to print on standard output, got: [Errno 32] Broken pipe; the run goes on"
+    )
+    assert (tmp_path / "samples.png").exists()
+    assert load(tmp_path / "checkpoint.npz").run["step"] == 2
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_1(tmp_path, capsys):

@@ -108,12 +108,15 @@ def test_invalid_arguments_are_refused(recipe):
 
 def test_images_that_cannot_be_halved_often_enough_are_refused():
     with pytest.raises(
-        InputError, match=r"height and width to be multiples of 4, .* halved 2 times, got 8 x 6"
+        InputError, match=r"height and width to be multiples of 2\^2, .* halved 2 times, got 8 x 6"
     ):
         models.image_glow((8, 6, 3), levels=2)
     models.image_real_nvp((8, 6, 3), levels=2)
-    with pytest.raises(InputError, match="multiples of 4"):
+    with pytest.raises(InputError, match=r"multiples of 2\^2"):
         models.image_real_nvp((8, 6, 3), levels=3)
+    for recipe in (models.image_glow, models.image_real_nvp, models.mintnet):
+        with pytest.raises(InputError, match=r"multiples of .* use fewer levels"):
+            recipe((8, 8, 3), levels=10**10)  # at once
 
 
 # ---------------------------------------------------------------- layers

@@ -60,7 +60,7 @@ def test_the_density_of_samples_is_the_flows_density():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"shape": (8, 6, 1)}, "height and width to be multiples of 4"),
+        ({"shape": (8, 6, 1)}, "height and width to be multiples of 2^2"),
         ({"shape": (8, 8)}, "shape to be (height, width, channels), got (8, 8)"),
         ({"levels": 0}, "levels to be at least 1, got 0"),
         ({"steps": 0}, "steps to be at least 1, got 0"),

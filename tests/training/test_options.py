@@ -63,6 +63,7 @@ def test_an_unknown_one_gets_a_sentence(trainer):
     ("options", "words"),
     [
         ({"steps": 0}, ("steps", "at least 1", "got 0")),
+        ({"steps": 10**12}, ("steps", "at most 1000000000", "got 1000000000000")),
         ({"steps": 2.5}, ("steps", "integer", "got 2.5")),
         ({"batch_size": 0}, ("batch_size", "at least 1", "got 0")),
         ({"optimizer": 1e-3}, ("optimizer", "Adam", "got 0.001")),
