@@ -245,6 +245,11 @@ def check_count(value, name, *, least=1, most=None, because=""):
     return count
 
 
+def check_seed(value, name):
+    """Raise unless `value` is an integer that can seed a generator, such as a time in nanoseconds; return it."""
+    return check_count(value, name, least=0, most=2**64)
+
+
 def check_sequence(value, name):
     """Raise unless `value` is a list, a tuple or the like; return it as a tuple."""
     try:

@@ -6,7 +6,7 @@ from npflow import latent
 from npflow.cli.drawing import ROWS, deliver, figure_of, picture_path
 from npflow.cli.parsing import add_command, add_place, place_of
 from npflow.errors import InputError
-from npflow.validation import check_count
+from npflow.validation import check_count, check_seed
 
 SHARES = np.linspace(0, 1, 9)
 PAIRS = 6
@@ -34,7 +34,7 @@ def run(arguments):
     trained = arguments.folder.trained()
     trained.check_flow()
     data = trained.data(**place_of(arguments))
-    seed = check_count(arguments.seed, "--seed", least=0)
+    seed = check_seed(arguments.seed, "--seed")
     most = min(ROWS, len(data.test) // 2)
     if most < 1:
         raise InputError(f"expected two held-out images at least, got {len(data.test)}")

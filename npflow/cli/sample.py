@@ -5,7 +5,7 @@ import numpy as np
 from npflow.cli.drawing import ROWS, deliver, picture_path, sample_figure
 from npflow.cli.parsing import add_command
 from npflow.errors import InputError
-from npflow.validation import check_count, check_number
+from npflow.validation import check_count, check_number, check_seed
 
 
 def add_to(commands):
@@ -41,7 +41,7 @@ def run(arguments):
         if not trained.settings.conditional:
             raise InputError("expected a run with --conditional for --label, got one without")
         label = trained.settings.label(label)
-    rng = np.random.default_rng(check_count(arguments.seed, "--seed", least=0))
+    rng = np.random.default_rng(check_seed(arguments.seed, "--seed"))
     n = check_count(arguments.n, "--n", most=10 * ROWS)
     temperature = check_number(arguments.temperature, "--temperature", least=0, below=1000)
     figure = sample_figure(trained, rng, n, temperature, label)

@@ -6,10 +6,10 @@ import numpy as np
 
 from npflow.cli.catalogue import CLASSES, MODELS
 from npflow.datasets import IMAGES
-from npflow.description import Declared, choice, count, flag, instance, number
+from npflow.description import Declared, checked, choice, count, flag, instance, number
 from npflow.errors import InputError, in_short
 from npflow.training.options import LONGEST, Options
-from npflow.validation import check_count
+from npflow.validation import check_count, check_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Settings(Declared):
     path: str | None = instance(str, None)  # where CIFAR-10 is
     part: bool = flag(False)  # whether its binary batches may have fewer images than the official ones
     conditional: bool = flag(False)  # on the class
-    seed: int = count(0, least=0)
+    seed: int = checked(check_seed, 0)
     steps: int = count(
         Options.steps, most=LONGEST
     )  # of the whole run; the rehearsal fixes it where `minutes` is given

@@ -27,7 +27,7 @@ from npflow.files import written_aside
 from npflow.model import Model
 from npflow.training.history import History
 from npflow.training.options import check_path
-from npflow.validation import check_count, check_instance, check_number
+from npflow.validation import check_count, check_instance, check_number, check_seed
 
 # In 1, Adam's m and v have the factors 1 - beta. In 1 and 2, the bias of an ActNorm is in units of x.
 FORMATS = ("npflow checkpoint 1", "npflow checkpoint 2", "npflow checkpoint 3")
@@ -349,7 +349,7 @@ def check_run(run, arrays, params):
     settings = check_instance(run["settings"], dict, "the settings of the run")
     step = check_count(run["step"], "the step of the run", least=0)
     check_count(run["position"], "the position in the epoch", least=0)
-    check_count(run.get("noise_seed", 0), "the seed of the noise", least=0, most=2**64)
+    check_seed(run.get("noise_seed", 0), "the seed of the noise")
     if run["best_loss"] is not None:
         check_number(run["best_loss"], "the best validation loss")
     check_random_state(run["epoch_rng"])
