@@ -54,7 +54,20 @@ def main():
             measured = measure(columns, file, HIDDEN, batch, options.rounds, alone)
             results.append({"batch": batch, "rounds": options.rounds, "steps": steps, **measured})
     print_table(results)
+    print_markdown(results)
     write(options.out, results)
+
+
+def print_markdown(results):
+    """Print the table of the README: milliseconds of the first column, and how many times as long others take."""
+    print("\n| batch |", *(f"{row['name']} |" for row in results[0]["libraries"]))
+    print("| --- |" + " --- |" * len(results[0]["libraries"]))
+    for result in results:
+        first, *others = result["libraries"]
+        print(
+            f"| {result['batch']} | {1e3 * first['median']:.1f} ms |",
+            *(f"{row['ratio']:.1f} |" for row in others),
+        )
 
 
 if __name__ == "__main__":

@@ -222,7 +222,7 @@ for ax in axes.flat:
     ax.set(xticks=[], yticks=[])
 for column, ax in zip(columns, axes[0]):
     ax.set_title(column.replace(" ", "\n"), fontsize=9)
-figure.savefig(options.out / "families.png", dpi=110)
+figure.savefig(options.out / "families.png", dpi=80)
 
 # %% [markdown]
 # ## In numbers

@@ -135,18 +135,19 @@ if without or not set(FORWARD) <= set(map(made, lines[first:second])):
 
 page = [*lines[first:second], *lines[second:]]
 page = [line for number, line in enumerate(page) if line.strip() or not page[number - 1].strip()]
-figure = plt.figure(figsize=(17, 0.2 * len(page) + 0.5))
+backward_at = page.index(lines[second])
+width = 0.07 * max(map(len, page)) + 0.3  # inches, of the longest line
+figure = plt.figure(figsize=(width + 3.4, 0.2 * len(page)))
+ax = figure.add_axes((0, 0, 1, 1))  # a notebook shows no figure without axes
+ax.set(xlim=(0, width + 3.4), ylim=(len(page) - 0.5, -0.5))
+ax.axis("off")
 for row, line in enumerate(page):
-    y = 1 - (row + 1.2) / (len(page) + 1)
     if row % 2:
-        figure.add_artist(
-            plt.Rectangle((0, y - 0.3 / len(page)), 1, 1 / (len(page) + 1), color="0.96", zorder=-1)
-        )
-    text = line if len(line) <= 135 else line[:132] + "..."
+        ax.axhspan(row - 0.5, row + 0.5, color="0.95", linewidth=0)
     title = line.startswith("def ") or "# ----" in line
-    figure.text(0.01, y, text, family="monospace", fontsize=8.4, color="#0072B2" if title else "black")
-    formulas = FORWARD if row < page.index(lines[second]) else BACKWARD
-    figure.text(0.63, y, formulas.get(made(line), ""), fontsize=10)
+    formula = (FORWARD if row < backward_at else BACKWARD).get(made(line), "")
+    ax.text(0.1, row, line, color="#0072B2" if title else "black", size=8.4, family="monospace", va="center")
+    ax.text(width, row, formula, size=10, va="center")
 figure.savefig(options.out / "read_the_gradient.png", dpi=100)
 
 # %% [markdown]

@@ -320,4 +320,18 @@ for name, rows in results.items():
         print(
             f"{name:15}{kind:24}{figures}{row['standard_error']:12.2f}{row['seconds']:9.1f}   {row['chosen']}"
         )
+
+# %% [markdown]
+# The test losses as the table of the README; the smallest in a column is bold.
+
+# %%
+best = {name: min(row["test_nll"] for row in rows.values()) for name, rows in results.items()}
+NAMES = {"kernel density": "kernel density (scikit-learn)", "mixture": "mixture of Gaussians (scikit-learn)"}
+page = [["", *(f"{name.replace('_', ' ')} ({table.test.shape[1]})" for name, table in tables.items())]]
+page.append(["---"] * len(page[0]))
+for kind in kinds:
+    losses = {name: rows[kind]["test_nll"] for name, rows in results.items()}
+    cells = [f"**{loss:.1f}**" if loss == best[name] else f"{loss:.1f}" for name, loss in losses.items()]
+    page.append([NAMES.get(kind, kind), *(cell.replace("-", "\N{MINUS SIGN}") for cell in cells)])
+print(*(f"| {' | '.join(cells)} |" for cells in page), sep="\n")
 print(f"figures and summary.json in {options.out}")

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 DEMOS = Path(__file__).parent.parent / "demos"
-
+README = DEMOS.parent / "README.md"
+PICTURES = runpy.run_path(str(DEMOS.parent / "benchmarks" / "readme.py"))
 
 CHECKS = {}  # a check for each demo, beside those of all
 
@@ -42,6 +43,7 @@ def affine_learns_the_maximum_likelihood_values(out, summary, printed):
 def moons_computes_the_entropy_and_measures_both_priors(out, summary, printed):
     assert summary["entropy"] == pytest.approx(0.2892, abs=1e-4)
     assert summary["true_nll"] == pytest.approx(summary["entropy"], abs=4 * 0.0073)  # a mean of 10,000 points
+    assert f"a loss of\n{summary['true_nll']:.3f} on these test points" in README.read_text()
     assert set(summary["priors"]) == {"normal", "mixture"}
     for row in summary["priors"].values():
         assert np.isfinite(row["test_nll"])
@@ -245,6 +247,7 @@ def test_a_demo_writes_pictures_and_a_summary_and_prints_a_table(name, tmp_path,
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [name, "--out", str(tmp_path), "--quick"])
     runpy.run_path(str(DEMOS / f"{name}.py"), run_name="__main__")
+    figures = [pyplot.figure(number) for number in pyplot.get_fignums()]
     pyplot.close("all")
     printed = capsys.readouterr().out
     pictures = list(tmp_path.glob("*.png"))
@@ -254,6 +257,14 @@ def test_a_demo_writes_pictures_and_a_summary_and_prints_a_table(name, tmp_path,
     assert summary
     assert len(printed.splitlines()) >= 4
     CHECKS[name](tmp_path, summary, printed)
+    # A notebook shows the figures that a cell leaves open, if they have axes.
+    assert figures
+    assert all(figure.axes for figure in figures)
+    if (DEMOS / f"{name}.png").exists():
+        kept, now = PICTURES["kept"](DEMOS / f"{name}.png"), PICTURES["shows"](figures, summary)
+        stale = f"demos/{name}.png is stale: python benchmarks/readme.py demos/{name} --write"
+        assert kept["texts"] == now["texts"], stale
+        assert kept["numbers"] == pytest.approx(now["numbers"], rel=1e-3, abs=1e-3), stale
 
 
 def test_the_cifar10_demo_refuses_a_damaged_archive(tmp_path):

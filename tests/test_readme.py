@@ -1,19 +1,38 @@
-"""What the README shows runs as it stands."""
+"""What the README shows runs as it stands, and the numbers that it states are those of the library.
 
+Numbers of a clock or of a training run are made by the command beside them; `benchmarks/readme.py` runs it.
+"""
+
+import argparse
+import configparser
+import inspect
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import TOLERANCES
 
+from npflow import datasets, models
+from npflow.autodiff import record
 from npflow.autodiff.gpu import devices
+from npflow.autodiff.program import slices
+from npflow.cli import progress, train
+from npflow.cli.catalogue import MODELS
+from npflow.cli.job import Job
+from npflow.cli.settings import Settings
+from npflow.datasets.cifar10 import ARCHIVES, BINARY
+from npflow.training import on_device
 
 pytestmark = pytest.mark.usefixtures("uncovered")
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text()
+BENCHMARKS = README.parent / "benchmarks"
+WORDS = {3: "three", 5: "five", 7: "seven", 8: "eight", 9: "nine", 16: "sixteen"}
 
 
 def blocks():
@@ -66,13 +85,16 @@ def test_the_lines_that_use_autograd_alone_run(device):
 
 def test_the_lines_to_step_through_step_through():
     _, stepping, *_ = blocks()
-    commands = "b AffineCoupling.forward\nc\nn\nn\nn\nprint(log_scale)\np log_scale._value.shape\nc\n"
+    commands = "b AffineCoupling.forward\nc\nw\nn\nn\nn\nprint(log_scale)\np log_scale._value.shape\nc\n"
     result = subprocess.run(
         [sys.executable, "-c", stepping], input=commands, capture_output=True, text=True, timeout=100
     )
     assert result.returncode == 0, result.stderr
     assert "Autograd ArrayBox with value [[" in result.stdout
     assert "(8, 1)" in result.stdout
+    frames = re.findall(r"^  \S*npflow/\S+\(\)$", result.stdout, flags=re.MULTILINE)  # each calls the next
+    calls = WORDS[len(frames) + 1]  # the last is that of the coupling
+    assert f"{calls} calls lead from `fit`\nto the network of a coupling" in TEXT
 
 
 def test_the_layer_of_your_own_takes_twenty_lines_and_is_verified():
@@ -96,3 +118,115 @@ def test_every_layer_it_lists_and_no_other_is_there():
     rows = "\n".join(line for line in TEXT.splitlines() if line.startswith("| · "))
     listed = set(re.findall(r"`(\w+)`", rows))
     assert listed == set(layers.__all__) - {"Layer", "Elementwise"}
+
+
+# ---------------------------------------------------------------- what it states
+
+
+def job(model, data, conditional=False, **sizes):
+    """A run of `npflow train`, ready to begin."""
+    sizes = {name: size.default for name, size in MODELS[model].sizes.items()} | sizes
+    return Job.of(
+        None, Settings(model=model, sizes=sizes, rate=1.0, conditional=conditional, batch_size=2), data
+    )
+
+
+def python():
+    setup = configparser.ConfigParser()
+    setup.read(README.parent / "setup.cfg")
+    yield f"with Python {setup['options']['python_requires'].removeprefix('>=')} or later"
+
+
+def entropy():
+    exact = datasets.Moons(0.05).entropy()
+    yield f"The entropy of the data is {exact:.3f} nats"
+    yield f"no model is below {exact:.2f} on average"
+
+
+def densities():
+    yield f"two moons and {WORDS[len(datasets.DENSITIES) - 1]} other toy densities"
+    yield f"families on {WORDS[len(datasets.DENSITIES)]} densities in the plane"
+
+
+def tables():
+    rng, names = np.random.default_rng(0), ("digits", "breast_cancer", "wine")
+    columns = [(name, datasets.tabular(name, rng=rng).train.shape[1]) for name in names]
+    yield f"| | {' | '.join(f'{name} ({count})' for name, count in columns)} |".replace("_", " ")
+    parts = datasets.split(np.zeros((100, 1)), rng=np.random.default_rng(0))
+    yield "{} % to train, {} % to choose, {} % to test".format(*map(len, parts))
+
+
+def digits():
+    data = datasets.image_data("digits")
+    yield f'`datasets.image_data("digits")` has 8 x {data.train.shape[1]} pixels of {data.levels} levels'
+    yield str(job("glow", data, conditional=True))  # the first line that the command prints
+
+
+def glow_of_cifar10():
+    defaults = inspect.signature(models.image_glow).parameters
+    levels, steps = (WORDS[defaults[name].default] for name in ("levels", "steps"))
+    width = re.search(r"ConvNet\(hidden=\((\d+), ", repr(models.image_glow((8, 8, 3))))[1]
+    yield f"{levels} levels of {steps} steps and networks of {width} channels"
+
+
+def models_of_images():
+    """The rows of the table, as `benchmarks/images.py` trains and prints them."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    data = datasets.ImageData("cifar10", 256, pixels, None, pixels, None)
+    for name, row in runpy.run_path(str(BENCHMARKS / "images.py"))["ROWS"].items():
+        names, values = row.sizes[::2], row.sizes[1::2]
+        sizes = {key[2:].replace("-", "_"): int(value) for key, value in zip(names, values)}
+        yield f"| {row.title} | {job(name, data, **sizes).size:,} | ... | {row.published:.2f} |"
+
+
+def slices_of_a_batch():
+    flow = models.glow(features=2, steps=2)  # the rows are about the same for ten steps
+    x = datasets.moons(2, rng=np.random.default_rng(0)).astype(np.float32)
+    params = flow.init(np.random.default_rng(0), x)
+    first, second = record(flow.loss, params, x[:1]), record(flow.loss, params, x)
+    worth = lambda rows: slices.slices_worth(second, slices.forecast(first, second, rows)[0])
+    yield f"{next(rows for rows in range(500, 9000, 500) if worth(rows + 250) > 1):,} rows on"
+
+
+def settings():
+    yield f"losses are read every {on_device.EVERY} steps"
+    yield f"Samples are drawn at a temperature of {progress.TEMPERATURE}"
+    parser = argparse.ArgumentParser()
+    train.add_to(parser.add_subparsers())
+    minutes = parser.parse_args(["train", "glow", "--out", "run"]).checkpoint_minutes
+    yield f"every {WORDS[minutes]} minutes (`--checkpoint-minutes`)"
+    yield "({:.0e} in float32, {:.0e} in float64)".format(*TOLERANCES.values()).replace("e-0", "e-")
+    yield f"downloads {ARCHIVES[BINARY].size / 2**20:.0f} MiB"
+
+
+STATED = (
+    python,
+    entropy,
+    densities,
+    tables,
+    digits,
+    glow_of_cifar10,
+    models_of_images,
+    slices_of_a_batch,
+    settings,
+)
+
+
+@pytest.mark.parametrize("sentences", STATED)
+def test_a_number_that_can_be_computed_is_what_the_readme_states(sentences):
+    text = " ".join(TEXT.split())
+    for sentence in sentences():
+        pattern = ".*?".join(map(re.escape, sentence.split("...")))
+        assert re.search(pattern, text), sentence
+
+
+def test_every_picture_and_table_of_figures_names_the_command_that_makes_it():
+    shown = list(runpy.run_path(str(BENCHMARKS / "readme.py"))["shown_by_commands"]())
+    pictures = [picture for _, picture, _ in shown if picture]
+    assert sorted(pictures) == sorted(re.findall(r"!\[.*\]\((.*)\)", TEXT))
+    tables = [lines[0] for _, picture, lines in shown if not picture and lines[0].startswith("|")]
+    words = ["| word | meaning | in a common course lab |", "| | |"]  # tables without figures
+    assert sorted(tables + words) == sorted(re.findall(r"(\|.*\|)\n\| ---", TEXT))
+    for command, *_ in shown:
+        program, script = command.split()[:2]
+        assert program == "npflow" or (README.parent / script).exists()

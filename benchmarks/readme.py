@@ -1,0 +1,137 @@
+"""What README shows, made again by the commands that it names.
+
+Above each picture and each table of figures README has a comment ``<!-- made by: COMMAND -->``. The commands of a block of
+``sh`` make the block of text that follows them.
+
+    python benchmarks/readme.py                      # list the commands
+    python benchmarks/readme.py tabular              # run those with this word; show what differs from README
+    python benchmarks/readme.py demos/moons --write  # also put new pictures in the place of the old ones
+
+Lines are compared with their numbers left out, and the numbers are shown beside each other: those of a training run or a clock
+differ between machines. A picture keeps in its file what the quick run of its demo showed when it was made. The tests compare
+that with the quick run of today, and fail where the picture has become stale.
+"""
+
+import argparse
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+import tempfile
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+NUMBER = r"[-\u2212]?\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?"
+MADE_BY = r"<!-- made by: (.*?) -->\n+(!\[.*?\]\((.*?)\)|(?:\|.*\n)+)"
+OUTPUT = r"```sh\n((?:npflow .*\n)+)```\n+```text\n(.*?)```"
+
+
+def shown_by_commands():
+    """Tuples (command, picture or None, lines) of README."""
+    text = README.read_text("utf-8")
+    for command, lines, picture in re.findall(MADE_BY, text):
+        yield command, picture or None, lines.splitlines()
+    for commands, lines in re.findall(OUTPUT, text, flags=re.DOTALL):
+        commands = re.sub(r" +#.*", "", commands).strip()
+        yield " && ".join(commands.splitlines()), None, lines.splitlines()
+
+
+def shows(figures, summary):
+    """What the figures of a demo say and what its summary counts, apart from what depends on the machine.
+
+    Texts are without numbers that have a decimal point, and those of ticks are left out. So are times.
+    """
+    from matplotlib.text import Text
+
+    texts = {text.get_text() for figure in figures for text in figure.findobj(Text)}
+    words = {re.sub(r"[-+\u2212]?\d+\.\d+", "#", text) for text in texts if re.search(r"[A-Za-z]", text)}
+
+    def numbers(value, name=""):
+        if isinstance(value, dict):
+            for key, item in value.items():
+                yield from numbers(item, f"{name}/{key}")
+        elif isinstance(value, int | float) and not re.search("second|minute|bytes|faster", name):
+            yield name, value
+
+    return {"texts": sorted(words), "numbers": dict(numbers(summary))}
+
+
+def kept(picture):
+    """What a picture keeps of the quick run of its demo."""
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        return json.loads(image.text.get("Shows", '{"texts": [], "numbers": {}}'))
+
+
+def keep(picture, new):
+    """Write a new picture in the place of an old one, with what the quick run of its demo shows."""
+    from matplotlib import pyplot
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    demo = picture.with_suffix(".py")
+    pyplot.switch_backend("agg")
+    with tempfile.TemporaryDirectory() as out, redirect_stdout(StringIO()):
+        sys.argv = [demo.name, "--out", out, "--quick"]
+        runpy.run_path(str(demo), run_name="__main__")
+        summary = json.loads((Path(out) / "summary.json").read_text())
+    info = PngInfo()
+    info.add_text("Shows", json.dumps(shows(map(pyplot.figure, pyplot.get_fignums()), summary)))
+    pyplot.close("all")
+    with Image.open(new) as image:
+        image.convert("RGB").quantize(256).save(picture, pnginfo=info, optimize=True)  # a third of the bytes
+    print(f"written to {picture}")
+
+
+def words(line):
+    """A line without its numbers, and in one unit of time."""
+    line = re.sub("minutes|hours", "seconds", line.replace("**", ""))
+    return " ".join(re.sub(NUMBER, "#", line).split())
+
+
+def compare(lines, printed):
+    """Print README's lines beside those of the same words that were printed; return how many have none."""
+    missing = 0
+    for line in lines:
+        same = [new for new in printed if words(new) == words(line)]
+        missing += not same
+        if line not in same:
+            print(f"README  {line}\nnow     {same[0] if same else 'no such line'}")
+    return missing
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "word", nargs="?", help="run the commands with this word in them; without it, list all"
+    )
+    parser.add_argument("--more", default="", help="further options of the command, such as --path DIR")
+    parser.add_argument("--write", action="store_true", help="put new pictures in the place of the old ones")
+    options = parser.parse_args()
+    env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    missing = 0
+    for command, picture, lines in shown_by_commands():
+        print(f"\n{command}\n    makes {picture or f'{len(lines)} lines'}", flush=True)
+        if options.word is None or options.word not in command:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            run = re.sub(r"(?<=python )(?=demos|benchmarks)", f"{ROOT}/", f"{command} {options.more}")
+            result = subprocess.run(
+                run, shell=True, cwd=folder, env=env, stdout=subprocess.PIPE, text=True, check=True
+            )
+            if picture is None:
+                missing += compare(lines, result.stdout.splitlines())
+            elif options.write:
+                name = "levels" if picture == "demos/cifar10.png" else Path(picture).stem
+                keep(ROOT / picture, next(Path(folder).rglob(f"{name}.png")))
+    return int(missing > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
