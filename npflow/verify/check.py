@@ -183,16 +183,62 @@ def check(layer, x, *, params=None, rng=None, skip=()):
     return report
 
 
-def check_functions(forward, inverse, x):
+def check_functions(
+    forward,
+    inverse,
+    x,
+    *,
+    z=None,
+    context=None,
+    skip=(),
+    domain=None,
+    codomain=None,
+    tolerance=None,
+    jacobian=None,
+    chart=None,
+    log_det="rows",
+    dtypes=("float32", "float64"),
+    name=None,
+):
     """Hold two plain functions against their numerical Jacobians, such as another library's transform.
 
     Parameters
     ----------
     forward, inverse : callable
-        Each takes an array and returns an array and its log-det, in float64. Wrap a PyTorch or JAX transform
-        in a lambda that converts.
+        Each takes an array, shape (n, ...), and returns an array and its log-det, shape (n,), in the dtype of the
+        array. Without an inverse (None) the forward half is checked. A row that raises is one without a value: where
+        a batch raises, its rows are called one at a time.
     x : ndarray, shape (n, ...), n >= 2
-        Rows for `forward`. Eight of them are looked at, and eight mixtures of them.
+        Rows for `forward`, of any number of axes. All of them are looked at by what is cheap, and some, the extreme
+        ones among them, by Jacobians.
+    z : ndarray, shape (m, ...), optional
+        Rows that `inverse` must bring back, besides those that `forward` makes of `x`.
+    context : ndarray, shape (n, ...), optional
+        A second argument of both functions, a row for each row of `x`.
+    skip : sequence of str, optional
+        Names of checks that the functions need not pass.
+    domain, codomain : pair of float or ndarray, or callable, optional
+        The open interval that x, or z, lies in: two ends, which may be arrays; or ``inside(rows)``, an array of bool.
+        Any z of the codomain must come back. Without it, what is not finite or does not come back near the z of `x`
+        is not decided.
+    tolerance : float, optional
+        The largest error to allow: in log-dets in nats, in round trips in units of the spread of the rows. By default
+        it follows from rounding, and from the noise that round trips show.
+    jacobian : callable, optional
+        The exact Jacobian of `forward`: ``jacobian(x)`` of shape (n, components of z, components of x), called with
+        the context too where there is one. It is preferred to finite differences.
+    chart : callable, optional
+        Where the number of components changes: the coordinates of z that log-dets refer to, ``chart(z)`` of shape
+        (n, components of x). By default either the volume element, log det(J'J) / 2, or the first independent
+        components of z, and the report says which.
+    log_det : {"rows", "sum"}
+        "sum": log-dets may also be of shape (n, 1) or one for each element, and are summed over a row.
+    dtypes : sequence of str
+        What the functions are made for. Those of float32 alone are called in float32, and their noise is measured. A
+        function of both that turns some of its results from float32 into float64 fails; where all are float64 its
+        constants may be, and only an `x` in float32 makes that a failure.
+    name : str, optional
+        What the report calls the functions.
 
     Returns
     -------
