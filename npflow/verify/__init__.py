@@ -8,7 +8,8 @@
 True
 """
 
-from npflow.verify.check import check, check_functions
+from npflow.verify.check import check
+from npflow.verify.functions import check_functions
 from npflow.verify.report import Check, Report
 
 __all__ = ["Check", "Report", "check", "check_functions"]

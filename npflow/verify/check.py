@@ -1,4 +1,4 @@
-"""`check` and `check_functions`: choose points where an error cannot hide, run the checks, report."""
+"""`check`: choose points where an error cannot hide, run the checks, report."""
 
 import copy
 import traceback
@@ -16,25 +16,26 @@ from npflow.layers.composite import walk
 from npflow.layers.layer import check_layer
 from npflow.validation import check_rng, check_rows
 from npflow.verify import contract, formulas, gradients
-from npflow.verify.finding import DIRECTIONS, Finding, finding_of, worst
+from npflow.verify.finding import DIRECTIONS, CannotRun, NotDecided, finding_of, together, undecided
 from npflow.verify.jacobians import by_autograd, log_abs_det
-from npflow.verify.point import CannotRun, Point, cast_tree, copy_tree, within
+from npflow.verify.point import ROWS, Point, cast_tree, copy_tree, within
 from npflow.verify.report import Check, Jacobians, Report
 
-ROWS = 8  # rows looked at: each costs a Jacobian
 # The number of layers of a deep chain in which signs are flipped: each becomes ill-conditioned, and all of
 # them together would be so beyond float64.
 FLIPPED = 2
+MIXED = 256  # rows between those of x
 
 # ---------------------------------------------------------------- the checks
 
-# In the order of a report: the name, the function, and the checks without which it means nothing. A row has a
-# Jacobian of its own only where rows do not influence each other and the output is not random.
+# In the order of a report, which is that of causes: the name, the function, and the checks without which it means
+# nothing. A row has a Jacobian of its own only where rows do not influence each other and the output is not random.
 TWICE = ("same output twice",)
-JACOBIAN = ("same output twice", "rows independent")
+VALUES = ("finite", "same output twice")
+JACOBIAN = ("finite", "same output twice", "rows independent")
 
 
-def _both(name, function, needs):
+def both(name, function, needs):
     """A check of each direction."""
     return [
         (name.format(direction), partial(function, direction=direction), needs) for direction in DIRECTIONS
@@ -46,32 +47,45 @@ FORM = (
     ("same output twice", contract.same_output_twice, ()),
     ("input unchanged", contract.input_unchanged, ()),
     ("no memory between calls", contract.no_memory, TWICE),
-    ("rows independent", partial(contract.rows_independent, part=0), TWICE),
-    ("rows independent in log-det", partial(contract.rows_independent, part=1), TWICE),
+    ("finite", contract.finite, TWICE),
+    ("rows independent", partial(contract.rows_independent, part=0), VALUES),
+    ("rows independent in log-det", partial(contract.rows_independent, part=1), VALUES),
 )
-FORMULAS = (
-    ("x -> z -> x", partial(formulas.round_trip, direction="forward"), TWICE),
-    ("z -> x -> z", partial(formulas.round_trip, direction="inverse"), TWICE),
-    ("z -> x -> z, any z", formulas.every_z_has_an_x, TWICE),
-    ("log-dets cancel", formulas.log_dets_cancel, TWICE),
+ROUND_TRIPS = (
+    ("x -> z -> x", partial(formulas.round_trip, direction="forward"), VALUES),
+    ("z -> x -> z", partial(formulas.round_trip, direction="inverse"), VALUES),
+)
+LOG_DETS = (
     ("Jacobian invertible", formulas.jacobian_invertible, JACOBIAN),
-    *_both("log-det {}, finite differences", formulas.log_det_by_finite_differences, JACOBIAN),
+    *both("log-det {}, finite differences", formulas.log_det_by_finite_differences, JACOBIAN),
 )
+ONTO = (
+    ("log-dets cancel", formulas.log_dets_cancel, VALUES),
+    ("z -> x -> z, any z", formulas.every_z_has_an_x, VALUES),
+)
+START = "where parameters start"
 OF_LAYERS = (
     *FORM,
     ("float64 kept", partial(contract.dtype_kept, dtype=np.float64), ()),
+    *ROUND_TRIPS,
+    *LOG_DETS,
+    *both("log-det {}, autograd", formulas.log_det_by_exact_jacobian, JACOBIAN),
+    *both("derivative of {}", formulas.jacobian_derivative, JACOBIAN),
+    *both("gradient of {}", gradients.gradients, VALUES),
+    *ONTO,
+    ("log_det alone", contract.log_det_alone, TWICE),
     ("float32 kept", partial(contract.dtype_kept, dtype=np.float32), ()),
     ("float32 agrees with float64", contract.float32_agrees, JACOBIAN),
     ("init repeats itself", contract.init_repeats, ()),
-    ("log_det alone", contract.log_det_alone, TWICE),
-    *FORMULAS,
-    *_both("log-det {}, autograd", formulas.log_det_by_autograd, JACOBIAN),
-    *_both("derivative of {}", formulas.jacobian_derivative, JACOBIAN),
-    *_both("gradient of {}", gradients.gradients, TWICE),
-    ("finite for large inputs", contract.finite_for_large_inputs, ()),
+    ("finite for large inputs", contract.finite_for_large_inputs, VALUES),
 )
-FAR = tuple(_both("log-det {}, far out", formulas.log_det_far_out, JACOBIAN))
-OF_FUNCTIONS = (*FORM, ("float64 kept", partial(contract.output_dtype_kept, dtype=np.float64), ()), *FORMULAS)
+FAR = tuple(both("log-det {}, far out", formulas.log_det_far_out, JACOBIAN))
+AT_START = ((START, contract.start, ()),)
+DECIDED = (
+    ("x -> z -> x",),
+    ("log-det forward, finite differences", "log-det forward, autograd"),
+    ("log-det inverse, finite differences", "log-det inverse, autograd", "log-dets cancel"),
+)
 
 
 def check(layer, x, *, params=None, rng=None, skip=()):
@@ -166,76 +180,19 @@ def check(layer, x, *, params=None, rng=None, skip=()):
     log_det of forward and inverse are the same: the inverse's must be negated
     """
     check_layer(layer)
-    known = [name for name, _, _ in OF_LAYERS + FAR]
-    if isinstance(skip, str) or not set(skip) <= set(known):
-        raise InputError(f"expected a list of checks to skip among {known}, got {skip!r}")
+    skip = check_names(skip, OF_LAYERS + AT_START + FAR)
     rng = np.random.default_rng(0) if rng is None else check_rng(rng)
     x, pristine = _batch(x), copy.deepcopy(layer)
-    report = Report(type(layer).__name__, skipped=tuple(skip))
+    report = Report(type(layer).__name__, skipped=skip, essential=DECIDED)
     with one_blas_thread(), np.errstate(all="ignore"):
         start = cast_tree(layer.init(rng, x.copy()) if params is None else to_host(params), np.float64)
         near, far = _points(rng, layer, pristine, start, x)
-        if params is not None:
-            near.append(replace(near[0], params=copy_tree(start)))
-        _run_all(report, OF_LAYERS, near)
-        _run_all(report, FAR, far)
-        report.jacobians = _jacobians(near[0], exact=True)
+        at_start = replace(near[0], params=copy_tree(start))
+        run_all(report, OF_LAYERS, near if params is None else [*near, at_start])
+        run_all(report, AT_START, [at_start])
+        run_all(report, FAR, far)
+        report.jacobians = jacobians_of(near[0])
     return report
-
-
-def check_functions(forward, inverse, x):
-    """Hold two plain functions against their numerical Jacobians, such as another library's transform.
-
-    Parameters
-    ----------
-    forward, inverse : callable
-        Each takes an array and returns an array and its log-det, in float64. Wrap a PyTorch or JAX transform
-        in a lambda that converts.
-    x : ndarray, shape (n, ...), n >= 2
-        Rows for `forward`. Eight of them are looked at, and eight mixtures of them.
-
-    Returns
-    -------
-    Report
-        The checks of `check` that need neither parameters nor autograd.
-
-    Raises
-    ------
-    InputError
-        If `x` is not an array of at least two finite rows.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from npflow.verify import check_functions
-    >>> rng = np.random.default_rng(0)
-    >>> double = lambda x: (2 * x, np.full(len(x), x.shape[1] * np.log(2)))
-    >>> halve = lambda z: (z / 2, np.full(len(z), -z.shape[1] * np.log(2)))
-    >>> check_functions(double, halve, rng.normal(size=(8, 3))).passed
-    True
-    """
-    x = _batch(x)
-    subject = _Functions(forward, inverse)
-    points = [Point(subject, {}, rows[:ROWS], subject) for rows in (x, _mixed(np.random.default_rng(0), x))]
-    names = (getattr(function, "__name__", name) for name, function in subject.functions.items())
-    report = Report(" and ".join(names))
-    with one_blas_thread():
-        _run_all(report, OF_FUNCTIONS, points)
-        report.jacobians = _jacobians(points[0], exact=False)
-    return report
-
-
-class _Functions:
-    """Two functions as a layer without parameters."""
-
-    def __init__(self, forward, inverse):
-        self.functions = {"forward": forward, "inverse": inverse}
-
-    def forward(self, params, x):
-        return self.functions["forward"](x)
-
-    def inverse(self, params, z):
-        return self.functions["inverse"](z)
 
 
 # ---------------------------------------------------------------- where to look
@@ -250,10 +207,11 @@ def _batch(x):
     return np.array(to_host(x), np.float64)
 
 
-def _mixed(rng, x):
+def mixed(rng, x, rows):
     """Rows between rows of x: they stay in any convex domain that x lies in."""
-    share = rng.uniform(0.2, 0.8, (len(x), *[1] * (x.ndim - 1)))
-    return share * x[rng.permutation(len(x))] + (1 - share) * x[rng.permutation(len(x))]
+    share = rng.uniform(0.2, 0.8, (rows, *[1] * (x.ndim - 1)))
+    first, second = (np.resize(rng.permutation(len(x)), rows) for _ in range(2))
+    return share * x[first] + (1 - share) * x[second]
 
 
 def _points(rng, layer, pristine, start, x):
@@ -264,9 +222,9 @@ def _points(rng, layer, pristine, start, x):
         inner = 1
     noise = 0.5 / np.sqrt(inner)  # that of the inner layers adds up
     signs = min(1.0, FLIPPED / inner)
-    few, mixed = x[rng.permutation(len(x))[:ROWS]], _mixed(rng, x)[:ROWS]
-    first = Point(layer, _moved(rng, start, noise), few, pristine)
-    second = Point(layer, _moved(rng, start, noise, signs=signs), mixed, pristine)
+    few, between = x[rng.permutation(len(x))[:ROWS]], mixed(rng, x, max(2, min(len(x), MIXED)))
+    first = Point(layer, _moved(rng, start, noise), x, pristine, rows=np.arange(len(x)))
+    second = Point(layer, _moved(rng, start, noise, signs=signs), between, pristine)
     second = _of_the_other_sign(first, second, lambda: _moved(rng, start, noise, signs=signs))
     far = within(layer, 3 * few)
     return [first, second], [Point(layer, _moved(rng, start, 10 * noise), far, pristine)]
@@ -316,44 +274,67 @@ def _moved(rng, params, noise, signs=0.0):
 # ---------------------------------------------------------------- to run the checks
 
 
-def _run_all(report, checks, points):
+def check_names(skip, checks):
+    """Raise unless `skip` is a list of names of checks; return it as a tuple."""
+    known = [name for name, _, _ in checks]
+    if isinstance(skip, str) or not set(skip) <= set(known):
+        raise InputError(f"expected a list of checks to skip among {known}, got {skip!r}")
+    return tuple(skip)
+
+
+def run_all(report, checks, points):
     """Run each check that is not skipped at all points, and put the worst of its findings into the report."""
     for name, function, needs in checks:
         if name in report.skipped:
             continue
-        failed = [check.name for check in report.failures if check.name in needs]
+        failed = [check.name for check in report.checks if check.name in needs and not check.passed]
         if failed:
-            sentence = f"not run, because it means nothing where this failed: {', '.join(failed)}"
-            finding = Finding(np.inf, 0.0, sentence)
+            why = f"not run, because it means nothing without: {', '.join(failed)}"
+            report.checks.append(Check(name, np.nan, np.nan, "not run", why))
+            continue
+        try:
+            finding = together([_run(function, point) for point in points])
+        except Stopped as error:
+            status = "not run" if report.failures else "failed"
+            sentence = f"not run: {error}" if report.failures else str(error)
+            report.checks.append(Check(name, np.nan, np.nan, status, sentence))
+            continue
+        if not finding.decided:
+            status, sentence = "not decided", finding.sentence
+        elif finding.passed:
+            status, sentence = "passed", finding.note
         else:
-            finding = worst([_run(function, point) for point in points])
-        sentence = "" if finding.passed else finding.sentence
-        report.checks.append(
-            Check(name, float(finding.error), float(finding.tolerance), finding.passed, sentence)
-        )
+            status, sentence = "failed", finding.sentence
+        report.checks.append(Check(name, float(finding.error), float(finding.tolerance), status, sentence))
+
+
+class Stopped(Exception):
+    """A check came to no result, as the layer raised or returned no pair. That is news only where nothing failed."""
 
 
 def _run(function, point):
     try:
         with np.errstate(all="ignore"):
             return finding_of(function(point))
+    except NotDecided as reason:
+        return undecided(str(reason))
     except CannotRun as error:
-        return Finding(np.inf, 0.0, str(error))
+        raise Stopped(str(error)) from error
     except Exception as error:  # whatever a layer raises belongs into its report
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{frame.name}, {Path(frame.filename).name}:{frame.lineno}"
-        return Finding(np.inf, 0.0, f"could not be run: {type(error).__name__} in {place}: {error}")
+        raise Stopped(f"could not be run: {type(error).__name__} in {place}: {error}") from error
 
 
-def _jacobians(point, exact):
+def jacobians_of(point):
     """The Jacobians of the first row, for pictures."""
-    found = {}
+    found, point = {}, point.at(np.arange(1)) if len(point.x) > ROWS else point
     for direction in DIRECTIONS:
         try:
             numerical = point.numerical[direction][0][0]
             found[direction] = Jacobians(
                 numerical,
-                point.exact[direction][0] if exact else None,
+                point.exact[direction][0],
                 float(log_abs_det(numerical[None])[0][0]),
                 float(point.log_det(direction, point.start(direction))[0]),
             )
