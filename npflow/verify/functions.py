@@ -8,7 +8,7 @@ import numpy as np
 from npflow.autodiff.gpu.devices import to_host
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.errors import InputError, in_short
-from npflow.validation import check_array, check_choice, check_number
+from npflow.validation import as_array, check_choice, check_number
 from npflow.verify import contract, formulas
 from npflow.verify.check import (
     FORM,
@@ -387,7 +387,7 @@ def inside(space, rows):
 
 def _batch(x, name="x", least=2):
     """Finite rows of any number of axes, in float64."""
-    check_array(x, f"expected {name} as a NumPy array")
+    x = as_array(x, f"expected {name} as an array of numbers")
     if x.dtype not in (np.float32, np.float64):
         raise InputError(f"expected {name} in float32 or float64, got {x.dtype}")
     if x.ndim < 1 or x.size == 0 or len(x) < least:
