@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npflow.verify.peers import Convention, Peer
+from npflow.verify.peers import Peer, convention_of
 
-CHUNK = 64  # rows that a map of one row is compiled for
+CHUNK = 64  # rows that a transform is compiled for
 
 
 def check_jax(transform, x, *, inverse=None, context=None, move=True, name=None, **known):
@@ -65,9 +65,13 @@ def check_jax(transform, x, *, inverse=None, context=None, move=True, name=None,
 
 
 class Jax(Peer):
-    """A transform of JAX. A map of one row, as those of flowjax are, is called for many, and compiled once."""
+    """A transform of JAX: it is compiled once for a number of rows. A map of one row, as flowjax's are, is called for many."""
 
     kind = jax.Array
+
+    @property
+    def pure(self):
+        return _is_tree(self.given[0])
 
     def array(self, array):
         return jnp.array(array)
@@ -94,6 +98,9 @@ class Jax(Peer):
             lambda path, leaf: of(jax.tree_util.keystr(path), leaf) if isinstance(leaf, jax.Array) else leaf, value
         )
 
+    def arrays(self, value):
+        return [leaf for leaf in jax.tree_util.tree_leaves(value) if isinstance(leaf, (jax.Array, np.ndarray))]
+
     def trains(self, value):
         transform = value[0]
         if not any(parent.__module__.startswith("equinox") for parent in type(transform).__mro__):
@@ -107,10 +114,13 @@ class Jax(Peer):
         }
 
     def conventions(self, version):
-        found = super().conventions(version)
-        if version[1] is None and hasattr(version[0], "transform_and_log_det"):
-            return found._replace(forward=_rows(version[0], "transform_and_log_det"), inverse=_rows(version[0], "inverse_and_log_det"))
-        return found
+        transform, inverse = version
+        found = _convention(transform)
+        other = (transform, "inverse") if inverse is None else (inverse, "forward")
+        return found._replace(
+            forward=_compiled(transform, "forward"),
+            inverse=None if inverse is None and found.inverse is None else _compiled(*other),
+        )
 
     def like(self, leaf, array):
         with self.calling(np.dtype(leaf.dtype)):
@@ -158,9 +168,52 @@ def _is_tree(value):
     return not jax.tree_util.all_leaves([value])
 
 
-def _rows(transform, name):
-    """A map of one row as a map of rows."""
-    arrays, structure = jax.tree_util.tree_flatten(transform)
-    index = [i for i, leaf in enumerate(arrays) if isinstance(leaf, jax.Array)]
-    rest = [None if i in index else leaf for i, leaf in enumerate(arrays)]
-    return lambda x, context: _mapped((arrays, index, rest, structure), name, x, context)
+def _in_chunks(function):
+    """A function of rows that is called with CHUNK of them, the last one several times: it is compiled for one shape."""
+
+    def call(x, context):
+        n = len(x)
+        chunks = np.minimum(np.arange(-(-n // CHUNK) * CHUNK), n - 1).reshape(-1, CHUNK)
+        results = [function(x[rows], None if context is None else context[rows]) for rows in chunks]
+        if not isinstance(results[0], (tuple, list)):
+            return results[0]
+        return tuple(_together(parts, n) for parts in zip(*results))
+
+    return call
+
+
+def _together(parts, n):
+    shape = jnp.shape(parts[0])
+    return jnp.concatenate(parts)[:n] if shape[:1] == (CHUNK,) else parts[0]
+
+
+def _compiled(transform, direction):
+    """A direction of a transform as a function of rows; copies of one structure share what is compiled."""
+    leaves, structure = jax.tree_util.tree_flatten(transform)
+    arrays = [leaf for leaf in leaves if isinstance(leaf, (jax.Array, np.ndarray))]
+    rest = tuple(None if isinstance(leaf, (jax.Array, np.ndarray)) else leaf for leaf in leaves)
+
+    def call(x, context):
+        try:
+            return _of_arrays(structure, rest, direction, arrays, x, context)
+        except (jax.errors.ConcretizationTypeError, TypeError, ValueError):  # it looks at values, or has no hash
+            return getattr(_convention(transform), direction)(x, context)
+
+    return _in_chunks(call)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _of_arrays(structure, rest, direction, arrays, x, context):
+    arrays = iter(arrays)
+    transform = structure.unflatten([next(arrays) if leaf is None else leaf for leaf in rest])
+    return getattr(_convention(transform), direction)(x, context)
+
+
+def _convention(transform):
+    found = convention_of(transform, jnp.array)
+    if hasattr(transform, "transform_and_log_det"):  # maps of one row
+        mapped = lambda function: lambda x, context: jax.vmap(function)(x, *([] if context is None else [context]))
+        return found._replace(
+            forward=mapped(transform.transform_and_log_det), inverse=mapped(transform.inverse_and_log_det)
+        )
+    return found
