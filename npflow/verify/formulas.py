@@ -37,10 +37,13 @@ def _comes_back(point, direction, start, back, names):
     if len(excess):
         # The condition of the Jacobian magnifies rounding; it excuses no approximate inverse.
         few = point.at(excess)
-        rounding[excess] += 100 * point.eps * few.conditions
+        rounding[excess] += 100 * point.eps * few.conditions[direction if point.same_size else "forward"]
         allowed[excess] = np.minimum(point.approximate, rounding[excess])
         rounding[excess] = np.maximum(rounding[excess], point.lost(direction))
-    worst = int(np.argmax(off / allowed))
+        judged = excess  # the errors of all other rows are smaller
+    else:
+        judged = np.arange(n)
+    worst = int(judged[np.argmax((off / allowed)[judged])])
     if allowed[worst] < off[worst] <= rounding[worst]:
         return undecided(STANDARDIZE.format(f"{off[worst]:.1e}"))
     sentence = diagnosis.of_round_trip(off[worst], *names, (start, back), point)
@@ -106,7 +109,7 @@ def log_dets_cancel(point):
     if error > allowed and np.isfinite(error):
         # What is lost on the way changes the log-det as it changes the row.
         excess = np.argsort(-np.abs(forward + inverse))[:ROWS]
-        condition = np.max(point.at(excess).conditions)
+        condition = point.at(excess).condition
         allowed = min(cap, allowed + 1000 * (point.eps * condition + noise))
         if allowed < error <= 1000 * max(point.lost("forward"), point.lost("inverse")):
             return undecided(STANDARDIZE.format(f"{error:.1e}"))

@@ -63,16 +63,17 @@ def spread(x):
     return 2.0 ** np.round(np.log2(np.where(usable, std, other)))
 
 
-def differentiate(fun, x, noise=EPS, steps=STEPS):
+def differentiate(fun, x, noise=EPS, steps=STEPS, wanted=1e-11):
     """`scipy.differentiate.jacobian` with steps small enough for kinks: derivatives and error estimates.
 
     `noise` is how far rounding moves a value of `fun`. A tolerance below it would lead SciPy to steps so
-    small that only rounding is left. An entry that no step resolves has an infinite error.
+    small that only rounding is left. An entry that no step resolves has an infinite error. SciPy stops where the
+    error is below `wanted`.
     """
     from scipy.differentiate import jacobian
 
     best, best_error = None, np.inf
-    enough = max(1e-11, 50 * noise)
+    enough = max(wanted, 50 * noise)
     for step in steps:
         with np.errstate(all="ignore"):
             result = jacobian(fun, x, initial_step=step, tolerances={"atol": enough, "rtol": enough})

@@ -285,21 +285,24 @@ class Point:
 
     @cached_property
     def conditions(self):
-        """How much a round trip magnifies rounding, in units of the spread: a number for each row."""
-        matrices, _ = self.numerical["forward"]
-        inputs, outputs = self.units
-        scaled = matrices * inputs / outputs[:, None]
-        numbers = [np.linalg.cond(one) if np.isfinite(one).all() else np.inf for one in scaled]
+        """How much a round trip from each direction magnifies rounding, in units of the spread, for each row."""
         n = len(self.x)
-        sizes = [
-            np.max(np.abs(a.reshape(n, -1)) / unit, axis=1) for a, unit in zip((self.x, self.z), self.units)
-        ]
-        return np.maximum(1.0, np.nan_to_num(np.maximum(*sizes), nan=np.inf)) * numbers
+        ends = zip((self.x, self.z), self.units)
+        with np.errstate(all="ignore"):
+            sizes = [np.max(np.abs(end.reshape(n, -1)) / unit, axis=1, initial=1.0) for end, unit in ends]
+
+        def numbers(direction):
+            inputs, outputs = self.units if direction == "forward" else self.units[::-1]
+            scaled = self.numerical[direction][0] * inputs / outputs[:, None]
+            found = [np.linalg.cond(one) if np.isfinite(one).all() else np.inf for one in scaled]
+            return np.nan_to_num(np.maximum(*sizes), nan=np.inf) * found
+
+        return PerDirection(numbers)
 
     @cached_property
     def condition(self):
-        """The largest of them."""
-        return float(np.max(self.conditions))
+        """The largest of them, forward."""
+        return float(np.max(self.conditions["forward"]))
 
 
 def cast_tree(params, dtype):
