@@ -35,10 +35,11 @@ def by_finite_differences(fun, x, noise=0.0, units=None, steps=STEPS):
     inputs, outputs = (spread(x), spread(y)) if units is None else units
 
     def columns(points):
-        # SciPy's points have shape (D, n, ...), one point a column; a layer's are rows.
-        rows = np.moveaxis(points, 0, -1).reshape(-1, *event) * inputs.reshape(event)
-        values = fun(rows).reshape(*points.shape[1:], -1) / outputs
-        return np.moveaxis(values, -1, 0)
+        # SciPy's points have shape (D, ..., n, ...), one point a column; a layer's are rows, copies of one together.
+        place = 1 if points.ndim == 2 else 2
+        rows = np.moveaxis(points, (place, 0), (0, -1))
+        values = fun(rows.reshape(-1, *event) * inputs.reshape(event)).reshape(*rows.shape[:-1], -1) / outputs
+        return np.moveaxis(values, (0, -1), (place, 0))
 
     scaled = y.reshape(n, -1) / outputs
     noise = max(noise, EPS * np.max(np.abs(scaled), initial=1.0, where=np.isfinite(scaled)))

@@ -234,12 +234,12 @@ class Point:
         """What must come back more closely than this, in units of its spread."""
         return max(APPROXIMATE, 1e4 * self.eps, getattr(self.layer, "tolerance", None) or 0.0)
 
-    def lost(self, direction):
+    def lost(self, direction, least=1.0):
         """How far rounding may move what comes back where a layer computes with numbers of the order of one.
 
         It is in units of the spread: a layer that adds 0.5 to x of the order of 1e-12 keeps four digits.
         """
-        size = max(1.0, *(np.max(np.abs(a), initial=0.0, where=np.isfinite(a)) for a in (self.x, self.z)))
+        size = max(least, *(np.max(np.abs(a), initial=0.0, where=np.isfinite(a)) for a in (self.x, self.z)))
         return 1e3 * self.eps * size / np.min(self.unit(direction), initial=np.inf)
 
     @cached_property
@@ -248,13 +248,14 @@ class Point:
 
         def measured(direction):
             opposite = DIRECTIONS[direction == "forward"]
+            rounding = self.lost(opposite, least=0.0) / 1e3
             if opposite not in self.directions:
-                return self.eps
+                return rounding
             start = self.start(opposite)
             with np.errstate(all="ignore"):
                 off = np.abs(self.trips[opposite] - start) / self.unit(opposite)
-                off = np.max(off, initial=self.eps, where=np.isfinite(off))
-            return float(off) if off <= max(self.approximate, self.lost(opposite)) else self.eps
+                off = np.max(off, initial=rounding, where=np.isfinite(off))
+            return float(off) if off <= max(self.approximate, self.lost(opposite)) else rounding
 
         return PerDirection(measured)
 
