@@ -8,8 +8,9 @@
 True
 """
 
+from npflow.verify.assertion import assert_flow
 from npflow.verify.check import check
 from npflow.verify.functions import check_functions
 from npflow.verify.report import Check, Report
 
-__all__ = ["Check", "Report", "check", "check_functions"]
+__all__ = ["Check", "Report", "assert_flow", "check", "check_functions"]

@@ -77,8 +77,8 @@ def of_log_det(claimed, true, direction, event, parts, point=None, rows=None):
         return f"{subject} {where}"
     if np.allclose(off, off[0], rtol=1e-6, atol=1e-7):
         return (
-            f"{subject} is off by {off[0]:.6g} nats in every row{_named(off[0], math.prod(event))}: a term that does "
-            "not depend on x, but on the parameters alone, is wrong or missing"
+            f"{subject} is off by {off[0]:.6g} nats in every row{_named(off[0], math.prod(event))}: a term that depends "
+            "on the parameters alone, not on x, is wrong or missing"
         )
     half = " (the half that is not transformed?)" if point is None or keeps_some(point) else ""
     return (

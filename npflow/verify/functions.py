@@ -29,9 +29,10 @@ from npflow.verify.jacobians import EPS
 from npflow.verify.point import Point
 from npflow.verify.report import Report
 
+OWN = "exact Jacobian of forward"
 EXACT = (
-    *both("log-det {}, exact Jacobian", formulas.log_det_by_exact_jacobian, JACOBIAN),
-    ("exact Jacobian of forward", partial(formulas.jacobian_derivative, direction="forward"), JACOBIAN),
+    (OWN, partial(formulas.jacobian_derivative, direction="forward"), JACOBIAN),
+    *both("log-det {}, exact Jacobian", formulas.log_det_by_exact_jacobian, (*JACOBIAN, OWN)),
 )
 OF_FUNCTIONS = (
     *FORM,
@@ -103,7 +104,8 @@ def check_functions(
     dtypes : sequence of str
         What the functions are made for. Those of float32 alone are called in float32, and their noise is measured. A
         function of both that turns some of its results from float32 into float64 fails; where all are float64 its
-        constants may be, and only an `x` in float32 makes that a failure.
+        constants may be, and only an `x` in float32 makes that a failure. An iteration that ends in float64 alone
+        needs ``dtypes="float64"``.
     name : str, optional
         What the report calls the functions.
 

@@ -35,10 +35,11 @@ def by_finite_differences(fun, x, noise=0.0, units=None, steps=STEPS):
     inputs, outputs = (spread(x), spread(y)) if units is None else units
 
     def columns(points):
-        # SciPy's points have shape (D, n, ...), one point a column; a layer's are rows.
-        rows = np.moveaxis(points, 0, -1).reshape(-1, *event) * inputs.reshape(event)
-        values = fun(rows).reshape(*points.shape[1:], -1) / outputs
-        return np.moveaxis(values, -1, 0)
+        # SciPy's points have shape (D, ..., n, ...), one point a column; a layer's are rows, copies of one together.
+        place = 1 if points.ndim == 2 else 2
+        rows = np.moveaxis(points, (place, 0), (0, -1))
+        values = fun(rows.reshape(-1, *event) * inputs.reshape(event)).reshape(*rows.shape[:-1], -1) / outputs
+        return np.moveaxis(values, (0, -1), (place, 0))
 
     scaled = y.reshape(n, -1) / outputs
     noise = max(noise, EPS * np.max(np.abs(scaled), initial=1.0, where=np.isfinite(scaled)))
@@ -63,16 +64,17 @@ def spread(x):
     return 2.0 ** np.round(np.log2(np.where(usable, std, other)))
 
 
-def differentiate(fun, x, noise=EPS, steps=STEPS):
+def differentiate(fun, x, noise=EPS, steps=STEPS, wanted=1e-11):
     """`scipy.differentiate.jacobian` with steps small enough for kinks: derivatives and error estimates.
 
     `noise` is how far rounding moves a value of `fun`. A tolerance below it would lead SciPy to steps so
-    small that only rounding is left. An entry that no step resolves has an infinite error.
+    small that only rounding is left. An entry that no step resolves has an infinite error. SciPy stops where the
+    error is below `wanted`.
     """
     from scipy.differentiate import jacobian
 
     best, best_error = None, np.inf
-    enough = max(1e-11, 50 * noise)
+    enough = max(wanted, 50 * noise)
     for step in steps:
         with np.errstate(all="ignore"):
             result = jacobian(fun, x, initial_step=step, tolerances={"atol": enough, "rtol": enough})

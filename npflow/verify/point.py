@@ -234,12 +234,12 @@ class Point:
         """What must come back more closely than this, in units of its spread."""
         return max(APPROXIMATE, 1e4 * self.eps, getattr(self.layer, "tolerance", None) or 0.0)
 
-    def lost(self, direction):
+    def lost(self, direction, least=1.0):
         """How far rounding may move what comes back where a layer computes with numbers of the order of one.
 
         It is in units of the spread: a layer that adds 0.5 to x of the order of 1e-12 keeps four digits.
         """
-        size = max(1.0, *(np.max(np.abs(a), initial=0.0, where=np.isfinite(a)) for a in (self.x, self.z)))
+        size = max(least, *(np.max(np.abs(a), initial=0.0, where=np.isfinite(a)) for a in (self.x, self.z)))
         return 1e3 * self.eps * size / np.min(self.unit(direction), initial=np.inf)
 
     @cached_property
@@ -248,13 +248,14 @@ class Point:
 
         def measured(direction):
             opposite = DIRECTIONS[direction == "forward"]
+            rounding = self.lost(opposite, least=0.0) / 1e3
             if opposite not in self.directions:
-                return self.eps
+                return rounding
             start = self.start(opposite)
             with np.errstate(all="ignore"):
                 off = np.abs(self.trips[opposite] - start) / self.unit(opposite)
-                off = np.max(off, initial=self.eps, where=np.isfinite(off))
-            return float(off) if off <= max(self.approximate, self.lost(opposite)) else self.eps
+                off = np.max(off, initial=rounding, where=np.isfinite(off))
+            return float(off) if off <= max(self.approximate, self.lost(opposite)) else rounding
 
         return PerDirection(measured)
 
@@ -285,21 +286,24 @@ class Point:
 
     @cached_property
     def conditions(self):
-        """How much a round trip magnifies rounding, in units of the spread: a number for each row."""
-        matrices, _ = self.numerical["forward"]
-        inputs, outputs = self.units
-        scaled = matrices * inputs / outputs[:, None]
-        numbers = [np.linalg.cond(one) if np.isfinite(one).all() else np.inf for one in scaled]
+        """How much a round trip from each direction magnifies rounding, in units of the spread, for each row."""
         n = len(self.x)
-        sizes = [
-            np.max(np.abs(a.reshape(n, -1)) / unit, axis=1) for a, unit in zip((self.x, self.z), self.units)
-        ]
-        return np.maximum(1.0, np.nan_to_num(np.maximum(*sizes), nan=np.inf)) * numbers
+        ends = zip((self.x, self.z), self.units)
+        with np.errstate(all="ignore"):
+            sizes = [np.max(np.abs(end.reshape(n, -1)) / unit, axis=1, initial=1.0) for end, unit in ends]
+
+        def numbers(direction):
+            inputs, outputs = self.units if direction == "forward" else self.units[::-1]
+            scaled = self.numerical[direction][0] * inputs / outputs[:, None]
+            found = [np.linalg.cond(one) if np.isfinite(one).all() else np.inf for one in scaled]
+            return np.nan_to_num(np.maximum(*sizes), nan=np.inf) * found
+
+        return PerDirection(numbers)
 
     @cached_property
     def condition(self):
-        """The largest of them."""
-        return float(np.max(self.conditions))
+        """The largest of them, forward."""
+        return float(np.max(self.conditions["forward"]))
 
 
 def cast_tree(params, dtype):

@@ -129,8 +129,12 @@ class Report:
             return f"{first.name}: {first.sentence}" if first.sentence else first.name
         if self.passed:
             return ""
-        missing = [names for names in self.essential if not any(self[name].passed for name in names)]
-        reasons = (self[name].sentence for names in missing for name in names if self[name].sentence)
+        named = {check.name: check for check in self.checks}
+        essential = [[named[name] for name in names if name in named] for names in self.essential]
+        missing = [
+            check for checks in essential if not any(check.passed for check in checks) for check in checks
+        ]
+        reasons = (check.sentence for check in missing if check.sentence)
         return f"nothing decided: {next(reasons, 'too few rows')}"
 
     def __getitem__(self, name):
