@@ -69,8 +69,7 @@ def convention_of(transform, fresh=lambda array: array):
             "log_abs_det_jacobian(x, y)",
             lambda x, context: _transformed(transform, x, fresh),
             lambda y, context: _transformed(transform.inv, y, fresh),
-            getattr(transform, "domain", None),
-            getattr(transform, "codomain", None),
+            *(None if _composed(transform) else getattr(transform, name, None) for name in ("domain", "codomain")),
         )
     if has("condition") or parents & {"LazyTransform", "LazyDistribution"}:
         given = transform.condition if has("condition") else transform
@@ -106,7 +105,26 @@ def convention_of(transform, fresh=lambda array: array):
 
 def _transformed(transform, x, fresh):
     y = transform(x)
-    return y, transform.log_abs_det_jacobian(fresh(x), fresh(y))
+    log_det = transform.log_abs_det_jacobian(fresh(x), fresh(y))
+    axes = getattr(getattr(transform, "domain", None), "event_dim", None)
+    if axes is not None and getattr(log_det, "ndim", None) != x.ndim - axes:
+        # A constant that is meant for each row or element.
+        shape = tuple(x.shape[: x.ndim - axes])
+        if _broadcasts(getattr(log_det, "shape", ()), shape):
+            log_det = log_det + fresh(x).reshape(*shape, -1)[..., 0] * 0
+    return y, log_det
+
+
+def _broadcasts(shape, to):
+    return len(shape) < len(to) and all(a in (1, b) for a, b in zip(tuple(shape)[::-1], to[::-1]))
+
+
+def _composed(transform, depth=5):
+    """Whether a transform is composed: its domain is then that of a part, and not what the parts share."""
+    inner = [getattr(transform, name, None) for name in ("_inv", "base_transform", "base")]
+    if hasattr(transform, "parts") or hasattr(transform, "transforms"):
+        return True
+    return depth > 0 and any(one is not None and _composed(one, depth - 1) for one in inner)
 
 
 def _inner(made):
@@ -177,7 +195,7 @@ def inside_of(constraint, array):
         if constraint is None or "Dependent" in kind or "dependent" in kind:
             return None
         if kind in ("_Real", "Real"):
-            return -np.inf, np.inf
+            return None  # what many say without looking
         ends = [getattr(constraint, f"{end}_bound", None) for end in ("lower", "upper")]
         if ends != [None, None] and "Integer" not in kind:
             low, high = (far if end is None else np.asarray(end, float) for end, far in zip(ends, (-np.inf, np.inf)))
@@ -204,13 +222,13 @@ class Peer:
         self.given, self.x, self.context = (transform, inverse), x, context
         self.notes, self.versions, reasons = [], {}, []
         self.domain = self.codomain = None
-        self.has_inverse = True
+        self.has_inverse, self.swapped = True, False
         for dtype in DTYPES:
             try:
                 version = self.remade(self.versions.get(DTYPES[0], self.given), self.cast_to(dtype))
                 if not self.versions:
                     self.first_call(version, dtype)
-                self._understand(version, dtype)
+                y = self._understand(version, dtype)
                 self.versions[dtype] = version
             except InputError:
                 raise
@@ -220,6 +238,11 @@ class Peer:
             raise InputError(f"expected a transform that can be called with x, got {reasons[0]}")
         if reasons:
             self.notes.append(f"checked in {next(iter(self.versions))} alone; {reasons[0]}")
+        if self.has_inverse and y[0].size < x[0].size:
+            # From a surface into fewer components: the inverse has a Jacobian, of the volume element or of a chart.
+            self.x = Calls(self, self.versions).forward(x.astype(y.dtype), context)[0].astype(x.dtype)
+            self.domain, self.codomain, self.swapped = self.codomain, self.domain, True
+            self.notes.append("forward leads to fewer components: the inverse is checked as forward, and the other way round")
         self.trained = self.trains(self.given)
         self.coarse = any("float32" in str(array.dtype) for array in self.arrays(self.given))
         self.differentiable = self._differentiable()
@@ -297,6 +320,7 @@ class Peer:
         self.has_inverse = not reason
         notes = [f"understood: {convention.words}", *([f"{reason}: the forward half is checked"] if reason else [])]
         self.notes += [note for note in notes if note not in self.notes]
+        return y
 
     def _differentiable(self):
         """Whether the library has a Jacobian of forward."""
@@ -407,7 +431,10 @@ class Calls:
     @functools.cached_property
     def conventions(self):
         """The convention of each copy."""
-        return {dtype: self.peer.conventions(version) for dtype, version in self.versions.items()}
+        found = {dtype: self.peer.conventions(version) for dtype, version in self.versions.items()}
+        if self.peer.swapped:
+            return {d: one._replace(forward=one.inverse, inverse=one.forward) for d, one in found.items()}
+        return found
 
     def forward(self, x, context=None):
         return self._call("forward", x, context)
@@ -471,9 +498,14 @@ def copied(value, kind, of):
 
     An object that cannot be copied is returned as it is.
     """
-    found = list(arrays_in(value, kind))
+    found, objects = {}, {}
+    for path, array in arrays_in(value, kind, seen=objects):
+        found[id(array)] = of(path, array)
     try:
-        return copy.deepcopy(value, {id(array): of(path, array) for path, array in found})
+        for one in reversed(list(objects.values())):
+            if type(one).__name__ == "_InverseTransform":  # of torch.distributions: a copy of one has nothing to invert
+                found[id(one)] = copy.deepcopy(one.inv, found).inv
+        return copy.deepcopy(value, found)
     except Exception:
         return value
 

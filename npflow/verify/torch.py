@@ -77,8 +77,16 @@ class Torch(Peer):
     def fresh(self, array):
         return array.clone()
 
+    @contextlib.contextmanager
     def calling(self, dtype):
-        return torch.enable_grad() if self.with_gradients else torch.no_grad()
+        """Without gradients where none are needed; what a transform makes, such as zeros, has the dtype too."""
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(getattr(torch, str(dtype)))
+        try:
+            with torch.enable_grad() if self.with_gradients else torch.no_grad():
+                yield
+        finally:
+            torch.set_default_dtype(before)
 
     def cast_to(self, dtype):
         kind = getattr(torch, str(dtype))
@@ -104,7 +112,7 @@ class Torch(Peer):
         modules = [one for one in version if isinstance(one, torch.nn.Module)]
         forward = self.conventions(version).forward
         try:
-            with torch.no_grad():
+            with self.calling(dtype):
                 forward(self.array(self.x.astype(dtype)), context)
         except Exception as error:
             # A log-det by a derivative needs gradients, and some modules can be called in eval mode alone.
@@ -136,7 +144,7 @@ class Torch(Peer):
     def gradients(self, version, dtype):
         leaves = {path: leaf for path, leaf in arrays_in(version, torch.Tensor) if path in self.trained}
         context = None if self.context is None else self.array(self.context.astype(dtype))
-        with torch.enable_grad():
+        with self.calling(dtype), torch.enable_grad():
             y, log_det = self.conventions(version).forward(self.array(self.x.astype(dtype)), context)
             total = y.sum() + (log_det.sum() if isinstance(log_det, torch.Tensor) else 0)
             found = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
