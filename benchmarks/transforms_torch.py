@@ -9,7 +9,10 @@ from torch import nn
 from torch.distributions import transforms as tt
 
 D, DTYPE = 4, "float32"
-INSTALLED = {name: importlib.util.find_spec(name) is not None for name in ("pyro", "zuko", "nflows", "normflows", "FrEIA")}
+INSTALLED = {
+    name: importlib.util.find_spec(name) is not None
+    for name in ("pyro", "zuko", "nflows", "normflows", "FrEIA")
+}
 
 
 def rows(kind, rng):
@@ -44,7 +47,13 @@ def mlp(inputs, outputs, hidden=16):
 def cases():
     """Yield the library, a name, a function that builds the transform, the kind of its rows, and whether it has a context."""
     yield from distributions()
-    for name, of in (("pyro", pyro), ("zuko", zuko), ("nflows", nflows), ("normflows", normflows), ("FrEIA", freia)):
+    for name, of in (
+        ("pyro", pyro),
+        ("zuko", zuko),
+        ("nflows", nflows),
+        ("normflows", normflows),
+        ("FrEIA", freia),
+    ):
         if INSTALLED[name]:
             yield from ((name, *case) for case in of())
 
@@ -53,8 +62,14 @@ def distributions():
     vector = lambda *values: torch.tensor(values)
     plain = {
         "Affine": (lambda: tt.AffineTransform(1.0, 2.0), "real"),
-        "Affine negative": (lambda: tt.AffineTransform(vector(1.0, 2, 3, 4), vector(-1.0, 2, -3, 0.5)), "real"),
-        "Affine event": (lambda: tt.AffineTransform(vector(1.0, 2, 3, 4), vector(-1.0, 2, -3, 0.5), event_dim=1), "real"),
+        "Affine negative": (
+            lambda: tt.AffineTransform(vector(1.0, 2, 3, 4), vector(-1.0, 2, -3, 0.5)),
+            "real",
+        ),
+        "Affine event": (
+            lambda: tt.AffineTransform(vector(1.0, 2, 3, 4), vector(-1.0, 2, -3, 0.5), event_dim=1),
+            "real",
+        ),
         "Exp": (lambda: tt.ExpTransform(), "real"),
         "Exp of scalars": (lambda: tt.ExpTransform(), "scalar"),
         "Exp cached": (lambda: tt.ExpTransform(cache_size=1), "real"),
@@ -76,7 +91,9 @@ def distributions():
         "Independent": (lambda: tt.IndependentTransform(tt.SigmoidTransform(), 1), "real"),
         "Compose": (lambda: tt.ComposeTransform([tt.AffineTransform(0.5, -2.0), tt.TanhTransform()]), "real"),
         "Compose of events": (
-            lambda: tt.ComposeTransform([tt.AffineTransform(0.5, 0.7), tt.IndependentTransform(tt.ExpTransform(), 1)]),
+            lambda: tt.ComposeTransform(
+                [tt.AffineTransform(0.5, 0.7), tt.IndependentTransform(tt.ExpTransform(), 1)]
+            ),
             "real",
         ),
         "Cat": (
@@ -85,7 +102,8 @@ def distributions():
         ),
         "Stack": (
             lambda: tt.StackTransform(
-                [tt.ExpTransform(), tt.TanhTransform(), tt.AffineTransform(0.0, 2.0), tt.SigmoidTransform()], dim=1
+                [tt.ExpTransform(), tt.TanhTransform(), tt.AffineTransform(0.0, 2.0), tt.SigmoidTransform()],
+                dim=1,
             ),
             "real",
         ),
@@ -109,7 +127,7 @@ def distributions():
 
 def pyro():
     import pyro.distributions.transforms as pt
-    from pyro.nn import AutoRegressiveNN, ConditionalAutoRegressiveNN, DenseNN
+    from pyro.nn import AutoRegressiveNN, DenseNN
 
     made = lambda params=(1, 1), hidden=16: AutoRegressiveNN(D, [hidden], param_dims=list(params))
     plain = {
@@ -134,7 +152,9 @@ def pyro():
         "Householder": (lambda: pt.Householder(D), "real"),
         "Householder 3": (lambda: pt.Householder(D, 3), "real"),
         "LowerCholeskyAffine": (
-            lambda: pt.LowerCholeskyAffine(torch.ones(D), torch.eye(D) + 0.3 * torch.tril(torch.ones(D, D), -1)),
+            lambda: pt.LowerCholeskyAffine(
+                torch.ones(D), torch.eye(D) + 0.3 * torch.tril(torch.ones(D, D), -1)
+            ),
             "real",
         ),
         "MatrixExponential": (lambda: pt.MatrixExponential(D), "real"),
@@ -154,14 +174,21 @@ def pyro():
         "Spline linear": (lambda: pt.Spline(D), "real"),
         "Spline quadratic": (lambda: pt.Spline(D, order="quadratic"), "real"),
         "SplineAutoregressive": (lambda: pt.spline_autoregressive(D, [16]), "real"),
-        "SplineAutoregressive quadratic": (lambda: pt.spline_autoregressive(D, [16], order="quadratic"), "real"),
         "SplineCoupling": (lambda: pt.spline_coupling(D, 2, [16]), "real"),
-        "SplineCoupling quadratic": (lambda: pt.spline_coupling(D, 2, [16], order="quadratic"), "real"),
-        "SplineCoupling identity": (lambda: pt.spline_coupling(D, 2, [16], identity=True), "real"),
+        "SplineCoupling quadratic": (
+            lambda: pt.SplineCoupling(D, 2, DenseNN(2, [16], [16, 16, 14]), order="quadratic"),
+            "real",
+        ),
+        "SplineCoupling identity": (
+            lambda: pt.SplineCoupling(D, 2, DenseNN(2, [16], [16, 16, 14, 16]), identity=True),
+            "real",
+        ),
         "Sylvester": (lambda: pt.Sylvester(D, 2), "real"),
         "AffineAutoregressive inverted": (lambda: pt.AffineAutoregressive(made()).inv, "real"),
         "Compose": (
-            lambda: pt.ComposeTransformModule([pt.affine_coupling(D, 2, [16]), pt.affine_autoregressive(D, [16])]),
+            lambda: pt.ComposeTransformModule(
+                [pt.affine_coupling(D, hidden_dims=[16]), pt.affine_autoregressive(D, hidden_dims=[16])]
+            ),
             "real",
         ),
     }
@@ -170,8 +197,10 @@ def pyro():
     conditional = {
         "conditional planar": lambda: pt.conditional_planar(D, 3, [16]),
         "conditional radial": lambda: pt.conditional_radial(D, 3, [16]),
-        "conditional householder": lambda: pt.conditional_householder(D, 3, 2, [16]),
-        "conditional affine coupling": lambda: pt.conditional_affine_coupling(D, 3, 2, [16]),
+        "conditional householder": lambda: pt.conditional_householder(
+            D, 3, hidden_dims=[16], count_transforms=2
+        ),
+        "conditional affine coupling": lambda: pt.conditional_affine_coupling(D, 3, hidden_dims=[16]),
         "conditional affine autoregressive": lambda: pt.conditional_affine_autoregressive(D, 3, [16]),
         "conditional spline": lambda: pt.conditional_spline(D, 3, [16]),
         "conditional spline autoregressive": lambda: pt.conditional_spline_autoregressive(D, 3, [16]),
@@ -186,8 +215,7 @@ def zuko():
     import zuko.flows as zf
     import zuko.transforms as zt
 
-    normal = lambda *shape: torch.randn(*shape, dtype=torch.float64)
-    positive = lambda *shape: torch.exp(0.3 * normal(*shape))
+    normal = torch.randn
     plain = {
         "Identity": (lambda: zt.IdentityTransform(), "real"),
         "Cos": (lambda: zt.CosTransform(), "angle"),
@@ -238,13 +266,13 @@ def zuko():
     small = {"hidden_features": [16]}
     for context in (0, 3):
         flows = {
-            "NICE": lambda: zf.NICE(D, context, transforms=2, **small),
-            "MAF": lambda: zf.MAF(D, context, transforms=2, **small),
-            "RealNVP": lambda: zf.RealNVP(D, context, transforms=2, **small),
-            "NSF": lambda: zf.NSF(D, context, transforms=1, **small),
-            "SOSPF": lambda: zf.SOSPF(D, context, transforms=1, **small),
-            "BPF": lambda: zf.BPF(D, context, transforms=1, **small),
-            "GF": lambda: zf.GF(D, context, transforms=1, **small),
+            "NICE": lambda context=context: zf.NICE(D, context, transforms=2, **small),
+            "MAF": lambda context=context: zf.MAF(D, context, transforms=2, **small),
+            "RealNVP": lambda context=context: zf.RealNVP(D, context, transforms=2, **small),
+            "NSF": lambda context=context: zf.NSF(D, context, transforms=1, **small),
+            "SOSPF": lambda context=context: zf.SOSPF(D, context, transforms=1, **small),
+            "BPF": lambda context=context: zf.BPF(D, context, transforms=1, **small),
+            "GF": lambda context=context: zf.GF(D, context, transforms=1, **small),
         }
         for name, make in flows.items():
             yield name + (" with context" if context else ""), make, "real", context
@@ -283,7 +311,10 @@ def nflows():
         "AdditiveCoupling": (lambda: nt.AdditiveCouplingTransform(mask, net), "real"),
         "AffineCoupling": (lambda: nt.AffineCouplingTransform(mask, net), "real"),
         "PiecewiseLinearCoupling": (lambda: nt.PiecewiseLinearCouplingTransform(mask, net, **spline), "real"),
-        "PiecewiseQuadraticCoupling": (lambda: nt.PiecewiseQuadraticCouplingTransform(mask, net, **spline), "real"),
+        "PiecewiseQuadraticCoupling": (
+            lambda: nt.PiecewiseQuadraticCouplingTransform(mask, net, **spline),
+            "real",
+        ),
         "PiecewiseCubicCoupling": (lambda: nt.PiecewiseCubicCouplingTransform(mask, net, **spline), "real"),
         "PiecewiseRationalQuadraticCoupling": (
             lambda: nt.PiecewiseRationalQuadraticCouplingTransform(mask, net, **spline),
@@ -322,20 +353,31 @@ def nflows():
         "PiecewiseCubicCDF": (lambda: nt.PiecewiseCubicCDF([D]), "unit"),
         "PiecewiseCubicCDF tails": (lambda: nt.PiecewiseCubicCDF([D], **spline), "real"),
         "PiecewiseRationalQuadraticCDF": (lambda: nt.PiecewiseRationalQuadraticCDF([D]), "unit"),
-        "PiecewiseRationalQuadraticCDF tails": (lambda: nt.PiecewiseRationalQuadraticCDF([D], **spline), "real"),
+        "PiecewiseRationalQuadraticCDF tails": (
+            lambda: nt.PiecewiseRationalQuadraticCDF([D], **spline),
+            "real",
+        ),
         "BatchNorm": (lambda: nt.BatchNorm(D), "real"),
         "ActNorm": (lambda: nt.ActNorm(D), "real"),
         "ActNorm of images": (lambda: nt.ActNorm(2), "image"),
         "Permutation": (lambda: nt.RandomPermutation(D), "real"),
         "ReversePermutation": (lambda: nt.ReversePermutation(D), "real"),
         "Squeeze": (lambda: nt.SqueezeTransform(), "image"),
-        "PointwiseAffine": (lambda: nt.PointwiseAffineTransform(torch.randn(D), torch.tensor([1.0, -2, 3, 0.5])), "real"),
+        "PointwiseAffine": (
+            lambda: nt.PointwiseAffineTransform(torch.randn(D), torch.tensor([1.0, -2, 3, 0.5])),
+            "real",
+        ),
         "AffineScalar": (lambda: nt.AffineScalarTransform(1.0, -2.0), "real"),
         "Identity": (lambda: nt.IdentityTransform(), "real"),
         "Inverse": (lambda: nt.InverseTransform(nt.AffineCouplingTransform(mask, net)), "real"),
         "Composite": (
             lambda: nt.CompositeTransform(
-                [nt.ActNorm(D), nt.LULinear(D), nt.AffineCouplingTransform(mask, net), nt.ReversePermutation(D)]
+                [
+                    nt.ActNorm(D),
+                    nt.LULinear(D),
+                    nt.AffineCouplingTransform(mask, net),
+                    nt.ReversePermutation(D),
+                ]
             ),
             "real",
         ),
@@ -350,7 +392,9 @@ def nflows():
     )
     yield (
         "MaskedPiecewiseRationalQuadraticAutoregressive with context",
-        lambda: nt.MaskedPiecewiseRationalQuadraticAutoregressiveTransform(D, 16, context_features=3, **spline),
+        lambda: nt.MaskedPiecewiseRationalQuadraticAutoregressiveTransform(
+            D, 16, context_features=3, **spline
+        ),
         "real",
         3,
     )
@@ -373,7 +417,10 @@ def normflows():
             lambda: nf.flows.AffineCouplingBlock(small([2, 16, 4]), scale_map="sigmoid_inv"),
             "real",
         ),
-        "AffineCouplingBlock additive": (lambda: nf.flows.AffineCouplingBlock(small([2, 16, 2]), scale=False), "real"),
+        "AffineCouplingBlock additive": (
+            lambda: nf.flows.AffineCouplingBlock(small([2, 16, 2]), scale=False),
+            "real",
+        ),
         "MaskedAffine": (lambda: nf.flows.MaskedAffineFlow(b, small([D, 16, D]), small([D, 16, D])), "real"),
         "GlowBlock": (lambda: nf.flows.GlowBlock(2, 8), "image"),
         "GlowBlock exp": (lambda: nf.flows.GlowBlock(2, 8, scale_map="exp"), "image"),
@@ -437,7 +484,9 @@ def freia():
     import FrEIA.modules as fm
 
     net = lambda inputs, outputs: mlp(inputs, outputs)
-    conv = lambda inputs, outputs: nn.Sequential(nn.Conv2d(inputs, 8, 3, padding=1), nn.Tanh(), nn.Conv2d(8, outputs, 1))
+    conv = lambda inputs, outputs: nn.Sequential(
+        nn.Conv2d(inputs, 8, 3, padding=1), nn.Tanh(), nn.Conv2d(8, outputs, 1)
+    )
     event, image = [(D,)], [(2, 4, 4)]
 
     def sequence():
@@ -456,9 +505,18 @@ def freia():
     matrix = lambda: torch.eye(D) + 0.3 * torch.randn(D, D)
     plain = {
         "AllInOneBlock": (lambda: fm.AllInOneBlock(event, subnet_constructor=net), "real"),
-        "AllInOneBlock soft": (lambda: fm.AllInOneBlock(event, subnet_constructor=net, permute_soft=True), "real"),
-        "AllInOneBlock GIN": (lambda: fm.AllInOneBlock(event, subnet_constructor=net, gin_block=True), "real"),
-        "AllInOneBlock exp": (lambda: fm.AllInOneBlock(event, subnet_constructor=net, global_affine_type="EXP"), "real"),
+        "AllInOneBlock soft": (
+            lambda: fm.AllInOneBlock(event, subnet_constructor=net, permute_soft=True),
+            "real",
+        ),
+        "AllInOneBlock GIN": (
+            lambda: fm.AllInOneBlock(event, subnet_constructor=net, gin_block=True),
+            "real",
+        ),
+        "AllInOneBlock exp": (
+            lambda: fm.AllInOneBlock(event, subnet_constructor=net, global_affine_type="EXP"),
+            "real",
+        ),
         "AllInOneBlock learned": (
             lambda: fm.AllInOneBlock(event, subnet_constructor=net, learned_householder_permutation=2),
             "real",
@@ -475,7 +533,10 @@ def freia():
             "real",
         ),
         "GLOWCouplingBlock": (lambda: fm.GLOWCouplingBlock(event, subnet_constructor=net), "real"),
-        "GLOWCouplingBlock of images": (lambda: fm.GLOWCouplingBlock(image, subnet_constructor=conv), "image"),
+        "GLOWCouplingBlock of images": (
+            lambda: fm.GLOWCouplingBlock(image, subnet_constructor=conv),
+            "image",
+        ),
         "GINCouplingBlock": (lambda: fm.GINCouplingBlock(event, subnet_constructor=net), "real"),
         "AffineCouplingOneSided": (lambda: fm.AffineCouplingOneSided(event, subnet_constructor=net), "real"),
         "PermuteRandom": (lambda: fm.PermuteRandom(event, seed=0), "real"),
@@ -506,7 +567,12 @@ def freia():
     for name, (make, kind) in plain.items():
         yield name, make, kind, 0
     with_context = [(3,)]
-    for block in ("RNVPCouplingBlock", "GLOWCouplingBlock", "AffineCouplingOneSided", "ConditionalAffineTransform"):
+    for block in (
+        "RNVPCouplingBlock",
+        "GLOWCouplingBlock",
+        "AffineCouplingOneSided",
+        "ConditionalAffineTransform",
+    ):
         make = lambda block=block: getattr(fm, block)(event, with_context, subnet_constructor=net)
         yield f"{block} with context", make, "real", 3
 
@@ -539,15 +605,19 @@ def evaluated(library, transform, x, context, direction):
 class Truth:
     """A transform in float64 or float32, called with arrays of NumPy, its parameters as they are or moved."""
 
-    def __init__(self, library, transform, move, rng, dtype):
-        self.library, self.dtype, self.transform = library, getattr(torch, dtype), transform
+    def __init__(self, library, make, move, rng, dtype):
+        self.library, self.dtype = library, getattr(torch, dtype)
+        torch.set_default_dtype(self.dtype)
+        self.transform = transform = make()
         if isinstance(transform, nn.Module):
             self.transform = transform.to(self.dtype).eval()
             if move:
                 for parameter in transform.parameters():
                     if parameter.requires_grad:
                         noise = torch.from_numpy(rng.standard_normal(tuple(parameter.shape))).to(self.dtype)
-                        parameter.data += 0.3 * noise / max(1, parameter[0].numel() if parameter.ndim > 1 else 1) ** 0.5
+                        parameter.data += (
+                            0.3 * noise / max(1, parameter[0].numel() if parameter.ndim > 1 else 1) ** 0.5
+                        )
 
     swapped = False
 
@@ -585,12 +655,19 @@ class Truth:
         return np.stack(found)
 
 
+def moves(library):
+    """Whether transforms of a library have parameters that are trained."""
+    return library != "torch.distributions"
+
+
 def check(transform, x, context, dtype, name):
     from npflow.verify.torch import check_torch
 
-    return check_torch(transform, x.astype(dtype), context=None if context is None else context.astype(dtype), name=name)
+    return check_torch(
+        transform, x.astype(dtype), context=None if context is None else context.astype(dtype), name=name
+    )
 
 
 def seed(number):
     torch.manual_seed(number)
-    np.random.seed(number)
+    np.random.seed(number)  # noqa: NPY002 (permutations of FrEIA are drawn by it)

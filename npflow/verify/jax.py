@@ -74,7 +74,7 @@ class Jax(Peer):
         return _is_tree(self.given[0])
 
     def array(self, array):
-        return jnp.array(array)
+        return array  # compiled functions make their own arrays of NumPy's
 
     def fresh(self, array):
         return jnp.array(array)
@@ -95,11 +95,14 @@ class Jax(Peer):
         if not _is_tree(value):
             return super().remade(value, of)
         return jax.tree_util.tree_map_with_path(
-            lambda path, leaf: of(jax.tree_util.keystr(path), leaf) if isinstance(leaf, jax.Array) else leaf, value
+            lambda path, leaf: of(jax.tree_util.keystr(path), leaf) if isinstance(leaf, jax.Array) else leaf,
+            value,
         )
 
     def arrays(self, value):
-        return [leaf for leaf in jax.tree_util.tree_leaves(value) if isinstance(leaf, (jax.Array, np.ndarray))]
+        return [
+            leaf for leaf in jax.tree_util.tree_leaves(value) if isinstance(leaf, (jax.Array, np.ndarray))
+        ]
 
     def trains(self, value):
         transform = value[0]
@@ -123,6 +126,7 @@ class Jax(Peer):
         )
 
     def like(self, leaf, array):
+        """A parameter in the dtype of another one."""
         with self.calling(np.dtype(leaf.dtype)):
             return jnp.array(array, leaf.dtype)
 
@@ -139,7 +143,9 @@ class Jax(Peer):
         except TypeError:  # a derivative that is known backwards alone
             y, back = jax.vjp(function, rows)
             seeds = jnp.eye(int(np.prod(y.shape[1:])), dtype=y.dtype)
-            found = [back(jnp.broadcast_to(one.reshape(y.shape[1:]), y.shape))[0].reshape(n, -1) for one in seeds]
+            found = [
+                back(jnp.broadcast_to(one.reshape(y.shape[1:]), y.shape))[0].reshape(n, -1) for one in seeds
+            ]
             return jnp.stack(found, axis=1)
 
     def gradients(self, version, dtype):
@@ -183,8 +189,10 @@ def _in_chunks(function):
 
 
 def _together(parts, n):
-    shape = jnp.shape(parts[0])
-    return jnp.concatenate(parts)[:n] if shape[:1] == (CHUNK,) else parts[0]
+    if jnp.shape(parts[0])[:1] != (CHUNK,):
+        return parts[0]
+    traced = any(isinstance(part, jax.core.Tracer) for part in parts)
+    return (jnp if traced else np).concatenate(parts)[:n]
 
 
 def _compiled(transform, direction):
@@ -196,8 +204,13 @@ def _compiled(transform, direction):
     def call(x, context):
         try:
             return _of_arrays(structure, rest, direction, arrays, x, context)
-        except (jax.errors.ConcretizationTypeError, TypeError, ValueError):  # it looks at values, or has no hash
-            return getattr(_convention(transform), direction)(x, context)
+        except (
+            jax.errors.ConcretizationTypeError,
+            TypeError,
+            ValueError,
+        ):  # it looks at values, or has no hash
+            context = None if context is None else jnp.array(context)
+            return getattr(_convention(transform), direction)(jnp.array(x), context)
 
     return _in_chunks(call)
 
@@ -212,7 +225,9 @@ def _of_arrays(structure, rest, direction, arrays, x, context):
 def _convention(transform):
     found = convention_of(transform, jnp.array)
     if hasattr(transform, "transform_and_log_det"):  # maps of one row
-        mapped = lambda function: lambda x, context: jax.vmap(function)(x, *([] if context is None else [context]))
+        mapped = lambda function: (
+            lambda x, context: jax.vmap(function)(x, *([] if context is None else [context]))
+        )
         return found._replace(
             forward=mapped(transform.transform_and_log_det), inverse=mapped(transform.inverse_and_log_det)
         )

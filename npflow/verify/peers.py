@@ -28,7 +28,7 @@ AWAY = "with parameters moved from where they are"
 MOVES = ((0.5, True), (0.2, False), (0.05, False))
 # What the numbers of the parameters decide; the rest is looked at with moved parameters alone.
 OF_NUMBERS = ("finite", "->", "Jacobian", "log-det ", "log-dets")
-COARSE = 1e-4  # what arrays that were computed in float32 may be off
+COARSE = 1e-5  # what formulas for float32, and arrays that were computed in it, may be off
 DTYPES = (np.dtype("float64"), np.dtype("float32"))
 
 
@@ -69,7 +69,10 @@ def convention_of(transform, fresh=lambda array: array):
             "log_abs_det_jacobian(x, y)",
             lambda x, context: _transformed(transform, x, fresh),
             lambda y, context: _transformed(transform.inv, y, fresh),
-            *(None if _composed(transform) else getattr(transform, name, None) for name in ("domain", "codomain")),
+            *(
+                None if _composed(transform) else getattr(transform, name, None)
+                for name in ("domain", "codomain")
+            ),
         )
     if has("condition") or parents & {"LazyTransform", "LazyDistribution"}:
         given = transform.condition if has("condition") else transform
@@ -107,16 +110,17 @@ def _transformed(transform, x, fresh):
     y = transform(x)
     log_det = transform.log_abs_det_jacobian(fresh(x), fresh(y))
     axes = getattr(getattr(transform, "domain", None), "event_dim", None)
-    if axes is not None and getattr(log_det, "ndim", None) != x.ndim - axes:
-        # A constant that is meant for each row or element.
-        shape = tuple(x.shape[: x.ndim - axes])
-        if _broadcasts(getattr(log_det, "shape", ()), shape):
-            log_det = log_det + fresh(x).reshape(*shape, -1)[..., 0] * 0
+    shape = () if axes is None else tuple(x.shape[: x.ndim - axes])
+    given = tuple(getattr(log_det, "shape", ()))
+    if (
+        axes is not None and given != shape and _broadcasts(given, shape)
+    ):  # a constant, for each row or element
+        log_det = log_det + fresh(x).reshape(*shape, -1)[..., 0] * 0
     return y, log_det
 
 
 def _broadcasts(shape, to):
-    return len(shape) < len(to) and all(a in (1, b) for a, b in zip(tuple(shape)[::-1], to[::-1]))
+    return len(shape) <= len(to) and all(a in (1, b) for a, b in zip(tuple(shape)[::-1], to[::-1]))
 
 
 def _composed(transform, depth=5):
@@ -198,7 +202,9 @@ def inside_of(constraint, array):
             return None  # what many say without looking
         ends = [getattr(constraint, f"{end}_bound", None) for end in ("lower", "upper")]
         if ends != [None, None] and "Integer" not in kind:
-            low, high = (far if end is None else np.asarray(end, float) for end, far in zip(ends, (-np.inf, np.inf)))
+            low, high = (
+                far if end is None else np.asarray(end, float) for end, far in zip(ends, (-np.inf, np.inf))
+            )
             return low, high
         holds = getattr(constraint, "check", constraint)
         return (lambda rows: np.asarray(holds(array(rows)), bool)) if callable(holds) else None
@@ -242,9 +248,13 @@ class Peer:
             # From a surface into fewer components: the inverse has a Jacobian, of the volume element or of a chart.
             self.x = Calls(self, self.versions).forward(x.astype(y.dtype), context)[0].astype(x.dtype)
             self.domain, self.codomain, self.swapped = self.codomain, self.domain, True
-            self.notes.append("forward leads to fewer components: the inverse is checked as forward, and the other way round")
+            self.notes.append(
+                "forward leads to fewer components: the inverse is checked as forward, and the other way round"
+            )
         self.trained = self.trains(self.given)
-        self.coarse = any("float32" in str(array.dtype) for array in self.arrays(self.given))
+        self.coarse = x.dtype == np.float32 or any(
+            "float32" in str(array.dtype) for array in self.arrays(self.given)
+        )
         self.differentiable = self._differentiable()
 
     # ------------------------------------------------------------ of a library
@@ -285,7 +295,9 @@ class Peer:
         """The convention of a transform, with the inverse that was handed over."""
         transform, inverse = version
         found = convention_of(transform, self.fresh)
-        return found if inverse is None else found._replace(inverse=convention_of(inverse, self.fresh).forward)
+        return (
+            found if inverse is None else found._replace(inverse=convention_of(inverse, self.fresh).forward)
+        )
 
     def first_call(self, version, dtype):
         """Call a module as it comes: what this changes, a copy starts with."""
@@ -318,7 +330,10 @@ class Peer:
             except Exception as error:
                 reason = f"no inverse ({type(error).__name__})" if unavailable(error) else ""
         self.has_inverse = not reason
-        notes = [f"understood: {convention.words}", *([f"{reason}: the forward half is checked"] if reason else [])]
+        notes = [
+            f"understood: {convention.words}",
+            *([f"{reason}: the forward half is checked"] if reason else []),
+        ]
         self.notes += [note for note in notes if note not in self.notes]
         return y
 
@@ -348,7 +363,11 @@ class Peer:
             reports, words = [further], [AWAY]
             if further.verdict != "not decided":
                 break
-        rest = [one for one, *_ in OF_FUNCTIONS if not any(part in one for part in OF_NUMBERS)] if reports else []
+        rest = (
+            [one for one, *_ in OF_FUNCTIONS if not any(part in one for part in OF_NUMBERS)]
+            if reports
+            else []
+        )
         reports.append(self._run(Calls(self, self.versions), name, (*skip, *rest), known))
         words.append("")
         report = joined(reports, words)
@@ -362,9 +381,12 @@ class Peer:
         report = self._functions(calls, name, skip, known)
         errors = [check.error for check in report.failures]
         if known.get("tolerance") is None and self.coarse and errors and max(errors) < COARSE:
-            # Arrays that were computed in float32, such as an inverse or a log-det, agree up to that alone.
+            # A formula for float32 may add 1e-8 to be safe, and an inverse computed in float32 is one up to that alone.
             again = self._functions(calls, name, skip, known | {"tolerance": COARSE})
-            again.notes = (*again.notes, f"holds arrays of float32: errors up to {COARSE:.0e} are allowed in float64")
+            again.notes = (
+                *again.notes,
+                f"exact as float32 is, not float64: errors up to {COARSE:.0e} are allowed",
+            )
             return again
         return report
 
@@ -404,7 +426,9 @@ class Peer:
         context = None if self.context is None else self.context.astype(dtype)
         complaint = ""
         try:
-            outputs = zip(("array", "log_det"), Calls(self, {dtype: version}).forward(self.x.astype(dtype), context))
+            outputs = zip(
+                ("array", "log_det"), Calls(self, {dtype: version}).forward(self.x.astype(dtype), context)
+            )
             found = [(f"the {what} of forward", array) for what, array in outputs]
             found += [(f"the gradient in {name}", array) for name, array in self.gradients(version, dtype)]
             for what, array in found:
@@ -426,7 +450,9 @@ class Calls:
         # Without the conventions: their functions know the transforms that were not copied.
         if self.peer.pure:
             return self
-        return Calls(self.peer, {d: self.peer.remade(v, self.peer.cast_to(d)) for d, v in self.versions.items()})
+        return Calls(
+            self.peer, {d: self.peer.remade(v, self.peer.cast_to(d)) for d, v in self.versions.items()}
+        )
 
     @functools.cached_property
     def conventions(self):
@@ -448,10 +474,13 @@ class Calls:
             context = None if context is None else peer.array(context.astype(dtype))
             result = getattr(self.conventions[dtype], direction)(peer.array(rows), context)
             if not isinstance(result, (tuple, list)) or len(result) != 2:
-                raise InputError(f"expected {direction} to return an array and its log-det, got {in_short(result)}")
+                raise InputError(
+                    f"expected {direction} to return an array and its log-det, got {in_short(result)}"
+                )
             # Python's numbers have no dtype of their own.
             return tuple(
-                np.asarray(part, dtype) if isinstance(part, (int, float)) else peer.numpy(part) for part in result
+                np.asarray(part, dtype) if isinstance(part, (int, float)) else peer.numpy(part)
+                for part in result
             )
 
     def jacobian(self, x, context=None):
@@ -503,7 +532,9 @@ def copied(value, kind, of):
         found[id(array)] = of(path, array)
     try:
         for one in reversed(list(objects.values())):
-            if type(one).__name__ == "_InverseTransform":  # of torch.distributions: a copy of one has nothing to invert
+            if (
+                type(one).__name__ == "_InverseTransform"
+            ):  # of torch.distributions: a copy of one has nothing to invert
                 found[id(one)] = copy.deepcopy(one.inv, found).inv
         return copy.deepcopy(value, found)
     except Exception:
@@ -530,7 +561,11 @@ def joined(reports, words):
     first = reports[0]
     checks = []
     for check in first.checks:
-        found = [(one[check.name], said) for one, said in zip(reports, words) if check.name in {c.name for c in one.checks}]
+        found = [
+            (one[check.name], said)
+            for one, said in zip(reports, words)
+            if check.name in {c.name for c in one.checks}
+        ]
         worst, said = min(found, key=lambda pair: RANK[pair[0].status])
         if said and worst.status in ("failed", "not decided"):
             worst = replace(worst, sentence=f"{worst.sentence} ({said})" if worst.sentence else said)

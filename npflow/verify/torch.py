@@ -137,7 +137,8 @@ class Torch(Peer):
             y = function(rows.clone())  # a leaf must not be changed in place
             columns = y.reshape(len(y), -1).unbind(1)
             found = [
-                torch.autograd.grad(one.sum(), rows, retain_graph=True, materialize_grads=True)[0] for one in columns
+                torch.autograd.grad(one.sum(), rows, retain_graph=True, materialize_grads=True)[0]
+                for one in columns
             ]
         return torch.stack([one.reshape(len(rows), -1) for one in found], 1)
 
