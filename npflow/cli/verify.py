@@ -144,5 +144,5 @@ def draw_jacobians(reports, folder):
 
     for name, report in reports.items():
         figure = plots.jacobians(report)[0, 0].figure
-        figure.savefig(folder / f"{name.replace('/', '_')}.png", dpi=100)
+        figure.savefig(folder / f"{name.replace('/', '_').replace(':', '_')}.png", dpi=100)
         plt.close(figure)
