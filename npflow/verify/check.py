@@ -356,7 +356,7 @@ def jacobians_of(point):
             numerical = point.numerical[direction][0][0]
             found[direction] = Jacobians(
                 numerical,
-                point.exact[direction][0],
+                point.exact[direction][0] if getattr(point.layer, "jacobian", True) is not None else None,
                 float(log_abs_det(numerical[None])[0][0]),
                 float(point.log_det(direction, point.start(direction))[0]),
             )
