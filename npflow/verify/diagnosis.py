@@ -174,10 +174,10 @@ def _in_some_rows(off, direction, point):
     size = float(np.max(np.abs(off)))
     if len(whole.x) > len(point.x) and len(whole.x) * whole.x[0].size <= 65536:
         off = whole.suspicion[direction]
-        wrong = off > max(1e-3, 0.02 * size)
     else:
-        whole, wrong = point, np.abs(off) > max(1e-5, 1e-3 * size)
-    if not 0 < np.sum(wrong) <= 0.7 * len(wrong):
+        whole = point
+    wrong, right = np.abs(off) > max(1e-5, 0.02 * size), np.abs(off) < max(1e-6, 1e-3 * size)
+    if not 0 < np.sum(wrong) <= 0.7 * len(wrong) or np.mean(~wrong & ~right) > 0.02:
         return ""
     amount = np.abs(off)[wrong]
     span = f"{amount.min():.3g} to {amount.max():.3g}" if np.ptp(amount) > 1e-3 * size else f"{size:.3g}"

@@ -72,9 +72,14 @@ def worst(findings):
 
 
 def together(findings):
-    """One finding for all points: the worst, which is not decided where too few rows are."""
-    found = worst(findings)
+    """One finding for all points: the first that failed, otherwise the worst.
+
+    It is not decided where the first point, that of the user's rows, is not, or too few rows are.
+    """
+    found = next((finding for finding in findings if finding.failed), worst(findings))
     reasons = [finding.sentence for finding in findings if not finding.decided]
+    if found.passed and not findings[0].decided:
+        return findings[0]
     if found.passed and sum(finding.rows for finding in findings if finding.decided) < ENOUGH:
         return undecided(reasons[0] if reasons else f"fewer than {ENOUGH} rows could be decided")
     return found

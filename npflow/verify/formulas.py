@@ -38,8 +38,9 @@ def _comes_back(point, direction, start, back, names):
     if len(excess):
         # The condition of the Jacobian magnifies rounding; it excuses no approximate inverse.
         few = point.at(excess)
-        rounding[excess] += 100 * point.eps * few.conditions[direction if point.same_size else "forward"]
-        allowed[excess] = np.minimum(point.approximate, rounding[excess])
+        condition = 100 * point.eps * few.conditions[direction if point.same_size else "forward"]
+        allowed[excess] = np.minimum(point.approximate, allowed[excess] + condition)
+        rounding[excess] += np.where(condition < 1e-2, condition, 0.0)
         rounding[excess] = np.maximum(rounding[excess], point.lost(direction))
         judged = excess  # the errors of all other rows are smaller
     else:

@@ -8,7 +8,7 @@ import numpy as np
 from npflow.autodiff.gpu.devices import to_host
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.errors import InputError, in_short
-from npflow.validation import as_array, check_choice, check_number
+from npflow.validation import check_choice, check_number
 from npflow.verify import contract, formulas
 from npflow.verify.check import (
     FORM,
@@ -17,13 +17,15 @@ from npflow.verify.check import (
     MIXED,
     ONTO,
     ROUND_TRIPS,
+    VALUES,
+    batch_of,
     both,
     check_names,
     jacobians_of,
     mixed,
     run_all,
 )
-from npflow.verify.finding import CannotRun
+from npflow.verify.finding import ENOUGH, CannotRun
 from npflow.verify.formulas import AnyZ
 from npflow.verify.jacobians import EPS
 from npflow.verify.point import Point
@@ -41,7 +43,7 @@ OF_FUNCTIONS = (
     *LOG_DETS,
     *EXACT,
     *ONTO,
-    ("float32 kept", contract.float32_kept, ()),
+    ("float32 kept", contract.float32_kept, VALUES),
     ("float32 agrees with float64", contract.float32_agrees, ("float32 kept", *JACOBIAN)),
 )
 DECIDED = (
@@ -137,7 +139,7 @@ def check_functions(
     >>> check_functions(double, halve, rng.normal(size=(8, 3))).passed
     True
     """
-    x, given = _batch(x), np.asarray(to_host(x)).dtype
+    x, given = batch_of(x, any_shape=True), x.dtype
     context = None if context is None else _context(context, len(x))
     subject = Functions(
         forward, inverse, x, context, z, domain, codomain, tolerance, jacobian, chart, log_det, dtypes, given
@@ -170,7 +172,7 @@ class Functions:
         self.functions = {"forward": forward, "inverse": inverse}
         self.has_inverse = inverse is not None
         self.x, self.context, self.chart = x, context, chart
-        self.z = None if z is None else _batch(z, "z", least=1)
+        self.z = None if z is None else batch_of(z, "z", least=1, any_shape=True)
         self.domain, self.codomain = check_inside(domain, "domain"), check_inside(codomain, "codomain")
         outside = ~inside(self.domain, x)
         if outside.any():
@@ -328,6 +330,8 @@ class Functions:
         try:
             good = good & inside(self.domain, x) & np.isfinite(x.reshape(len(x), -1)).all(axis=1)
             good = np.flatnonzero(good)
+            if len(good) < ENOUGH:
+                return None
             point = Point(self, {}, x[good], self, None if context is None else context[good])
             ends = [
                 np.isfinite(np.reshape(part, (len(good), -1))).all(axis=1)
@@ -337,7 +341,7 @@ class Functions:
         except Exception:  # the checks will say what is wrong
             return None
         point = Point(self, {}, point.x[good], self, None if context is None else point.context[good])
-        return point if len(good) >= 4 else None
+        return point if len(good) >= ENOUGH else None
 
     def any_z(self, point):
         """Rows that the inverse must bring back: those handed over, or of the codomain, or beside the z of x.
@@ -385,25 +389,6 @@ def inside(space, rows):
     found = space(rows.copy()) if callable(space) else (rows > space[0]) & (rows < space[1])
     found = np.asarray(found, bool)
     return found.reshape(len(rows), -1).all(axis=1)
-
-
-def _batch(x, name="x", least=2):
-    """Finite rows of any number of axes, in float64."""
-    x = as_array(x, f"expected {name} as an array of numbers")
-    if x.dtype not in (np.float32, np.float64):
-        raise InputError(f"expected {name} in float32 or float64, got {x.dtype}")
-    if x.ndim < 1 or x.size == 0 or len(x) < least:
-        raise InputError(
-            f"expected {name} to have at least {'two rows' if least == 2 else 'one row'}, to see whether they "
-            f"influence each other, got shape {x.shape}"
-        )
-    x = np.array(to_host(x), np.float64)
-    finite = np.isfinite(x.reshape(len(x), -1)).all(axis=1)
-    if not finite.all():
-        raise InputError(
-            f"expected {name} to be finite, got {x[np.argmin(finite)]} in row {np.argmin(finite)}"
-        )
-    return x
 
 
 def _context(context, n):
