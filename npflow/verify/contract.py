@@ -253,28 +253,18 @@ def _same_leaves(first, second):
 
 
 def rows_independent(point, part):
-    """Each row alone gives what it gives among the others; `part` is 0 for the array, 1 for the log-det.
-
-    Some rows are called one by one, all rows in two halves.
-    """
+    """Each row alone gives what it gives among the others; `part` is 0 for the array, 1 for the log-det."""
     name, findings = ("array", "log_det")[part], []
-    few, n = point.few, len(point.x)
-    groups = [(few, [row]) for row in range(len(few.x))]
-    groups += [(point, onp.arange(n)[half::2]) for half in (0, 1)] if n > len(few.x) else []
     for direction in point.directions:
-        together = {}
-        for whole in {id(few): few, id(point): point}.values():
-            result = onp.asarray(whole.call(direction, whole.start(direction))[part])
-            if result.shape[:1] != (len(whole.x),):
-                raise CannotRun(f"the {name} of {direction} has shape {result.shape} for {len(whole.x)} rows")
-            together[id(whole)] = result
         opposite = "inverse" if direction == "forward" else "forward"
         unit = 1.0 if part else (point.unit(opposite) if len(point.directions) == 2 else None)
-        for whole, rows in groups:
-            among = together[id(whole)][rows]
-            alone = whole.at(onp.array(rows)).call(direction, whole.start(direction)[rows])[part]
-            alone = onp.asarray(alone).reshape(among.shape)
-            tolerance = 1e-9 + 1e4 * point.eps
+        for whole, rows, together, alone in point.apart[direction]:
+            among, alone = onp.asarray(together[part]), onp.asarray(alone[part])
+            if among.shape[:1] != (len(whole.x),):
+                raise CannotRun(f"the {name} of {direction} has shape {among.shape} for {len(whole.x)} rows")
+            among = among[rows]
+            alone = alone.reshape(among.shape)
+            tolerance = 1e-9 + 1e4 * point.eps + (getattr(point.layer, "tolerance", None) or 0.0)
             if not part:
                 tolerance += 10 * point.noise[direction]
             if unit is not None:

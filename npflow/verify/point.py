@@ -133,6 +133,27 @@ class Point:
 
         return PerDirection(trip)
 
+    @cached_property
+    def apart(self):
+        """For each direction what groups of rows give among all and alone: (point, rows, pair, pair) each.
+
+        Some rows are called one by one, and all in two halves.
+        """
+
+        def calls(direction):
+            few, n = self.few, len(self.x)
+            wholes = [few] if few is self else [few, self]
+            together = {id(whole): whole.call(direction, whole.start(direction)) for whole in wholes}
+            singles = len(few.x) if self.rows is not None else 2
+            groups = [(few, np.array([row])) for row in range(singles)]
+            groups += [(self, np.arange(n)[half::2]) for half in (0, 1)] if n > len(few.x) else []
+            return [
+                (whole, rows, together[id(whole)], whole.at(rows).call(direction, whole.start(direction)[rows]))
+                for whole, rows in groups
+            ]
+
+        return PerDirection(calls)
+
     def visits(self, direction):
         """A list of `Visit`: the calls on the way through a layer that is made of layers; otherwise empty."""
         if not isinstance(self.layer, Composite):
