@@ -269,7 +269,10 @@ def tfp():
     )
     return {
         "Ascending": (lambda: tb.Ascending(), "real"),
-        "CholeskyOuterProduct": (lambda: tb.Chain([tb.CholeskyOuterProduct(), tb.FillScaleTriL(tb.Exp(), None)]), "six"),
+        "CholeskyOuterProduct": (
+            lambda: tb.Chain([tb.CholeskyOuterProduct(), tb.FillScaleTriL(tb.Exp(), None)]),
+            "six",
+        ),
         "CholeskyToInvCholesky": (
             lambda: tb.Chain([tb.CholeskyToInvCholesky(), tb.FillScaleTriL(tb.Exp(), None)]),
             "six",

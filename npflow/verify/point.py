@@ -148,7 +148,12 @@ class Point:
             groups = [(few, np.array([row])) for row in range(singles)]
             groups += [(self, np.arange(n)[half::2]) for half in (0, 1)] if n > len(few.x) else []
             return [
-                (whole, rows, together[id(whole)], whole.at(rows).call(direction, whole.start(direction)[rows]))
+                (
+                    whole,
+                    rows,
+                    together[id(whole)],
+                    whole.at(rows).call(direction, whole.start(direction)[rows]),
+                )
                 for whole, rows in groups
             ]
 
