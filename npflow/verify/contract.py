@@ -108,7 +108,16 @@ def dtype_kept(point, dtype):
 def float64_kept(point):
     """Functions give float64 for float64."""
     few = point.few
-    return _of_another_dtype(dict(few.outputs(few.start)), onp.float64)
+    return _of_another_dtype(_but_constants(dict(few.outputs(few.start))), onp.float64)
+
+
+def _but_constants(found):
+    """Without log-dets that are one number for all rows: such a constant may be of another dtype, and is judged elsewhere."""
+    return {
+        name: array
+        for name, array in found.items()
+        if not (name.startswith("the log_det") and onp.ptp(onp.asarray(array, onp.float64)) == 0)
+    }
 
 
 def float32_kept(point):
@@ -128,11 +137,7 @@ def float32_kept(point):
         except Exception as error:
             raise NotDecided(f"{direction} does not take float32: {type(error).__name__}: {error}") from error
     if not strict:
-        found = {
-            name: array
-            for name, array in found.items()
-            if not (name.startswith("the log_det") and onp.ptp(onp.asarray(array, onp.float64)) == 0)
-        }
+        found = _but_constants(found)
         if all(onp.asarray(array).dtype == onp.float64 for array in found.values()):
             raise NotDecided(
                 "all results are float64 for float32 input, as with constants in float64: hand over x in float32 to "
