@@ -210,7 +210,7 @@ def _compare_log_det(point, direction, matrices, errors=None, far=False):
     tolerances = 1e-9 * scale + 10 * bounds + 10 * own + 1e3 * point.eps
     if noise > 1e-12:  # an iterative inverse: the claim is for a row as far off as this
         tolerances = tolerances + 100 * noise
-    certain = max(RESOLVED, 1e4 * point.eps, 20 * own)
+    certain = max(RESOLVED, 1e5 * point.eps if point.eps > jacobians.EPS else 0.0, 20 * own)
     resolved = np.isfinite(true) & (tolerances <= certain * scale)
     if far:
         # A row may have left the domain. And rounding inside a deep chain outgrows what its Jacobian tells,
