@@ -184,13 +184,20 @@ def _rough(point, direction):
 def log_det_by_exact_jacobian(point, direction):
     """The closed form is log|det J| of autograd's Jacobian, or of one that is handed over, to 1e-9."""
     point = point.few
-    return _compare_log_det(point, direction, point.exact[direction])
+    return _compare_log_det(point, direction, *_exact(point, direction))
+
+
+def _exact(point, direction):
+    """Exact Jacobians and their rounding: where terms cancel, it is that of the terms, of the order of the spread."""
+    inputs, outputs = point.units if direction == "forward" else point.units[::-1]
+    matrices = point.exact[direction]
+    return matrices, jacobians.EPS * (np.abs(matrices) + outputs[:, None] / inputs)
 
 
 def log_det_far_out(point, direction):
     """The same far from the start, where clipping and saturation show; only rows that are resolved count."""
     point = point.few
-    return _compare_log_det(point, direction, point.exact[direction], far=True)
+    return _compare_log_det(point, direction, *_exact(point, direction), far=True)
 
 
 def _compare_log_det(point, direction, matrices, errors=None, far=False):
