@@ -18,7 +18,7 @@ from npflow.validation import check_rng, check_rows
 from npflow.verify import contract, formulas, gradients
 from npflow.verify.finding import DIRECTIONS, CannotRun, NotDecided, finding_of, together, undecided
 from npflow.verify.jacobians import by_small_differences, log_abs_det
-from npflow.verify.point import ROWS, Point, cast_tree, copy_tree, within
+from npflow.verify.point import ROWS, Point, cast_tree, copy_tree, unit_of, within
 from npflow.verify.report import Check, Jacobians, Report
 
 # The number of layers of a deep chain in which signs are flipped: each becomes ill-conditioned, and all of
@@ -283,7 +283,7 @@ def _moved(rng, params, noise, signs=0.0):
         flips = rng.permuted(np.resize([-1.0, 1.0], leaf.shape))
         flipped = signs == 1 or (signs and rng.random() < signs)
         flip = np.where(np.abs(leaf) <= 1, flips, 1.0) if flipped else 1.0
-        return leaf * flip + rng.normal(0, noise / np.sqrt(inputs), leaf.shape)
+        return leaf * flip + rng.normal(0, unit_of(leaf) * noise / np.sqrt(inputs), leaf.shape)
 
     return tree.build(move, params)
 

@@ -82,6 +82,7 @@ def log_det_alone(point):
 
 def dtype_kept(point, dtype):
     """One dtype throughout: the parameters of init, both outputs of both directions, all gradients."""
+    _fits(point.few, dtype)
     point = point.few.cast(dtype)
     params = point.layer.init(onp.random.default_rng(0), point.x.copy())
     found = {f"init's {path!r}": leaf for path, leaf in tree.items(params) if tree.is_trained(leaf)}
@@ -148,6 +149,13 @@ def float32_kept(point):
     )
 
 
+def _fits(point, dtype):
+    """Nothing is decided in a dtype that x or z, or their squares, overflow in."""
+    size = max(onp.max(onp.abs(point.start(direction)), initial=0.0) for direction in point.directions)
+    if size > onp.sqrt(onp.finfo(dtype).max):
+        raise NotDecided(f"x or z is so large that its square overflows in {onp.dtype(dtype)}: standardize x")
+
+
 def _of_another_dtype(found, dtype, reason=""):
     """The complaint about the first array that has not the dtype of the input."""
     for name, array in found.items():
@@ -160,10 +168,8 @@ def float32_agrees(point):
     """In float32 both directions return what they return in float64, up to rounding."""
     single = point.few.cast(onp.float32)
     double = single.cast(onp.float64)
-    with onp.errstate(all="ignore"):
-        start = lambda direction: point.few.start(direction).astype(onp.float32)
-    if not all(onp.isfinite(start(direction)).all() for direction in point.directions):
-        raise NotDecided("x or z is too large for float32: standardize x")
+    _fits(point.few, onp.float32)
+    start = lambda direction: point.few.start(direction).astype(onp.float32)
     tolerance = 100 * float(onp.finfo(onp.float32).eps) * (1 + point.few.condition)
     findings = []
     outputs = zip(single.outputs(start), double.outputs(lambda d: start(d).astype(onp.float64)))

@@ -187,13 +187,21 @@ def _rough(point, direction):
 def log_det_by_exact_jacobian(point, direction):
     """The closed form is log|det J| of autograd's Jacobian, or of one that is handed over, to 1e-9."""
     point = point.few
-    return _compare_log_det(point, direction, point.exact[direction if point.same_size else "forward"])
+    return _compare_log_det(point, direction, *_exact(point, direction))
+
+
+def _exact(point, direction):
+    """Exact Jacobians and their rounding: where terms cancel, it is that of the terms, of the order of the spread."""
+    direction = direction if point.same_size else "forward"  # the inverse from a surface is told by the forward one
+    inputs, outputs = point.units if direction == "forward" else point.units[::-1]
+    matrices = point.exact[direction]
+    return matrices, jacobians.EPS * (np.abs(matrices) + outputs[:, None] / inputs)
 
 
 def log_det_far_out(point, direction):
     """The same far from the start, where clipping and saturation show; only rows that are resolved count."""
     point = point.few
-    return _compare_log_det(point, direction, point.exact[direction], far=True)
+    return _compare_log_det(point, direction, *_exact(point, direction), far=True)
 
 
 def _compare_log_det(point, direction, matrices, errors=None, far=False):
@@ -214,7 +222,7 @@ def _compare_log_det(point, direction, matrices, errors=None, far=False):
     tolerances = 1e-9 * scale + 10 * bounds + 10 * own + 1e3 * point.eps
     if noise > 1e-12:  # an iterative inverse: the claim is for a row as far off as this
         tolerances = tolerances + 100 * noise
-    certain = max(RESOLVED, 1e4 * point.eps, 20 * own)
+    certain = max(RESOLVED, 1e5 * point.eps if point.eps > jacobians.EPS else 0.0, 20 * own)
     resolved = np.isfinite(true) & (tolerances <= certain * scale)
     if far:
         # A row may have left the domain. And rounding inside a deep chain outgrows what its Jacobian tells,

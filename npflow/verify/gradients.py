@@ -8,6 +8,7 @@ import numpy as onp
 from npflow.autodiff import tree, value_and_grad
 from npflow.verify import jacobians
 from npflow.verify.finding import DIRECTIONS, Finding, undecided, worst
+from npflow.verify.point import unit_of
 
 GROUPS = 4  # leaves of large models share a random direction: each takes some forty evaluations
 WANTED = 1e-8  # the error at which differences stop: a wrong derivative is further off
@@ -23,7 +24,8 @@ def gradients(point, direction):
     weights = [rng.standard_normal(start.shape), rng.standard_normal(len(start))]
     units = point.units[::-1][DIRECTIONS.index(direction)]
     weights[0] = (weights[0].reshape(len(start), -1) / units).reshape(start.shape)  # of the order of one
-    ways = _ways(everything, start, point.unit(direction))
+    # Among the rows between those of x all parameters share one direction.
+    ways = _ways(everything, point.unit(direction), 1 if point.rows is None else GROUPS)
     noise = max(_rounding(pair, weights), point.noise[direction])
 
     def projections(everything):
@@ -88,22 +90,22 @@ def _rounding(pair, weights):
     return jacobians.EPS * max(1.0, *(onp.sum(onp.abs(term)) for term in terms))
 
 
-def _ways(everything, start, unit):
+def _ways(everything, unit, groups):
     """Random directions, each a dict of an array for each path that moves; the first is in the input.
 
-    A direction has length one; that in the input is in units of the input's spread.
+    A direction has a length of about one, in the units of the parameters and of the input's spread.
     """
     rng = onp.random.default_rng(2)
     draws = {
-        path: rng.standard_normal(onp.shape(leaf))
+        path: rng.standard_normal(onp.shape(leaf)) * (1.0 if path == "input" else unit_of(leaf))
         for path, leaf in tree.items(everything)
         if tree.is_trained(leaf)
     }
     paths = [path for path in draws if path != "input"]
-    chunks = onp.array_split(onp.arange(len(paths)), min(GROUPS, len(paths))) if paths else []
+    chunks = onp.array_split(onp.arange(len(paths)), min(groups, len(paths))) if paths else []
     ways = []
     for names in [["input"], *([paths[index] for index in chunk] for chunk in chunks)]:
-        length = onp.sqrt(sum(onp.sum(draws[name] ** 2) for name in names))
+        length = onp.sqrt(sum(onp.size(draws[name]) for name in names))
         ways.append({name: draws[name] / length for name in names})
     ways[0]["input"] = ways[0]["input"] * unit
     return ways

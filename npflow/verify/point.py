@@ -14,6 +14,7 @@ from npflow.verify.finding import DIRECTIONS, CannotRun
 
 ROWS = 8  # that a Jacobian is computed at: each takes D^2 numbers and some 20 D calls
 SCREENED = 8192  # calls of a row to choose those at
+TINY = 1e-3
 APPROXIMATE = 1e-6  # in units of the spread: what does not come back more closely is no inverse
 
 
@@ -341,6 +342,12 @@ def cast_tree(params, dtype):
 def copy_tree(params):
     """A deep copy of a parameter tree."""
     return tree.build(lambda _, leaf: np.array(leaf), params)
+
+
+def unit_of(leaf):
+    """The unit that a parameter is moved in: 1, or the size of numbers so small that they are in that of the data."""
+    size = float(np.max(np.abs(leaf), initial=0.0))
+    return size if 0 < size < TINY else 1.0
 
 
 def within(layer, x):
