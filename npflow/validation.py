@@ -14,7 +14,7 @@ from npflow.errors import InputError, in_short, kind_of
 MANY = 2**40  # no count is larger: NumPy says how much memory such an array takes, and fails far beyond
 
 
-def check_rows(x, event_shape=None, dtype=None, name="x"):
+def check_rows(x, event_shape=None, dtype=None, name="x", any_shape=False):
     """Check a batch of rows of finite numbers, and return it as a float32 or float64 array.
 
     Parameters
@@ -29,6 +29,8 @@ def check_rows(x, event_shape=None, dtype=None, name="x"):
         The only float dtype accepted. None accepts float32 and float64, and makes integers float64.
     name : str
         What the caller calls the array.
+    any_shape : bool
+        Whether rows may have any number of axes.
 
     Returns
     -------
@@ -49,7 +51,7 @@ def check_rows(x, event_shape=None, dtype=None, name="x"):
     if array.dtype not in (np.float32, np.float64):
         hint = f"; convert it: {name}.astype(np.float32)" if array.dtype.kind == "f" else ""
         raise InputError(f"expected {name} in float32 or float64, got {array.dtype}{hint}")
-    _check_shape(array, event_shape, name)
+    _check_shape(array, event_shape, name, any_shape and array.ndim > 0)
     if dtype is not None and array.dtype != dtype:
         raise InputError(
             f"expected {name} in {np.dtype(dtype)}, the dtype of the parameters, got {array.dtype}; "
@@ -206,9 +208,9 @@ def context_name(name):
     return "validation_context" if name == "validation" else "context"
 
 
-def _check_shape(array, event_shape, name):
+def _check_shape(array, event_shape, name, any_shape=False):
     """Raise unless `array` is a non-empty batch, of rows of a shape if it is given."""
-    if array.ndim not in (2, 4):
+    if array.ndim not in (2, 4) and not any_shape:
         hint = f"; add an axis for the channels: {name}[..., None]" if array.ndim == 3 else ""
         if event_shape is not None and array.shape == event_shape:
             hint = f"; a single one is a batch of one: {name}[None]"

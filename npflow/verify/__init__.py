@@ -6,9 +6,23 @@
 >>> rng = np.random.default_rng(0)
 >>> check(AffineCoupling(), rng.normal(size=(8, 6))).passed
 True
+
+`check_torch` and `check_jax` check other libraries' transforms; PyTorch or JAX is imported when one of them is asked for.
 """
 
-from npflow.verify.check import check, check_functions
+import importlib
+
+from npflow.verify.assertion import assert_flow
+from npflow.verify.check import check
+from npflow.verify.functions import check_functions
 from npflow.verify.report import Check, Report
 
-__all__ = ["Check", "Report", "check", "check_functions"]
+__all__ = ["Check", "Report", "assert_flow", "check", "check_functions", "check_jax", "check_torch"]
+ROOMS = {"check_torch": "torch", "check_jax": "jax"}
+
+
+def __getattr__(name):
+    """`check_torch` and `check_jax`, imported with their library when they are asked for."""
+    if name not in ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{ROOMS[name]}"), name)

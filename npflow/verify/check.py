@@ -1,4 +1,4 @@
-"""`check` and `check_functions`: choose points where an error cannot hide, run the checks, report."""
+"""`check`: choose points where an error cannot hide, run the checks, report."""
 
 import copy
 import traceback
@@ -17,25 +17,26 @@ from npflow.layers.composite import walk
 from npflow.layers.layer import check_layer, check_start
 from npflow.validation import check_rng, check_rows
 from npflow.verify import contract, formulas, gradients
-from npflow.verify.finding import DIRECTIONS, Finding, finding_of, worst
-from npflow.verify.jacobians import by_autograd, log_abs_det
-from npflow.verify.point import CannotRun, Point, cast_tree, copy_tree, within
+from npflow.verify.finding import DIRECTIONS, CannotRun, NotDecided, finding_of, together, undecided
+from npflow.verify.jacobians import by_small_differences, log_abs_det
+from npflow.verify.point import ROWS, Point, cast_tree, copy_tree, unit_of, within
 from npflow.verify.report import Check, Jacobians, Report
 
-ROWS = 8  # rows looked at: each costs a Jacobian
 # The number of layers of a deep chain in which signs are flipped: each becomes ill-conditioned, and all of
 # them together would be so beyond float64.
 FLIPPED = 2
+MIXED = 256  # rows between those of x
 
 # ---------------------------------------------------------------- the checks
 
-# In the order of a report: the name, the function, and the checks without which it means nothing. A row has a
-# Jacobian of its own only where rows do not influence each other and the output is not random.
+# In the order of a report, which is that of causes: the name, the function, and the checks without which it means
+# nothing. A row has a Jacobian of its own only where rows do not influence each other and the output is not random.
 TWICE = ("same output twice",)
-JACOBIAN = ("same output twice", "rows independent")
+VALUES = ("finite", "same output twice")
+JACOBIAN = ("finite", "same output twice", "rows independent")
 
 
-def _both(name, function, needs):
+def both(name, function, needs):
     """A check of each direction."""
     return [
         (name.format(direction), partial(function, direction=direction), needs) for direction in DIRECTIONS
@@ -47,32 +48,45 @@ FORM = (
     ("same output twice", contract.same_output_twice, ()),
     ("input unchanged", contract.input_unchanged, ()),
     ("no memory between calls", contract.no_memory, TWICE),
-    ("rows independent", partial(contract.rows_independent, part=0), TWICE),
-    ("rows independent in log-det", partial(contract.rows_independent, part=1), TWICE),
+    ("finite", contract.finite, TWICE),
+    ("rows independent", partial(contract.rows_independent, part=0), VALUES),
+    ("rows independent in log-det", partial(contract.rows_independent, part=1), VALUES),
 )
-FORMULAS = (
-    ("x -> z -> x", partial(formulas.round_trip, direction="forward"), TWICE),
-    ("z -> x -> z", partial(formulas.round_trip, direction="inverse"), TWICE),
-    ("z -> x -> z, any z", formulas.every_z_has_an_x, TWICE),
-    ("log-dets cancel", formulas.log_dets_cancel, TWICE),
+ROUND_TRIPS = (
+    ("x -> z -> x", partial(formulas.round_trip, direction="forward"), VALUES),
+    ("z -> x -> z", partial(formulas.round_trip, direction="inverse"), VALUES),
+)
+LOG_DETS = (
     ("Jacobian invertible", formulas.jacobian_invertible, JACOBIAN),
-    *_both("log-det {}, finite differences", formulas.log_det_by_finite_differences, JACOBIAN),
+    *both("log-det {}, finite differences", formulas.log_det_by_finite_differences, JACOBIAN),
 )
+ONTO = (
+    ("log-dets cancel", formulas.log_dets_cancel, VALUES),
+    ("z -> x -> z, any z", formulas.every_z_has_an_x, VALUES),
+)
+START = "where parameters start"
 OF_LAYERS = (
     *FORM,
     ("float64 kept", partial(contract.dtype_kept, dtype=np.float64), ()),
+    *ROUND_TRIPS,
+    *LOG_DETS,
+    *both("log-det {}, autograd", formulas.log_det_by_exact_jacobian, JACOBIAN),
+    *both("derivative of {}", formulas.jacobian_derivative, JACOBIAN),
+    *both("gradient of {}", gradients.gradients, VALUES),
+    *ONTO,
+    ("log_det alone", contract.log_det_alone, TWICE),
     ("float32 kept", partial(contract.dtype_kept, dtype=np.float32), ()),
     ("float32 agrees with float64", contract.float32_agrees, JACOBIAN),
     ("init repeats itself", contract.init_repeats, ()),
-    ("log_det alone", contract.log_det_alone, TWICE),
-    *FORMULAS,
-    *_both("log-det {}, autograd", formulas.log_det_by_autograd, JACOBIAN),
-    *_both("derivative of {}", formulas.jacobian_derivative, JACOBIAN),
-    *_both("gradient of {}", gradients.gradients, TWICE),
-    ("finite for large inputs", contract.finite_for_large_inputs, ()),
+    ("finite for large inputs", contract.finite_for_large_inputs, VALUES),
 )
-FAR = tuple(_both("log-det {}, far out", formulas.log_det_far_out, JACOBIAN))
-OF_FUNCTIONS = (*FORM, ("float64 kept", partial(contract.output_dtype_kept, dtype=np.float64), ()), *FORMULAS)
+FAR = tuple(both("log-det {}, far out", formulas.log_det_far_out, JACOBIAN))
+AT_START = ((START, contract.start, ()),)
+DECIDED = (
+    ("x -> z -> x",),
+    ("log-det forward, finite differences", "log-det forward, autograd"),
+    ("log-det inverse, finite differences", "log-det inverse, autograd", "log-dets cancel"),
+)
 
 
 def check(layer, x, *, params=None, rng=None, skip=()):
@@ -81,7 +95,7 @@ def check(layer, x, *, params=None, rng=None, skip=()):
     An error must not hide at the points that are checked. A new layer is often the identity, whose log-det is
     zero however it is computed. So the parameters are moved: at a first point by noise; at a second by noise
     and random signs, where an abs missing under a log shows; at a third far out, where clipping and
-    saturation show.
+    saturation show. Where they start outputs, gradients and the Jacobian are looked at too.
 
     Parameters
     ----------
@@ -89,9 +103,12 @@ def check(layer, x, *, params=None, rng=None, skip=()):
         A `Layer`, or any object with ``init(rng, x)``, ``forward(params, x)`` and ``inverse(params, z)``,
         written with `autograd.numpy`.
     x : ndarray, shape (n, ...), n >= 2
-        Rows for the layer. Eight of them are looked at, and eight mixtures of them. The Jacobian of a row of
-        D components takes D^2 numbers, D backward passes and about 20 D forward passes: keep D below 200. The
-        check runs on the host, also for an array on a device.
+        Rows for the layer. All of them, and mixtures of them, are looked at by what is cheap: shapes, purity, round
+        trips, "log-dets cancel". Jacobians are computed at eight of each: those where log-dets are furthest from that
+        of quick differences (taken at rows that are extreme in some component of x or z, in their size or in log-det,
+        and at random ones, up to 4,096 / D), the ends of z and of log-det, and random ones. The Jacobian of a row of
+        D components takes D^2 numbers, D backward passes and about 20 D forward passes: keep D below 200. The check
+        works in the units of x, and on the host, also for an array on a device.
     params : tree of ndarray, optional
         Parameters to check at, and to move away from. By default those of ``init`` are moved.
     rng : numpy.random.Generator, optional
@@ -118,34 +135,45 @@ def check(layer, x, *, params=None, rng=None, skip=()):
         Rows and components are kept; a log-det has shape (n,).
     same output twice, input unchanged, no memory between calls
         forward and inverse are pure functions.
+    finite
+        forward gives numbers for x, and inverse for what forward gave.
     rows independent, rows independent in log-det
         Each row alone gives what it gives among others. Without this a row has no Jacobian of its own.
-    float64 kept, float32 kept, float32 agrees with float64
-        Parameters, outputs and gradients have the dtype of x; float32 changes the outputs by rounding alone.
-    init repeats itself
-        The same generator gives the same parameters, and init leaves its batch unchanged.
-    log_det alone
-        The method ``log_det``, where there is one, returns the second half of ``forward``.
-    x -> z -> x, z -> x -> z, and any z
-        The directions are each other's inverse, and every z has an x. The tolerance grows with the condition
-        of the Jacobian.
-    log-dets cancel
-        The log-dets of forward and inverse add up to zero.
+    float64 kept
+        Parameters, outputs and gradients have the dtype of x.
+    x -> z -> x, z -> x -> z
+        The directions are each other's inverse. The tolerance grows with the condition of the Jacobian.
     Jacobian invertible
         It is finite and not singular.
     log-det, finite differences
-        It is log|det J| of SciPy's finite-difference Jacobian, within SciPy's error estimate.
+        It is log|det J| of SciPy's finite-difference Jacobian, within SciPy's error estimate. A failure has to be
+        confirmed by smaller steps.
     log-det, autograd
         It is log|det J| of autograd's Jacobian, to 1e-9 and rounding. Where the layer is made of layers, a
         failure names the inner layer at fault.
     derivative, gradient
         autograd's Jacobian, and its gradients in input and parameters, are those of finite differences.
+    log-dets cancel
+        The log-dets of forward and inverse add up to zero.
+    z -> x -> z, any z
+        Every z has an x, also a z three times as far as those of x.
+    log_det alone
+        The method ``log_det``, where there is one, returns the second half of ``forward``.
+    float32 kept, float32 agrees with float64
+        float32 stays float32, and changes the outputs by rounding alone.
+    init repeats itself
+        The same generator gives the same parameters, and init leaves its batch unchanged.
     finite for large inputs
-        Inputs 10,000 times as large do not overflow, in float64 and float32.
+        Inputs 10,000 times as large do not overflow, in float64 and float32, and neither does the inverse of what
+        forward makes of them.
+    where parameters start
+        Outputs and gradients are finite at the parameters that init gives, and the Jacobian is not singular.
     log-det, far out
         It is log|det J| at parameters and inputs far from the start, to 1e-5.
 
-    A check that means nothing because another one failed counts as failed, and says so.
+    The report stands in the order of causes, and begins with the first. A check that means nothing because another
+    one failed is not run. What rounding or roughness hides is not decided: a report passes where nothing failed, and
+    the log-det and the round trip are decided on at least four rows.
 
     Examples
     --------
@@ -163,16 +191,14 @@ def check(layer, x, *, params=None, rng=None, skip=()):
     ...     def inverse(self, params, z):
     ...         x, log_det = super().inverse(params, z)
     ...         return x, -log_det
-    >>> print(check(WrongSign(), rng.normal(size=(8, 4))).failures[0].sentence)
-    log_det of forward and inverse are the same: the inverse's must be negated
+    >>> print(check(WrongSign(), rng.normal(size=(8, 4))).cause)
+    log-det inverse, finite differences: log_det of inverse has the opposite sign (the inverse's is minus the forward's)
     """
     check_layer(layer)
-    known = [name for name, _, _ in OF_LAYERS + FAR]
-    if isinstance(skip, str) or not set(skip) <= set(known):
-        raise InputError(f"expected a list of checks to skip among {known}, got {skip!r}")
+    skip = check_names(skip, OF_LAYERS + AT_START + FAR)
     rng = np.random.default_rng(0) if rng is None else check_rng(rng)
-    x, pristine = _batch(x), copy.deepcopy(layer)
-    report = Report(type(layer).__name__, skipped=tuple(skip))
+    x, pristine = batch_of(x), copy.deepcopy(layer)
+    report = Report(type(layer).__name__, skipped=skip, essential=DECIDED)
     with one_blas_thread(), np.errstate(all="ignore"):
         if params is None:
             with explaining():
@@ -180,85 +206,32 @@ def check(layer, x, *, params=None, rng=None, skip=()):
             check_start(layer.init, params_of_init, x)
         start = cast_tree(params_of_init if params is None else to_host(params), np.float64)
         near, far = _points(rng, layer, pristine, start, x)
-        if params is not None:
-            near.append(replace(near[0], params=copy_tree(start)))
-        _run_all(report, OF_LAYERS, near)
-        _run_all(report, FAR, far)
-        report.jacobians = _jacobians(near[0], exact=True)
+        at_start = replace(near[0], params=copy_tree(start))
+        run_all(report, OF_LAYERS, near if params is None else [*near, at_start])
+        run_all(report, AT_START, [at_start])
+        run_all(report, FAR, far)
+        report.jacobians = jacobians_of(near[0])
     return report
-
-
-def check_functions(forward, inverse, x):
-    """Hold two plain functions against their numerical Jacobians, such as another library's transform.
-
-    Parameters
-    ----------
-    forward, inverse : callable
-        Each takes an array and returns an array and its log-det, in float64. Wrap a PyTorch or JAX transform
-        in a lambda that converts.
-    x : ndarray, shape (n, ...), n >= 2
-        Rows for `forward`. Eight of them are looked at, and eight mixtures of them.
-
-    Returns
-    -------
-    Report
-        The checks of `check` that need neither parameters nor autograd.
-
-    Raises
-    ------
-    InputError
-        If `x` is not an array of at least two finite rows.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from npflow.verify import check_functions
-    >>> rng = np.random.default_rng(0)
-    >>> double = lambda x: (2 * x, np.full(len(x), x.shape[1] * np.log(2)))
-    >>> halve = lambda z: (z / 2, np.full(len(z), -z.shape[1] * np.log(2)))
-    >>> check_functions(double, halve, rng.normal(size=(8, 3))).passed
-    True
-    """
-    x = _batch(x)
-    subject = _Functions(forward, inverse)
-    points = [Point(subject, {}, rows[:ROWS], subject) for rows in (x, _mixed(np.random.default_rng(0), x))]
-    names = (getattr(function, "__name__", name) for name, function in subject.functions.items())
-    report = Report(" and ".join(names))
-    with one_blas_thread():
-        _run_all(report, OF_FUNCTIONS, points)
-        report.jacobians = _jacobians(points[0], exact=False)
-    return report
-
-
-class _Functions:
-    """Two functions as a layer without parameters."""
-
-    def __init__(self, forward, inverse):
-        self.functions = {"forward": forward, "inverse": inverse}
-
-    def forward(self, params, x):
-        return self.functions["forward"](x)
-
-    def inverse(self, params, z):
-        return self.functions["inverse"](z)
 
 
 # ---------------------------------------------------------------- where to look
 
 
-def _batch(x):
-    x = check_rows(x)
-    if len(x) < 2:
+def batch_of(x, name="x", least=2, any_shape=False):
+    """Raise unless x is a batch; return it on the host in float64."""
+    x = check_rows(x, name=name, any_shape=any_shape)
+    if len(x) < least:
         raise InputError(
-            "expected x to have at least two rows, to see whether they influence each other, got one"
+            f"expected {name} to have at least two rows, to see whether they influence each other, got one"
         )
     return np.array(to_host(x), np.float64)
 
 
-def _mixed(rng, x):
+def mixed(rng, x, rows):
     """Rows between rows of x: they stay in any convex domain that x lies in."""
-    share = rng.uniform(0.2, 0.8, (len(x), *[1] * (x.ndim - 1)))
-    return share * x[rng.permutation(len(x))] + (1 - share) * x[rng.permutation(len(x))]
+    share = rng.uniform(0.2, 0.8, (rows, *[1] * (x.ndim - 1)))
+    first, second = (np.resize(rng.permutation(len(x)), rows) for _ in range(2))
+    return share * x[first] + (1 - share) * x[second]
 
 
 def _points(rng, layer, pristine, start, x):
@@ -269,9 +242,9 @@ def _points(rng, layer, pristine, start, x):
         inner = 1
     noise = 0.5 / np.sqrt(inner)  # that of the inner layers adds up
     signs = min(1.0, FLIPPED / inner)
-    few, mixed = x[rng.permutation(len(x))[:ROWS]], _mixed(rng, x)[:ROWS]
-    first = Point(layer, _moved(rng, start, noise), few, pristine)
-    second = Point(layer, _moved(rng, start, noise, signs=signs), mixed, pristine)
+    few, between = x[rng.permutation(len(x))[:ROWS]], mixed(rng, x, max(2, min(len(x), MIXED)))
+    first = Point(layer, _moved(rng, start, noise), x, pristine, rows=np.arange(len(x)))
+    second = Point(layer, _moved(rng, start, noise, signs=signs), between, pristine)
     second = _of_the_other_sign(first, second, lambda: _moved(rng, start, noise, signs=signs))
     far = within(layer, 3 * few)
     return [first, second], [Point(layer, _moved(rng, start, 10 * noise), far, pristine)]
@@ -285,7 +258,9 @@ def _of_the_other_sign(first, second, draw, tries=12):
     """
 
     def sign(point):
-        return np.sign(np.linalg.det(by_autograd(point.traced("forward"), point.x[:1])[0]))
+        one = point.at(np.arange(1))
+        matrix = by_small_differences(lambda rows: one.value("forward", rows), one.x, point.units[0])[0]
+        return np.linalg.slogdet(matrix)[0]
 
     candidate = second
     try:
@@ -313,7 +288,7 @@ def _moved(rng, params, noise, signs=0.0):
         flips = rng.permuted(np.resize([-1.0, 1.0], leaf.shape))
         flipped = signs == 1 or (signs and rng.random() < signs)
         flip = np.where(np.abs(leaf) <= 1, flips, 1.0) if flipped else 1.0
-        return leaf * flip + rng.normal(0, noise / np.sqrt(inputs), leaf.shape)
+        return leaf * flip + rng.normal(0, unit_of(leaf) * noise / np.sqrt(inputs), leaf.shape)
 
     return tree.build(move, params)
 
@@ -321,47 +296,75 @@ def _moved(rng, params, noise, signs=0.0):
 # ---------------------------------------------------------------- to run the checks
 
 
-def _run_all(report, checks, points):
+def check_names(skip, checks):
+    """Raise unless `skip` is a list of names of checks; return it as a tuple."""
+    known = [name for name, _, _ in checks]
+    if isinstance(skip, str) or not set(skip) <= set(known):
+        raise InputError(f"expected a list of checks to skip among {known}, got {skip!r}")
+    return tuple(skip)
+
+
+def run_all(report, checks, points):
     """Run each check that is not skipped at all points, and put the worst of its findings into the report."""
     for name, function, needs in checks:
         if name in report.skipped:
             continue
-        failed = [check.name for check in report.failures if check.name in needs]
+        failed = [
+            check.name
+            for check in report.checks
+            if check.name in needs and check.status in ("failed", "not run")
+        ]
         if failed:
-            sentence = f"not run, because it means nothing where this failed: {', '.join(failed)}"
-            finding = Finding(np.inf, 0.0, sentence)
+            why = f"not run, because it means nothing without: {', '.join(failed)}"
+            report.checks.append(Check(name, np.nan, np.nan, "not run", why))
+            continue
+        try:
+            finding = together([_run(function, point) for point in points])
+        except Stopped as error:
+            status = "not run" if report.failures else "failed"
+            sentence = f"not run: {error}" if report.failures else str(error)
+            report.checks.append(Check(name, np.nan, np.nan, status, sentence))
+            continue
+        if not finding.decided:
+            status, sentence = "not decided", finding.sentence
+        elif finding.passed:
+            status, sentence = "passed", finding.note
         else:
-            finding = worst([_run(function, point) for point in points])
-        sentence = "" if finding.passed else finding.sentence
-        report.checks.append(
-            Check(name, float(finding.error), float(finding.tolerance), finding.passed, sentence)
-        )
+            status, sentence = "failed", finding.sentence
+        report.checks.append(Check(name, float(finding.error), float(finding.tolerance), status, sentence))
+
+
+class Stopped(Exception):
+    """A check came to no result, as the layer raised or returned no pair. That is news only where nothing failed."""
 
 
 def _run(function, point):
     try:
         with np.errstate(all="ignore"):
             return finding_of(function(point))
+    except NotDecided as reason:
+        return undecided(str(reason))
     except (CannotRun, InputError) as error:
-        return Finding(np.inf, 0.0, str(error))
+        raise Stopped(str(error)) from error
     except Exception as error:  # whatever a layer raises belongs into its report
         named = explained(error)
         if named is not error:
-            return Finding(np.inf, 0.0, str(named))
+            raise Stopped(str(named)) from error
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{frame.name}, {Path(frame.filename).name}:{frame.lineno}"
-        return Finding(np.inf, 0.0, f"could not be run: {type(error).__name__} in {place}: {error}")
+        raise Stopped(f"could not be run: {type(error).__name__} in {place}: {error}") from error
 
 
-def _jacobians(point, exact):
+def jacobians_of(point):
     """The Jacobians of the first row, for pictures."""
     found = {}
     for direction in DIRECTIONS:
         try:
+            point = point.few
             numerical = point.numerical[direction][0][0]
             found[direction] = Jacobians(
                 numerical,
-                point.exact[direction][0] if exact else None,
+                point.exact[direction][0] if getattr(point.layer, "jacobian", True) is not None else None,
                 float(log_abs_det(numerical[None])[0][0]),
                 float(point.log_det(direction, point.start(direction))[0]),
             )

@@ -5,17 +5,19 @@ complaint as a string, and None where there is none.
 """
 
 import copy
+from dataclasses import replace
 
 import autograd.numpy as np
 import numpy as onp
 
-from npflow.autodiff import Layout, tree
+from npflow.autodiff import Layout, tree, value_and_grad
 from npflow.autodiff.mistakes import explained, read_only
 from npflow.autodiff.program.frames import line_of
 from npflow.autodiff.program.recorder import recorded
 from npflow.layers.layer import check_pair, check_start
-from npflow.verify.finding import DIRECTIONS, Finding, relative_difference, worst
-from npflow.verify.point import CannotRun, copy_tree, within
+from npflow.verify import jacobians
+from npflow.verify.finding import CannotRun, Finding, NotDecided, difference, worst
+from npflow.verify.point import copy_tree, within
 
 LARGE = 1e4  # a layer must not overflow for inputs this many times larger than its batch
 
@@ -24,18 +26,51 @@ LARGE = 1e4  # a layer must not overflow for inputs this many times larger than 
 
 def shapes(point):
     """Rows and components are kept, and log-dets have shape (n,)."""
-    n, width = len(point.x), point.x[0].size
-    for direction in DIRECTIONS:
-        y, log_det = point.call(direction, point.start(direction))
-        if len(onp.shape(y)) < 2 or len(y) != n or y[0].size != width:
+    n, width, may_change = len(point.x), point.x[0].size, hasattr(point.layer, "chart")
+    for direction in point.directions:
+        start = point.start(direction)
+        y, log_det = point.call(direction, start)
+        shape = onp.shape(y)
+        kept = shape[:1] == (n,) and (len(shape) > 1 or start.ndim == 1)
+        if kept and direction == "forward" and may_change:
+            kept = y[0].size >= width
+        elif kept:
+            kept = y[0].size == width
+        if not kept:
             return (
-                f"{direction} of {n} rows of {width} numbers gave shape {onp.shape(y)}: "
-                f"a layer keeps the number of rows and of components, at {line_of(getattr(point.layer, direction))}"
+                f"{direction} of {n} rows of {start[0].size} numbers gave shape {shape}: "
+                f"a layer keeps the number of rows and of components{at_line(point, direction)}"
             )
         if onp.shape(log_det) != (n,):
+            each = '; log_det="sum" adds them up over a row' if may_change and onp.size(log_det) != 1 else ""
             return (
                 f"expected log_det of {direction} to have shape ({n},), one number for each row, "
-                f"got {onp.shape(log_det)}, at {line_of(getattr(point.layer, direction))}"
+                f"got {onp.shape(log_det)}{each}{at_line(point, direction)}"
+            )
+    return None
+
+
+def at_line(point, direction):
+    """The line where a method of a layer returns, for the end of a sentence; none for two functions."""
+    if hasattr(point.layer, "chart"):
+        return ""
+    return f", at {line_of(getattr(point.layer, direction))}"
+
+
+def finite(point):
+    """Both directions give numbers: forward at x, inverse at what forward gave."""
+    for direction in point.directions:
+        array = onp.asarray(point.value(direction, point.start(direction)))
+        rows = onp.isfinite(array.reshape(len(array), -1)).all(axis=1)
+        if not rows.all():
+            reason = getattr(point.layer, "raised", {}).get(direction)
+            said = f" (it raised {reason})" if reason else ""
+            value = array.reshape(len(array), -1)[onp.argmin(rows)]
+            value = value[onp.argmin(onp.isfinite(value))]
+            back = "" if direction == "forward" else " of what forward made of x"
+            return (
+                f"the array of {direction} is {value} in {point.row(int(onp.argmin(rows)))}{back}, and not finite "
+                f"in {onp.sum(~rows)} of {len(rows)} rows{said}"
             )
     return None
 
@@ -45,11 +80,12 @@ def log_det_alone(point):
     method = getattr(point.layer, "log_det", None)
     if method is None:
         return None
+    point = point.few
     alone, along = method(copy_tree(point.params), point.x.copy()), point.call("forward", point.x)[1]
     if onp.shape(alone) != onp.shape(along):
         return f"the method log_det gave shape {onp.shape(alone)}, forward {onp.shape(along)}"
     sentence = "the method log_det gave another number than the second half of forward"
-    return Finding(relative_difference(alone, along), 1e-10, sentence)
+    return Finding(difference(alone, along), 1e-10, sentence)
 
 
 # ---------------------------------------------------------------- dtypes
@@ -57,19 +93,21 @@ def log_det_alone(point):
 
 def dtype_kept(point, dtype):
     """One dtype throughout: the parameters of init, both outputs of both directions, all gradients."""
-    point = point.cast(dtype)
+    _fits(point.few, dtype)
+    point = point.few.cast(dtype)
     params = point.layer.init(onp.random.default_rng(0), point.x.copy())
     check_start(point.layer.init, params, point.x)
-    found = {}
-    for direction in DIRECTIONS:
-        x = point.ordinary(direction)
+    found = {f"init's {path!r}": leaf for path, leaf in tree.items(params) if tree.is_trained(leaf)}
+    found |= dict(point.outputs(point.start))
+    for direction in point.directions:
+        x = point.start(direction).astype(dtype)
         check_pair(getattr(point.layer, direction), point.call(direction, x), copy_tree(point.params), x)
 
         def total(params, *_, direction=direction):
             y, log_det = getattr(point.layer, direction)(params["layer"], params["input"])
             return np.sum(y) + np.sum(log_det)
 
-        everything = {"layer": copy_tree(point.params), "input": point.ordinary(direction).copy()}
+        everything = {"layer": copy_tree(point.params), "input": point.start(direction).astype(dtype)}
         tape = recorded(total, everything)[1]  # as `fit` does: no number is read off an array
         names = [path for path, leaf in tree.items(everything) if tree.is_trained(leaf)]
         leaves = [getattr(leaf, "example", leaf) for leaf in tape.gradients]
@@ -83,9 +121,54 @@ def dtype_kept(point, dtype):
     )
 
 
-def output_dtype_kept(point, dtype):
-    """One dtype in both outputs of both directions, for functions without parameters."""
-    return _of_another_dtype(dict(point.outputs(point.ordinary)), dtype)
+def float64_kept(point):
+    """Functions give float64 for float64."""
+    few = point.few
+    return _of_another_dtype(_but_constants(dict(few.outputs(few.start))), onp.float64)
+
+
+def _but_constants(found):
+    """Without log-dets that are one number for all rows: such a constant may be of another dtype, and is judged elsewhere."""
+    return {
+        name: array
+        for name, array in found.items()
+        if not (name.startswith("the log_det") and onp.ptp(onp.asarray(array, onp.float64)) == 0)
+    }
+
+
+def float32_kept(point):
+    """Functions give float32 for float32 in all that they return.
+
+    Where x came in float64 the functions may hold float64 constants. Then only a part of the results in float64 is a
+    failure, and a log-det that is one number for all rows is none.
+    """
+    few, found = point.few, {}
+    strict = point.layer.strict
+    for direction in few.directions:
+        start = few.start(direction).astype(onp.float32)
+        try:
+            found |= dict(
+                zip((f"the array of {direction}", f"the log_det of {direction}"), few.call(direction, start))
+            )
+        except Exception as error:
+            raise NotDecided(f"{direction} does not take float32: {type(error).__name__}: {error}") from error
+    if not strict:
+        found = _but_constants(found)
+        if all(onp.asarray(array).dtype == onp.float64 for array in found.values()):
+            raise NotDecided(
+                "all results are float64 for float32 input, as with constants in float64: hand over x in float32 to "
+                "make that a failure"
+            )
+    return _of_another_dtype(
+        found, onp.float32, " (a NumPy scalar or array of another dtype takes part in it)"
+    )
+
+
+def _fits(point, dtype):
+    """Nothing is decided in a dtype that x or z, or their squares, overflow in."""
+    size = max(onp.max(onp.abs(point.start(direction)), initial=0.0) for direction in point.directions)
+    if size > onp.sqrt(onp.finfo(dtype).max):
+        raise NotDecided(f"x or z is so large that its square overflows in {onp.dtype(dtype)}: standardize x")
 
 
 def _of_another_dtype(found, dtype, reason=""):
@@ -98,14 +181,21 @@ def _of_another_dtype(found, dtype, reason=""):
 
 def float32_agrees(point):
     """In float32 both directions return what they return in float64, up to rounding."""
-    single = point.cast(onp.float32)
+    single = point.few.cast(onp.float32)
     double = single.cast(onp.float64)
-    tolerance = 100 * float(onp.finfo(onp.float32).eps) * (1 + point.condition)
+    _fits(point.few, onp.float32)
+    start = lambda direction: point.few.start(direction).astype(onp.float32)
+    tolerance = 100 * float(onp.finfo(onp.float32).eps) * (1 + point.few.condition)
     findings = []
-    for (name, a), (_, b) in zip(single.outputs(single.ordinary), double.outputs(double.ordinary)):
-        error = relative_difference(a.astype(onp.float64), b)
+    outputs = zip(single.outputs(start), double.outputs(lambda d: start(d).astype(onp.float64)))
+    for (name, a), (_, b) in outputs:
+        error = difference(a.astype(onp.float64), b)
         sentence = f"{name} differs between float32 and float64 by {error:.1e} (relative): more than rounding"
-        findings.append(Finding(error, tolerance, sentence))
+        if error > 1e-2 and error <= tolerance:
+            raise NotDecided(
+                "rounding takes so many digits of float32 that nothing can be compared: standardize x"
+            )
+        findings.append(Finding(error, min(tolerance, 1e-2), sentence))
     return worst(findings)
 
 
@@ -126,7 +216,7 @@ def init_repeats(point):
 
 def same_output_twice(point):
     """The same input gives the same output, to the bit."""
-    for direction in DIRECTIONS:
+    for direction in point.directions:
         once, twice = (point.call(direction, point.start(direction)) for _ in range(2))
         if not _same_leaves(once, twice):
             return (
@@ -138,14 +228,15 @@ def same_output_twice(point):
 
 def input_unchanged(point):
     """Neither the array nor the parameters are changed in place."""
-    for direction in DIRECTIONS:
+    for direction in point.directions:
         array, params = point.start(direction).copy(), copy_tree(point.params)
-        getattr(point.layer, direction)(params, array)
-        if not onp.array_equal(array, point.start(direction)):
-            line = where_written(getattr(point.layer, direction), copy_tree(point.params), read_only(array))
-            return (
-                f"{direction} changed its input in place (+=, *= or out= on the array passed in), at {line}"
-            )
+        context = {} if point.context is None else {"context": point.context.copy()}
+        method = getattr(point.layer, direction)
+        method(params, array, **context)
+        if not onp.array_equal(array, point.start(direction), equal_nan=True):
+            line = where_written(method, copy_tree(point.params), read_only(array), **context)
+            where = "" if hasattr(point.layer, "chart") else f", at {line}"
+            return f"{direction} changed its input in place (+=, *= or out= on the array passed in){where}"
         changed = Layout(point.params).difference(Layout(params))
         if changed:
             return f"{direction} changed the tree of parameters itself: {changed}"
@@ -156,10 +247,10 @@ def input_unchanged(point):
     return None
 
 
-def where_written(method, *arguments):
+def where_written(method, *arguments, **context):
     """The line where a method writes to arrays that cannot be written to."""
     try:
-        method(*arguments)
+        method(*arguments, **context)
     except Exception as error:
         return str(explained(error)).rpartition(", at ")[2]
     return line_of(method, last=False)
@@ -167,19 +258,26 @@ def where_written(method, *arguments):
 
 def no_memory(point):
     """What a direction returns does not depend on the batches that came before."""
-    other = 0.75 * point.x[::-1] + 0.25 * point.x[:1]  # rows between rows: inside the domain, if it is convex
-    for direction, opposite in (("forward", "inverse"), ("inverse", "forward")):
-        start, reached = point.start(direction), point.start(opposite)
-        point.call(opposite, reached)
+    order = onp.arange(len(point.x))[::-1]
+    other, known = point.at(order), point.value
+    if point.context is None:  # rows between rows: inside the domain, if it is convex
+        other = replace(point, x=0.75 * point.x[::-1] + 0.25 * point.x[:1])
+    if not onp.isfinite(known("forward", other.x)).all():
+        other = point.at(order)
+    for direction in point.directions:
+        opposite = {"forward": "inverse", "inverse": "forward"}[direction]
+        opposite = opposite if opposite in point.directions else direction
+        start = point.start(direction)
+        point.call(opposite, point.start(opposite))
         fresh = point.call(direction, start)
-        point.call(opposite, point.value(direction, other) if opposite == "inverse" else other)
+        other.call(opposite, other.start(opposite))
         if not _same_leaves(fresh, point.call(direction, start)):
             return (
                 f"what {direction} returns depends on which batch {opposite} was called with before: "
                 "something is kept between calls (a cached log_det?)"
             )
     first, second = copy.deepcopy(point.pristine), copy.deepcopy(point.pristine)
-    point.call("forward", other, layer=second)
+    other.call("forward", other.x, layer=second)
     if not _same_leaves(*(point.call("forward", point.x, layer=layer) for layer in (first, second))):
         return (
             "what forward returns depends on which batch it was called with first: something is kept from "
@@ -197,38 +295,85 @@ def _same_leaves(first, second):
 def rows_independent(point, part):
     """Each row alone gives what it gives among the others; `part` is 0 for the array, 1 for the log-det."""
     name, findings = ("array", "log_det")[part], []
-    for direction in DIRECTIONS:
-        start = point.start(direction)
-        together = onp.asarray(point.call(direction, start)[part])
-        if together.shape[:1] != (len(start),):
-            raise CannotRun(f"the {name} of {direction} has shape {together.shape} for {len(start)} rows")
-        for row, among in enumerate(together):
-            alone = onp.asarray(point.call(direction, start[row : row + 1])[part]).reshape(among.shape)
+    for direction in point.directions:
+        opposite = "inverse" if direction == "forward" else "forward"
+        unit = 1.0 if part else (point.unit(opposite) if len(point.directions) == 2 else None)
+        for whole, rows, together, alone in point.apart[direction]:
+            among, alone = onp.asarray(together[part]), onp.asarray(alone[part])
+            if among.shape[:1] != (len(whole.x),):
+                raise CannotRun(f"the {name} of {direction} has shape {among.shape} for {len(whole.x)} rows")
+            among = among[rows]
+            alone = alone.reshape(among.shape)
+            tolerance = 1e-9 + 1e4 * point.eps + (getattr(point.layer, "tolerance", None) or 0.0)
+            if not part:
+                tolerance += 10 * point.noise[direction]
+            if unit is not None:
+                size = onp.max(onp.abs(among), initial=0.0, where=onp.isfinite(among))
+                error = difference(among, alone, unit + size)
+            else:
+                error = difference(among, alone)
+            if tolerance < error <= point.lost(opposite if len(point.directions) == 2 else direction):
+                raise NotDecided("rounding takes these units away: standardize x")
             sentence = (
-                f"the {name} of {direction} in row {row} changes when the other rows are left out: rows "
-                "influence each other (statistics of the batch, or a sum over it?)"
+                f"the {name} of {direction} in {whole.row(int(rows[0]))} changes when the other rows are left out: "
+                "rows influence each other (statistics of the batch, or a sum over it?)"
             )
-            findings.append(Finding(relative_difference(among, alone), 1e-9, sentence))
+            findings.append(Finding(error, tolerance, sentence))
     return worst(findings)
+
+
+# ---------------------------------------------------------------- where parameters start
+
+
+def start(point):
+    """At the parameters that init gives outputs and gradients are finite, and the Jacobian is not singular."""
+    few = point.few
+    for direction in point.directions:
+        y, log_det = few.call(direction, few.start(direction))
+        for name, array in (("array", y), ("log_det", log_det)):
+            if not onp.isfinite(array).all():
+                return f"the {name} of {direction} is not finite at the parameters that init gives"
+
+        def total(everything, direction=direction):
+            y, log_det = getattr(few.layer, direction)(everything["layer"], everything["input"])
+            return np.sum(y) + np.sum(log_det)
+
+        everything = {"layer": copy_tree(few.params), "input": few.start(direction).copy()}
+        for path, leaf in tree.items(value_and_grad(total)(everything)[1]):
+            if leaf is not None and not onp.isfinite(leaf).all():
+                name = "its input" if path == "input" else f"the parameter {path.removeprefix('layer/')!r}"
+                return (
+                    f"the gradient of {direction} in {name} is not finite at the parameters that init gives: "
+                    "a derivative that is infinite at 0 (of norm, sqrt, abs, log)?"
+                )
+    values, bounds = jacobians.log_abs_det(few.exact["forward"])
+    if onp.mean(onp.isfinite(values + bounds)) < 0.5 and few.exact["forward"].any():
+        return "the Jacobian of forward is singular at the parameters that init gives"
+    return None
 
 
 # ---------------------------------------------------------------- range
 
 
 def finite_for_large_inputs(point):
-    """No overflow far outside the batch, or at the ends of a bounded domain, in float64 and float32."""
+    """No overflow far outside the batch, or at the ends of a bounded domain, in float64 and float32.
+
+    The inverse is given what forward makes of such rows, as a z that no x reaches proves nothing, and the numbers of
+    the batch.
+    """
+    point = point.few
     for scale, inputs, reason in (
         (1.0, "ordinary inputs", ""),
         (LARGE, f"inputs {LARGE:.0e} times as large", ": an exp overflows; bound its argument"),
     ):
         for dtype in (onp.float64, onp.float32):
             at = point.cast(dtype)
-
-            def large(direction, at=at, scale=scale):
-                x = scale * at.ordinary(direction)
-                return within(at.layer, x) if direction == "forward" else x
-
-            for name, array in at.outputs(large):
+            with onp.errstate(all="ignore"):
+                x = (scale * point.x).astype(dtype)
+            if not onp.abs(x).max() < onp.sqrt(onp.finfo(dtype).max) / LARGE:
+                raise NotDecided("x is so large that its square overflows: standardize x")
+            at = replace(at, x=within(at.layer, x))
+            for name, array in at.outputs(at.start):
                 if not onp.isfinite(array).all():
                     return f"{name} is not finite in {onp.dtype(dtype)} for {inputs}{reason}"
     return None

@@ -9,28 +9,89 @@ from dataclasses import replace
 import numpy as np
 
 from npflow.verify import diagnosis, jacobians
-from npflow.verify.finding import DIRECTIONS, Finding, largest
+from npflow.verify.finding import DIRECTIONS, Finding, largest, undecided
+from npflow.verify.point import ROWS
 
 RESOLVED = 1e-5  # a log-det in nats whose relative error may be larger proves nothing
+QUIET = 1e-9  # noise beyond which small steps show nothing
+STANDARDIZE = "rounding takes {} of these units away: standardize x"
 
 # ---------------------------------------------------------------- the two directions
 
 
-def round_trip(point, direction, start=None):
+def round_trip(point, direction):
     """There and back ends where it started, up to the rounding that the Jacobian magnifies."""
-    start = point.start(direction) if start is None else start
-    opposite = DIRECTIONS[direction == "forward"]
-    back = point.value(opposite, point.value(direction, start)).reshape(start.shape)
-    error = largest(back - start) / (1 + largest(start))
-    # The condition of the Jacobian magnifies rounding; it excuses no approximate inverse.
-    tolerance = min(1e-6, 1e-10 + 100 * jacobians.EPS * point.condition)
     names = ("x", "inverse(forward(x))") if direction == "forward" else ("z", "forward(inverse(z))")
-    return Finding(error, tolerance, diagnosis.of_round_trip(error, *names))
+    return _comes_back(point, direction, point.start(direction), point.trips[direction], names)
+
+
+def _comes_back(point, direction, start, back, names):
+    n = len(start)
+    with np.errstate(all="ignore"):
+        off = np.abs(back - start).reshape(n, -1) / point.unit(direction).reshape(-1)
+    off = np.max(np.where(np.isfinite(off), off, np.inf), axis=1, initial=0.0)
+    own = getattr(point.layer, "tolerance", None) or 0.0
+    allowed = np.full(n, max(1e-10, 1e3 * point.eps, own))
+    excess = np.argsort(-off)[:ROWS]
+    excess = excess[off[excess] > allowed[excess]]
+    rounding = allowed.copy()
+    if len(excess):
+        # The condition of the Jacobian magnifies rounding; it excuses no approximate inverse.
+        few = point.at(excess)
+        condition = 100 * point.eps * few.conditions[direction if point.same_size else "forward"]
+        allowed[excess] = np.minimum(point.approximate, allowed[excess] + condition)
+        rounding[excess] += np.where(condition < 1e-2, condition, 0.0)
+        rounding[excess] = np.maximum(rounding[excess], point.lost(direction))
+        judged = excess  # the errors of all other rows are smaller
+    else:
+        judged = np.arange(n)
+    worst = int(judged[np.argmax((off / allowed)[judged])])
+    if allowed[worst] < off[worst] <= rounding[worst]:
+        return undecided(STANDARDIZE.format(f"{off[worst]:.1e}"))
+    sentence = diagnosis.of_round_trip(off[worst], *names, (start, back), point)
+    return Finding(float(off[worst]), float(allowed[worst]), sentence, rows=n)
 
 
 def every_z_has_an_x(point):
     """The inverse is one for any z, not only for those that forward gave: the map is onto."""
-    return round_trip(point, "inverse", 3 * np.random.default_rng(0).standard_normal(point.z.shape))
+    drawn = getattr(point.layer, "any_z", _any_z)(point)
+    if drawn.reason:
+        return undecided(drawn.reason)
+    at = point.at(np.arange(len(drawn.z)) % len(point.x))
+    x = at.value("inverse", drawn.z)
+    with np.errstate(all="ignore"):
+        back = at.value("forward", x).reshape(drawn.z.shape)
+    at = replace(at, x=x.reshape(len(x), *point.x.shape[1:]), whole=point.whole or point, rows=None)
+    if drawn.known:
+        return _comes_back(at, "inverse", drawn.z, back, ("z", "forward(inverse(z))"))
+    with np.errstate(all="ignore"):
+        off = np.abs(back - drawn.z).reshape(len(x), -1) / point.unit("inverse").reshape(-1)
+        good = np.max(np.where(np.isfinite(off), off, np.inf), axis=1) <= point.approximate
+    if not good.any():
+        return undecided(
+            "no z beside those of x comes back: they may lie outside the codomain; say codomain="
+        )
+    note = ""
+    if not good.all():
+        note = (
+            f"not decided for {np.sum(~good)} of {len(good)} z beside those of x: they may lie outside the codomain; "
+            "say codomain= to decide them"
+        )
+    return Finding(float(np.max(off[good])), point.approximate, note=note, rows=int(np.sum(good)))
+
+
+class AnyZ:
+    """Rows to give to an inverse: whether they must come back, and if there are none, the reason."""
+
+    def __init__(self, z=None, known=True, reason=""):
+        self.z, self.known, self.reason = z, known, reason
+
+
+def _any_z(point):
+    """For a layer, any z: normal, three times as wide as the batch is."""
+    z = point.z
+    wide = 3 * point.unit("inverse") * np.random.default_rng(0).standard_normal(z.shape)
+    return AnyZ(np.median(z, axis=0) + wide)
 
 
 def log_dets_cancel(point):
@@ -43,7 +104,18 @@ def log_dets_cancel(point):
         sentence = "log_det of forward and inverse are the same: the inverse's must be negated"
     else:
         sentence = f"log_det of forward and of inverse do not add up to 0, but to {error:.3g} (relative)"
-    return Finding(error, min(1e-6, 1e-9 + 1000 * jacobians.EPS * point.condition), sentence)
+    own = getattr(point.layer, "tolerance", None) or 0.0
+    noise = max(point.noise[direction] for direction in DIRECTIONS)
+    cap = max(point.approximate, 10 * own)
+    allowed = 1e-9 + 1e3 * point.eps + own
+    if error > allowed and np.isfinite(error):
+        # What is lost on the way changes the log-det as it changes the row.
+        excess = np.argsort(-np.abs(forward + inverse))[:ROWS]
+        condition = point.at(excess).condition
+        allowed = min(cap, allowed + 1000 * (point.eps * condition + noise))
+        if allowed < error <= 1000 * max(point.lost("forward"), point.lost("inverse")):
+            return undecided(STANDARDIZE.format(f"{error:.1e}"))
+    return Finding(error, allowed, sentence, rows=len(forward))
 
 
 # ---------------------------------------------------------------- the determinant
@@ -51,41 +123,109 @@ def log_dets_cancel(point):
 
 def jacobian_invertible(point):
     """The Jacobian is finite and not singular: otherwise the map is no bijection."""
-    for direction in DIRECTIONS:
+    point = point.few
+    unresolved = 0
+    known = getattr(point.layer, "jacobian", True) is not None
+    for direction in point.directions if point.same_size else ("forward",):
+        wrong = []
         for row, (matrix, errors) in enumerate(zip(*point.numerical[direction])):
+            if not np.isfinite(matrix).all() and known and np.isfinite(point.exact[direction][row]).all():
+                continue  # a step led out of the domain
             finite = np.isfinite(matrix).all()
-            # By Weyl's inequality no singular value is further off than the norm of the errors.
-            smallest = np.linalg.svd(matrix, compute_uv=False)[-1] if finite else np.nan
-            if not smallest > 10 * np.linalg.norm(errors):
-                what = "not resolved" if finite and not np.isfinite(errors).all() else "singular"
-                return (
-                    f"the Jacobian of {direction} is {what if finite else 'not finite'} in row {row}: "
-                    "the map is no bijection there, or not differentiable"
-                )
-    return None
+            resolved = finite and np.isfinite(errors).all()
+            if resolved:
+                # By Weyl's inequality no singular value is further off than the norm of the errors.
+                matrix, errors, _ = jacobians.balanced(matrix, errors)
+                smallest = np.linalg.svd(matrix, compute_uv=False)[-1]
+                if smallest > 10 * np.linalg.norm(errors):
+                    continue
+                resolved = np.linalg.norm(errors) < 1e-6
+            if resolved or not finite:
+                wrong.append((row, "singular" if finite else "not finite"))
+            unresolved += not resolved
+        if wrong and len(wrong) >= max(1, len(point.x) / 4):
+            row, what = wrong[0]
+            return (
+                f"the Jacobian of {direction} is {what} in {point.row(row)}: "
+                "the map is no bijection there, or not differentiable"
+            )
+    rows = len(point.x) - unresolved
+    if rows < len(point.x) / 2:
+        return undecided(_unresolved("forward", np.inf, point))
+    return Finding(0.0, 0.0, rows=rows)
 
 
 def log_det_by_finite_differences(point, direction):
     """The closed form is log|det J| of SciPy's Jacobian, within its own error estimate."""
-    return _compare_log_det(point, direction, *point.numerical[direction])
+    point = point.few
+    finding = _compare_log_det(point, direction, *_differences(point, direction))
+    if finding.failed and np.isfinite(finding.error) and point.noise[direction] < QUIET:
+        # Estimates can lie where a map is rough at the scale of a step: smaller ones have to say the same.
+        again = _compare_log_det(point, direction, *_differences(point, direction, jacobians.SMALL_STEPS))
+        if again.passed:
+            return again
+        if not again.failed:
+            return finding if finding.error > 1e-2 and not _rough(point, direction) else again
+    return finding
 
 
-def log_det_by_autograd(point, direction):
-    """The closed form is log|det J| of autograd's Jacobian, to 1e-9."""
-    return _compare_log_det(point, direction, point.exact[direction])
+def _differences(point, direction, steps=jacobians.STEPS):
+    """Jacobians and their errors. Those of an inverse from a surface are told by the forward ones."""
+    direction = direction if point.same_size else "forward"
+    return point.numerical[direction] if steps is jacobians.STEPS else point.differences(direction, steps)
+
+
+def _rough(point, direction):
+    """Whether differences of other steps give another Jacobian."""
+    (once, errors), (again, others) = (
+        _differences(point, direction, steps) for steps in (jacobians.STEPS, jacobians.SMALL_STEPS)
+    )
+    known = np.isfinite(once + again + errors + others)
+    return bool(np.any(np.abs(once - again)[known] > 10 * (errors + others)[known]))
+
+
+def log_det_by_exact_jacobian(point, direction):
+    """The closed form is log|det J| of autograd's Jacobian, or of one that is handed over, to 1e-9."""
+    point = point.few
+    return _compare_log_det(point, direction, *_exact(point, direction))
+
+
+def _exact(point, direction):
+    """Exact Jacobians and their rounding: where terms cancel, it is that of the terms, of the order of the spread."""
+    direction = (
+        direction if point.same_size else "forward"
+    )  # the inverse from a surface is told by the forward one
+    inputs, outputs = point.units if direction == "forward" else point.units[::-1]
+    matrices = point.exact[direction]
+    return matrices, jacobians.EPS * (np.abs(matrices) + outputs[:, None] / inputs)
 
 
 def log_det_far_out(point, direction):
     """The same far from the start, where clipping and saturation show; only rows that are resolved count."""
-    return _compare_log_det(point, direction, point.exact[direction], far=True)
+    point = point.few
+    return _compare_log_det(point, direction, *_exact(point, direction), far=True)
 
 
 def _compare_log_det(point, direction, matrices, errors=None, far=False):
-    true, bounds = jacobians.log_abs_det(matrices, errors)
+    conventions, note = [jacobians.log_abs_det(matrices, errors)], ""
     claimed = point.log_det(direction, point.start(direction))
+    if not point.same_size:
+        conventions = _on_a_surface(point, matrices, errors)
+        if direction == "inverse":
+            conventions = {name: (-true, bounds) for name, (true, bounds) in conventions.items()}
+        off = {name: np.abs(claimed - true) for name, (true, _) in conventions.items()}
+        fits = {name: np.median(np.nan_to_num(error, nan=np.inf)) for name, error in off.items()}
+        name = min(fits, key=fits.get)
+        conventions, note = [conventions[name]], f"log_det of {direction} is that {name}"
+    true, bounds = conventions[0]
     scale = np.maximum(1, np.abs(true))
-    tolerances = 1e-9 * scale + 10 * bounds
-    resolved = np.isfinite(true) & (tolerances <= RESOLVED * scale)
+    own = getattr(point.layer, "tolerance", None) or 0.0
+    noise = max(point.noise[direction] for direction in point.directions)
+    tolerances = 1e-9 * scale + 10 * bounds + 10 * own + 1e3 * point.eps
+    if noise > 1e-12:  # an iterative inverse: the claim is for a row as far off as this
+        tolerances = tolerances + 100 * noise
+    certain = max(RESOLVED, 1e5 * point.eps if point.eps > jacobians.EPS else 0.0, 20 * own)
+    resolved = np.isfinite(true) & (tolerances <= certain * scale)
     if far:
         # A row may have left the domain. And rounding inside a deep chain outgrows what its Jacobian tells,
         # while the mistakes to find here are of the order of nats.
@@ -93,55 +233,99 @@ def _compare_log_det(point, direction, matrices, errors=None, far=False):
         resolved &= np.isfinite(y.reshape(len(y), -1)).all(axis=1)
         tolerances = np.maximum(tolerances, RESOLVED * scale)
         if not resolved.any():
-            return None
+            return undecided("no row far out could be resolved")
     elif np.mean(resolved) < 0.5:
-        return Finding(
-            np.inf,
-            RESOLVED,
-            f"the Jacobian of {direction} could not be resolved: log|det J| is certain only up to "
-            f"{np.median(bounds):.1e} nats (a map that is singular, not finite, or not differentiable)",
-        )
+        off = np.abs(claimed - true)
+        blatant = np.isfinite(true) & np.isfinite(bounds) & ~(off <= 1e-2 * scale + 100 * tolerances)
+        if np.mean(blatant) >= 0.5:  # not resolved to the last digit, but wrong in the first
+            resolved = blatant
+        else:
+            return undecided(_unresolved(direction, float(np.median(bounds)), point))
+    index = np.flatnonzero(resolved)
     claimed, true, tolerances = claimed[resolved], true[resolved], tolerances[resolved]
     off = np.abs(claimed - true)
     off = np.where(np.isnan(off), np.inf, off)
     worst = np.argmax(off / tolerances)
-    finding = Finding(float(off[worst]), float(tolerances[worst]))
+    finding = Finding(float(off[worst]), float(tolerances[worst]), note=note, rows=len(true))
+    if finding.passed:
+        return finding
+    return replace(finding, sentence=_explain(point.at(index), direction, claimed, true))
+
+
+def _unresolved(direction, bound, point):
+    small = point.lost("forward") > 1e-9 or point.lost("inverse") > 1e-9
+    advice = (
+        ": standardize x" if small else " (a map that is singular, not finite, noisy, or not differentiable)"
+    )
     return (
-        finding
-        if finding.passed
-        else replace(finding, sentence=_explain(point, direction, claimed, true, resolved))
+        f"the Jacobian of {direction} could not be resolved: log|det J| is certain only up to "
+        f"{bound:.1e} nats{advice}"
     )
 
 
-def _explain(point, direction, claimed, true, resolved):
+def _on_a_surface(point, matrices, errors):
+    """log|det| by convention, with its bounds, where forward leads onto a surface of more components."""
+    chart = getattr(point.layer, "chart", None)
+    if chart is not None:
+        at = point.z
+        units = (point.units[1], jacobians.spread(np.asarray(chart(at)).reshape(len(at), -1)))
+        turn, _ = jacobians.by_finite_differences(lambda z: np.asarray(chart(z)), at, units=units)
+        errors = None if errors is None else np.abs(turn) @ errors
+        return {"in the chart that is handed over": jacobians.log_abs_det(turn @ matrices, errors)}
+    found = {"on the surface, log det(J'J) / 2": jacobians.log_abs_det(matrices, errors)}
+    finite = [matrix for matrix in matrices if np.isfinite(matrix).all()]
+    if finite:
+        inputs, outputs = point.units
+        first = jacobians.coordinates(finite[0] * inputs / outputs[:, None])
+        if len(first) == matrices.shape[2]:
+            square = jacobians.log_abs_det(matrices[:, first], None if errors is None else errors[:, first])
+            found[f"in the chart of the components {', '.join(map(str, first))} of z"] = square
+    return found
+
+
+def _explain(point, direction, claimed, true):
     """What is likely wrong with a log-det: that of an inner layer, or how it follows from theirs."""
     try:
         visits = point.visits(direction)
         of_inner = diagnosis.of_inner_layers(visits)
-        parts = {name: part[resolved] for name, part in diagnosis.parts_of(visits).items()}
+        parts = diagnosis.parts_of(visits)
     except Exception:  # a container whose steps do not run
         of_inner, parts = "", {}
-    return of_inner or diagnosis.of_log_det(claimed, true, direction, point.x.shape[1:], parts)
+    return of_inner or diagnosis.of_log_det(claimed, true, direction, point.x.shape[1:], parts, point=point)
 
 
 # ---------------------------------------------------------------- derivatives
 
 
 def jacobian_derivative(point, direction):
-    """autograd's Jacobian is that of finite differences, entry by entry."""
-    numerical, errors = point.numerical[direction]
-    exact = point.exact[direction]
+    """autograd's Jacobian is that of finite differences, entry by entry, in units of the spread."""
+    point = point.few
+    finding = _compare_jacobians(point, direction, *point.numerical[direction])
+    if finding.failed and point.noise[direction] < QUIET:
+        again = _compare_jacobians(point, direction, *point.differences(direction, jacobians.SMALL_STEPS))
+        return again if not again.failed else finding
+    return finding
+
+
+def _compare_jacobians(point, direction, numerical, errors):
+    inputs, outputs = point.units if direction == "forward" else point.units[::-1]
+    units = inputs / outputs[:, None]
+    numerical, errors, exact = numerical * units, errors * units, point.exact[direction] * units
     allowed = 1e-8 * (1 + np.abs(numerical)) + 10 * errors
     allowed = np.where(np.isfinite(allowed), allowed, np.inf)
     if np.mean(allowed < 1e-4 * (1 + np.abs(numerical))) < 0.5:
-        return Finding(np.inf, RESOLVED, f"finite differences did not resolve the Jacobian of {direction}")
+        return undecided(f"finite differences did not resolve the Jacobian of {direction}")
     off = np.where(np.isfinite(exact), np.abs(exact - numerical), np.inf)
+    off = np.where(np.isfinite(numerical), off, 0.0)  # a step led out of the domain
     _, output, inp = worst = np.unravel_index(np.argmax(off / allowed), off.shape)
     if exact.any():
+        raw = exact[worst] / units[output, inp], numerical[worst] / units[output, inp]
+        by, why = "autograd's", "a primitive's derivative is wrong"
+        if getattr(point.layer, "jacobian", None):
+            by, why = "the exact Jacobian's", "it is not the Jacobian of this map"
         sentence = (
-            f"autograd's derivative of output {output} of {direction} in input {inp} is {exact[worst]:.6g}, "
-            f"finite differences say {numerical[worst]:.6g}: a primitive's derivative is wrong"
-            f"{_factor(exact, numerical)}"
+            f"{by} derivative of output {output} of {direction} in input {inp} is {raw[0]:.6g}, "
+            f"finite differences say {raw[1]:.6g}: {why}{_factor(exact, numerical)}"
         )
     else:
         sentence = (

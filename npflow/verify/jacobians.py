@@ -1,7 +1,7 @@
 """Jacobians of a map of rows, one for each row: by finite differences, and exactly by autograd.
 
-Both take a map (n, *event) -> (n, *event) whose rows do not influence each other. They return shape
-(n, D, D): row, output, input, where an event is flattened to D numbers.
+Both take a map (n, *event) -> (n, *event') whose rows do not influence each other. They return shape
+(n, E, D): row, output, input, where events are flattened to D and E numbers.
 """
 
 import warnings
@@ -15,55 +15,91 @@ from npflow.autodiff.gradient import Differentiated
 # First steps of the finite differences, in units of the data's spread. A large step loses less to rounding; a
 # smaller one follows where it reaches across a kink or out of the domain.
 STEPS = (0.5, 0.1, 0.01, 0.001, 0.0001)
+SMALL_STEPS = (0.003, 0.0003, 0.00003)  # to confirm by, before anything is called wrong
 EPS = np.finfo(float).eps
 
 
-def by_finite_differences(fun, x):
-    """Jacobians by SciPy's differences of order 8, and SciPy's error estimate of each entry."""
+def by_finite_differences(fun, x, noise=0.0, units=None, steps=STEPS):
+    """Jacobians by SciPy's differences of order 8, and SciPy's error estimate of each entry.
+
+    Parameters
+    ----------
+    fun : callable
+        It is called with several copies of each row, one beside the other.
+    x : ndarray, shape (n, ...)
+    noise : float
+        How far a value of `fun` may be off, in units of the outputs, where that is more than rounding.
+    units : pair of ndarray, optional
+        The spread of the inputs, shape (D,), and of the outputs, shape (E,); by default those of the rows.
+    steps : sequence of float
+    """
     n, *event = x.shape
     y = fun(x)
-    inputs, outputs = spread(x), spread(y)
+    inputs, outputs = (spread(x), spread(y)) if units is None else units
 
     def columns(points):
-        # SciPy's points have shape (D, ...), one point a column; a layer's are rows.
-        rows = np.moveaxis(points, 0, -1).reshape(-1, *event) * inputs.reshape(event)
-        values = fun(rows).reshape(*points.shape[1:], -1) / outputs
-        return np.moveaxis(values, -1, 0)
+        # SciPy's points have shape (D, ..., n, ...), one point a column; a layer's are rows, copies of one together.
+        place = 1 if points.ndim == 2 else 2
+        rows = np.moveaxis(points, (place, 0), (0, -1))
+        values = fun(rows.reshape(-1, *event) * inputs.reshape(event)).reshape(*rows.shape[:-1], -1) / outputs
+        return np.moveaxis(values, (0, -1), (place, 0))
 
-    noise = EPS * np.max(np.abs(y.reshape(n, -1) / outputs), initial=1.0)
-    matrices, errors = differentiate(columns, (x.reshape(n, -1) / inputs).T, noise)
+    scaled = y.reshape(n, -1) / outputs
+    noise = max(noise, EPS * np.max(np.abs(scaled), initial=1.0, where=np.isfinite(scaled)))
+    matrices, errors = differentiate(columns, (x.reshape(n, -1) / inputs).T, noise, steps)
     units = outputs[:, None] / inputs
     return np.moveaxis(matrices, -1, 0) * units, np.moveaxis(errors, -1, 0) * units
 
 
 def spread(x):
-    """A power of two near the standard deviation of each component, shape (D,): division by it is exact."""
+    """A power of two near the standard deviation of each component, shape (D,): division by it is exact.
+
+    A component without one has that of the others.
+    """
     x = x.reshape(len(x), -1)
-    std = np.std(x, axis=0)
-    usable = np.isfinite(std) & (std > 1e-9 * np.max(np.abs(x), axis=0))  # less is rounding
-    return 2.0 ** np.round(np.log2(np.where(usable, std, 1.0)))
+    x = x[np.isfinite(x).all(axis=1)]
+    if not len(x):
+        return np.ones(x.shape[1])
+    size = np.max(np.abs(x), axis=0)
+    std = size * np.std(x / np.where(size > 0, size, 1.0), axis=0)  # squares do not overflow
+    usable = std > 1e-9 * size  # less is rounding
+    other = np.median(std[usable]) if usable.any() else 1.0
+    return 2.0 ** np.round(np.log2(np.where(usable, std, other)))
 
 
-def differentiate(fun, x, noise=EPS):
+def differentiate(fun, x, noise=EPS, steps=STEPS, wanted=1e-11):
     """`scipy.differentiate.jacobian` with steps small enough for kinks: derivatives and error estimates.
 
     `noise` is how far rounding moves a value of `fun`. A tolerance below it would lead SciPy to steps so
-    small that only rounding is left. An entry that no step resolves has an infinite error.
+    small that only rounding is left. An entry that no step resolves has an infinite error. SciPy stops where the
+    error is below `wanted`.
     """
     from scipy.differentiate import jacobian
 
     best, best_error = None, np.inf
-    enough = max(1e-11, 50 * noise)
-    for step in STEPS:
+    enough = max(wanted, 50 * noise)
+    for step in steps:
         with np.errstate(all="ignore"):
             result = jacobian(fun, x, initial_step=step, tolerances={"atol": enough, "rtol": enough})
-        error = np.where(np.isfinite(result.df) & np.isfinite(result.error), result.error, np.inf)
+        # The estimate, the difference of the last two steps, can be far below rounding by chance: the last stencil
+        # is some 8 times as narrow as its step.
+        rounding = 8 * noise / step * 2.0**result.nit
+        finite = np.isfinite(result.df) & np.isfinite(result.error)
+        error = np.where(finite, result.error + rounding, np.inf)
         best = result.df if best is None else np.where(error < best_error, result.df, best)
         best_error = np.minimum(error, best_error)
         if np.all(best_error <= 100 * enough * (1 + np.abs(best))):
             break
-    # The estimate, the difference of the last two steps, can be far below rounding by chance.
     return best, best_error + 0.1 * enough * (1 + np.abs(best))
+
+
+def by_small_differences(fun, x, inputs):
+    """Jacobians by one central difference each: 2 D calls a row, good enough to see where to look."""
+    n, *event = x.shape
+    steps = 2.0**-17 * np.diag(inputs)
+    rows = x.reshape(n, 1, 1, -1) + np.stack([steps, -steps])
+    y = fun(rows.reshape(-1, *event)).reshape(n, 2, len(inputs), -1)
+    return np.swapaxes((y[:, 0] - y[:, 1]) / (2.0**-16 * inputs[:, None]), 1, 2)
 
 
 def by_autograd(fun, x):
@@ -82,21 +118,64 @@ def by_autograd(fun, x):
     return matrices
 
 
+def balanced(matrix, errors):
+    """A matrix, and the errors of its entries, with the largest entry of each column and row near 1.
+
+    The units of inputs and outputs are gone from it then. Also returned is the log|det| that left with them. The rows
+    of a matrix that is not square stay, as those of a surface are of one unit.
+    """
+    shift = 0.0
+    for axis in (0, 1) if matrix.shape[0] == matrix.shape[1] else (0,):
+        size = np.max(np.abs(matrix), axis=axis, keepdims=True)
+        scale = 2.0 ** np.round(np.log2(np.where(size > 0, size, 1.0)))
+        matrix, errors, shift = matrix / scale, errors / scale, shift + np.sum(np.log(scale))
+    return matrix, errors, shift
+
+
 def log_abs_det(matrices, errors=None):
     """log|det| of each matrix in nats, and a bound of its error from those of the entries; shape (n,) both.
 
     d log|det J| = sum_ij (J^-1)_ji dJ_ij, so errors e_ij of the entries move it by at most
     sum_ij |(J^-1)_ji| e_ij.
     A singular matrix has -inf, one that is not finite has nan, and both an infinite bound. Without `errors`,
-    the entries are exact up to rounding.
+    the entries are exact up to rounding. A matrix with more outputs than inputs has the logarithm of its volume
+    element, log det(J'J) / 2.
     """
     values = np.full(len(matrices), np.nan)
     bounds = np.full(len(matrices), np.inf)
     for row, matrix in enumerate(matrices):
         if not np.isfinite(matrix).all():
             continue
-        values[row] = np.linalg.slogdet(matrix)[1]
-        if np.isfinite(values[row]) and np.linalg.cond(matrix) < 1 / EPS:
-            entry_errors = EPS * np.abs(matrix) if errors is None else errors[row]
-            bounds[row] = np.sum(np.abs(np.linalg.inv(matrix)).T * entry_errors)
+        entry_errors = EPS * np.abs(matrix) if errors is None else errors[row]
+        with np.errstate(all="ignore"):
+            matrix, entry_errors, shift = balanced(matrix, entry_errors)
+            sizes = np.linalg.svd(matrix, compute_uv=False)
+            square = matrix.shape[0] == matrix.shape[1]
+            values[row] = shift + (np.linalg.slogdet(matrix)[1] if square else np.sum(np.log(sizes)))
+        if np.isfinite(values[row]) and sizes[0] < sizes[-1] / EPS and len(sizes) == matrix.shape[1]:
+            inverse = np.abs(np.linalg.pinv(matrix)).T
+            with np.errstate(all="ignore"):
+                bounds[row] = np.sum(np.where(inverse > 0, inverse * entry_errors, 0.0))
     return values, bounds
+
+
+def inverted(matrices):
+    """The inverse of each matrix; nan where it has none."""
+    found = np.full(np.swapaxes(matrices, 1, 2).shape, np.nan)
+    for row, matrix in enumerate(matrices):
+        if matrix.shape[0] == matrix.shape[1] and np.isfinite(matrix).all() and np.linalg.det(matrix) != 0:
+            found[row] = np.linalg.inv(matrix)
+    return found
+
+
+def coordinates(matrix):
+    """The first outputs, as many as there are inputs, whose rows of a Jacobian are independent."""
+    chosen, basis = [], np.zeros((0, matrix.shape[1]))
+    for output, row in enumerate(matrix):
+        size = np.linalg.norm(row)
+        left = row - basis.T @ (basis @ row)
+        if len(chosen) < matrix.shape[1] and np.linalg.norm(left) > 1e-6 * size > 0:
+            left -= basis.T @ (basis @ left)
+            basis = np.vstack([basis, left / np.linalg.norm(left)])
+            chosen.append(output)
+    return chosen

@@ -11,11 +11,24 @@ from npflow.errors import kind_of
 from npflow.layers.composite import Composite, walk
 from npflow.layers.layer import domain_of
 from npflow.verify import jacobians
-from npflow.verify.finding import DIRECTIONS
+from npflow.verify.finding import DIRECTIONS, CannotRun
+
+ROWS = 8  # that a Jacobian is computed at: each takes D^2 numbers and some 20 D calls
+SCREENED = 8192  # calls of a row to choose those at
+TINY = 1e-3
+APPROXIMATE = 1e-6  # in units of the spread: what does not come back more closely is no inverse
 
 
-class CannotRun(Exception):
-    """A check has no meaning for this layer as it is; the message says why."""
+class PerDirection(dict):
+    """A result for each direction, computed when it is asked for."""
+
+    def __init__(self, compute):
+        super().__init__()
+        self.compute = compute
+
+    def __missing__(self, direction):
+        self[direction] = result = self.compute(direction)
+        return result
 
 
 @dataclass(frozen=True)
@@ -27,30 +40,53 @@ class Point:
     Attributes
     ----------
     layer : object
+        A layer, or `Functions`.
     params : tree of ndarray
-    x : ndarray, shape (n, ...), n >= 2
+    x : ndarray, shape (n, ...)
         In float64, unless `cast` made the point.
     pristine : object, optional
         A copy of the layer from before its first call.
+    context : ndarray, shape (n, ...), optional
+        A further argument of functions.
+    whole : Point, optional
+        The point that the rows are some of; its spread is the unit.
+    rows : ndarray of int, optional
+        Which rows of the user's x those of the point are; None where they are others.
     """
 
     layer: object
     params: object
     x: np.ndarray
     pristine: object = None
+    context: np.ndarray | None = None
+    whole: object = None
+    rows: np.ndarray | None = None
+
+    # ------------------------------------------------------------ calls
 
     def call(self, direction, array, layer=None):
-        """The array and the log-det that `direction`, "forward" or "inverse", returns."""
+        """The array and the log-det that `direction`, "forward" or "inverse", returns.
+
+        `array` has the rows of the point, or several copies of each, one beside the other.
+        """
+        context = {}
+        if self.context is not None:
+            context = {"context": np.repeat(self.context, len(array) // len(self.context), axis=0)}
         with np.errstate(all="ignore"):
-            result = getattr(layer or self.layer, direction)(copy_tree(self.params), array.copy())
+            result = getattr(layer or self.layer, direction)(copy_tree(self.params), array.copy(), **context)
         if not isinstance(result, tuple) or len(result) != 2:
             method = getattr(self.layer, "functions", {}).get(direction) or getattr(self.layer, direction)
             raise CannotRun(not_a_pair(direction, kind_of(result), method))
         return result
 
+    @property
+    def directions(self):
+        """Forward and inverse, or forward alone where functions have no inverse."""
+        return DIRECTIONS if getattr(self.layer, "has_inverse", True) else DIRECTIONS[:1]
+
     def outputs(self, inputs):
         """Yield each array and log-det with its name; ``inputs(direction)`` is the input of a direction."""
-        for direction in DIRECTIONS:
+        for direction in self.directions:
             for name, output in zip(("array", "log_det"), self.call(direction, inputs(direction))):
                 yield f"the {name} of {direction}", np.asarray(output)
 
@@ -82,33 +118,47 @@ class Point:
         """The input of a direction: x for forward, z for inverse."""
         return self.x if direction == "forward" else self.z
 
-    def ordinary(self, direction):
-        """The numbers of x in the shape of a direction's input."""
-        return self.x if direction == "forward" else self.x.reshape(self.z.shape)
+    @property
+    def same_size(self):
+        """Whether x and z have equally many components: otherwise forward leads onto a surface."""
+        return self.z[0].size == self.x[0].size
 
     @cached_property
-    def numerical(self):
-        """Jacobians of each direction by finite differences and their errors, shape (n, D, D) each."""
-        return {
-            direction: jacobians.by_finite_differences(
-                lambda a, direction=direction: self.value(direction, a), self.start(direction)
-            )
-            for direction in DIRECTIONS
-        }
+    def trips(self):
+        """For each direction what the other makes of its result, in the shape of its input."""
+        opposite = dict(zip(DIRECTIONS, DIRECTIONS[::-1]))
+
+        def trip(direction):
+            start = self.start(direction)
+            return self.value(opposite[direction], self.value(direction, start)).reshape(start.shape)
+
+        return PerDirection(trip)
 
     @cached_property
-    def exact(self):
-        """Jacobians of each direction by autograd, shape (n, D, D)."""
-        return {
-            direction: jacobians.by_autograd(self.traced(direction), self.start(direction))
-            for direction in DIRECTIONS
-        }
+    def apart(self):
+        """For each direction what groups of rows give among all and alone: (point, rows, pair, pair) each.
 
-    @cached_property
-    def condition(self):
-        """The largest condition number of a row's Jacobian: how much a round trip magnifies rounding."""
-        matrices, _ = self.numerical["forward"]
-        return max(np.linalg.cond(matrix) if np.isfinite(matrix).all() else np.inf for matrix in matrices)
+        Some rows are called one by one, and all in two halves.
+        """
+
+        def calls(direction):
+            few, n = self.few, len(self.x)
+            wholes = [few] if few is self else [few, self]
+            together = {id(whole): whole.call(direction, whole.start(direction)) for whole in wholes}
+            singles = len(few.x) if self.rows is not None else 2
+            groups = [(few, np.array([row])) for row in range(singles)]
+            groups += [(self, np.arange(n)[half::2]) for half in (0, 1)] if n > len(few.x) else []
+            return [
+                (
+                    whole,
+                    rows,
+                    together[id(whole)],
+                    whole.at(rows).call(direction, whole.start(direction)[rows]),
+                )
+                for whole, rows in groups
+            ]
+
+        return PerDirection(calls)
 
     def visits(self, direction):
         """A list of `Visit`: the calls on the way through a layer that is made of layers; otherwise empty."""
@@ -116,9 +166,172 @@ class Point:
             return []
         return list(walk(self.layer, copy_tree(self.params), self.start(direction).copy(), direction))
 
+    # ------------------------------------------------------------ other rows
+
+    def at(self, rows):
+        """The point at some of its rows."""
+        return replace(
+            self,
+            x=self.x[rows],
+            context=None if self.context is None else self.context[rows],
+            rows=None if self.rows is None else self.rows[rows],
+            whole=self.whole or self,
+        )
+
     def cast(self, dtype):
         """The same point in another dtype."""
         return replace(self, params=cast_tree(self.params, dtype), x=self.x.astype(dtype))
+
+    def row(self, index):
+        """What a row is called in a sentence."""
+        return "a row between those of x" if self.rows is None else f"row {self.rows[index]}"
+
+    @cached_property
+    def few(self):
+        """The point at the rows that Jacobians are computed at.
+
+        They are those where a log-det is furthest from that of quick differences, the ends of z and of log-det, and
+        random ones.
+        """
+        n = len(self.x)
+        if n <= ROWS:
+            return self
+        rng = np.random.default_rng(n)
+        width = max(self.x[0].size, self.z[0].size)
+        ends = [self.z.reshape(n, -1), np.abs(self.x.reshape(n, -1)), self.x.reshape(n, -1)]
+        try:
+            log_det = self.log_det("forward", self.x)
+        except CannotRun:  # a log-det of another shape
+            log_det = np.zeros(n)
+        columns = np.column_stack([log_det, np.sum(np.abs(ends[0]) / self.units[1], axis=1), *ends])
+        columns = np.where(np.isfinite(columns), columns, 0.0)
+        extreme = np.stack([np.argmax(columns, axis=0), np.argmin(columns, axis=0)], axis=1).reshape(-1)
+        candidates = np.concatenate([extreme, rng.permutation(n)])
+        _, first = np.unique(candidates, return_index=True)
+        candidates = candidates[np.sort(first)][: max(ROWS, SCREENED // (2 * width))]
+        looked = self.at(candidates)
+        suspects = [candidates[np.argsort(-looked.suspicion[direction])[:2]] for direction in self.directions]
+        chosen = np.concatenate([*suspects, extreme[:3], rng.permutation(n)])
+        _, first = np.unique(chosen, return_index=True)
+        return self.at(chosen[np.sort(first)][:ROWS])
+
+    @cached_property
+    def suspicion(self):
+        """How far each log-det is from that of quick differences; 0 where that is not known."""
+
+        def off(direction):
+            start = self.start(direction)
+            if direction == "inverse" and not self.same_size:
+                return np.zeros(len(self.x))
+            try:
+                claimed = self.log_det(direction, start)
+                inputs = self.units[DIRECTIONS.index(direction)]
+                value = lambda rows: self.value(direction, rows)
+                matrices = jacobians.by_small_differences(value, start, inputs)
+            except CannotRun:
+                return np.zeros(len(self.x))
+            with np.errstate(all="ignore"):
+                if self.same_size:
+                    true = np.linalg.slogdet(matrices)[1]
+                else:
+                    true = np.linalg.slogdet(np.swapaxes(matrices, 1, 2) @ matrices)[1] / 2
+                off = np.where(np.isfinite(claimed), np.abs(claimed - true), np.inf)
+                return np.where(np.isfinite(true), off, 0.0)
+
+        return PerDirection(off)
+
+    # ------------------------------------------------------------ units and noise
+
+    @cached_property
+    def units(self):
+        """The spread of the components of x, shape (D,), and of z, shape (E,)."""
+        return self.whole.units if self.whole else (jacobians.spread(self.x), jacobians.spread(self.z))
+
+    def unit(self, direction):
+        """The spread of the input of a direction, in the shape of a row."""
+        shape = self.start(direction).shape[1:]
+        return self.units[DIRECTIONS.index(direction)].reshape(shape)
+
+    @property
+    def eps(self):
+        """The rounding of the dtype that is computed in."""
+        return getattr(self.layer, "eps", jacobians.EPS)
+
+    @property
+    def approximate(self):
+        """What must come back more closely than this, in units of its spread."""
+        return max(APPROXIMATE, 1e4 * self.eps, getattr(self.layer, "tolerance", None) or 0.0)
+
+    def lost(self, direction, least=1.0):
+        """How far rounding may move what comes back where a layer computes with numbers of the order of one.
+
+        It is in units of the spread: a layer that adds 0.5 to x of the order of 1e-12 keeps four digits.
+        """
+        size = max(least, *(np.max(np.abs(a), initial=0.0, where=np.isfinite(a)) for a in (self.x, self.z)))
+        return 1e3 * self.eps * size / np.min(self.unit(direction), initial=np.inf)
+
+    @cached_property
+    def noise(self):
+        """How far the values of each direction may be off, in units of their spread: as round trips show it."""
+
+        def measured(direction):
+            opposite = DIRECTIONS[direction == "forward"]
+            rounding = self.lost(opposite, least=0.0) / 1e3
+            if opposite not in self.directions:
+                return rounding
+            start = self.start(opposite)
+            with np.errstate(all="ignore"):
+                off = np.abs(self.trips[opposite] - start) / self.unit(opposite)
+                off = np.max(off, initial=rounding, where=np.isfinite(off))
+            return float(off) if off <= max(self.approximate, self.lost(opposite)) else rounding
+
+        return PerDirection(measured)
+
+    # ------------------------------------------------------------ Jacobians
+
+    @cached_property
+    def numerical(self):
+        """Jacobians of each direction by finite differences and their errors, shape (n, E, D) each."""
+        return PerDirection(self.differences)
+
+    def differences(self, direction, steps=jacobians.STEPS):
+        """Jacobians of a direction by finite differences with some first steps, and their errors."""
+        value = lambda array: self.value(direction, array)
+        units = self.units if direction == "forward" else self.units[::-1]
+        return jacobians.by_finite_differences(
+            value, self.start(direction), self.noise[direction], units, steps
+        )
+
+    @cached_property
+    def exact(self):
+        """Jacobians of each direction, shape (n, E, D): by autograd, or as functions hand them over."""
+        own = getattr(self.layer, "jacobian", None)
+        if own is None:
+            trace = lambda direction: jacobians.by_autograd(self.traced(direction), self.start(direction))
+            return PerDirection(trace)
+        matrices = own(self.x, self.context)
+        return {"forward": matrices, "inverse": jacobians.inverted(matrices)}
+
+    @cached_property
+    def conditions(self):
+        """How much a round trip from each direction magnifies rounding, in units of the spread, for each row."""
+        n = len(self.x)
+        ends = zip((self.x, self.z), self.units)
+        with np.errstate(all="ignore"):
+            sizes = [np.max(np.abs(end.reshape(n, -1)) / unit, axis=1, initial=1.0) for end, unit in ends]
+
+        def numbers(direction):
+            inputs, outputs = self.units if direction == "forward" else self.units[::-1]
+            scaled = self.numerical[direction][0] * inputs / outputs[:, None]
+            found = [np.linalg.cond(one) if np.isfinite(one).all() else np.inf for one in scaled]
+            return np.nan_to_num(np.maximum(*sizes), nan=np.inf) * found
+
+        return PerDirection(numbers)
+
+    @cached_property
+    def condition(self):
+        """The largest of them, forward."""
+        return float(np.max(self.conditions["forward"]))
 
 
 def cast_tree(params, dtype):
@@ -129,6 +342,12 @@ def cast_tree(params, dtype):
 def copy_tree(params):
     """A deep copy of a parameter tree."""
     return tree.build(lambda _, leaf: np.array(leaf), params)
+
+
+def unit_of(leaf):
+    """The unit that a parameter is moved in: 1, or the size of numbers so small that they are in that of the data."""
+    size = float(np.max(np.abs(leaf), initial=0.0))
+    return size if 0 < size < TINY else 1.0
 
 
 def within(layer, x):

@@ -17,19 +17,31 @@ class Check:
     ----------
     name : str
     error : float
-        The worst error, in the units of what is compared (nats for log-dets).
+        The worst error: of log-dets in nats, of arrays in units of their spread. nan where there is none.
     tolerance : float
         The largest error allowed there.
-    passed : bool
+    status : {"passed", "failed", "not decided", "not run"}
+        A check that could not tell right from wrong is not decided; one that means nothing because another one failed
+        is not run.
     sentence : str
-        What is likely wrong where the check failed; otherwise empty.
+        What is likely wrong where the check failed, why it is not decided or not run, or what else is to be known.
     """
 
     name: str
     error: float
     tolerance: float
-    passed: bool
+    status: str
     sentence: str = ""
+
+    @property
+    def passed(self):
+        """Whether the check ran, decided, and found nothing."""
+        return self.status == "passed"
+
+    @property
+    def failed(self):
+        """Whether the check found an error."""
+        return self.status == "failed"
 
 
 class Jacobians(NamedTuple):
@@ -38,7 +50,7 @@ class Jacobians(NamedTuple):
     Attributes
     ----------
     numerical, exact : ndarray, shape (D, D)
-        By finite differences and by autograd; a row is an output, a column an input.
+        By finite differences, and by autograd or as handed over; a row is an output, a column an input.
     log_abs_det : float
         log|det| of the numerical one, in nats.
     log_det : float
@@ -53,18 +65,22 @@ class Jacobians(NamedTuple):
 
 @dataclass
 class Report:
-    """The checks of one layer; it prints as a table.
+    """The checks of one layer; it prints as its first cause and a table.
 
     Attributes
     ----------
     subject : str
         The name of the layer.
     checks : list of Check
-        ``report[name]`` is the check of that name.
+        ``report[name]`` is the check of that name. They stand in the order of causes.
     jacobians : dict of str to Jacobians
         Those of "forward" and of "inverse" at one row.
     skipped : tuple of str
         The names of the checks to skip.
+    notes : tuple of str
+        What was understood of the layer, such as a convention of its log-dets.
+    essential : tuple of tuple of str
+        Names of checks: of each tuple one has to be decided, otherwise nothing is.
 
     Examples
     --------
@@ -73,24 +89,53 @@ class Report:
     >>> from npflow.layers import Reverse
     >>> rng = np.random.default_rng(0)
     >>> report = npflow.verify.check(Reverse(), rng.normal(size=(8, 4)))
-    >>> report["x -> z -> x"]
-    Check(name='x -> z -> x', error=0.0, tolerance=1.0002220446049251e-10, passed=True, sentence='')
+    >>> report.verdict, report["x -> z -> x"].error
+    ('passed', 0.0)
     """
 
     subject: str
     checks: list = field(default_factory=list)
     jacobians: dict = field(default_factory=dict)
     skipped: tuple = ()
+    notes: tuple = ()
+    essential: tuple = ()
+
+    @property
+    def verdict(self):
+        """The outcome of the whole, "passed", "failed" or "not decided".
+
+        A pass needs the log-det and the round trip decided on at least four rows.
+        """
+        if self.failures:
+            return "failed"
+        passed = {check.name for check in self.checks if check.passed} | set(self.skipped)
+        return "passed" if all(passed & set(names) for names in self.essential) else "not decided"
 
     @property
     def passed(self):
-        """Whether every check passed."""
-        return all(check.passed for check in self.checks)
+        """Whether no check failed, and enough was decided."""
+        return self.verdict == "passed"
 
     @property
     def failures(self):
-        """The checks that did not pass."""
-        return [check for check in self.checks if not check.passed]
+        """The checks that failed."""
+        return [check for check in self.checks if check.failed]
+
+    @property
+    def cause(self):
+        """The first cause of a verdict in one sentence; empty where all is well."""
+        if self.failures:
+            first = self.failures[0]
+            return f"{first.name}: {first.sentence}" if first.sentence else first.name
+        if self.passed:
+            return ""
+        named = {check.name: check for check in self.checks}
+        essential = [[named[name] for name in names if name in named] for names in self.essential]
+        missing = [
+            check for checks in essential if not any(check.passed for check in checks) for check in checks
+        ]
+        reasons = (check.sentence for check in missing if check.sentence)
+        return f"nothing decided: {next(reasons, 'too few rows')}"
 
     def __getitem__(self, name):
         """The check of that name."""
@@ -104,7 +149,7 @@ class Report:
         return max(self[f"log-det {direction}, {how}"].error for direction in ("forward", "inverse"))
 
     def raise_if_failed(self):
-        """Raise `VerificationError`, an AssertionError that shows the table, unless all checks passed."""
+        """Raise `VerificationError`, an AssertionError that shows the report, unless the verdict is "passed"."""
         if not self.passed:
             raise VerificationError(f"\n{self}")
 
@@ -115,21 +160,27 @@ class Report:
             check |= {key: None for key in ("error", "tolerance") if not math.isfinite(check[key])}
         return {
             "subject": self.subject,
+            "verdict": self.verdict,
             "passed": self.passed,
+            "cause": self.cause,
             "checks": checks,
             "skipped": list(self.skipped),
+            "notes": list(self.notes),
         }
 
     def __str__(self):
         width = max([len(check.name) for check in self.checks], default=0)
-        lines = [
-            f"{self.subject}: {'passed' if self.passed else 'FAILED'}",
-            f"  {'check':{width}}  {'error':>8}  {'allowed':>8}",
-        ]
+        head = self.verdict if self.passed else f"{self.verdict.upper()}. {self.cause}"
+        lines = [f"{self.subject}: {head}", *(f"  {note}" for note in self.notes)]
+        lines.append(f"  {'check':{width}}  {'error':>8}  {'allowed':>8}")
+        verdicts = {"passed": "ok", "failed": "FAILED"}
         for check in self.checks:
-            verdict = "ok" if check.passed else "FAILED"
-            lines.append(f"  {check.name:{width}}  {check.error:8.1e}  {check.tolerance:8.1e}  {verdict}")
-            if check.sentence:
+            numbers = (
+                "" if math.isnan(number) else f"{number:.1e}" for number in (check.error, check.tolerance)
+            )
+            numbers = "  ".join(f"{number:>8}" for number in numbers)
+            lines.append(f"  {check.name:{width}}  {numbers}  {verdicts.get(check.status, check.status)}")
+            if check.sentence and check.status != "not run":
                 lines.append(f"      {check.sentence}")
         if self.skipped:
             lines.append(f"  skipped: {', '.join(self.skipped)}")

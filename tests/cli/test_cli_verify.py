@@ -1,6 +1,7 @@
 """npflow verify: its table, its JSON, its figures, its exit status."""
 
 import json
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,3 +71,56 @@ def test_a_figure_for_each_case(tmp_path):
     from matplotlib.image import imread
 
     assert np.ptp(imread(tmp_path / "new" / "Reverse.png")) > 0.5
+
+
+OWN = """
+from dataclasses import dataclass
+from npflow import Flow, priors
+from npflow.layers import Affine, Squeeze
+
+@dataclass(frozen=True)
+class Wrong(Affine):
+    def log_det(self, params, x):
+        return -super().log_det(params, x)
+
+flow = Flow(Affine(), priors.Normal(2))
+made = lambda: Squeeze()
+needy = lambda number: Affine()
+number = 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(OWN)
+    return path
+
+
+@pytest.mark.parametrize(("name", "code"), [("flow", 0), ("made", 0), ("Wrong", 1)])
+def test_a_layer_of_the_readers_is_checked(name, code, own, capsys):
+    assert main(["verify", f"{own}:{name}"]) == code
+    out = capsys.readouterr().out
+    assert f"{own}:{name}" in out
+    assert ("opposite sign" in out) == (name == "Wrong")
+
+
+def test_a_shape_may_be_given(own, capsys):
+    assert main(["verify", f"{own}:made", "--shape", "3", "3", "1", "--json"]) == 1
+    assert "InputError" in json.loads(capsys.readouterr().out)[0]["cause"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mine.py:nothing", "expected a name in .* among .*Wrong.*; got 'nothing'"),
+        ("mine.py:number", "an object with init, forward and inverse, got 3"),
+        ("mine.py:needy", "to make a layer without arguments, got TypeError"),
+        ("none.py:Layer", "expected a Python file"),
+        ("broken.py:Layer", "to run, got ZeroDivisionError"),
+    ],
+)
+def test_what_is_no_layer_exits_with_2_and_a_sentence(name, words, own, capsys):
+    (own.parent / "broken.py").write_text("1 / 0")
+    assert main(["verify", str(own.parent / name)]) == 2
+    assert re.search(words, capsys.readouterr().err)

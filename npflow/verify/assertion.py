@@ -1,0 +1,67 @@
+"""`assert_flow`: one line in a test suite, for layers of npflow's form and for other libraries'."""
+
+from npflow.errors import InputError, in_short
+from npflow.flow import Flow
+from npflow.verify.check import check
+from npflow.verify.functions import check_functions
+
+# Whose objects a room of its own knows: the first part of the module of a class that one derives from.
+TORCH = {"torch", "pyro", "zuko", "nflows", "normflows", "FrEIA"}
+JAX = {"flowjax", "distrax", "numpyro", "tensorflow_probability", "equinox"}
+
+
+def assert_flow(subject, *arguments, **options):
+    """Raise unless a flow passes the checks of `npflow.verify`; return the `Report`.
+
+    Parameters
+    ----------
+    subject : object
+        A `Layer` or a `Flow` with rows for it, ``assert_flow(layer, x)``; two functions with rows for the first,
+        ``assert_flow(forward, inverse, x)``; or a module or transform of PyTorch, or a bijector of JAX, with rows.
+    arguments, options
+        Those of `check`, `check_functions`, or of ``check_torch`` and ``check_jax`` in rooms of their own.
+
+    Raises
+    ------
+    VerificationError
+        If a check failed, or too little could be decided. It is an AssertionError whose message is the report.
+    InputError
+        If `subject` is none of these.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npflow.layers import Conv1x1
+    >>> from npflow.verify import assert_flow
+    >>> x = np.random.default_rng(0).normal(size=(8, 4))
+    >>> assert_flow(Conv1x1(), x).verdict
+    'passed'
+    >>> assert_flow(lambda x: (x + 1, 0 * x[:, 0]), lambda z: (z - 1, 0 * z[:, 0]), x).verdict
+    'passed'
+    """
+    report = _checker(subject, arguments)(subject, *arguments, **options)
+    report.raise_if_failed()
+    return report
+
+
+def _checker(subject, arguments):
+    """The function that checks an object of some kind."""
+    families = {kind.__module__.partition(".")[0] for kind in type(subject).__mro__}
+    if isinstance(subject, Flow):
+        return lambda flow, *rest, **options: check(flow.layer, *rest, **options)
+    if families & TORCH:
+        from npflow.verify.torch import check_torch
+
+        return check_torch
+    if families & JAX:
+        from npflow.verify.jax import check_jax
+
+        return check_jax
+    if all(callable(getattr(subject, name, None)) for name in ("init", "forward", "inverse")):
+        return check
+    if callable(subject) and arguments and (callable(arguments[0]) or arguments[0] is None):
+        return check_functions
+    raise InputError(
+        "expected a layer, a Flow, a transform of PyTorch or JAX, or two functions (forward, inverse), got "
+        f"{in_short(subject)}"
+    )
