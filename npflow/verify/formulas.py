@@ -192,7 +192,9 @@ def log_det_by_exact_jacobian(point, direction):
 
 def _exact(point, direction):
     """Exact Jacobians and their rounding: where terms cancel, it is that of the terms, of the order of the spread."""
-    direction = direction if point.same_size else "forward"  # the inverse from a surface is told by the forward one
+    direction = (
+        direction if point.same_size else "forward"
+    )  # the inverse from a surface is told by the forward one
     inputs, outputs = point.units if direction == "forward" else point.units[::-1]
     matrices = point.exact[direction]
     return matrices, jacobians.EPS * (np.abs(matrices) + outputs[:, None] / inputs)
