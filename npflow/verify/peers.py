@@ -234,7 +234,7 @@ class Peer:
                 version = self.remade(self.versions.get(DTYPES[0], self.given), self.cast_to(dtype))
                 if not self.versions:
                     self.first_call(version, dtype)
-                y = self._understand(version, dtype)
+                y = self._understand(version, dtype)  # calls a copy: a module may keep what it computed
                 self.versions[dtype] = version
             except InputError:
                 raise
@@ -246,7 +246,7 @@ class Peer:
             self.notes.append(f"checked in {next(iter(self.versions))} alone; {reasons[0]}")
         if self.has_inverse and y[0].size < x[0].size:
             # From a surface into fewer components: the inverse has a Jacobian, of the volume element or of a chart.
-            self.x = Calls(self, self.versions).forward(x.astype(y.dtype), context)[0].astype(x.dtype)
+            self.x = self._calls(self.versions).forward(x.astype(y.dtype), context)[0].astype(x.dtype)
             self.domain, self.codomain, self.swapped = self.codomain, self.domain, True
             self.notes.append(
                 "forward leads to fewer components: the inverse is checked as forward, and the other way round"
@@ -314,7 +314,7 @@ class Peer:
 
     def _understand(self, version, dtype):
         """Whether the results are pairs in that dtype, and there is an inverse."""
-        calls = Calls(self, {dtype: version})
+        calls = self._calls({dtype: version})
         context = None if self.context is None else self.context[:2].astype(dtype)
         y, _ = calls.forward(self.x[:2].astype(dtype), context)
         if y.dtype != dtype:
@@ -342,7 +342,7 @@ class Peer:
         dtype = next(iter(self.versions))
         context = None if self.context is None else self.context[:2].astype(dtype)
         try:
-            matrices = Calls(self, self.versions).jacobian(self.x[:2].astype(dtype), context)
+            matrices = self._calls(self.versions).jacobian(self.x[:2].astype(dtype), context)
             if np.isfinite(matrices).all():
                 return True
             reason = "it is not finite"
@@ -359,7 +359,7 @@ class Peer:
         moves = MOVES if move and self.trained else ()
         reports, words = [], []
         for noise, signs in moves:
-            further = self._run(Calls(self, self._moved(noise, signs)), name, skip, known)
+            further = self._run(self._calls(self._moved(noise, signs)), name, skip, known)
             reports, words = [further], [AWAY]
             if further.verdict != "not decided":
                 break
@@ -368,7 +368,7 @@ class Peer:
             if reports
             else []
         )
-        reports.append(self._run(Calls(self, self.versions), name, (*skip, *rest), known))
+        reports.append(self._run(self._calls(self.versions), name, (*skip, *rest), known))
         words.append("")
         report = joined(reports, words)
         report.skipped = tuple(skip)
@@ -376,6 +376,10 @@ class Peer:
         if self.trained:
             report.checks.append(self._start())
         return report
+
+    def _calls(self, versions):
+        """Calls of copies, so that a module whose parameters are moved keeps nothing that it computed before."""
+        return copy.deepcopy(Calls(self, versions))
 
     def _of_numbers(self, check):
         """Whether a check is made at the parameters as they are too; differences only where no exact Jacobian is."""
@@ -554,7 +558,7 @@ def moved(rng, leaf, noise, signs):
     """A parameter moved by noise that is scaled as `check` scales it; half of its signs flipped where `signs` says so."""
     inputs = max(1, int(np.prod(leaf.shape[1:]))) if leaf.ndim > 1 else 1
     if signs:
-        flips = rng.permuted(np.resize([-1.0, 1.0], leaf.shape))
+        flips = rng.permuted(np.resize([-1.0, 1.0], leaf.size)).reshape(leaf.shape)
         leaf = leaf * np.where(np.abs(leaf) <= 1, flips, 1.0)
     return leaf + rng.normal(0, noise / np.sqrt(inputs), leaf.shape)
 

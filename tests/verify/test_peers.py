@@ -192,6 +192,18 @@ def test_moved_parameters_show_what_the_start_hides(rng):
     assert "negated" in report.cause or "sign" in report.cause
 
 
+def test_what_is_kept_from_before_a_move_does_not_count(rng):
+    class Caching(Pair):
+        kept = None
+
+        def inverse(self, y):
+            if self.kept is None:
+                self.kept = 1 / self.scale
+            return y * self.kept.astype(y.dtype), -self._call(y)[1]
+
+    assert report_of(Caching(), rng, move=True).passed
+
+
 def test_start_is_a_point(rng):
     class Norm(Pair):
         def __init__(self):
@@ -321,6 +333,7 @@ def test_moved(rng):
     away = moved(rng, start, 0.1, True)
     assert np.sum(away[:50] < 0) > 10
     assert np.all(away[50:] > 0)
+    assert moved(rng, np.array(1.0), 0.1, True).shape == ()
 
 
 def test_joined():
