@@ -31,6 +31,10 @@ MISTAKES = (
         r"expected functions of autograd.numpy, got the attribute '\1' of an array",
     ),
     (
+        r"VJP of (\S+) has shape (.*)",
+        r"expected a derivative of \1 that has the shape of its argument, got one of shape \2",
+    ),
+    (
         r"(?:VJP|[Gg]radient) of (\S+)",
         r"expected functions that autograd has a derivative of, got \1: compose it of others, or define one",
     ),

@@ -107,7 +107,7 @@ def test_a_layer_of_the_readers_is_checked(name, code, own, capsys):
 
 def test_a_shape_may_be_given(own, capsys):
     assert main(["verify", f"{own}:made", "--shape", "3", "3", "1", "--json"]) == 1
-    assert "InputError" in json.loads(capsys.readouterr().out)[0]["cause"]
+    assert "even height and width" in json.loads(capsys.readouterr().out)[0]["cause"]
 
 
 @pytest.mark.parametrize(
