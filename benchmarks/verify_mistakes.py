@@ -343,7 +343,7 @@ def signed(direction, amount):
 LAYER_MISTAKES = {
     "sign": (lambda d, y, l, a: (y, -l), "opposite sign"),
     "sign of inverse": (lambda d, y, l, a: (y, l if d == "forward" else -l), "opposite sign"),
-    "half": (lambda d, y, l, a: (y, l / 2), "half"),
+    "half": (lambda d, y, l, a: (y, l / 2), "half|the mean over"),
     "twice": (lambda d, y, l, a: (y, l * 2), "twice"),
     "zero": (lambda d, y, l, a: (y, l * 0), "is 0 in every row"),
     "a factor": (lambda d, y, l, a: (y, l * 1.1), "1.1 times|off by .* in every row"),
@@ -392,7 +392,10 @@ LAYERS = (
 
 def cases(only, mistakes):
     """Yield the name of a transform and a mistake, a function that checks it, and the words; None for right ones."""
-    chosen = lambda name, mistake: only in name and (mistake is None or mistakes in mistake)
+    chosen = lambda name, mistake: (
+        only in f"{name} (layer)"[: None if name in LAYERS else -8]
+        and (mistake is None or mistakes in mistake)
+    )
     x = batch()
     for name, (f, g) in FUNCTIONS.items():
         for mistake, (change, words) in {None: (None, None), **MISTAKES}.items():
@@ -410,7 +413,7 @@ def cases(only, mistakes):
         for mistake, (change, words) in {None: (None, None), **LAYER_MISTAKES}.items():
             volume_kept = name in ("AdditiveCoupling",)
             scales = ("sign", "sign of inverse", "half", "twice", "zero", "a factor", "summed over batch")
-            if not chosen(name, mistake) or (volume_kept and mistake in scales):
+            if not chosen(f"{name} (layer)", mistake) or (volume_kept and mistake in scales):
                 continue
             layer = case.layer if mistake is None else wrapped(case.layer, change)
             yield f"{name} (layer)", mistake, lambda layer=layer, rows=rows: check(layer, rows), words
