@@ -303,6 +303,13 @@ def check_instance(value, kind, name):
     return value
 
 
+def check_callable(function, name):
+    """Raise unless `function` can be called; return it."""
+    if not callable(function):
+        raise InputError(f"expected {name} to be a function, got {in_short(function)}")
+    return function
+
+
 def check_rng(rng):
     """Raise unless `rng` is a `numpy.random.Generator`; return it."""
     if not isinstance(rng, np.random.Generator):

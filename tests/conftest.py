@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import sys
 
 import pytest
@@ -44,6 +45,17 @@ def find_device(name):
 def rng():
     """A generator with a fixed seed."""
     return numpy.random.default_rng(0)
+
+
+@pytest.fixture
+def usual_signals():
+    """The handlers of signals in a terminal: a job in the background ignores Ctrl-C, and one under nohup SIGHUP."""
+    handlers = {"SIGINT": signal.default_int_handler, "SIGTERM": signal.SIG_DFL, "SIGHUP": signal.SIG_DFL}
+    usual = {getattr(signal, name): handler for name, handler in handlers.items() if hasattr(signal, name)}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield usual
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

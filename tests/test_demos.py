@@ -280,8 +280,8 @@ def test_the_cifar10_demo_refuses_a_damaged_archive(tmp_path):
     ("arguments", "status", "sentence"),
     [
         (["--quick", "--path", "."], 1, "expected CIFAR-10 at ., got nothing there"),
-        (["--minutes", "0"], 2, "expected --minutes above 0, got 0"),
-        (["--minutes", "inf"], 2, "expected --minutes above 0, got inf"),
+        (["--minutes", "0"], 2, "expected --minutes above 0 and below 1000000, got 0"),
+        (["--minutes", "inf"], 2, "expected --minutes above 0 and below 1000000, got inf"),
     ],
 )
 def test_the_cifar10_demo_refuses_a_path_without_it_and_no_time(arguments, status, sentence, tmp_path):

@@ -12,6 +12,7 @@ from helpers import refusal
 from npflow.errors import InputError
 from npflow.layers import Chain, Reverse
 from npflow.validation import (
+    check_callable,
     check_choice,
     check_context,
     check_count,
@@ -390,6 +391,11 @@ def test_integers_in_range_are_given_back_as_they_are(dtype):
 )
 def test_what_is_not_integers_in_range_is_refused(x, words):
     assert words in refusal(check_integers, x, 8, (2,))
+
+
+def test_a_function_is_given_back_and_what_cannot_be_called_is_refused():
+    assert check_callable(len, "the loss") is len
+    assert refusal(check_callable, None, "the loss") == "expected the loss to be a function, got None"
 
 
 def test_a_numpy_generator_is_given_back():

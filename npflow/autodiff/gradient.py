@@ -16,6 +16,7 @@ from autograd.tracer import getval, isbox, new_box, notrace_primitives, toposort
 
 from npflow.autodiff import tree
 from npflow.errors import InputError
+from npflow.validation import check_callable
 
 
 def value_and_grad(fun, node=None):
@@ -47,6 +48,7 @@ def value_and_grad(fun, node=None):
     >>> value_and_grad(loss)({"weight": np.array([1.0, 2.0])}, np.array([3.0, 1.0]))
     (np.float64(25.0), {'weight': array([30., 10.])})
     """
+    check_callable(fun, "the function to differentiate")
     node = node or Differentiated
 
     @functools.wraps(fun)
@@ -54,7 +56,7 @@ def value_and_grad(fun, node=None):
         roots = []  # a node of the tape for each leaf, None for a constant
 
         def box(path, leaf):
-            roots.append(node.new_root(leaf) if tree.is_trained(leaf) else None)
+            roots.append(node.new_root(leaf) if tree.is_trained(leaf, path) else None)
             return leaf if roots[-1] is None else new_box(leaf, trace, roots[-1])
 
         with trace_stack.new_trace() as trace:

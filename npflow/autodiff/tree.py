@@ -42,9 +42,14 @@ def build(fun, tree, path=""):
     return fun(path, tree)
 
 
-def is_trained(leaf):
+def is_trained(leaf, path=""):
     """Whether a leaf is trained: float leaves are, integer and boolean leaves are constants."""
-    return np.issubdtype(_array(leaf).dtype, np.floating)
+    dtype = _array(leaf).dtype
+    if dtype.kind not in "fiub":
+        raise InputError(
+            f"expected arrays of numbers in the parameter tree, got {kind_of(leaf)} of dtype {dtype} at {path!r}"
+        )
+    return dtype.kind == "f"
 
 
 def _array(leaf):
@@ -117,12 +122,7 @@ class Layout:
         leaves, offset, dtypes, last = [], 0, {}, 0.0
         for path, leaf in items(tree):
             array = last = _array(leaf)
-            if array.dtype.kind not in "fiub":
-                raise InputError(
-                    f"expected arrays of numbers in the parameter tree, "
-                    f"got {kind_of(leaf)} of dtype {array.dtype} at {path!r}"
-                )
-            trained = is_trained(leaf)
+            trained = is_trained(leaf, path)
             leaves.append(Leaf(path, array.shape, str(array.dtype), offset if trained else -1))
             if trained:
                 offset += array.size

@@ -12,7 +12,7 @@ from npflow.autodiff.gpu.devices import find_device
 from npflow.description import Declared, checked, count, flag, instance, number
 from npflow.errors import InputError
 from npflow.training.adam import Adam
-from npflow.validation import check_count
+from npflow.validation import check_callable, check_count
 
 LONGEST = 10**9  # steps
 
@@ -50,13 +50,6 @@ def check_interval(every, name):
     if every <= timedelta(0):
         raise InputError(f"expected {name} to be a positive length of time, got {every}")
     return every
-
-
-def check_callable(function, name):
-    """Raise unless `function` can be called; return it."""
-    if not callable(function):
-        raise InputError(f"expected {name} to be a function, got {function!r}")
-    return function
 
 
 @dataclass(frozen=True)

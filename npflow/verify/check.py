@@ -247,7 +247,7 @@ class _Functions:
 
 
 def _batch(x):
-    check_rows(x)
+    x = check_rows(x)
     if len(x) < 2:
         raise InputError(
             "expected x to have at least two rows, to see whether they influence each other, got one"

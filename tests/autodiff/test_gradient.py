@@ -216,3 +216,16 @@ def test_the_gradients_of_a_function_of_several_results_are_added_part_by_part()
     matrix = np.array([[2.0, 1.0], [0.5, 3.0]])
     _, gradient = value_and_grad(lambda params: both(params["a"]))({"a": matrix})
     np.testing.assert_allclose(gradient["a"], np.linalg.inv(matrix).T, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("fun", "params", "words"),
+    [
+        (None, {"w": np.ones(2)}, "the function to differentiate to be a function, got None"),
+        (loss, None, "arrays of numbers in the parameter tree, got a NoneType"),
+        (loss, {"w": "x"}, "arrays of numbers in the parameter tree, got a str of dtype <U1 at 'w'"),
+    ],
+)
+def test_what_is_no_function_or_tree_of_arrays_is_refused(fun, params, words):
+    with pytest.raises(InputError, match=words):
+        value_and_grad(fun)(params, make_rows())

@@ -153,7 +153,8 @@ def test_only_float_leaves_are_trained():
     assert tree.is_trained(1.0)
     assert not tree.is_trained(np.zeros(2, np.int8))
     assert not tree.is_trained(np.zeros(2, bool))
-    assert not tree.is_trained(None)
+    with pytest.raises(InputError, match="got a NoneType of dtype object at 'a/b'"):
+        tree.is_trained(None, "a/b")
 
 
 def test_none_counts_as_zeros_when_a_gradient_is_packed():

@@ -219,6 +219,7 @@ def test_a_run_killed_at_a_random_moment_ends_with_the_bits_of_one_left_alone(ru
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
+@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_keeps_what_has_been_learned_and_resume_continues(
     number, runs, tmp_path, monkeypatch, capsys

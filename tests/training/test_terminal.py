@@ -14,6 +14,8 @@ from runs import data, run
 from npflow import load
 from npflow.training import Adam
 
+pytestmark = pytest.mark.usefixtures("usual_signals")
+
 
 class InterruptedAt(Adam):
     """Adam that is sent Ctrl-C in the middle of step 7, once or twice."""
@@ -47,34 +49,25 @@ def test_a_second_ctrl_c_interrupts_at_once():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-@pytest.fixture
-def handler():
-    """A function that gives a signal a handler for the test."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield signal.signal
-    for number, handle in before.items():
-        signal.signal(number, handle)
-
-
-def test_ctrl_c_that_is_ignored_stays_ignored(handler):
+def test_ctrl_c_that_is_ignored_stays_ignored():
     """As in a background job of a script."""
-    handler(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     assert run(data(), optimizer=InterruptedTwice())[1].steps == 20
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
-def test_a_handler_of_the_caller_s_own_is_called_too_and_stays(handler):
+def test_a_handler_of_the_caller_s_own_is_called_too_and_stays():
     called = []
     own = lambda number, frame: called.append(number)
-    handler(signal.SIGINT, own)
+    signal.signal(signal.SIGINT, own)
     assert run(data(), optimizer=InterruptedTwice())[1].steps == 7
     assert called == [signal.SIGINT] * 2
     assert signal.getsignal(signal.SIGINT) is own
 
 
-def test_another_signal_ends_the_run_where_it_has_the_handler_of_ctrl_c(handler, monkeypatch):
+def test_another_signal_ends_the_run_where_it_has_the_handler_of_ctrl_c(monkeypatch):
     """However often it comes: a terminal that is closed sends it twice."""
-    handler(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     update = Adam.update
 
     def terminated(self, *state):

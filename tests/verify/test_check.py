@@ -306,7 +306,7 @@ def test_a_wrong_sign_in_a_function_is_caught(x):
     ("x", "sentence"),
     [
         (onp.zeros((1, 4)), "expected x to have at least two rows, .* got one"),
-        (onp.zeros((3, 4), int), "expected x in float32 or float64, got int64"),
+        (onp.zeros((3, 4), complex), "expected x in float32 or float64, got complex128"),
         (onp.full((3, 4), onp.inf), "expected x to be finite, got inf in row 0"),
         (onp.zeros(4), "expected x of shape"),
     ],

@@ -16,6 +16,7 @@ from npflow.autodiff.program.program import Program
 from npflow.autodiff.program.recording import Recording, one_at_a_time
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.errors import InputError
+from npflow.validation import check_callable
 
 
 def record(fun, params, *args, gradient=True, reuse=True):
@@ -67,7 +68,7 @@ def record(fun, params, *args, gradient=True, reuse=True):
     >>> program(params, x)
     (np.float64(10.0), array([4., 6.]))
     """
-    names = names_of(fun, len(args))
+    names = names_of(check_callable(fun, "the function to record"), len(args))
     device_of({"params": params, **dict(zip(names, args))})  # raises if there are several
     with one_at_a_time():  # the plain function runs here too
         recording, tape = recorded(fun, params, args, names, gradient)
