@@ -231,6 +231,8 @@ def named_errors(model, params, batch, recorded=False):
     """Errors of a step name the layer that does not compute on a device, and say what helps where recording fails."""
     try:
         yield
+    except MemoryError:  # the searches below compute the loss again
+        raise
     except Exception as error:
         if recorded and isinstance(error, InputError):
             named = reason(error, model, params, batch)
@@ -249,8 +251,8 @@ def told_by_recording(error, model, params, batch):
         record(model.loss, params, *batch)
     except InputError as named:
         return named
-    except Exception:
-        return error
+    except Exception:  # the loss itself fails
+        pass
     return error
 
 
