@@ -303,7 +303,7 @@ def difference_of_layouts(flow, layout):
     """A sentence on the first place where parameters of a layout are not those of a flow, or None.
 
     Shapes are compared with those that `init` gives, without applying a layer. Where they differ, `init` itself
-    has the last word: a layer of the reader's may rearrange rows without an `output_shape`, refuse noise, or have as
+    has the last word: a user's layer may rearrange rows without an `output_shape`, refuse noise, or have as
     many parameters as it sees rows. `init` gets a ration that goes by the size of the layout, as a file may describe
     an architecture of any size.
     """

@@ -364,17 +364,17 @@ def check_run(run, arrays, params):
             f"expected the vectors and the history of a run, got 'run:{odd[0]}' missing or unknown"
         )
     for name in vectors:
-        check_array(arrays[name], params.shape, params.dtype, name)
+        check_kind(arrays[name], params.shape, params.dtype, name)
     validations = len(np.atleast_1d(arrays["history:validation_step"]))
     for name in History.SERIES:
         length = step if name in PER_STEP else validations
-        check_array(arrays[f"history:{name}"], (length,), np.float64, f"history:{name}")
+        check_kind(arrays[f"history:{name}"], (length,), np.float64, f"history:{name}")
     steps = arrays["history:validation_step"]
     if not np.isin(steps, np.arange(1, step + 1)).all() or np.any(np.diff(steps) < 0):
         raise InputError(f"expected validations after steps 1 to {step}, one after the other, got others")
 
 
-def check_array(array, shape, dtype, name):
+def check_kind(array, shape, dtype, name):
     """Raise `InputError` unless an array of a run's state has a shape and a dtype."""
     if array.shape != shape or array.dtype != dtype:
         raise InputError(
