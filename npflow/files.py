@@ -124,7 +124,7 @@ def prepare_to_write(path, name):
         If no file can be made beside `path`, or an existing one may not be replaced.
     """
     path = Path(os.path.realpath(path))
-    expected = f"expected {name} to be one that can be written, got {str(path)!r}"
+    expected = f"expected {name} to be a path that can be written to, got {str(path)!r}"
     try:
         aside, file = open_aside(path)
         file.close()

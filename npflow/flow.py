@@ -104,7 +104,7 @@ class Flow(Model):
 
     @property
     def domain(self):
-        """That of the layer."""
+        """The open interval that each component of x must lie in, that of the layer."""
         return domain_of(self.layer)
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 from npflow.autodiff.program.frames import follows_steps
 from npflow.errors import InputError, in_short, kind_of
 from npflow.layers.layer import Layer, check_layer, domain_of, given, started, takes_context, zeros_per_row
+from npflow.rations import SMALL
 from npflow.validation import check_domain, check_sequence
 
 
@@ -316,14 +317,11 @@ def dry_run(layer, x, visit, direction="forward", context=None):
     return joined(params), output
 
 
-LARGE = 2**22  # numbers in a row
-
-
 def uses_context(layer, event_shape, context_features=1):
     """Whether a layer or one of its inner layers takes the context; True if that is not known."""
     if not takes_context(type(layer)):
         return False
-    if math.prod(event_shape) + context_features > LARGE:  # not worth arrays of that size
+    if math.prod(event_shape) + context_features > SMALL:  # not worth arrays of that size
         return True
 
     def handed(context):
