@@ -98,7 +98,7 @@ def add_attribute(flow, params, x, vector, strength=1.0, *, context=None):
     strength : float
     """
     z, context = encode(flow, params, x, context)
-    vector = check_array(vector, "expected vector as an array of numbers")
+    vector = check_array(vector, "expected vector as an array of numbers", z.dtype)
     if vector.shape != z.shape[1:]:
         raise InputError(
             f"expected vector of shape {z.shape[1:]}, that of a row of z, got shape {vector.shape}"

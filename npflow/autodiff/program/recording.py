@@ -4,7 +4,6 @@ import functools
 import gc
 import itertools
 import mmap
-import os
 import re
 import threading
 import traceback
@@ -17,6 +16,7 @@ from autograd.numpy import numpy_boxes, numpy_wrapper
 from autograd.tracer import Box, Node, isbox, new_box, notrace_primitives, register_notrace, trace_stack
 
 from npflow.autodiff import tree
+from npflow.autodiff.forks import in_forked_child
 from npflow.autodiff.gpu.devices import as_array, device_of, is_array
 from npflow.autodiff.gradient import Differentiated, value_and_grad
 from npflow.autodiff.primitives import FRESH, TRANSPARENT
@@ -139,16 +139,13 @@ def one_at_a_time():
         yield
 
 
-def in_forked_child():
-    """End what other threads were recording: a child process has none of them, and nobody to free their lock."""
+@in_forked_child
+def end_others():
+    """End what other threads were recording."""
     while UNDO and UNDO[-1][0] != threading.get_ident():
         UNDO.pop()[1]()
     if not UNDO:
         Recording.lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=in_forked_child)
 
 
 SCALARS = (bool, int, float, np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8)
