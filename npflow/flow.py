@@ -56,8 +56,8 @@ class Flow(Model):
 
     The parameters are a dict of those of the layer and the prior: ``{"layer": ..., "prior": ...}``. All methods check
     their input, and say in one sentence what was expected and what came. They take arrays in the dtype of the
-    parameters; lists and integers are converted to it, and by `init` to float64. Many rows are evaluated in chunks that stay
-    in the cache, so the layer and the prior must treat each row by itself.
+    parameters, and convert lists and integers to it; `init` converts them to float64. Many rows are evaluated in chunks
+    that stay in the cache, so the layer and the prior must treat each row by itself.
 
     Parameters
     ----------

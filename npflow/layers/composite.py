@@ -54,9 +54,10 @@ class Composite(Layer):
     """A layer made of layers.
 
     A subclass defines one method, the generator `steps`. It yields a `Step` to apply an inner layer; ``yield`` returns
-    the layer's output. A name that comes twice has one set of parameters. The generator returns the output of the whole. Where `direction` is "inverse" it reverses the order, and it
-    passes `direction` on. ``init``, ``forward``, ``inverse`` and the log-det, which is the sum of those of the steps,
-    follow from it. So do traces, the names of layers in errors and in programs, and the checks of `npflow.verify`.
+    the layer's output. A name that comes twice has one set of parameters. The generator returns the output of the
+    whole. Where `direction` is "inverse" it reverses the order, and it passes `direction` on. ``init``, ``forward``,
+    ``inverse`` and the log-det, which is the sum of those of the steps, follow from it. So do traces, the names of
+    layers in errors and in programs, and the checks of `npflow.verify`.
 
     Override `domain` where the layer that is applied to x first has one.
 

@@ -106,7 +106,7 @@ class Sealed(numpy_boxes.ArrayBox):
 
 
 def refused(sentence, of_assignment=None):
-    """An error with the line of recorded code that runs now, and its layer; an assignment may have another sentence."""
+    """An error with the line and the layer that are being recorded; on an assignment, with its own sentence."""
     line = Recording.running.line() if Recording.running else "a line after the recording"
     if of_assignment and re.search(r"\(.*\]\s*[-+*/@%]*=[^=]", line):
         sentence = of_assignment
@@ -327,7 +327,7 @@ class Recording:
 
 
 def what_is_fixed(call):
-    """What a call is in a program, whatever its values: the function, its constants, and numbers from around it."""
+    """What a program fixes of a call: the function, its constants, and the numbers in its closure."""
     code, cells = getattr(call.function, "__code__", call.function), getattr(call.function, "__closure__", ())
     captured = (cell.cell_contents for cell in cells or () if cell != CellType())
     numbers = [key_of(one) for one in captured if is_array(one) or isinstance(one, np.generic | int | float)]
