@@ -133,9 +133,9 @@ def check_keeps_shape(name, x, z):
 
 
 def started(layer, rng, x, context=None, direction="forward", params=None):
-    """The parameters of a layer, from `init` unless there are any, and its output for the batch `x`.
+    """The parameters of a layer, from `init` unless they are given, and its output for the batch `x`.
 
-    Both are held to the contract; an `InputError` names the line.
+    Both are checked against the contract of `Layer`; an `InputError` names the line.
     """
     x, beside, method = read_only(x), given(layer, context), getattr(layer, direction)
     if params is None:
@@ -182,7 +182,7 @@ def check_pair(method, result, params, x, **context):
 
 
 def check_results(method, results, params, x, **context):
-    """Raise unless results by name, which a `method` made of `x`, have its dtype, and but for "array" one number a row."""
+    """Raise unless the named results of a `method` have the dtype of `x`, and all but "array" one number for each row."""
     for name, numbers in results.items():
         if name != "array" and np.shape(numbers) != (len(x),):
             raise InputError(

@@ -23,10 +23,9 @@ class Units(Layer):
 
     def init(self, rng, x):
         channels = x.reshape(-1, x.shape[-1]).astype(onp.float64)
-        constant = spread(channels) <= 10 * onp.finfo(x.dtype).eps * onp.max(onp.abs(channels), axis=0)
-        exponent = onp.round(
-            onp.log2(onp.where(constant, onp.max(onp.abs(channels)) or 1.0, spread(channels)))
-        )
+        size, std = onp.max(onp.abs(channels), axis=0), spread(channels)
+        constant = std <= 10 * onp.finfo(x.dtype).eps * size
+        exponent = onp.round(onp.log2(onp.where(constant, onp.max(size) or 1.0, std)))
         return {"exponent": onp.clip(exponent, -100, 100).astype(onp.int16)}  # float32 ends at 127
 
     def forward(self, params, x):

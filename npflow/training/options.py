@@ -38,7 +38,7 @@ def check_path(path, name="the path of a checkpoint"):
             raise InputError(f"expected {name} in a folder that can be written to, got {str(path.parent)!r}")
     except OSError as error:  # such as a name that is too long
         raise InputError(
-            f"expected {name} to be one that can be written, got {str(path)!r}: {error.strerror}"
+            f"expected {name} to be a path that can be written to, got {str(path)!r}: {error.strerror}"
         ) from error
     return path
 

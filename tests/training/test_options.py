@@ -98,7 +98,7 @@ def test_a_path_is_one_that_a_checkpoint_can_be_written_to(tmp_path):
         (3, "to be a path, got 3"),
         (None, "to be a path, got None"),
         (tmp_path / "a\0.npz", "to be a path, got "),
-        (tmp_path / f"{260 * 'a'}.npz", "that can be written, got "),
+        (tmp_path / f"{260 * 'a'}.npz", "that can be written to, got "),
         (tmp_path / "loop.npz", "to be a file, got "),
         (tmp_path / "run.pkl", "to end in .npz"),
         (tmp_path / "folder.npz", "to be a file, got the folder"),
