@@ -119,6 +119,8 @@ def check_array(value, expected, dtype=None):
         hint = ": convert it with np.asarray"
     elif hasattr(value, "toarray"):
         hint = ": convert it with its method toarray"
+    elif isinstance(value, np.ndarray) and type(value) is not np.ndarray:  # such as a memmap
+        return value.view(np.ndarray)
     elif hasattr(value, "__array_function__"):
         return value
     else:

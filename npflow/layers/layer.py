@@ -221,14 +221,16 @@ def pixels(x):
 def mean_and_std(x):
     """The mean and the standard deviation of each channel over rows and pixels, both in float64.
 
-    A constant channel has no standard deviation to divide by; the largest value of the batch stands for it.
+    A constant channel has no standard deviation to divide by; the largest value of the batch stands for it. Its mean is
+    given as 0, so that the channel keeps its size: near zero, a next layer would take its rounding for its spread.
     """
     channels = x.reshape(-1, x.shape[-1]).astype(onp.float64)
     size = largest(channels)  # squares of numbers of the order of one do not overflow
     mean = size * onp.mean(channels / size, axis=0)
     std = size * onp.std(channels / size, axis=0)
     constant = std <= 10 * onp.finfo(x.dtype).eps * onp.abs(mean)
-    return mean, onp.where(constant, onp.max(onp.abs(channels)) or 1.0, std)
+    largest_of_all = onp.max(onp.abs(channels)) or 1.0
+    return onp.where(constant, 0.0, mean), onp.where(constant, largest_of_all, std)
 
 
 def largest(channels):

@@ -29,7 +29,8 @@ from npflow.training.history import History
 from npflow.training.options import check_path
 from npflow.validation import check_count, check_instance, check_number, check_seed
 
-# In 1, Adam's m and v have the factors 1 - beta. In 1 and 2, the bias of an ActNorm is in units of x.
+# In 1, Adam's m and v have the factors 1 - beta. In 1 and 2, the bias of an ActNorm is in units of x, and a Units has no
+# centers.
 FORMATS = ("npflow checkpoint 1", "npflow checkpoint 2", "npflow checkpoint 3")
 FORMAT = FORMATS[-1]
 ENTRY = re.compile(r"(description|params|constant:.*|run:.*)\.npy")
@@ -164,6 +165,8 @@ def load(path):
             raise InputError(f"expected the format {FORMAT!r} in {path}, got {description['format']!r}")
         flow = check_instance(rebuild(description["flow"]), Model, "what is stored")
         params = _fill(description["params"], contents["params"], with_prefix(contents, "constant:"))
+        if description["format"] in FORMATS[:2] and '"class": "Units"' in json.dumps(description["flow"]):
+            _center_units(params)
         flow.check(params)
         _check_permutations(params)
         arrays, run = with_prefix(contents, "run:"), check_instance(description["run"], dict, "the run")
@@ -228,6 +231,15 @@ def _read_entry(archive, entry):
         array = np.lib.format.read_array(stored, allow_pickle=False)
         stored.read(1)  # the checksum is compared at the end of the entry
     return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _center_units(params):
+    """Give each `Units` of a checkpoint of an older format centers that change nothing, in place."""
+    branches = params.values() if isinstance(params, dict) else params if isinstance(params, list) else ()
+    for branch in list(branches):
+        _center_units(branch)
+    if isinstance(params, dict) and set(params) == {"exponent"}:
+        params["center"] = np.zeros(np.shape(params["exponent"]), np.int64)
 
 
 def _convert_act_norms(architecture, params, arrays):

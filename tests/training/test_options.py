@@ -120,3 +120,12 @@ def test_a_path_is_the_file_that_it_leads_to(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert check_path("run.npz") == tmp_path / "run.npz"
     assert check_path("link.npz") == tmp_path / "disk" / "run"
+
+
+def test_a_relative_path_in_a_folder_that_is_gone_gets_a_sentence(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert "in a folder that exists" in refusal(check_path, "run.npz")
+    assert check_path(tmp_path / "run.npz") == tmp_path / "run.npz"

@@ -102,7 +102,7 @@ class Sealed(numpy_boxes.ArrayBox):
             return self._refuse()
         raise refused(NUMPY, IN_PLACE)
 
-    __float__ = __int__ = __complex__ = __index__ = item = tolist = _refuse
+    __float__ = __int__ = __complex__ = __index__ = __round__ = __format__ = item = tolist = _refuse
 
 
 def refused(sentence, of_assignment=None):
