@@ -14,8 +14,7 @@ try:
 except ImportError:  # Windows, where a file that is open cannot be removed
     fcntl = None
 
-# What follows the name of a file in that of its partial file: a number drawn at random, or, before that, those of the
-# process and the thread.
+# The end of a partial file's name: a random number, or in older versions those of the process and the thread.
 ASIDE = r"\.([0-9a-f]{8}|\d+-\d+)\.partial"
 
 
@@ -81,8 +80,8 @@ def written_aside(path):
 def open_aside(path):
     """A new file beside `path`, under a name that is not taken: its path, and the file, locked and open to write.
 
-    The lock tells `clear_leftovers`, in whatever process, container or machine, that somebody is writing. It is gone
-    with the process that holds it, however that ends.
+    The lock tells `clear_leftovers`, also in another process, container or machine, that the file is being written. It
+    ends with the process that holds it.
     """
     while True:
         aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
@@ -124,7 +123,7 @@ def prepare_to_write(path, name):
         If no file can be made beside `path`, or an existing one may not be replaced.
     """
     path = Path(os.path.realpath(path))
-    expected = f"expected {name} to be one that can be written, got {str(path)!r}"
+    expected = f"expected {name} to be a path that can be written to, got {str(path)!r}"
     try:
         aside, file = open_aside(path)
         file.close()
@@ -147,8 +146,7 @@ def may_replace(path):
 def clear_leftovers(path):
     """Remove the files that killed processes have left beside `path`, half written.
 
-    One that a process is still writing is locked, and stays. On a file system without locks nobody can tell, and all
-    stay.
+    One that a process is still writing is locked, and stays. On a file system without locks all stay.
     """
     path = Path(os.path.realpath(path))
     ours = re.compile(re.escape(path.name) + ASIDE)

@@ -56,8 +56,8 @@ class Flow(Model):
 
     The parameters are a dict of those of the layer and the prior: ``{"layer": ..., "prior": ...}``. All methods check
     their input, and say in one sentence what was expected and what came. They take arrays in the dtype of the
-    parameters; lists and integers are converted to it, and by `init` to float64. Many rows are evaluated in chunks that stay
-    in the cache, so the layer and the prior must treat each row by itself.
+    parameters, and convert lists and integers to it; `init` converts them to float64. Many rows are evaluated in chunks
+    that stay in the cache, so the layer and the prior must treat each row by itself.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class Flow(Model):
 
     @property
     def domain(self):
-        """That of the layer."""
+        """The open interval that each component of x must lie in, that of the layer."""
         return domain_of(self.layer)
 
     @property
@@ -303,7 +303,7 @@ def difference_of_layouts(flow, layout):
     """A sentence on the first place where parameters of a layout are not those of a flow, or None.
 
     Shapes are compared with those that `init` gives, without applying a layer. Where they differ, `init` itself
-    has the last word: a layer of the reader's may rearrange rows without an `output_shape`, refuse noise, or have as
+    has the last word: a user's layer may rearrange rows without an `output_shape`, refuse noise, or have as
     many parameters as it sees rows. `init` gets a ration that goes by the size of the layout, as a file may describe
     an architecture of any size.
     """

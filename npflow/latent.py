@@ -14,7 +14,7 @@ from npflow.autodiff.gpu.devices import fetch
 from npflow.docstrings import documented
 from npflow.errors import InputError
 from npflow.model import Model
-from npflow.validation import as_array, check_number, check_rows, check_sequence
+from npflow.validation import check_array, check_number, check_rows, check_sequence
 
 # A decorator that adds to a docstring what the functions of this file share.
 arithmetic = documented(
@@ -98,7 +98,7 @@ def add_attribute(flow, params, x, vector, strength=1.0, *, context=None):
     strength : float
     """
     z, context = encode(flow, params, x, context)
-    vector = as_array(vector, "expected vector as an array of numbers")
+    vector = check_array(vector, "expected vector as an array of numbers", z.dtype)
     if vector.shape != z.shape[1:]:
         raise InputError(
             f"expected vector of shape {z.shape[1:]}, that of a row of z, got shape {vector.shape}"

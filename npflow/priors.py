@@ -207,11 +207,12 @@ class GaussianMixture(Prior):
 
     def start(self, dtype):
         """The hyper-parameters as arrays: means (k, d), log_stds (k,) and log_weights (k,)."""
-        weights = onp.array(self.weights, dtype)
+        log_weights = onp.log(self.weights)
+        log_weights = log_weights - onp.logaddexp.reduce(log_weights)  # sums of weights could overflow
         return {
             "means": onp.array(self.means, dtype),
-            "log_stds": onp.log(onp.array(self.stds, dtype)),
-            "log_weights": onp.log(weights / onp.sum(weights)),
+            "log_stds": onp.log(self.stds).astype(dtype),  # float32 holds the log of any std
+            "log_weights": log_weights.astype(dtype),
         }
 
     def fixed(self, like):

@@ -1,9 +1,10 @@
-"""How much the `init` of an architecture may make.
+"""A limit on the random numbers that the `init` of an architecture may draw.
 
-A file of a few bytes may describe an architecture of any size. Its parameters are compared with those that `init`
-makes, and so that nothing of that size is made, `init` gets a ration. So it does where sizes come from the command line.
+A file of a few bytes may describe an architecture of any size. The limit stops `init` before it makes parameters that
+are far larger than those in the file, or, where sizes come from the command line, than memory.
 """
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -11,9 +12,9 @@ import numpy as np
 from npflow.description import describe
 from npflow.errors import InputError
 
-SMALL = 2**22  # numbers that are made without a second thought
-COUNT = 2**16  # a hyper-parameter up to which none is too large
-CALL = 2**6  # what a call takes of a ration at least, so that calls are counted too
+SMALL = 2**22  # arrays of as many numbers may always be made
+COUNT = 2**16  # hyper-parameters up to this are never too large
+CALL = 2**6  # the least that a call takes of a ration, so that many small ones use it up too
 
 
 class TooLarge(InputError):
@@ -21,7 +22,7 @@ class TooLarge(InputError):
 
 
 class Rationed(np.random.Generator):
-    """A generator for `init` that draws some numbers, those of ``np.random.default_rng(seed)``, and then raises `TooLarge`."""
+    """``np.random.default_rng(seed)`` for an `init`: raises `TooLarge` once more than `ration` numbers are drawn."""
 
     def __init__(self, ration, seed=0):
         super().__init__(np.random.PCG64(seed))
@@ -49,11 +50,8 @@ class Rationed(np.random.Generator):
 
     def take(self, size):
         """Take the numbers of an array from the ration."""
-        sizes = size if isinstance(size, tuple) else (size or 1,)
-        numbers = 1
-        for one in sizes:  # Python's integers do not overflow
-            numbers *= int(one)
-        self.left -= max(numbers, CALL)
+        sizes = () if size is None else size if np.iterable(size) else (size,)
+        self.left -= max(math.prod(map(int, sizes)), CALL)  # Python's integers do not overflow
         if self.left < 0:
             raise TooLarge(
                 "expected the parameters of a smaller architecture, got many fewer than this one has"
@@ -61,15 +59,16 @@ class Rationed(np.random.Generator):
 
 
 def ration_for(model, layout):
-    """The ration of the `init` of a model whose parameters should have a layout: a power of two, as results are cached.
+    """The ration for the `init` of a model whose parameters should have a layout.
 
-    Each count among the hyper-parameters, such as of features, layers, bins or components, has as many parameters at
-    least, so none is far above the size of the layout.
+    It is a power of two, so that layouts of about one size share what is cached for a ration. A count among the
+    hyper-parameters, such as of features, layers, bins or components, has at least as many parameters, so one far above
+    the size of the layout is refused.
     """
-    if largest_count(model) > max(COUNT, layout.size):
+    most, got = max(COUNT, layout.size), largest_count(model)
+    if got > most:
         raise TooLarge(
-            f"expected hyper-parameters up to {max(COUNT, layout.size):,} for {layout.size:,} parameters, "
-            f"got {largest_count(model):,}"
+            f"expected hyper-parameters up to {most:,} for {layout.size:,} parameters, got {got:,}"
         )
     return 1 << (16 * layout.size + SMALL).bit_length()
 

@@ -11,7 +11,7 @@ from autograd.tracer import getval, isbox
 
 from npflow.errors import InputError, in_short, kind_of
 
-MANY = 2**40  # no count is larger: NumPy says how much memory such an array takes, and fails far beyond
+MANY = 2**40  # the largest count: far beyond it NumPy fails without saying how much memory an array takes
 
 
 def check_rows(x, event_shape=None, dtype=None, name="x", any_shape=False):
@@ -20,9 +20,9 @@ def check_rows(x, event_shape=None, dtype=None, name="x", any_shape=False):
     Parameters
     ----------
     x : array_like, shape (n, *event_shape)
-        An array in `dtype` is returned as it is. Integers and booleans become `dtype`, and so do the numbers of a list,
-        which has no dtype of its own. A DataFrame becomes its array, and numbers in another byte order become native. It may be an autograd box, so that checked
-        functions stay differentiable.
+        An array in `dtype` is returned as it is. Integers, booleans and lists are converted to `dtype`, a DataFrame to
+        its array, and numbers in another byte order to native ones. An autograd box is returned as it is, so that
+        checked functions stay differentiable.
     event_shape : tuple of int, optional
         The shape of one row; None accepts any.
     dtype : dtype, optional
@@ -41,9 +41,8 @@ def check_rows(x, event_shape=None, dtype=None, name="x", any_shape=False):
     InputError
         With the row of a value that is not finite.
     """
-    array = as_array(
-        getval(x), f"expected {name} as an array of numbers", dtype
-    )  # getval: of nested boxes too
+    value = getval(x)  # of nested boxes too
+    array = check_array(value, f"expected {name} as an array of numbers", dtype)
     if array.dtype.kind in "biu":
         array = array.astype(dtype or np.float64)
     if not array.dtype.isnative:  # such as numbers from a FITS file
@@ -59,8 +58,7 @@ def check_rows(x, event_shape=None, dtype=None, name="x", any_shape=False):
         )
     finite = np.isfinite(array)
     if not finite.all():
-        first = np.argmin(finite)
-        raise InputError(f"expected {name} to be finite, got {_at(array, first)}")
+        raise InputError(f"expected {name} to be finite, got {_at(array, np.argmin(finite))}")
     return x if isbox(x) else array
 
 
@@ -97,7 +95,7 @@ def check_integers(x, levels, event_shape=None, name="x"):
         With the row of an integer that is out of range.
     """
     expected = f"expected {name} as integers from 0 to {levels - 1}"
-    x = as_array(x, expected)
+    x = check_array(x, expected)
     if x.dtype.kind not in "ui":
         raise InputError(f"{expected}, got {x.dtype}")
     _check_shape(x, event_shape, name)
@@ -106,15 +104,15 @@ def check_integers(x, levels, event_shape=None, name="x"):
     return x
 
 
-def as_array(value, expected, dtype=None):
-    """A value as an array of numbers; an array, of NumPy or another library that dispatches, is returned as it is.
+def check_array(value, expected, dtype=None):
+    """Convert a value to an array of numbers. An array, of NumPy or a library such as CuPy, is returned as it is.
 
-    Python's floats, alone or in a list or tuple, become `dtype`, or float64 without one.
+    Python's floats, alone or in a list or tuple, are converted to `dtype`, by default float64.
 
     Raises
     ------
     InputError
-        Unless it is an array, or what NumPy turns into one. The sentence begins with `expected`.
+        If NumPy cannot convert the value. The message begins with `expected`.
     """
     hint = ""
     if isinstance(value, np.ma.MaskedArray):
@@ -123,6 +121,8 @@ def as_array(value, expected, dtype=None):
         hint = ": convert it with np.asarray"
     elif hasattr(value, "toarray"):
         hint = ": convert it with its method toarray"
+    elif isinstance(value, np.ndarray) and type(value) is not np.ndarray:  # such as a memmap
+        return value.view(np.ndarray)
     elif hasattr(value, "__array_function__"):
         return value
     else:
@@ -177,13 +177,13 @@ def check_context(context, features, rows, dtype, model, name="context"):
         many = "each row" if rows is None else f"each of {rows} rows"
         raise InputError(f"expected a {name} of {features} features for {many}, got none")
     if not isbox(context):
-        context = as_array(context, f"expected {name} as an array of numbers", dtype)
+        context = check_array(context, f"expected {name} as an array of numbers", dtype)
         if context.ndim < 2:
             context = _context_rows(context, features, name)
     context = check_rows(context, (features,), dtype, name)
     if rows is None:
         return context
-    if len(context) == 1 != rows:
+    if len(context) == 1 and rows != 1:
         context = np.repeat(context, rows, axis=0)
     if len(context) != rows:
         raise InputError(f"expected a row of {name} for each of {rows} rows, got {len(context)}")
@@ -249,7 +249,7 @@ def check_count(value, name, *, least=1, most=None, because=""):
 
 def check_seed(value, name):
     """Raise unless `value` is an integer that can seed a generator, such as a time in nanoseconds; return it."""
-    return check_count(value, name, least=0, most=2**64)
+    return check_count(value, name, least=0, most=2**64 - 1)
 
 
 def check_sequence(value, name):

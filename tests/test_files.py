@@ -175,7 +175,7 @@ def test_on_windows_an_open_file_is_closed_before_it_is_renamed(tmp_path, monkey
 def test_a_path_where_no_file_can_be_made_is_refused(name, tmp_path):
     path = tmp_path / name
     assert refusal(prepare_to_write, path, "the path").startswith(
-        f"expected the path to be one that can be written, got '{path}': "
+        f"expected the path to be a path that can be written to, got '{path}': "
     )
     assert not list(tmp_path.iterdir())
 

@@ -163,6 +163,7 @@ def test_float32_is_kept(rng):
     results = [
         vector,
         latent.add_attribute(flow, params, x, vector, np.float64(0.5), context=context),
+        latent.add_attribute(flow, params, x, vector.tolist(), context=context),
         latent.interpolate(
             flow, params, x, x, np.linspace(0, 1, 3), context_a=context[0], context_b=context[1]
         ),

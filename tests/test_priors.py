@@ -353,3 +353,16 @@ def test_the_mixtures_components_are_drawn_as_numpys_choice_draws_them():
     noise = twin.standard_normal((50, 2))
     expected = np.array(MEANS)[component] + np.array(STDS)[component, None] * noise
     np.testing.assert_allclose(prior.sample({}, rng, 50), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_mixture_in_float32_takes_the_logs_of_stds_and_weights_of_any_size(trained):
+    z = rows(5, 2, dtype=np.float32)
+    for size in (1e-300, 1e300, 1e308):
+        mixture = GaussianMixture([[0, 0], [1, 1]], [1, 2], [size, size], trained=trained)
+        plain = GaussianMixture([[0, 0], [1, 1]], [1, 2], trained=trained)
+        found = [one.log_prob(one.init(None, z), z) for one in (mixture, plain)]
+        np.testing.assert_allclose(*found, rtol=1e-6)
+    narrow = GaussianMixture([[0, 0], [1, 1]], [1e-60, 2], trained=trained)
+    with np.errstate(over="ignore"):
+        assert np.isfinite(narrow.log_prob(narrow.init(None, z), z)).all()

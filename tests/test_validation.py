@@ -439,3 +439,11 @@ def test_input_errors_are_value_errors_that_can_be_told_from_further_out():
 def test_an_array_that_means_something_else_is_refused(make, words):
     assert words in refusal(check_rows, make())
     assert words in refusal(check_integers, make().astype(int), 9)
+
+
+def test_an_array_of_a_subclass_is_taken_as_a_plain_one(tmp_path):
+    x = np.memmap(tmp_path / "x", np.float32, "w+", shape=(3, 2))
+    for array in (x, x.view(np.recarray)):
+        taken = check_rows(array)
+        assert type(taken) is np.ndarray
+        assert np.shares_memory(taken, x)

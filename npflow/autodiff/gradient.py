@@ -108,7 +108,7 @@ class Differentiated(VJPNode):
             self.vjp = DERIVATIVES[fun](argnums, value, args, kwargs)
         else:
             super().__init__(value, fun, args, kwargs, argnums, parents)
-            self.vjp = _kept(self.vjp, fun, [args[number] for number in argnums])
+            self.vjp = _with_dtypes(self.vjp, fun, [args[number] for number in argnums])
         if getattr(getattr(value, "dtype", None), "hasobject", False):
             raise TypeError(f"{fun.__name__} got an array of dtype object, which NumPy made of boxes")
 
@@ -122,10 +122,10 @@ class Differentiated(VJPNode):
         return gradient + part
 
 
-def _kept(vjp, fun, arguments):
-    """A derivative of autograd's, its gradients in the dtypes of the arguments: many promote float32.
+def _with_dtypes(vjp, fun, arguments):
+    """A derivative of autograd's whose gradients have the dtypes of the arguments: many promote float32.
 
-    A gradient of another shape than its argument is refused: a sum further on would hide it.
+    A gradient of another shape than its argument is refused, as broadcasting would hide the mistake.
     """
     kinds = [(one.shape, one.dtype) if hasattr(one, "dtype") else None for one in arguments]
 

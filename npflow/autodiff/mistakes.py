@@ -1,6 +1,7 @@
-"""From an error inside a layer, a network or a prior of the reader's to the mistake, its line and its place."""
+"""Explain an error in a user's layer, network or prior: name the mistake, its line, and the layer."""
 
 import inspect
+import os
 import re
 import sysconfig
 import traceback
@@ -16,7 +17,7 @@ from npflow.autodiff.program import frames
 from npflow.autodiff.program.refusals import IN_PLACE, NUMPY, READING
 from npflow.errors import InputError
 
-# What Python, NumPy and autograd say, and the sentence that it stands for.
+# Messages of Python, NumPy and autograd, and what each says about a layer.
 MISTAKES = (
     (
         r"\bout=\(|argument 'out'|read-only|item assignment|sequence\.|Cannot cast ufunc '\w+' output",
@@ -48,16 +49,18 @@ MISTAKES = (
         r"expected arrays whose shapes fit, got \1",
     ),
 )
+# The types of errors that are explained; not their subclasses, such as `InputError`.
 KINDS = {AttributeError, IndexError, KeyError, NameError, NotImplementedError, TypeError, UnboundLocalError}
 KINDS |= {ValueError, ZeroDivisionError}
 
-PACKAGE = Path(__file__).parents[1].as_posix() + "/"
-STDLIB, INSTALLED = (Path(sysconfig.get_path(name)).as_posix() + "/" for name in ("stdlib", "purelib"))
+PACKAGE = os.path.join(Path(__file__).parents[1], "")  # noqa: PTH118 (with a separator at its end)
+LAYERS = os.path.join(PACKAGE, "layers", "")  # noqa: PTH118
+STDLIB, INSTALLED = (os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "purelib"))  # noqa: PTH118
 
 
 @contextmanager
 def explaining():
-    """Errors that come from inside the reader's code are explained; see `explained`."""
+    """A context that raises the `explained` error in place of one in the user's code."""
     try:
         yield
     except Exception as error:
@@ -68,10 +71,10 @@ def explaining():
 
 
 def explained(error, line=None):
-    """The error to raise instead of one from inside a layer: it names the mistake, its line, and the layer's path.
+    """The error to raise in place of one from inside a layer: it names the mistake, its line, and the layer's path.
 
-    An error that is raised on purpose, or in which no code of the reader's takes part, stays as it is. `line` is
-    that of a derivative, where none of the reader's lines runs.
+    An error that the user's code raises itself, or that does not pass through it, is returned as it is. `line` is
+    the line of a derivative, during which none of the user's code runs.
     """
     if type(error) not in KINDS and not type(error).__module__.startswith(
         ("numpy._core", "numpy.exceptions")
@@ -85,9 +88,9 @@ def explained(error, line=None):
         flow = trace[-1][0].f_locals.get("self")
         part = next((name for name in ("layer", "prior") if getattr(flow, name, None) is owner), None)
         return InputError(sentence, place or (part and f"{part} ({type(owner).__name__})"))
-    own = [spot for spot in map(spot_of, trace) if is_readers(spot[0])]
-    if not own:  # a layer of npflow's cannot use what a method of the reader's returned
-        own = [spot for spot in map(spot_of, trace) if spot[0].startswith(PACKAGE + "layers/")]
+    own = [spot for spot in map(spot_of, trace) if is_users(spot[0])]
+    if not own:  # a layer of npflow's cannot use what a user's method returned
+        own = [spot for spot in map(spot_of, trace) if spot[0].startswith(LAYERS)]
     if own:
         line = frames.line_at(own[-1])
         if own[-1] == spot_of(trace[-1]) and re.search(r"\((raise|assert)\b", line):
@@ -117,13 +120,13 @@ notrace_primitives[Watched] = notrace_primitives[Differentiated]
 
 
 def find_promotion(fun, params, x):
-    """Raise the `InputError` on the line where ``fun(params, x)`` leaves the dtype of x, if there is one."""
+    """Raise an `InputError` with the line where ``fun(params, x)`` leaves the dtype of x, if there is one."""
     with explaining():
         value_and_grad(lambda both: [fun(*both), 0.0][1], Watched)((params, x))
 
 
 def read_only(arrays):
-    """A tree of arrays that cannot be written to, so that a method that does it is named; the arrays stay as they are."""
+    """A tree of read-only views of arrays: a method that changes its input in place fails, and is named."""
 
     def view(_, leaf):
         if type(leaf) is not np.ndarray:
@@ -135,8 +138,8 @@ def read_only(arrays):
     return tree.build(view, arrays)
 
 
-def is_readers(filename):
-    """Whether a file is neither npflow's, nor of autograd, NumPy, SciPy or Python itself."""
+def is_users(filename):
+    """Whether a file is not part of npflow, autograd, NumPy, SciPy or Python's standard library."""
     if filename.startswith((PACKAGE, "<frozen")) or not frames.is_code(filename):
         return False
     return filename.startswith(INSTALLED) or not filename.startswith(STDLIB)
@@ -149,7 +152,7 @@ def spot_of(entry):
 
 
 def of_contract(text, frame):
-    """An object and a sentence on its method that is missing, or does not take or return what its contract says.
+    """An object, and a sentence on its method that is missing, or breaks the contract on arguments or results.
 
     `frame` is where the error was raised: that of the caller, which has the object among its variables.
     """

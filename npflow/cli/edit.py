@@ -52,16 +52,18 @@ def run(arguments):
     moved, row_names = [], []
     for target, source in attributes:
         name = settings.classes[target]
-        start, of = (
-            ("others", f"classes other than {name}") if source is None else 2 * (settings.classes[source],)
-        )
+        start = "others" if source is None else settings.classes[source]
+        others = f"classes other than {name}" if source is None else start
         a = images_of(name, data.train, data.train_labels == target, "training")[:MOST]
-        b = images_of(of, data.train, without(data.train_labels, target, source), "training")[:MOST]
+        b = images_of(others, data.train, without(data.train_labels, target, source), "training")[:MOST]
         vector = latent.attribute_vector(model, params, a, b)
-        x = images_of(of, data.test, without(data.test_labels, target, source), "held-out")
-        if arguments.n is not None:
-            check_count(arguments.n, "--n", most=len(x), because=", the held-out images to start from")
-        x = x[: IMAGES if arguments.n is None else arguments.n]
+        x = images_of(others, data.test, without(data.test_labels, target, source), "held-out")
+        if arguments.n is None:
+            x = x[:IMAGES]
+        else:
+            x = x[
+                : check_count(arguments.n, "--n", most=len(x), because=", the held-out images to start from")
+            ]
         columns = [latent.add_attribute(model, params, x, vector, s) for s in STRENGTHS]
         moved.append(np.concatenate(np.stack(columns, axis=1)))
         row_names += [f"{start} to {name}"] * len(x)

@@ -38,9 +38,9 @@ def run(arguments):
     most = min(ROWS, len(data.test) // 2)
     if most < 1:
         raise InputError(f"expected two held-out images at least, got {len(data.test)}")
-    pairs = (
-        min(PAIRS, most) if arguments.pairs is None else check_count(arguments.pairs, "--pairs", most=most)
-    )
+    pairs = min(PAIRS, most)
+    if arguments.pairs is not None:
+        pairs = check_count(arguments.pairs, "--pairs", most=most)
     chosen = np.random.default_rng(seed).permutation(len(data.test))[: 2 * pairs]
     labels = None if data.test_labels is None else data.test_labels[chosen]
     context = trained.settings.context(labels)

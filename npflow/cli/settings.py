@@ -23,9 +23,8 @@ class Settings(Declared):
     part: bool = flag(False)  # whether its binary batches may have fewer images than the official ones
     conditional: bool = flag(False)  # on the class
     seed: int = checked(check_seed, 0)
-    steps: int = count(
-        Options.steps, most=LONGEST
-    )  # of the whole run; the rehearsal fixes it where `minutes` is given
+    # Of the whole run; the rehearsal fixes it where `minutes` is given.
+    steps: int = count(Options.steps, most=LONGEST)
     minutes: float | None = number(None, above=0, below=10**6)
     batch_size: int = count(32)
     rate: float = number(above=0, below=10**6)  # the peak of the learning rate

@@ -11,6 +11,7 @@ import numpy as np
 from npflow.autodiff.program.frames import follows_steps
 from npflow.errors import InputError, in_short, kind_of
 from npflow.layers.layer import Layer, check_layer, domain_of, given, started, takes_context, zeros_per_row
+from npflow.rations import SMALL
 from npflow.validation import check_domain, check_sequence
 
 
@@ -53,9 +54,10 @@ class Composite(Layer):
     """A layer made of layers.
 
     A subclass defines one method, the generator `steps`. It yields a `Step` to apply an inner layer; ``yield`` returns
-    the layer's output. A name that comes twice has one set of parameters. The generator returns the output of the whole. Where `direction` is "inverse" it reverses the order, and it
-    passes `direction` on. ``init``, ``forward``, ``inverse`` and the log-det, which is the sum of those of the steps,
-    follow from it. So do traces, the names of layers in errors and in programs, and the checks of `npflow.verify`.
+    the layer's output. A name that comes twice has one set of parameters. The generator returns the output of the
+    whole. Where `direction` is "inverse" it reverses the order, and it passes `direction` on. ``init``, ``forward``,
+    ``inverse`` and the log-det, which is the sum of those of the steps, follow from it. So do traces, the names of
+    layers in errors and in programs, and the checks of `npflow.verify`.
 
     Override `domain` where the layer that is applied to x first has one.
 
@@ -316,14 +318,11 @@ def dry_run(layer, x, visit, direction="forward", context=None):
     return joined(params), output
 
 
-LARGE = 2**22  # numbers in a row
-
-
 def uses_context(layer, event_shape, context_features=1):
     """Whether a layer or one of its inner layers takes the context; True if that is not known."""
     if not takes_context(type(layer)):
         return False
-    if math.prod(event_shape) + context_features > LARGE:  # not worth arrays of that size
+    if math.prod(event_shape) + context_features > SMALL:  # not worth arrays of that size
         return True
 
     def handed(context):

@@ -133,9 +133,9 @@ def check_keeps_shape(name, x, z):
 
 
 def started(layer, rng, x, context=None, direction="forward", params=None):
-    """The parameters of a layer, from `init` unless there are any, and its output for the batch `x`.
+    """The parameters of a layer, from `init` unless they are given, and its output for the batch `x`.
 
-    Both are held to the contract; an `InputError` names the line.
+    Both are checked against the contract of `Layer`; an `InputError` names the line.
     """
     x, beside, method = read_only(x), given(layer, context), getattr(layer, direction)
     if params is None:
@@ -182,7 +182,7 @@ def check_pair(method, result, params, x, **context):
 
 
 def check_results(method, results, params, x, **context):
-    """Raise unless results by name, which a `method` made of `x`, have its dtype, and but for "array" one number a row."""
+    """Raise unless the named results of a `method` have the dtype of `x`, and all but "array" one number for each row."""
     for name, numbers in results.items():
         if name != "array" and np.shape(numbers) != (len(x),):
             raise InputError(
@@ -221,14 +221,16 @@ def pixels(x):
 def mean_and_std(x):
     """The mean and the standard deviation of each channel over rows and pixels, both in float64.
 
-    A constant channel has no standard deviation to divide by; the largest value of the batch stands for it.
+    A constant channel has no standard deviation to divide by; the largest value of the batch stands for it. Its mean is
+    given as 0, so that the channel keeps its size: near zero, a next layer would take its rounding for its spread.
     """
     channels = x.reshape(-1, x.shape[-1]).astype(onp.float64)
     size = largest(channels)  # squares of numbers of the order of one do not overflow
     mean = size * onp.mean(channels / size, axis=0)
     std = size * onp.std(channels / size, axis=0)
     constant = std <= 10 * onp.finfo(x.dtype).eps * onp.abs(mean)
-    return mean, onp.where(constant, onp.max(onp.abs(channels)) or 1.0, std)
+    largest_of_all = onp.max(onp.abs(channels)) or 1.0
+    return onp.where(constant, 0.0, mean), onp.where(constant, largest_of_all, std)
 
 
 def largest(channels):

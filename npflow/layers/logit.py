@@ -46,18 +46,16 @@ class Logit(Layer):
 
     def forward(self, params, x):
         slope = 1 - 2 * self.alpha
-        p, rest = (
-            self.alpha + slope * x,
-            self.alpha + slope * (1 - x),
-        )  # 1 - p would lose digits where p is near 1
+        p = self.alpha + slope * x
+        rest = self.alpha + slope * (1 - x)  # 1 - p would lose digits where p is near 1
         inside = np.minimum(p, rest) > 0
         log_p, log_rest = np.log(where(inside, p, 1)), np.log(where(inside, rest, 1))
         log_slope = where(inside, math.log(slope) - log_p - log_rest, -math.inf)
         return log_p - log_rest, sum_event(log_slope)
 
     def inverse(self, params, z):
-        slope, kind = 1 - 2 * self.alpha, onp.finfo(z.dtype)
-        low, high = float(kind.eps if self.alpha else kind.tiny), float(1 - kind.eps)
+        slope, floats = 1 - 2 * self.alpha, onp.finfo(z.dtype)
+        low, high = float(floats.eps if self.alpha else floats.tiny), float(1 - floats.eps)
         p = sigmoid(z)
         p = where(p < low, low, where(p > high, high, p))
         x = (p - self.alpha) / slope

@@ -8,32 +8,38 @@ import numpy as onp
 from npflow.autodiff.primitives import spread_rows
 from npflow.layers.layer import Layer, pixels, spread
 
+FAR = 16  # spreads: numbers this far from zero lie within a factor of two, and their differences are exact
+
 
 @dataclass(frozen=True)
 class Units(Layer):
-    r"""Multiply each channel by a power of two that brings the first batch to the order of one; nothing is trained.
+    r"""Bring each channel of the first batch near zero and to the order of one; nothing is trained.
 
-    z = x * 2^-e        log|det J| = -H W sum(e) log 2
-    x = z * 2^e
+    z = x * 2^-e - c        log|det J| = -H W sum(e) log 2
+    x = (z + c) * 2^e
 
-    The exponents e are integers, and so constants. Adam moves all parameters by steps of about one size. For the mean
-    of a column such a step is too large where the column is in millionths, too small where it is in millions. A power
-    of two is exact in floating point. H W is the number of pixels, 1 for rows of features.
+    Adam moves all parameters by steps of about one size. For the mean of a column such a step is too large where the
+    column is in millionths, too small where it is in millions; and where a column is far from zero, as years are, a
+    step of its scale moves all of it. The exponents e and the centers c are integers, and so constants. A center is 0
+    unless the channel is at least `FAR` of its spreads from zero: then, as for the powers of two, nothing is rounded.
+    H W is the number of pixels, 1 for rows of features.
     """
 
     def init(self, rng, x):
         channels = x.reshape(-1, x.shape[-1]).astype(onp.float64)
-        constant = spread(channels) <= 10 * onp.finfo(x.dtype).eps * onp.max(onp.abs(channels), axis=0)
-        exponent = onp.round(
-            onp.log2(onp.where(constant, onp.max(onp.abs(channels)) or 1.0, spread(channels)))
-        )
-        return {"exponent": onp.clip(exponent, -100, 100).astype(onp.int16)}  # float32 ends at 127
+        kind, size, std = onp.finfo(x.dtype), onp.max(onp.abs(channels), axis=0), spread(channels)
+        constant = std <= 10 * kind.eps * size
+        exponent = onp.round(onp.log2(onp.where(constant, onp.max(size) or 1.0, std)))
+        exponent = onp.clip(exponent, 28 - kind.maxexp, kind.maxexp - 28).astype(onp.int16)
+        center = onp.rint(onp.ldexp(onp.median(channels, axis=0), -exponent))
+        center = onp.where(onp.abs(center) < FAR, 0, center)
+        return {"exponent": exponent, "center": center.astype(onp.int64)}
 
     def forward(self, params, x):
-        return x * self.scale(params, x), self.log_det(params, x)
+        return x * self.scale(params, x) - params["center"].astype(x.dtype), self.log_det(params, x)
 
     def inverse(self, params, z):
-        return z / self.scale(params, z), -self.log_det(params, z)
+        return (z + params["center"].astype(z.dtype)) / self.scale(params, z), -self.log_det(params, z)
 
     def log_det(self, params, x):
         return spread_rows(pixels(x) * np.sum(np.log(self.scale(params, x))), len(x))

@@ -29,10 +29,10 @@ from npflow.training.history import History
 from npflow.training.options import check_path
 from npflow.validation import check_count, check_instance, check_number, check_seed
 
-# In 1, Adam's m and v have the factors 1 - beta. In 1 and 2, the bias of an ActNorm is in units of x.
+# In 1, Adam's m and v have the factors 1 - beta. In 1 and 2, the bias of an ActNorm is in units of x, and a Units has no
+# centers.
 FORMATS = ("npflow checkpoint 1", "npflow checkpoint 2", "npflow checkpoint 3")
 FORMAT = FORMATS[-1]
-AT_ONCE = 2**20  # bytes of an entry that are read at a time
 ENTRY = re.compile(r"(description|params|constant:.*|run:.*)\.npy")
 
 
@@ -165,6 +165,8 @@ def load(path):
             raise InputError(f"expected the format {FORMAT!r} in {path}, got {description['format']!r}")
         flow = check_instance(rebuild(description["flow"]), Model, "what is stored")
         params = _fill(description["params"], contents["params"], with_prefix(contents, "constant:"))
+        if description["format"] in FORMATS[:2] and '"class": "Units"' in json.dumps(description["flow"]):
+            _center_units(params)
         flow.check(params)
         _check_permutations(params)
         arrays, run = with_prefix(contents, "run:"), check_instance(description["run"], dict, "the run")
@@ -175,7 +177,7 @@ def load(path):
         return Checkpoint(flow, params, run, arrays, description["format"])
     except InputError as error:
         raise InputError(f"{path} cannot be used: {error}") from error
-    except Exception as error:  # so does a foreign description
+    except Exception as error:  # a foreign description may fail anywhere
         raise InputError(
             f"expected a checkpoint of npflow at {path}, got another .npz: {type(error).__name__}: {error}"
         ) from error
@@ -215,28 +217,29 @@ def _read_entries(file):
 
 
 def _read_entry(archive, entry):
-    """The array of an entry. Its header has to account for each byte of it, before anything is allocated."""
+    """The array of an entry, whose header must account for each of its bytes before anything is allocated."""
     with archive.open(entry) as stored:
         if np.lib.format.read_magic(stored) != (1, 0):
             raise ValueError("another version of NumPy's format")
-        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stored)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stored)
         if dtype.kind not in "fiubU" or not dtype.itemsize:
             raise InputError(f"expected numbers or a text in {entry.filename!r}, got {dtype}")
-        count, left = math.prod(shape), entry.file_size - stored.tell()
-        if count * dtype.itemsize != left or min(shape, default=0) < 0:
-            raise InputError(
-                f"expected {count * dtype.itemsize:,} bytes in {entry.filename!r}, which is damaged, got {left:,}"
-            )
-        array = np.empty(count, dtype)
-        view, filled = memoryview(array.view(np.uint8)), 0
-        while filled < left:
-            got = stored.readinto(view[filled : filled + AT_ONCE])
-            if not got:
-                raise EOFError
-            filled += got
-        stored.read(1)  # at the end the checksum is compared, that of an empty entry too
-        array = array.reshape(shape, order="F" if fortran_order else "C")
-        return array.astype(dtype.newbyteorder("="), copy=False)
+        size, left = math.prod(shape) * dtype.itemsize, entry.file_size - stored.tell()
+        if size != left or min(shape, default=0) < 0:
+            raise InputError(f"expected {size:,} bytes in {entry.filename!r}, which is damaged, got {left:,}")
+    with archive.open(entry) as stored:
+        array = np.lib.format.read_array(stored, allow_pickle=False)
+        stored.read(1)  # the checksum is compared at the end of the entry
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _center_units(params):
+    """Give each `Units` of a checkpoint of an older format centers that change nothing, in place."""
+    branches = params.values() if isinstance(params, dict) else params if isinstance(params, list) else ()
+    for branch in list(branches):
+        _center_units(branch)
+    if isinstance(params, dict) and set(params) == {"exponent"}:
+        params["center"] = np.zeros(np.shape(params["exponent"]), np.int64)
 
 
 def _convert_act_norms(architecture, params, arrays):
@@ -264,12 +267,13 @@ def _convert_act_norms(architecture, params, arrays):
 
 def _act_norms(params):
     """The dicts of a bias and a log_scale in a tree."""
-    if isinstance(params, dict) and set(params) == {"bias", "log_scale"}:
-        return [params]
-    branches = (
-        params.values() if isinstance(params, dict) else params if isinstance(params, (list, tuple)) else ()
-    )
-    return [norm for branch in branches for norm in _act_norms(branch)]
+    if isinstance(params, dict):
+        if set(params) == {"bias", "log_scale"}:
+            return [params]
+        params = params.values()
+    elif not isinstance(params, (list, tuple)):
+        return []
+    return [norm for branch in params for norm in _act_norms(branch)]
 
 
 def _check_permutations(params):
@@ -372,17 +376,17 @@ def check_run(run, arrays, params):
             f"expected the vectors and the history of a run, got 'run:{odd[0]}' missing or unknown"
         )
     for name in vectors:
-        check_array(arrays[name], params.shape, params.dtype, name)
+        check_kind(arrays[name], params.shape, params.dtype, name)
     validations = len(np.atleast_1d(arrays["history:validation_step"]))
     for name in History.SERIES:
         length = step if name in PER_STEP else validations
-        check_array(arrays[f"history:{name}"], (length,), np.float64, f"history:{name}")
+        check_kind(arrays[f"history:{name}"], (length,), np.float64, f"history:{name}")
     steps = arrays["history:validation_step"]
     if not np.isin(steps, np.arange(1, step + 1)).all() or np.any(np.diff(steps) < 0):
         raise InputError(f"expected validations after steps 1 to {step}, one after the other, got others")
 
 
-def check_array(array, shape, dtype, name):
+def check_kind(array, shape, dtype, name):
     """Raise `InputError` unless an array of a run's state has a shape and a dtype."""
     if array.shape != shape or array.dtype != dtype:
         raise InputError(
@@ -390,7 +394,7 @@ def check_array(array, shape, dtype, name):
         )
 
 
-PLACES = {"pos": 624, "buffer_pos": 4}  # how far NumPy's generators read on without looking
+PLACES = {"pos": 624, "buffer_pos": 4}  # the largest indices into their buffers; NumPy does not check them
 
 
 def check_random_state(state):

@@ -66,9 +66,9 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
     checkpoint : path, optional
         An ``.npz`` that is written every `checkpoint_every` steps, at the end, and at Ctrl-C; `npflow.load` reads it.
         If the file exists, its run is resumed. The result is that of an uninterrupted run, to the bit; only the
-        structure of `params` is then used. If writing fails, for example on a full disk, the previous file is kept and a
-        `RuntimeWarning` is issued. If the last write fails, `CheckpointError` is raised. A symbolic link stays, and the
-        file that it points at is written. A relative path means the folder in which `fit` was called.
+        structure of `params` is then used. If writing fails, for example on a full disk, the previous file is kept and
+        a `RuntimeWarning` is issued. If the last write fails, `CheckpointError` is raised. Where the path is a symbolic
+        link, the file that it points at is written. A relative path starts from the working directory at the call.
     checkpoint_every : int or datetime.timedelta
         The number of steps, or the time, between checkpoints.
     on_checkpoint : callable, optional
@@ -231,6 +231,8 @@ def named_errors(model, params, batch, recorded=False):
     """Errors of a step name the layer that does not compute on a device, and say what helps where recording fails."""
     try:
         yield
+    except MemoryError:  # the searches below compute the loss again
+        raise
     except Exception as error:
         if recorded and isinstance(error, InputError):
             named = reason(error, model, params, batch)
@@ -249,8 +251,8 @@ def told_by_recording(error, model, params, batch):
         record(model.loss, params, *batch)
     except InputError as named:
         return named
-    except Exception:
-        return error
+    except Exception:  # the loss itself fails
+        pass
     return error
 
 

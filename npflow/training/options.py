@@ -27,6 +27,8 @@ def check_path(path, name="the path of a checkpoint"):
         path = Path(os.path.realpath(given))
     except (TypeError, ValueError):  # such as a character NUL
         raise InputError(f"expected {name} to be a path, got {path!r}") from None
+    except FileNotFoundError:  # the folder in which the process works is gone
+        raise InputError(f"expected {name} in a folder that exists, got {str(path)!r}") from None
     if given.suffix != ".npz":
         raise InputError(f"expected {name} to end in .npz, got {str(given)!r}")
     try:
@@ -38,7 +40,7 @@ def check_path(path, name="the path of a checkpoint"):
             raise InputError(f"expected {name} in a folder that can be written to, got {str(path.parent)!r}")
     except OSError as error:  # such as a name that is too long
         raise InputError(
-            f"expected {name} to be one that can be written, got {str(path)!r}: {error.strerror}"
+            f"expected {name} to be a path that can be written to, got {str(path)!r}: {error.strerror}"
         ) from error
     return path
 

@@ -263,7 +263,33 @@ class Run:
     def resume(self, path, settings, steps):
         """Go on from a checkpoint; raise, and change nothing, where it is that of another run."""
         saved = load_run(path)
-        state, moments = saved.run, with_prefix(saved.arrays, "moment:")
+        self.check_saved(saved, path, settings, steps)
+        state, before = saved.run, self.rng.bit_generator.state
+        try:
+            self.rng.bit_generator.state = state["epoch_rng"]
+        except Exception as error:  # of a generator that is not NumPy's
+            self.rng.bit_generator.state = before
+            raise InputError(f"{path} cannot be resumed: its generator: {error}") from error
+
+        arrays, params = to_device((saved.arrays, saved.params), self.device.name)
+        self.vector[...] = arrays["vector"]
+        # The constants, too, are those of the saved run.
+        self.params = self.layout.unpack(self.vector, params)
+        for name, moment in self.moments.items():
+            moment[...] = arrays[f"moment:{name}"]
+        if saved.format == FORMATS[0]:
+            self.moments["m"] /= 1 - self.options.optimizer.beta1
+            self.moments["v"] /= 1 - self.options.optimizer.beta2
+        self.average, self.best = arrays.get("average"), arrays.get("best")
+        self.history = History.from_arrays(with_prefix(saved.arrays, "history:"))
+        self.step, self.noise_seed = state["step"], state.get("noise_seed", 0)
+        self.best_loss = np.inf if state["best_loss"] is None else state["best_loss"]
+        self.draw_order()  # that of the epoch again, from the same random state
+        self.position = state["position"]
+
+    def check_saved(self, saved, path, settings, steps):
+        """Raise `InputError` unless a checkpoint is one of this run, made before its last step."""
+        state = saved.run
         for name, value in settings.items():
             saved_value = state["settings"].get(name)
             if isinstance(saved_value, dict):  # a description, perhaps older than one of its hyper-parameters
@@ -287,7 +313,7 @@ class Run:
             raise InputError(
                 f"expected a generator of the kind that the run began with, {saved_kind}, got {kind}"
             )
-        layout = Layout(saved.params)
+        layout, moments = Layout(saved.params), with_prefix(saved.arrays, "moment:")
         for what, there, here in (
             ("model", describe(saved.flow), describe(self.model.learned)),
             ("dtype", str(layout.dtype), str(self.layout.dtype)),
@@ -303,28 +329,6 @@ class Run:
                 f"{path} cannot be resumed: expected {' or '.join(map(str, positions))} rows of the epoch to be used up, "
                 f"got {state['position']}"
             )
-        before = self.rng.bit_generator.state
-        try:
-            self.rng.bit_generator.state = state["epoch_rng"]
-        except Exception as error:  # of a generator that is not NumPy's
-            self.rng.bit_generator.state = before
-            raise InputError(f"{path} cannot be resumed: its generator: {error}") from error
-
-        arrays, params = to_device((saved.arrays, saved.params), self.device.name)
-        self.vector[...] = arrays["vector"]
-        # The constants, too, are those of the saved run.
-        self.params = self.layout.unpack(self.vector, params)
-        for name, moment in self.moments.items():
-            moment[...] = arrays[f"moment:{name}"]
-        if saved.format == FORMATS[0]:
-            self.moments["m"] /= 1 - self.options.optimizer.beta1
-            self.moments["v"] /= 1 - self.options.optimizer.beta2
-        self.average, self.best = arrays.get("average"), arrays.get("best")
-        self.history = History.from_arrays(with_prefix(saved.arrays, "history:"))
-        self.step, self.noise_seed = state["step"], state.get("noise_seed", 0)
-        self.best_loss = np.inf if state["best_loss"] is None else state["best_loss"]
-        self.draw_order()  # that of the epoch again, from the same random state
-        self.position = state["position"]
 
 
 def copy_constants(params):

@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 def ctrl_c():
     """An event that Ctrl-C sets, so that no step is interrupted half way; a second Ctrl-C interrupts at once.
 
-    A handler of the caller's own is called too. Where SIGINT is ignored, as in a background job, or kills the process, it
-    still does. Another signal that the caller has given Python's handler of Ctrl-C, `signal.default_int_handler`, ends
-    the run like Ctrl-C.
+    A handler of the caller's own is called too. SIGINT is left alone where it is ignored, as in a background job, or
+    kills the process. Another signal ends the run like Ctrl-C where its handler is Python's own of Ctrl-C,
+    `signal.default_int_handler`.
     """
     interrupted, handlers = threading.Event(), {}
     if threading.current_thread() is threading.main_thread():  # only this one receives signals

@@ -170,6 +170,11 @@ def math_of_an_array(self, params, x):
     return x * math.exp(params["s"]), self.total(params, x)  # here
 
 
+@mistake("a number read off it")
+def rounds(self, params, x):
+    return x * np.exp(params["s"]) + 0 * round(params["s"][0], 3), self.total(params, x)  # here
+
+
 @mistake("got a branch on the value of an array")
 def branches(self, params, x):
     return (x if x > 0 else -x), self.total(params, x)  # here

@@ -82,3 +82,26 @@ def test_training_does_not_depend_on_the_units():
         params, _ = fit(flow, start, data, rng=np.random.default_rng(1), steps=8, progress=False)
         learned.append(vector(params))
     np.testing.assert_array_equal(*learned)
+
+
+@pytest.mark.parametrize("far", [100, 2000, 1e5])
+def test_a_column_far_from_zero_is_centered_without_losing_a_bit(far):
+    x = (far + np.random.default_rng(0).standard_normal((400, 2))).astype(np.float32)
+    params = new(x)
+    z, _ = Units().forward(params, x)
+    assert np.abs(np.median(z, axis=0)).max() < 2
+    np.testing.assert_array_equal(Units().inverse(params, z)[0], x, strict=True)
+    near = x.astype(float) - far
+    scales = np.exp2(-params["exponent"].astype(float))
+    np.testing.assert_array_equal(np.diff(z, axis=0), np.diff(near * scales, axis=0))
+
+
+def test_a_column_near_zero_is_not_centered():
+    assert not new(columns())["center"].any()
+
+
+@every_dtype
+def test_exponents_go_as_far_as_the_dtype(dtype):
+    size = float(np.finfo(dtype).max) ** 0.75
+    z, _ = Units().forward(new(x := (columns() * size / 1e6).astype(dtype)), x)
+    assert np.quantile(np.abs(z), 0.8, axis=0).max() < 20

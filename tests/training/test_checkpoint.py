@@ -18,7 +18,7 @@ from runs import data, run
 
 from npflow import Flow, InputError, load, save, to_device
 from npflow.autodiff.gpu.devices import HOST
-from npflow.layers import AffineCoupling, Chain, Conv1x1, Inverse, Layer, Permutation, Reverse
+from npflow.layers import AffineCoupling, Chain, Conv1x1, Inverse, Layer, Permutation, Reverse, Units
 from npflow.models import glow
 from npflow.networks import MLP, Beside
 from npflow.priors import GaussianMixture, Normal
@@ -532,3 +532,12 @@ def test_what_is_saved_on_a_device_is_loaded_on_the_host(name, device, tmp_path)
     loaded = load(tmp_path / "there.npz")
     assert loaded.flow == flow
     assert_agrees(HOST, loaded.params, params)
+
+
+def test_units_of_an_older_format_have_no_centers(tmp_path, monkeypatch):
+    flow = Flow(Chain([Units(), Inverse(Units())]), Normal(2))
+    params = flow.init(np.random.default_rng(0), rows(50, 2) + 1)
+    older = {"layer": [{"exponent": layer["exponent"]} for layer in params["layer"]], "prior": {}}
+    monkeypatch.setattr(checkpoint_module, "FORMAT", checkpoint_module.FORMATS[1])
+    checkpoint_module.write(tmp_path / "flow.npz", flow, older, {}, {})
+    assert same_bits(load(tmp_path / "flow.npz").params, params)

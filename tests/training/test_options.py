@@ -98,7 +98,7 @@ def test_a_path_is_one_that_a_checkpoint_can_be_written_to(tmp_path):
         (3, "to be a path, got 3"),
         (None, "to be a path, got None"),
         (tmp_path / "a\0.npz", "to be a path, got "),
-        (tmp_path / f"{260 * 'a'}.npz", "that can be written, got "),
+        (tmp_path / f"{260 * 'a'}.npz", "that can be written to, got "),
         (tmp_path / "loop.npz", "to be a file, got "),
         (tmp_path / "run.pkl", "to end in .npz"),
         (tmp_path / "folder.npz", "to be a file, got the folder"),
@@ -120,3 +120,12 @@ def test_a_path_is_the_file_that_it_leads_to(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert check_path("run.npz") == tmp_path / "run.npz"
     assert check_path("link.npz") == tmp_path / "disk" / "run"
+
+
+def test_a_relative_path_in_a_folder_that_is_gone_gets_a_sentence(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert "in a folder that exists" in refusal(check_path, "run.npz")
+    assert check_path(tmp_path / "run.npz") == tmp_path / "run.npz"

@@ -7,7 +7,6 @@ HOST``. CuPy is imported when a GPU is first asked for.
 """
 
 import hashlib
-import os
 from collections import OrderedDict
 from threading import RLock
 
@@ -15,6 +14,7 @@ import numpy as np
 from autograd.tracer import getval
 
 from npflow.autodiff import tree
+from npflow.autodiff.forks import in_forked_child
 from npflow.autodiff.gpu.cupy import register
 from npflow.autodiff.gpu.device import Cuda, Device
 from npflow.errors import InputError, kind_of
@@ -26,14 +26,10 @@ CONSTANTS, MOST_BYTES = OrderedDict(), 2**28  # the arrays that `constant` sent 
 LOCK = RLock()  # of DEVICES and CONSTANTS
 
 
-def in_forked_child():
-    """Make a lock: a child process has no thread that could free this one."""
+@in_forked_child
+def _new_lock():
     global LOCK
     LOCK = RLock()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=in_forked_child)
 
 
 def find_device(name):

@@ -1,6 +1,5 @@
 """Functions of many rows or long vectors, in chunks whose intermediate results stay in the cache."""
 
-import os
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
@@ -9,6 +8,7 @@ import numpy as np
 from autograd.tracer import isbox
 
 from npflow.autodiff import tree
+from npflow.autodiff.forks import in_forked_child
 from npflow.autodiff.gpu.devices import HOST, device_of
 from npflow.autodiff.program import record
 from npflow.autodiff.program.threads import available_cores, one_blas_thread
@@ -25,14 +25,10 @@ WORTH_THREADS = 2**20  # numbers; with fewer, threads take longer to start than 
 PROGRAMS, KEPT, LOCK = OrderedDict(), 16, Lock()
 
 
-def in_forked_child():
-    """Make a lock: a child process has no thread that could free this one."""
+@in_forked_child
+def _new_lock():
     global LOCK
     LOCK = Lock()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=in_forked_child)
 
 
 def map_rows(fun, params, *arrays):

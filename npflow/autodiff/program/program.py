@@ -217,7 +217,7 @@ class Program:
 
 
 class Named(NamedTuple):
-    """A module, or the function of a primitive, in a pickle: pickle itself knows neither."""
+    """A module, or the function of a primitive, as it is pickled: `pickle` can store neither."""
 
     module: str
     primitive: str = ""
@@ -229,18 +229,13 @@ class Named(NamedTuple):
 
 
 def by_name(thing):
-    """A `Named` for a module or the function of a primitive; anything else as it is."""
+    """A `Named` for a module or the function of a primitive; anything else is returned as it is."""
     if isinstance(thing, ModuleType):
         return Named(thing.__name__)
     named = Named(getattr(thing, "__module__", None), getattr(thing, "__qualname__", None))
     try:
         return named if named.find() is thing else thing
-    except (
-        AttributeError,
-        ImportError,
-        TypeError,
-        ValueError,
-    ):  # it is none, or one without a name in its module
+    except (AttributeError, ImportError, TypeError, ValueError):
         return thing
 
 

@@ -134,7 +134,7 @@ def disproof(program, fun, params, args):
 
     Results are compared to the bit, if the device of the program is exact. A number that was read off an array
     unnoticed would stay what it was, so other values than the recorded ones are tried. Only finite results
-    tell: a program that is wrong may be nan where the function is. The program comes first, as it is quicker.
+    count: a wrong program may be nan where the function is. The program runs first, as it is faster.
     """
     agree = partial(np.array_equal, equal_nan=True) if program.device.exact else _agree
     failed, compared = None, False

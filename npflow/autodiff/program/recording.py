@@ -4,7 +4,6 @@ import functools
 import gc
 import itertools
 import mmap
-import os
 import re
 import threading
 import traceback
@@ -17,6 +16,7 @@ from autograd.numpy import numpy_boxes, numpy_wrapper
 from autograd.tracer import Box, Node, isbox, new_box, notrace_primitives, register_notrace, trace_stack
 
 from npflow.autodiff import tree
+from npflow.autodiff.forks import in_forked_child
 from npflow.autodiff.gpu.devices import as_array, device_of, is_array
 from npflow.autodiff.gradient import Differentiated, value_and_grad
 from npflow.autodiff.primitives import FRESH, TRANSPARENT
@@ -102,11 +102,11 @@ class Sealed(numpy_boxes.ArrayBox):
             return self._refuse()
         raise refused(NUMPY, IN_PLACE)
 
-    __float__ = __int__ = __complex__ = __index__ = item = tolist = _refuse
+    __float__ = __int__ = __complex__ = __index__ = __round__ = __format__ = item = tolist = _refuse
 
 
 def refused(sentence, of_assignment=None):
-    """An error with the line of recorded code that runs now, and its layer; an assignment may have another sentence."""
+    """An error with the line and the layer that are being recorded; on an assignment, with its own sentence."""
     line = Recording.running.line() if Recording.running else "a line after the recording"
     if of_assignment and re.search(r"\(.*\]\s*[-+*/@%]*=[^=]", line):
         sentence = of_assignment
@@ -139,16 +139,13 @@ def one_at_a_time():
         yield
 
 
-def in_forked_child():
-    """End what other threads were recording: a child process has none of them, and nobody to free their lock."""
+@in_forked_child
+def end_others():
+    """End what other threads were recording."""
     while UNDO and UNDO[-1][0] != threading.get_ident():
         UNDO.pop()[1]()
     if not UNDO:
         Recording.lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=in_forked_child)
 
 
 SCALARS = (bool, int, float, np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8)
@@ -330,7 +327,7 @@ class Recording:
 
 
 def what_is_fixed(call):
-    """What a call is in a program, whatever its values: the function, its constants, and numbers from around it."""
+    """What a program fixes of a call: the function, its constants, and the numbers in its closure."""
     code, cells = getattr(call.function, "__code__", call.function), getattr(call.function, "__closure__", ())
     captured = (cell.cell_contents for cell in cells or () if cell != CellType())
     numbers = [key_of(one) for one in captured if is_array(one) or isinstance(one, np.generic | int | float)]

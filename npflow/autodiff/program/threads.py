@@ -4,6 +4,8 @@ import os
 from contextlib import contextmanager
 from threading import Lock, get_ident
 
+from npflow.autodiff.forks import in_forked_child
+
 LOCK = Lock()
 inside, limit = [], None  # the threads of open contexts, and the limit that the first one set
 
@@ -36,14 +38,11 @@ def one_blas_thread():
                 limit = None
 
 
-def in_forked_child():
-    """Leave the contexts of other threads, which a child process has not; the next to end restores the number."""
+@in_forked_child
+def leave_others():
+    """Leave the contexts of other threads; the last of the others restores the number."""
     global LOCK
     LOCK, inside[:] = Lock(), [thread for thread in inside if thread == get_ident()]
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=in_forked_child)
 
 
 def available_cores():

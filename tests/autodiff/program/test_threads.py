@@ -11,7 +11,7 @@ import threadpoolctl
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from npflow import Flow, fit
-from npflow.autodiff.program.threads import in_forked_child, one_blas_thread
+from npflow.autodiff.program.threads import leave_others, one_blas_thread
 from npflow.layers import Affine
 from npflow.priors import Normal
 from npflow.verify import check
@@ -31,7 +31,7 @@ def test_blas_keeps_to_one_thread_inside_and_gets_its_threads_back():
 def test_scipys_blas_is_held_too_where_it_is_first_needed_inside():
     code = (
         "from threadpoolctl import threadpool_info\n"
-        "from npflow.autodiff.program.threads import in_forked_child, one_blas_thread\n"
+        "from npflow.autodiff.program.threads import leave_others, one_blas_thread\n"
         "with one_blas_thread():\n"
         "    import scipy.linalg\n"
         "    print({one['num_threads'] for one in threadpool_info() if one['user_api'] == 'blas'})\n"
@@ -141,6 +141,6 @@ def test_a_child_that_is_forked_while_another_thread_records_trains():
 def test_a_thread_that_forks_stays_in_its_contexts():
     before = blas_threads()
     with one_blas_thread():
-        in_forked_child()  # as the child calls it
+        leave_others()  # as the child calls it
         assert set(blas_threads()) == {1}
     assert blas_threads() == before
