@@ -237,10 +237,12 @@ class Flow(Model):
         return draw(self.prior, params["prior"], rng, n, dtype, device_of(params), temperature), context
 
     def _encode(self, params, x, context=None):
-        return self.layer.forward(params["layer"], x, **given(self.layer, context))[0]
+        z, _ = self.layer.forward(params["layer"], x, **given(self.layer, context))
+        return z
 
     def _decode(self, params, z, context=None):
-        return self.layer.inverse(params["layer"], z, **given(self.layer, context))[0]
+        x, _ = self.layer.inverse(params["layer"], z, **given(self.layer, context))
+        return x
 
     def _sample_log_prob(self, params, z, context=None):
         x, log_det = self.layer.inverse(params["layer"], z, **given(self.layer, context))

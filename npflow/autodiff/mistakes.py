@@ -93,7 +93,7 @@ def explained(error, line=None):
         own = [spot for spot in map(spot_of, trace) if spot[0].startswith(LAYERS)]
     if own:
         line = frames.line_at(own[-1])
-        if own[-1] == spot_of(trace[-1]) and re.search(r"\((raise|assert)\b", line):
+        if own[-1] == spot_of(trace[-1]) and re.search(r"\((.*[:;]\s*)?(raise|assert)\b", line):
             return error
     if line is None:
         return error

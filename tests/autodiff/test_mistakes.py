@@ -292,8 +292,28 @@ def test_an_error_raised_on_purpose_stays_as_it_is():
         def forward(self, params, x):
             raise ValueError("my own")
 
+        def inverse(self, params, z):
+            if len(z): raise KeyError("mine too")  # fmt: skip  # noqa: E701
+
     with pytest.raises(ValueError, match=r"^my own$"):
         flow_of(Picky).init(onp.random.default_rng(0), X)
+    flow = flow_of(Right)
+    params = flow.init(onp.random.default_rng(0), X)
+    with pytest.raises(KeyError, match="mine too"):
+        flow_of(Picky).sample(params, onp.random.default_rng(0), 3)
+
+
+@pytest.mark.parametrize("returned", [lambda z: z, lambda z: None])
+def test_an_inverse_that_returns_no_pair_is_named_by_sample(returned):
+    class NoPair(Right):
+        def inverse(self, params, z):
+            return returned(z)
+
+    flow = Flow(NoPair(), Normal(2))
+    params = flow.init(onp.random.default_rng(0), X)
+    for sample in (flow.sample, flow.sample_and_log_prob):
+        said = refusal(sample, params, onp.random.default_rng(0), 3)
+        assert "layer (NoPair): expected inverse to return a pair, array and log_det" in said
 
 
 def test_a_layer_without_an_inverse_says_so():

@@ -7,6 +7,7 @@ from inspect import getsourcelines
 import autograd.numpy as anp
 import numpy as np
 import pytest
+from autograd.tracer import isbox
 from helpers import refusal, rows, same_bits, vector
 from kill_and_resume import killed_and_left_alone, same_state
 from runs import EVERYTHING, LAYER, SMALL, Exploding, data, failure, flow_and_params, run, same_history
@@ -190,6 +191,22 @@ def test_an_error_of_a_layers_own_stays_as_it_is(record):
             return super().forward(params, x)
 
     assert refusal(run, data(), Picky(), record=record) == "expected at least 16 rows"
+
+
+def test_a_step_that_runs_out_of_memory_is_not_computed_again():
+    rows_seen = []
+
+    @dataclass(frozen=True)
+    class Huge(Affine):
+        def forward(self, params, x):
+            rows_seen.append(len(x))
+            if isbox(params["mean"]):  # in a step
+                raise MemoryError
+            return super().forward(params, x)
+
+    with pytest.raises(MemoryError):
+        run(data(), Huge(), record=False, batch_size=17)
+    assert rows_seen.count(17) == 1
 
 
 @pytest.mark.parametrize("record", [True, False])
