@@ -200,7 +200,7 @@ def no_derivative(self, params, x):
     return x * np.exp(np.nextafter(params["s"], params["s"])), self.total(params, x)  # here
 
 
-@mistake("a derivative of, got norm")
+@mistake("a derivative of norm that has the shape of its argument")
 def wrong_derivative(self, params, x):
     size = np.linalg.norm(x * np.exp(params["s"]), axis=1, keepdims=True)  # here
     return x * np.exp(params["s"]) + 0 * size, self.total(params, x)
