@@ -93,7 +93,7 @@ class Npflow(Contender):
                 raise SystemExit  # there are no more orders
             return self.rate
 
-        self.fit(self.batches, sys.maxsize, rate)
+        self.fit(self.batches, 10**9, rate)
 
     def wait(self):
         if self.gpu:
