@@ -5,8 +5,9 @@
     python benchmarks/verify_peers.py [--only WORDS]
 
 Each transform that can be built is checked by `check_torch` or `check_jax`, with nothing said about it. The truth is
-computed apart from npflow: the library's own Jacobian in float64, NumPy's determinant of it, the two directions one after
-the other, rows alone and among others, twice, and dtypes; at the parameters that it starts with and at moved ones. A wrong
+computed apart from npflow, at the parameters that the transform starts with and at moved ones. It is the library's own
+Jacobian in float64 with NumPy's determinant, the two directions one after the other, rows alone and among others, two
+calls, and dtypes. A wrong
 transform is found when the check fails, and missed when it passes or decides nothing. A right one is accused when it
 fails. The bars: none accused, none missed, and at most 5 % of the right ones not decided. The known bugs among them, see
 KNOWN, must be found.

@@ -180,7 +180,8 @@ class Flow(Model):
     def log_prob(self, params, x, context=None):
         """log p(x) in nats, shape (n,), for rows of shape (n, *event).
 
-        It is -inf outside the `domain`, and where a row is so far out that the layers overflow.
+        It is -inf outside the `domain`, and where a row is so far out that the layers overflow. A layer of your own
+        that gives nan for ordinary rows gives -inf here too: `npflow.verify.check` tells why.
         """
         layout, x, context = self.checked(params, x, context)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):

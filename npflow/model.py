@@ -84,7 +84,7 @@ class Model(Described):
 
 
 def without_nan(log_prob, layout, params):
-    """Log-probabilities with -inf for nan, which a row gives that is so far out that the arithmetic overflows.
+    """Log-probabilities with -inf for nan: a row so far out that the arithmetic overflows gives nan.
 
     Where a parameter is not finite, nan stays.
     """

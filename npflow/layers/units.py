@@ -18,11 +18,13 @@ class Units(Layer):
     z = x * 2^-e - c        log|det J| = -H W sum(e) log 2
     x = (z + c) * 2^e
 
-    Adam moves all parameters by steps of about one size. For the mean of a column such a step is too large where the
-    column is in millionths, too small where it is in millions; and where a column is far from zero, as years are, a
-    step of its scale moves all of it. The exponents e and the centers c are integers, and so constants. A center is 0
-    unless the channel is at least `FAR` of its spreads from zero: then, as for the powers of two, nothing is rounded.
-    H W is the number of pixels, 1 for rows of features.
+    Adam moves all parameters by steps of about one size. For the mean of a column in millionths such a step is too
+    large; in millions it is too small. Where a column is far from zero, as years are, a step of its scale moves all of
+    it.
+
+    The exponents e and the centers c are integers, and so constants. A power of two rounds nothing. A center rounds
+    nothing either: it is 0 unless the channel is at least `FAR` spreads from zero. H W is the number of pixels, 1 for
+    rows of features.
     """
 
     def init(self, rng, x):

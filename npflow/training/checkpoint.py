@@ -129,9 +129,9 @@ def load(path):
     FileNotFoundError
         If there is no such file.
     InputError
-        If the file is damaged, compressed, or no checkpoint of npflow, if the class of a layer is not defined, if the
-        parameters are not those of the architecture, if a permutation in it is not one, or if the parts of a run's
-        state do not fit each other.
+        If the file is damaged, compressed, or no checkpoint of npflow. If the class of a layer is not defined, or the
+        parameters are not those of the architecture. If a permutation in it is not one, or the parts of a run's state
+        do not fit each other.
 
     Examples
     --------

@@ -16,8 +16,8 @@ def assert_flow(subject, *arguments, **options):
     Parameters
     ----------
     subject : object
-        A `Layer` or a `Flow` with rows for it, ``assert_flow(layer, x)``; two functions with rows for the first,
-        ``assert_flow(forward, inverse, x)``; or a module or transform of PyTorch, or a bijector of JAX, with rows.
+        A `Layer` or a `Flow`, then rows for it: ``assert_flow(layer, x)``. Or two functions, then rows for the first:
+        ``assert_flow(forward, inverse, x)``. Or a transform of PyTorch or a bijector of JAX, then rows.
     arguments, options
         Those of `check`, `check_functions`, or of ``check_torch`` and ``check_jax`` in rooms of their own.
 

@@ -103,11 +103,11 @@ def check(layer, x, *, params=None, rng=None, skip=()):
         A `Layer`, or any object with ``init(rng, x)``, ``forward(params, x)`` and ``inverse(params, z)``,
         written with `autograd.numpy`.
     x : ndarray, shape (n, ...), n >= 2
-        Rows for the layer. All of them, and mixtures of them, are looked at by what is cheap: shapes, purity, round
-        trips, "log-dets cancel". Jacobians are computed at eight of each: those where log-dets are furthest from that
-        of quick differences (taken at rows that are extreme in some component of x or z, in their size or in log-det,
-        and at random ones, up to 4,096 / D), the ends of z and of log-det, and random ones. The Jacobian of a row of
-        D components takes D^2 numbers, D backward passes and about 20 D forward passes: keep D below 200. The check
+        Rows for the layer. The cheap checks look at all of them, and at mixtures of them: shapes, purity, round trips,
+        "log-dets cancel". Jacobians are computed at eight of each. Some are where a log-det is furthest from that of
+        quick differences; these are taken at up to 4,096 / D rows, random ones and those that are extreme in a
+        component of x or z, in size or in log-det. The others are the ends of z and of log-det, and random rows. The
+        Jacobian of a row of D components takes D^2 numbers, D backward passes and about 20 D forward passes: keep D below 200. The check
         works in the units of x, and on the host, also for an array on a device.
     params : tree of ndarray, optional
         Parameters to check at, and to move away from. By default those of ``init`` are moved.

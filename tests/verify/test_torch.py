@@ -160,7 +160,7 @@ def test_gradients_stay_off():
     code = (
         "import torch\nfrom npflow.verify import check_torch\n"
         "assert check_torch(torch.distributions.ExpTransform(), torch.randn(8, 2)).passed\n"
-        "assert torch.is_grad_enabled()\n"
-        "assert torch.get_default_dtype() == torch.float32"
+        "print(torch.is_grad_enabled(), torch.get_default_dtype())"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "True torch.float32\n"
