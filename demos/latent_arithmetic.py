@@ -287,8 +287,8 @@ figure.savefig(options.out / "moons_to_circles.png", dpi=90)
 # %% [markdown]
 # ## How much volume do digits take?
 #
-# All layers of a NICE preserve volume, except two: `ActNorm` at the start and `Scaling` at the end. Their
-# product gives the spread of the data along each of the 64 dimensions, in the units of the pixels. Shifts do
+# All layers of a NICE preserve volume, except three: `Units` and `ActNorm` at the start and `Scaling` at the
+# end. Their product gives the spread of the data along each of the 64 dimensions, in the units of the pixels. Shifts do
 # not mix dimensions: each stays a pixel, minus what the network predicts of it from other pixels. So compared
 # with the spread of the pixels, the figure shows what the network has learned about them. Principal
 # components do mix dimensions; compared with these, the sum of the logarithms, the log volume, is smaller for
@@ -297,7 +297,8 @@ figure.savefig(options.out / "moons_to_circles.png", dpi=90)
 # (z is logistic, with standard deviation pi / sqrt(3). The floor on the right is the noise that was added.)
 
 # %%
-log_scale = nice_params["layer"][0]["log_scale"] + nice_params["layer"][-1]["log_scale"]
+units, norm, *_, scaling = nice_params["layer"]
+log_scale = norm["log_scale"] + scaling["log_scale"] - units["exponent"] * np.log(2)
 log_scales = {
     "pixels": -np.log(np.std(x, axis=0)),
     "principal components": -0.5 * np.log(np.linalg.eigvalsh(np.cov(x.T.astype(float)))),

@@ -107,7 +107,9 @@ figure.savefig(options.out / "samples.png", dpi=80)
 
 # %%
 flow = model.flow
-double = tree.build(lambda _, leaf: leaf.astype(float), params)  # for small errors
+double = tree.build(
+    lambda _, leaf: leaf.astype(float) if tree.is_trained(leaf) else leaf, params
+)  # for small errors
 digit = model.dequantize(test[:1], np.full_like(test[:1], 0.5, dtype=float))
 steps = flow.layer.trace(double["layer"], digit)
 first = next(number for number, layer in enumerate(flow.layer.layers) if isinstance(layer, MaskedConvolution))

@@ -165,7 +165,8 @@ figure.savefig(options.out / "moons.png", dpi=80)
 # %%
 for name, (flow, params, _, _) in list(trained.items())[: 1 if options.quick else None]:
     z = flow.prior.sample(params["prior"], np.random.default_rng(3), 2000, np.float32)
-    steps = flow.layer.trace_inverse(params["layer"], z)[2::3]  # a step has three layers
+    layers = flow.layer.trace_inverse(params["layer"], z)
+    steps = [*layers[2:-2:3], layers[-1]]  # a step has three layers; the units of the data come back last
     names = ["z", *[f"after step {k} of 10" for k in range(1, 11)]]
     axes = plots.steps([z, *[step.output for step in steps]], names=names)
     axes.flat[0].figure.savefig(options.out / f"steps_{name}.png", dpi=80)

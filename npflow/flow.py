@@ -31,6 +31,7 @@ from npflow.layers.layer import (
     given,
     started,
 )
+from npflow.layers.units import context_units, in_units
 from npflow.model import Model, without_nan
 from npflow.priors import Prior
 from npflow.rations import SMALL, Rationed, TooLarge, ration_for
@@ -54,8 +55,9 @@ class Flow(Model):
 
     A conditional flow has a density for each context, log p(x | context): its layers take the context.
 
-    The parameters are a dict of those of the layer and the prior: ``{"layer": ..., "prior": ...}``. All methods check
-    their input, and say in one sentence what was expected and what came. They take arrays in the dtype of the
+    The parameters are a dict of those of the layer and the prior: ``{"layer": ..., "prior": ...}``. A conditional flow
+    has a third entry, "context", the constants that bring a context to the order of one before the layers see it; see
+    `context_units`. All methods check their input, and say in one sentence what was expected and what came. They take arrays in the dtype of the
     parameters, and convert lists and integers to it; `init` converts them to float64. Many rows are evaluated in chunks
     that stay in the cache, so the layer and the prior must treat each row by itself.
 
@@ -129,7 +131,8 @@ class Flow(Model):
     def _init(self, rng, x, context=None):
         with explaining():
             try:
-                layer_params, z = started(self.layer, rng, x, context)
+                units = {} if context is None else {"context": context_units(context)}
+                layer_params, z = started(self.layer, rng, x, in_units(units, context))
                 check_keeps_shape("the layer of a Flow", x, z)
             except InputError as error:
                 raise error.inside("layer", self.layer) from error
@@ -142,12 +145,14 @@ class Flow(Model):
                 check_results(method, {"result": log_prob}, prior_params, z)
             except InputError as error:
                 raise error.inside("prior", self.prior) from error
-        return {"layer": layer_params, "prior": prior_params}
+        return {"layer": layer_params, "prior": prior_params, **units}
 
     def check(self, params):
-        if not isinstance(params, dict) or set(params) != {"layer", "prior"}:
+        names = ["layer", "prior"] + ["context"] * bool(self.context_features)
+        if not isinstance(params, dict) or set(params) != set(names):
             got = f"one of {list(params)}" if isinstance(params, dict) else kind_of(params)
-            raise InputError(f"expected the parameters of a flow, a dict of 'layer' and 'prior', got {got}")
+            names = " and ".join(map(repr, names))
+            raise InputError(f"expected the parameters of a flow, a dict of {names}, got {got}")
         layout = Layout(params)
         check_dtype(layout.dtype)
         difference = difference_of_layouts(self, layout)
@@ -169,9 +174,13 @@ class Flow(Model):
 
     def losses(self, params, x, context=None):
         """-log p(x) of each row in nats, shape (n,). It is pure arithmetic and checks nothing."""
-        z, log_det = self.layer.forward(params["layer"], x, **given(self.layer, context))
+        z, log_det = self.layer.forward(params["layer"], x, **self.given(params, context))
         log_prob = self.prior.log_prob(params["prior"], z) + log_det
         return -log_prob
+
+    def given(self, params, context):
+        """The keyword arguments that hand the layer a context, in units of its own; none where there is none."""
+        return given(self.layer, in_units(params, context))
 
     def loss(self, params, x, context=None):
         """The mean of -log p(x) over a batch in nats: what `fit` minimizes and a program records."""
@@ -238,15 +247,15 @@ class Flow(Model):
         return draw(self.prior, params["prior"], rng, n, dtype, device_of(params), temperature), context
 
     def _encode(self, params, x, context=None):
-        z, _ = self.layer.forward(params["layer"], x, **given(self.layer, context))
+        z, _ = self.layer.forward(params["layer"], x, **self.given(params, context))
         return z
 
     def _decode(self, params, z, context=None):
-        x, _ = self.layer.inverse(params["layer"], z, **given(self.layer, context))
+        x, _ = self.layer.inverse(params["layer"], z, **self.given(params, context))
         return x
 
     def _sample_log_prob(self, params, z, context=None):
-        x, log_det = self.layer.inverse(params["layer"], z, **given(self.layer, context))
+        x, log_det = self.layer.inverse(params["layer"], z, **self.given(params, context))
         log_prob = self.prior.log_prob(params["prior"], z) - log_det
         return concatenate_last(np.reshape(x, (len(x), -1)), np.reshape(log_prob, (-1, 1)))
 
@@ -263,10 +272,12 @@ class Flow(Model):
 
     def visits(self, params, x, context=None, direction="forward", path=""):
         """Each layer on the way from x to z, and the prior; or each layer on the way from z to x."""
+        context = in_units(params, context)
         z = yield from walk(self.layer, params["layer"], x, direction, context, f"{path}layer")
         if direction == "forward":
             name = name_of(f"{path}prior", self.prior)
             yield Visit(name, self.prior.log_prob, (params["prior"], z))
+        return z
 
     def __repr__(self):
         lines = f"layer={self.layer!r},\nprior={self.prior!r},"
@@ -328,7 +339,8 @@ def layout_without_a_pass(flow, ration=SMALL):
         x, *context = _noise(flow, 4)
         with one_blas_thread(), onp.errstate(all="ignore"):
             params, z = dry_run(flow.layer, x, init, context=context[0] if context else None)
-            return Layout({"layer": params, "prior": flow.prior.init(rng, z)})
+            units = {"context": context_units(context[0])} if context else {}
+            return Layout({"layer": params, "prior": flow.prior.init(rng, z), **units})
     except TooLarge:
         raise
     except Exception:

@@ -23,6 +23,7 @@ from npflow.layers import (
     Permutation,
     Reverse,
     Squeeze,
+    Units,  # noqa: F401 (in a repr)
 )
 from npflow.models import glow, real_nvp
 from npflow.networks import MLP, Beside
@@ -367,10 +368,10 @@ def test_a_feature_that_a_coupling_cannot_split_is_refused_with_the_layer(rng):
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (glow(2, steps=2, network=MLP((7,), "tanh")), "shape (6,) at 'layer/1/0/bias', got shape (7,)"),
-        (glow(2, steps=1, network=SMALL), "an array of shape (2,) at 'layer/3/bias', got none"),
-        (glow(2, steps=3, network=SMALL), "no array at 'layer/6/bias', got one of shape (2,)"),
-        (FLOWS["trained prior"], "at 'layer/3/bias', got none"),
+        (glow(2, steps=2, network=MLP((7,), "tanh")), "shape (6,) at 'layer/2/0/bias', got shape (7,)"),
+        (glow(2, steps=1, network=SMALL), "an array of shape (2,) at 'layer/4/bias', got none"),
+        (glow(2, steps=3, network=SMALL), "no array at 'layer/7/bias', got one of shape (2,)"),
+        (FLOWS["trained prior"], "at 'layer/0/center', got none"),
     ],
     ids=["wider", "shorter", "longer", "other layers"],
 )

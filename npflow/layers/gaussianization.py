@@ -49,7 +49,7 @@ class Gaussianize(Layer):
 
     def init(self, rng, x):
         columns = x.reshape(len(x), -1).astype(onp.float64)
-        size = onp.max(spread(columns))
+        size = onp.max(spread(columns)) or onp.max(onp.abs(columns))
         fits = [fit_logistics(column, self.components, size) for column in columns.T]
         return {
             name: onp.array(rows, x.dtype).reshape(*x.shape[1:], self.components)

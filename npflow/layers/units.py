@@ -30,9 +30,12 @@ class Units(Layer):
     def init(self, rng, x):
         channels = x.reshape(-1, x.shape[-1]).astype(onp.float64)
         kind, size, std = onp.finfo(x.dtype), onp.max(onp.abs(channels), axis=0), spread(channels)
-        constant = std <= 10 * kind.eps * size
-        exponent = onp.round(onp.log2(onp.where(constant, onp.max(size) or 1.0, std)))
-        exponent = onp.clip(exponent, 28 - kind.maxexp, kind.maxexp - 28).astype(onp.int16)
+        constant = std <= 2 * kind.eps * size
+        unit = onp.max(onp.where(constant, 0, std)) or onp.max(size) or 1.0
+        std = onp.where(constant, onp.maximum(size, unit), std)
+        # Relative to one channel: rounded by themselves, two exponents could differ by one more in other units.
+        exponent = onp.round(onp.log2(unit)) + onp.round(onp.log2(std) - onp.log2(unit))
+        exponent = onp.clip(exponent, 4 - kind.maxexp, kind.maxexp - 4).astype(onp.int16)
         center = onp.rint(onp.ldexp(onp.median(channels, axis=0), -exponent))
         center = onp.where(onp.abs(center) < FAR, 0, center)
         return {"exponent": exponent, "center": center.astype(onp.int64)}
@@ -50,3 +53,17 @@ class Units(Layer):
         """2^-e of each channel, exactly, in the dtype of `x`."""
         exponent = params["exponent"]
         return onp.ldexp(np.ones_like(x, shape=exponent.shape), -exponent)
+
+
+def context_units(context):
+    """The constants of `Units` for rows of context; a column of zeros and ones, as that of a class, stays as it is."""
+    plain = onp.all((context == 0) | (context == 1), axis=0)
+    return {
+        name: onp.where(plain, onp.zeros_like(leaf), leaf)
+        for name, leaf in Units().init(None, context).items()
+    }
+
+
+def in_units(params, context):
+    """A context in the units of ``params["context"]``, as the layers of a conditional model see it; None for None."""
+    return None if context is None else Units().forward(params["context"], context)[0]

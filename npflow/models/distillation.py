@@ -7,8 +7,7 @@ from npflow.autodiff.gpu.devices import device_of, to_device
 from npflow.description import describe, fingerprint, instance
 from npflow.errors import InputError
 from npflow.flow import Flow
-from npflow.layers.composite import Visit, name_of, walk
-from npflow.layers.layer import given
+from npflow.layers.composite import Visit, name_of
 from npflow.model import Model
 
 
@@ -75,14 +74,14 @@ class Distillation(Model):
         """log p_S(x) - log p_T(x) of each of the student's samples x in nats, shape (n,)."""
         z, context = _parts(batch)
         layer, prior = self.student.layer, self.student.prior
-        x, log_det = layer.inverse(params["layer"], z, **given(layer, context))
+        x, log_det = layer.inverse(params["layer"], z, **self.student.given(params, context))
         log_student = prior.log_prob(params["prior"], z) - log_det
         return log_student + self.teacher.losses(self.teacher_params, x, context)
 
     def visits(self, params, *batch):
         """Each layer of the student on the way to x, its prior, and the teacher on x."""
         z, context = _parts(batch)
-        x = yield from walk(self.student.layer, params["layer"], z, "inverse", context, "student/layer")
+        x = yield from self.student.visits(params, z, context, "inverse", "student/")
         prior = self.student.prior
         yield Visit(name_of("student/prior", prior), prior.log_prob, (params["prior"], z))
         teacher_params = to_device(self.teacher_params, device_of(x).name)

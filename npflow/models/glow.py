@@ -1,6 +1,6 @@
 """Glow, for rows of features and for images."""
 
-from npflow.layers import ActNorm, AffineCoupling, Conv1x1, Logit
+from npflow.layers import ActNorm, AffineCoupling, Conv1x1, Logit, Units
 from npflow.models.recipe import check_depth, check_image_shape, flow_of, multi_scale, recipe
 from npflow.networks import MLP, ConvNet
 from npflow.validation import check_count
@@ -8,7 +8,7 @@ from npflow.validation import check_count
 
 @recipe
 def glow(features, steps=10, network=None, prior=None, context_features=0):
-    """Glow on rows of features: steps of [ActNorm, AffineCoupling, Conv1x1].
+    """Glow on rows of features: Units, then steps of [ActNorm, AffineCoupling, Conv1x1].
 
     The paper has the convolution before the coupling. In a chain of steps the two orders differ at the ends
     alone; in this order no convolution is wasted before the first coupling.
@@ -35,17 +35,17 @@ def glow(features, steps=10, network=None, prior=None, context_features=0):
     >>> from npflow.models import glow
     >>> flow = glow(features=2, steps=10)
     >>> len(flow.layer.layers)
-    30
+    31
     """
     features, steps = check_count(features, "features", least=2), check_depth(steps, "steps")
     network = MLP((64, 64, 64), squash_inputs=True) if network is None else network
     step = [ActNorm(), AffineCoupling(network), Conv1x1()]
-    return flow_of(step * steps, features, prior, context_features)
+    return flow_of([Units(), *(step * steps)], features, prior, context_features)
 
 
 @recipe
 def image_glow(shape, levels=3, steps=16, network=None, prior=None, context_features=0):
-    """Glow on images: Logit, then levels of [Squeeze, steps of [ActNorm, Conv1x1, AffineCoupling], Split].
+    """Glow on images: Logit, Units, then levels of [Squeeze, steps of [ActNorm, Conv1x1, AffineCoupling], Split].
 
     Squeeze halves height and width and gives pixels four times as many channels. After each level but the
     last, half of the channels are split off, with a learned prior; see `Split`. Pixels are numbers in [0, 1],
@@ -80,10 +80,11 @@ def image_glow(shape, levels=3, steps=16, network=None, prior=None, context_feat
     >>> from npflow.networks import ConvNet
     >>> flow = image_glow((8, 8, 3), levels=2, steps=4, network=ConvNet((32, 32)))
     >>> len(flow.layer.layers), flow.prior.event_shape
-    (17, (8, 8, 3))
+    (18, (8, 8, 3))
     """
     levels, steps = check_count(levels, "levels"), check_depth(steps, "steps")
     shape = check_image_shape(shape, halvings=levels)
     network = ConvNet((512, 512), (3, 1, 3)) if network is None else network
     step = [ActNorm(), Conv1x1(), AffineCoupling(network)]
-    return flow_of([Logit(), *multi_scale([step * steps] * levels).layers], shape, prior, context_features)
+    layers = [Logit(), Units(), *multi_scale([step * steps] * levels).layers]
+    return flow_of(layers, shape, prior, context_features)

@@ -1,6 +1,6 @@
 """IAF: inverted autoregressive layers, which sample in one pass."""
 
-from npflow.layers import ActNorm, Inverse, MaskedAutoregressive, Reverse, ScaleShift
+from npflow.layers import ActNorm, Inverse, MaskedAutoregressive, Reverse, ScaleShift, Units
 from npflow.models.recipe import check_depth, flow_of, recipe
 from npflow.networks import MADE
 from npflow.validation import check_count
@@ -8,7 +8,7 @@ from npflow.validation import check_count
 
 @recipe
 def iaf(features, steps=5, network=None, transformer=None, prior=None, context_features=0):
-    """IAF: steps of [ActNorm, Inverse(MaskedAutoregressive), Reverse].
+    """IAF: Units, then steps of [ActNorm, Inverse(MaskedAutoregressive), Reverse].
 
     Sampling takes one pass of each network, and the density of the samples comes with them; see
     `Flow.sample_and_log_prob`. The density of given rows is computed feature by feature. So an IAF is best
@@ -36,10 +36,10 @@ def iaf(features, steps=5, network=None, transformer=None, prior=None, context_f
     --------
     >>> from npflow.models import iaf
     >>> len(iaf(features=6).layer.layers)
-    14
+    15
     """
     features, steps = check_count(features, "features"), check_depth(steps, "steps")
     network = MADE((64, 64), squash_inputs=True) if network is None else network
     transformer = ScaleShift() if transformer is None else transformer
     step = [ActNorm(), Inverse(MaskedAutoregressive(network, transformer)), Reverse()]
-    return flow_of((step * steps)[:-1], features, prior, context_features)
+    return flow_of([Units(), *(step * steps)[:-1]], features, prior, context_features)

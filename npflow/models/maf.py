@@ -1,6 +1,6 @@
 """MAF: autoregressive layers, which compute densities in one pass."""
 
-from npflow.layers import ActNorm, MaskedAutoregressive, Reverse, ScaleShift
+from npflow.layers import ActNorm, MaskedAutoregressive, Reverse, ScaleShift, Units
 from npflow.models.recipe import check_depth, flow_of, recipe
 from npflow.networks import MADE
 from npflow.validation import check_count
@@ -8,7 +8,7 @@ from npflow.validation import check_count
 
 @recipe
 def maf(features, steps=5, network=None, transformer=None, prior=None, context_features=0):
-    """MAF: steps of [ActNorm, MaskedAutoregressive, Reverse].
+    """MAF: Units, then steps of [ActNorm, MaskedAutoregressive, Reverse].
 
     Each step takes the features in the reverse order of the one before. The density takes one pass of each
     network; sampling goes feature by feature.
@@ -36,10 +36,10 @@ def maf(features, steps=5, network=None, transformer=None, prior=None, context_f
     --------
     >>> from npflow.models import maf
     >>> len(maf(features=6).layer.layers)
-    14
+    15
     """
     features, steps = check_count(features, "features"), check_depth(steps, "steps")
     network = MADE((64, 64), squash_inputs=True) if network is None else network
     transformer = ScaleShift() if transformer is None else transformer
     step = [ActNorm(), MaskedAutoregressive(network, transformer), Reverse()]
-    return flow_of((step * steps)[:-1], features, prior, context_features)
+    return flow_of([Units(), *(step * steps)[:-1]], features, prior, context_features)

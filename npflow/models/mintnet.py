@@ -1,13 +1,13 @@
 """MintNet: masked convolutions with triangular Jacobians, on images."""
 
-from npflow.layers import ActNorm, Logit, MaskedConvolution, Squeeze, Unsqueeze
+from npflow.layers import ActNorm, Logit, MaskedConvolution, Squeeze, Units, Unsqueeze
 from npflow.models.recipe import check_depth, check_image_shape, flow_of, recipe
 from npflow.validation import check_count
 
 
 @recipe
 def mintnet(shape, levels=3, steps=4, filters=16, prior=None):
-    """MintNet: Logit, then levels of steps of [ActNorm, MaskedConvolution, MaskedConvolution].
+    """MintNet: Logit, Units, then levels of steps of [ActNorm, MaskedConvolution, MaskedConvolution].
 
     The first convolution of a step is in raster order, where a component depends on those before it; the
     second is in reversed order. Between levels 2 x 2 pixels are squeezed into one, and all channels go on.
@@ -41,13 +41,13 @@ def mintnet(shape, levels=3, steps=4, filters=16, prior=None):
     --------
     >>> from npflow.models import mintnet
     >>> flow = mintnet((8, 8, 1), levels=2, steps=1)
-    >>> [type(layer).__name__ for layer in flow.layer.layers][4:]
+    >>> [type(layer).__name__ for layer in flow.layer.layers][5:]
     ['Squeeze', 'ActNorm', 'MaskedConvolution', 'MaskedConvolution', 'Unsqueeze']
     """
     levels, steps = check_count(levels, "levels"), check_depth(steps, "steps")
     shape = check_image_shape(shape, halvings=levels - 1)
     step = [ActNorm(), MaskedConvolution(filters, "raster"), MaskedConvolution(filters, "reversed")]
-    layers = [Logit(), *(step * steps)]
+    layers = [Logit(), Units(), *(step * steps)]
     for _ in range(levels - 1):
         layers += [Squeeze(), *(step * steps)]
     return flow_of([*layers, *[Unsqueeze()] * (levels - 1)], shape, prior)

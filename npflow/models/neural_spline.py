@@ -1,6 +1,6 @@
 """Neural spline flows: couplings or autoregressive layers of rational-quadratic splines."""
 
-from npflow.layers import ActNorm, Conv1x1, MaskedAutoregressive, Reverse, Spline, SplineCoupling
+from npflow.layers import ActNorm, Conv1x1, MaskedAutoregressive, Reverse, Spline, SplineCoupling, Units
 from npflow.models.recipe import check_depth, flow_of, recipe
 from npflow.networks import MADE, MLP
 from npflow.validation import check_choice, check_count
@@ -12,10 +12,10 @@ def neural_spline(
 ):
     """A neural spline flow, of couplings or autoregressive layers.
 
-    Steps of [ActNorm, SplineCoupling, Conv1x1], or of [ActNorm, MaskedAutoregressive, Reverse].
+    Units, then steps of [ActNorm, SplineCoupling, Conv1x1], or of [ActNorm, MaskedAutoregressive, Reverse].
 
     Training stays finite on heavy-tailed data: a spline is the identity outside its bound, so it leaves
-    outliers alone, and its slopes are bounded; `ActNorm` removes the units of the data; and the networks see
+    outliers alone, and its slopes are bounded; `Units` and `ActNorm` remove the units of the data; and the networks see
     arcsinh(x).
 
     Parameters
@@ -39,7 +39,7 @@ def neural_spline(
     --------
     >>> from npflow.models import neural_spline
     >>> len(neural_spline(features=6).layer.layers), len(neural_spline(6, kind="autoregressive").layer.layers)
-    (15, 14)
+    (16, 15)
     """
     check_choice(kind, ("coupling", "autoregressive"), "kind")
     features = check_count(features, "features", least=2 if kind == "coupling" else 1)
@@ -51,4 +51,4 @@ def neural_spline(
     else:
         network = MADE((64, 64), squash_inputs=True) if network is None else network
         layers = ([ActNorm(), MaskedAutoregressive(network, spline), Reverse()] * steps)[:-1]
-    return flow_of(layers, features, prior, context_features)
+    return flow_of([Units(), *layers], features, prior, context_features)

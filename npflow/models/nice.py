@@ -1,6 +1,6 @@
 """NICE: additive couplings and a final scaling, for rows of features and for images."""
 
-from npflow.layers import ActNorm, AdditiveCoupling, Logit, Scaling
+from npflow.layers import ActNorm, AdditiveCoupling, Logit, Scaling, Units
 from npflow.models.recipe import check_depth, check_image_shape, flow_of, recipe
 from npflow.networks import MLP, ResNet
 from npflow.priors import Logistic
@@ -9,14 +9,14 @@ from npflow.validation import check_count
 
 @recipe
 def nice(features, couplings=4, network=None, prior=None, context_features=0):
-    """NICE: ActNorm, additive couplings that shift the odd and the even features in turn, and a Scaling.
+    """NICE: Units, ActNorm, additive couplings that shift the odd and the even features in turn, and a Scaling.
 
     The couplings preserve volume, so the final scaling shows how much the data varies along each dimension of
     z: its spread is exp(-log_scale). Sorted, the spreads are a spectrum like that of principal components;
     see `npflow.plots.spectrum`.
 
-    Training stays finite on heavy-tailed data. The `ActNorm`, which the paper does not have, removes the units
-    of the data. The networks see arcsinh(x), so an outlier shifts other features by at most its logarithm. The
+    Training stays finite on heavy-tailed data. `Units` and `ActNorm`, which the paper does not have, remove the
+    units of the data. The networks see arcsinh(x), so an outlier shifts other features by at most its logarithm. The
     derivative of the logistic prior's log-density is at most 1.
 
     Parameters
@@ -38,19 +38,19 @@ def nice(features, couplings=4, network=None, prior=None, context_features=0):
     --------
     >>> from npflow.models import nice
     >>> flow = nice(features=4)
-    >>> [type(layer).__name__ for layer in flow.layer.layers[3:]]
+    >>> [type(layer).__name__ for layer in flow.layer.layers[4:]]
     ['AdditiveCoupling', 'AdditiveCoupling', 'Scaling']
     """
     features, couplings = check_count(features, "features", least=2), check_depth(couplings, "couplings")
     network = MLP((64, 64, 64), squash_inputs=True) if network is None else network
     parts = [("odd", "even")[index % 2] for index in range(couplings)]
-    layers = [ActNorm(), *(AdditiveCoupling(network, part) for part in parts), Scaling()]
+    layers = [Units(), ActNorm(), *(AdditiveCoupling(network, part) for part in parts), Scaling()]
     return flow_of(layers, features, Logistic(features) if prior is None else prior, context_features)
 
 
 @recipe
 def image_nice(shape, couplings=4, network=None, prior=None, context_features=0):
-    """NICE on images: Logit, ActNorm, additive couplings that shift every other pixel in turn, and a Scaling.
+    """NICE on images: Logit, Units, ActNorm, additive couplings that shift every other pixel in turn, and a Scaling.
 
     The couplings split pixels by a checkerboard and use convolutions; the paper's networks are dense. Pixels
     are numbers in [0, 1], as `Dequantized` makes them; `Logit` maps them to real numbers.
@@ -75,10 +75,10 @@ def image_nice(shape, couplings=4, network=None, prior=None, context_features=0)
     >>> from npflow.models import image_nice
     >>> flow = image_nice((8, 8, 1), couplings=2)
     >>> [type(layer).__name__ for layer in flow.layer.layers]
-    ['Logit', 'ActNorm', 'AdditiveCoupling', 'AdditiveCoupling', 'Scaling']
+    ['Logit', 'Units', 'ActNorm', 'AdditiveCoupling', 'AdditiveCoupling', 'Scaling']
     """
     shape, couplings = check_image_shape(shape), check_depth(couplings, "couplings")
     network = ResNet(channels=64, blocks=2) if network is None else network
     parts = [("checkerboard-odd", "checkerboard-even")[index % 2] for index in range(couplings)]
-    layers = [Logit(), ActNorm(), *(AdditiveCoupling(network, part) for part in parts), Scaling()]
+    layers = [Logit(), Units(), ActNorm(), *(AdditiveCoupling(network, part) for part in parts), Scaling()]
     return flow_of(layers, shape, Logistic(shape) if prior is None else prior, context_features)

@@ -9,12 +9,13 @@ import autograd.numpy as np
 import numpy as onp
 
 from npflow.autodiff import Layout
-from npflow.autodiff.gpu.devices import device_of, to_device
+from npflow.autodiff.gpu.devices import device_of, to_device, to_host
 from npflow.autodiff.primitives import log_softmax_at, sum_event
 from npflow.autodiff.program.chunks import map_rows
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.description import checked, count, instance
 from npflow.errors import InputError
+from npflow.layers.units import context_units, in_units
 from npflow.model import Model
 from npflow.models.recipe import check_image_shape
 from npflow.networks import MaskedConvNet
@@ -85,13 +86,17 @@ class PixelCNN(Model):
         """Draw parameters in float32 or float64, on the device of the images `x`, shape (n, *shape)."""
         check_rng(rng)
         check_dtype(dtype)
-        x, _ = self.check_batch(x, context, dtype)
-        return to_device(self._init(rng, dtype), device_of(x).name)
+        x, context = self.check_batch(x, context, dtype)
+        return to_device(
+            self._init(rng, dtype, None if context is None else to_host(context)), device_of(x).name
+        )
 
-    def _init(self, rng, dtype):
-        x, context = onp.zeros((1, *self.shape), dtype), onp.zeros((1, self.context_features), dtype)
-        outputs = self.shape[-1] * self.levels
-        return self.network.init(rng, x, outputs, context if self.context_features else None)
+    def _init(self, rng, dtype, context=None):
+        x, outputs = onp.zeros((1, *self.shape), dtype), self.shape[-1] * self.levels
+        if self.context_features == 0:
+            return self.network.init(rng, x, outputs)
+        context = onp.zeros((1, self.context_features), dtype) if context is None else context
+        return {"context": context_units(context), **self.network.init(rng, x, outputs, context)}
 
     def check(self, params):
         layout = Layout(params)
@@ -134,7 +139,7 @@ class PixelCNN(Model):
         return -sum_event(log_softmax_at(self._logits(params, x, context), x))
 
     def _logits(self, params, x, context=None):
-        outputs = self.network.apply(params, self._scaled(params, x), context)
+        outputs = self.network.apply(params, self._scaled(params, x), in_units(params, context))
         return np.reshape(outputs, (*x.shape, self.levels))
 
     def _scaled(self, params, x):
@@ -176,7 +181,7 @@ class PixelCNN(Model):
         rows = check_count(rows, "rows", least=0, most=self.shape[0])
         temperature = check_number(temperature, "temperature", least=0)
         there, x, known = device_of(params).generator(rng), x.copy(), None
-        numbers = self.network.one_by_one(params, self._scaled(params, x), context)
+        numbers = self.network.one_by_one(params, self._scaled(params, x), in_units(params, context))
         with one_blas_thread():
             for i, j, k in itertools.product(*map(range, self.shape)):
                 logits = numbers.send(known)

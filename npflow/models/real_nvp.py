@@ -1,7 +1,7 @@
 """RealNVP, for rows of features and for images."""
 
 from npflow.errors import InputError
-from npflow.layers import ActNorm, AffineCoupling, Chain, Logit, Permutation, Split, Squeeze, Unsqueeze
+from npflow.layers import ActNorm, AffineCoupling, Chain, Logit, Permutation, Split, Squeeze, Units, Unsqueeze
 from npflow.models.recipe import check_depth, check_image_shape, flow_of, recipe
 from npflow.networks import MLP, ResNet
 from npflow.validation import check_count, check_sequence
@@ -9,7 +9,7 @@ from npflow.validation import check_count, check_sequence
 
 @recipe
 def real_nvp(features, couplings=8, network=None, masks=None, prior=None, context_features=0):
-    """RealNVP: affine couplings, each after an `ActNorm`, with random permutations or alternating masks.
+    """RealNVP: Units, then affine couplings, each after an `ActNorm`, with random permutations or alternating masks.
 
     Training stays finite on heavy-tailed data for the reasons given at `glow`; `ActNorm` replaces the paper's
     batch norm. Without arcsinh, the first step of training lets each of 32 couplings multiply an outlier, and
@@ -36,19 +36,19 @@ def real_nvp(features, couplings=8, network=None, masks=None, prior=None, contex
     --------
     >>> from npflow.models import real_nvp
     >>> len(real_nvp(features=6, couplings=8).layer.layers)
-    23
+    24
     >>> len(real_nvp(features=6, couplings=8, masks=("odd", "even")).layer.layers)
-    16
+    17
     """
     features, couplings = check_count(features, "features", least=2), check_depth(couplings, "couplings")
     network = MLP((64, 64, 64), squash_inputs=True) if network is None else network
     if masks is None:
         step = [ActNorm(), AffineCoupling(network), Permutation()]
-        return flow_of((step * couplings)[:-1], features, prior, context_features)
+        return flow_of([Units(), *(step * couplings)[:-1]], features, prior, context_features)
     masks = check_sequence(masks, "masks")
     if not masks:
         raise InputError("expected at least one mask, got none")
-    layers = []
+    layers = [Units()]
     for index in range(couplings):
         layers += [ActNorm(), AffineCoupling(network, masks[index % len(masks)])]
     return flow_of(layers, features, prior, context_features)
@@ -56,7 +56,7 @@ def real_nvp(features, couplings=8, network=None, masks=None, prior=None, contex
 
 @recipe
 def image_real_nvp(shape, levels=2, network=None, prior=None, context_features=0):
-    """RealNVP on images: Logit, then levels of affine couplings with checkerboard and channel masks.
+    """RealNVP on images: Logit, Units, then levels of affine couplings with checkerboard and channel masks.
 
     A level is three checkerboard couplings, Squeeze, three channel couplings and Split. Squeeze halves height
     and width and gives pixels four times as many channels; Split lets the next level go on with half of them.
@@ -101,4 +101,4 @@ def image_real_nvp(shape, levels=2, network=None, prior=None, context_features=0
     for _ in range(levels - 1):
         halves = couplings("second", "first", "second")
         layers = [*couplings(odd, even, odd), Squeeze(), *halves, Split(Chain(layers)), Unsqueeze()]
-    return flow_of([Logit(), *layers], shape, prior, context_features)
+    return flow_of([Logit(), Units(), *layers], shape, prior, context_features)

@@ -13,7 +13,7 @@ from npflow.autodiff.primitives import concatenate_last, logsumexp_last, split_l
 from npflow.autodiff.program.chunks import map_rows
 from npflow.description import count, instance, number
 from npflow.errors import InputError
-from npflow.layers import ActNorm
+from npflow.layers import ActNorm, Chain, Units
 from npflow.layers.composite import Visit
 from npflow.model import Model, without_nan
 from npflow.networks import MLP
@@ -38,8 +38,8 @@ class VAE(Model):
     divergence has a closed form, 1/2 sum(mean^2 + std^2 - 2 log std - 1). Where a flow computes log p(x)
     exactly, a VAE computes a bound; but its z may have fewer components than x.
 
-    Training stays finite on heavy-tailed data. An `ActNorm` maps x to y before the encoder and removes the
-    units of the data; every likelihood includes its log-det. And log std = L tanh(raw / L) lies in (-L, L),
+    Training stays finite on heavy-tailed data. `Units` and `ActNorm` map x to y before the encoder and remove
+    the units of the data; every likelihood includes their log-det. And log std = L tanh(raw / L) lies in (-L, L),
     so that neither an outlier nor a bad step makes exp overflow. The tanh is smooth, so that no gradient is
     cut off.
 
@@ -82,7 +82,7 @@ class VAE(Model):
     log_std_limit: float = number(5.0, above=0)
 
     noisy = True
-    norm = ActNorm()
+    norm = Chain([Units(), ActNorm()])
 
     def init(self, rng, x):
         """Draw parameters, in the dtype and on the device of the batch `x`, shape (n, features)."""
@@ -226,7 +226,9 @@ class VAE(Model):
     def _decode(self, params, z):
         mean, log_std = self._likelihood(params, z)
         x, _ = self.norm.inverse(params["norm"], mean)
-        return concatenate_last(x, log_std - params["norm"]["log_scale"])
+        units, norm = params["norm"]
+        log_scale = np.log(Units().scale(units, mean)) + norm["log_scale"]
+        return concatenate_last(x, log_std - log_scale)
 
     def visits(self, params, x, epsilon):
         """The norm, the encoder and the decoder, one after the other."""
@@ -255,4 +257,5 @@ def expected_layout(vae, ration=SMALL):
     """The layout of a VAE's parameters, from initializing it on noise."""
     x = onp.random.default_rng(0).standard_normal((4, vae.features))
     rng = Rationed(ration)
-    return Layout(vae._with_networks(rng, vae.norm.init(rng, x), x))
+    norm = [layer.init(rng, x) for layer in vae.norm.layers]  # without a pass
+    return Layout(vae._with_networks(rng, norm, x))

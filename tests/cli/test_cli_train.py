@@ -358,7 +358,7 @@ def test_samples_that_cannot_be_drawn_are_a_warning_and_the_run_continues(tmp_pa
     assert main(train(tmp_path, model="mintnet")) == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == f"{tmp_path}: history.png, summary.json, checkpoint.npz, run.json"
-    place = "layer/3 (MaskedConvolution)"  # the last of them, whose inverse comes first
+    place = "layer/4 (MaskedConvolution)"  # the last of them, whose inverse comes first
     assert f"npflow: expected samples of step 6, got none: {place}: expected " in err
     assert main(["sample", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith(f"npflow: {place}: expected ")

@@ -7,6 +7,7 @@ from helpers import vector
 from npflow import Flow, fit
 from npflow.autodiff import Layout
 from npflow.layers import Chain, Gaussianize, Units
+from npflow.layers.units import context_units, in_units
 from npflow.priors import Normal
 
 every_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -28,7 +29,7 @@ def test_the_first_batch_leaves_with_spreads_of_the_order_of_one(dtype):
     x = columns(dtype=dtype)
     z, _ = Units().forward(new(x), x)
     low, high = np.quantile(z, [0.1, 0.9], axis=0)
-    assert ((high - low > 2.56 / 1.5) & (high - low < 2.56 * 1.5)).all()
+    assert ((high - low > 2.56 / 2) & (high - low < 2.56 * 2)).all()
     assert z.dtype == dtype
 
 
@@ -55,8 +56,22 @@ def test_the_exponents_are_constants():
 
 
 @pytest.mark.parametrize(("value", "exponent"), [(0.0, 0), (0.1, -3), (3e7, 25)])
-def test_a_column_that_is_constant_goes_by_the_largest_value_of_the_batch(value, exponent):
-    assert new(np.full((30, 1), value))["exponent"].tolist() == [exponent]
+def test_where_no_column_varies_the_largest_value_of_the_batch_is_the_unit(value, exponent):
+    assert new(np.full((30, 2), [value, 0]))["exponent"].tolist() == [exponent] * 2
+
+
+def test_a_column_that_does_not_vary_has_the_largest_spread_for_a_unit_unless_it_is_larger():
+    x = columns()
+    exponents = new(np.column_stack([x, np.zeros(400), np.full(400, 2.5), np.full(400, 1e30)]))["exponent"]
+    assert exponents.tolist() == [-20, 20, 2, 20, 20, 100]
+
+
+@every_dtype
+def test_the_columns_have_the_same_sizes_beside_each_other_in_any_unit(dtype):
+    kinds = [columns(), np.zeros((400, 1)), np.full((400, 2), [2.5, 2e7])]
+    x = np.concatenate(kinds, axis=1)
+    exponents = [new((x * unit).astype(dtype))["exponent"] for unit in np.geomspace(1, 2, 20)]
+    assert np.ptp([one - one[0] for one in exponents], axis=0).max() == 0
 
 
 def test_a_column_that_is_mostly_one_value_goes_by_its_standard_deviation():
@@ -84,7 +99,7 @@ def test_training_does_not_depend_on_the_units():
     np.testing.assert_array_equal(*learned)
 
 
-@pytest.mark.parametrize("far", [100, 2000, 1e5])
+@pytest.mark.parametrize("far", [100, 2000, 1e6])
 def test_a_column_far_from_zero_is_centered_without_losing_a_bit(far):
     x = (far + np.random.default_rng(0).standard_normal((400, 2))).astype(np.float32)
     params = new(x)
@@ -105,3 +120,13 @@ def test_exponents_go_as_far_as_the_dtype(dtype):
     size = float(np.finfo(dtype).max) ** 0.75
     z, _ = Units().forward(new(x := (columns() * size / 1e6).astype(dtype)), x)
     assert np.quantile(np.abs(z), 0.8, axis=0).max() < 20
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-30, 1e30])
+def test_a_context_is_brought_to_the_order_of_one_but_for_columns_of_zeros_and_ones(unit, rng):
+    numbers = rng.normal(2000, 10, (50, 1)) * unit
+    context = np.concatenate([numbers, np.eye(3)[rng.integers(0, 3, 50)]], axis=1)
+    seen = in_units({"context": context_units(context)}, context)
+    np.testing.assert_array_equal(seen[:, 1:], context[:, 1:])
+    assert np.abs(seen[:, 0]).max() < 8
+    assert 0.5 < np.std(seen[:, 0]) < 2

@@ -17,6 +17,7 @@ from npflow.layers import (
     Scaling,
     Split,
     Squeeze,
+    Units,
     Unsqueeze,
 )
 from npflow.networks import ConvNet, ResNet
@@ -129,7 +130,7 @@ def test_glow_is_levels_of_steps_with_a_learned_prior_for_channels_split_off():
     inner = Chain([Squeeze(), *step, *step, Unsqueeze()])
     for _ in range(2):
         inner = Chain([Squeeze(), *step, *step, learned_prior, Split(inner), Unsqueeze()])
-    assert flow.layer == Chain([Logit(), *inner.layers])
+    assert flow.layer == Chain([Logit(), Units(), *inner.layers])
     assert flow.prior == Normal((8, 8, 3))
 
 
@@ -143,19 +144,19 @@ def test_by_default_glow_is_the_papers_for_images_of_32_x_32():
 
 def test_real_nvp_alternates_checkerboards_and_channels():
     flow = models.image_real_nvp((8, 8, 3), levels=2, network=SMALL)
-    assert isinstance(flow.layer.layers[0], Logit)
+    assert flow.layer.layers[:2] == (Logit(), Units())
     masks = [layer.transformed for layer in flow.layer.layers if isinstance(layer, AffineCoupling)]
     odd, even = "checkerboard-odd", "checkerboard-even"
     assert masks == [odd, even, odd, "second", "first", "second"]
     inner = flow.layer.layers[-2].layer
     assert [layer.transformed for layer in inner.layers[1::2]] == [odd, even, odd, even]
     assert set(inner.layers[::2]) == {ActNorm()}
-    assert models.image_real_nvp((4, 4, 1)).layer.layers[2] == AffineCoupling(ResNet(64, 4), odd)
+    assert models.image_real_nvp((4, 4, 1)).layer.layers[3] == AffineCoupling(ResNet(64, 4), odd)
 
 
 def test_nice_is_couplings_of_alternating_pixels_and_a_scaling():
     flow = models.image_nice((4, 4, 1), couplings=3, network=SMALL)
     odd, even = "checkerboard-odd", "checkerboard-even"
     couplings = [AdditiveCoupling(SMALL, part) for part in (odd, even, odd)]
-    assert flow.layer == Chain([Logit(), ActNorm(), *couplings, Scaling()])
+    assert flow.layer == Chain([Logit(), Units(), ActNorm(), *couplings, Scaling()])
     assert flow.prior == Logistic((4, 4, 1))

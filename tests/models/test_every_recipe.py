@@ -130,18 +130,33 @@ def test_every_recipe_that_takes_a_context_is_listed():
     assert {name for name in taking if not name.startswith("image_")} == {name.split()[0] for name in RECIPES}
 
 
+def loss_after(flow, x, context=None):
+    """The loss of a batch in nats after a short training on it."""
+    params = flow.init(np.random.default_rng(0), x, context)
+    rng = np.random.default_rng(1)
+    params, _ = fit(flow, params, x, context, rng=rng, steps=15, progress=False)
+    return -np.mean(flow.log_prob(params, x, context))
+
+
 @pytest.mark.usefixtures("uncovered")
 @every_recipe
 @pytest.mark.parametrize("kind", ["plain", "constant", "twice"])
-def test_training_does_not_depend_on_the_units_of_the_data(recipe, kind):
-    x = np.random.default_rng(0).normal(1, 1, (200, 3))
+def test_training_depends_neither_on_the_units_of_the_data_nor_on_their_distance_from_zero(recipe, kind):
+    x, flow = np.random.default_rng(0).normal(1, 1, (200, 3)), recipe(features=3)
     x[:, 2] = {"plain": x[:, 0] * x[:, 1], "constant": 2.5, "twice": x[:, 0]}[kind]
-    losses = []
-    for scale in (1.0, 2.0**-90, 2.0**90):  # exact
-        flow = recipe(features=3)
-        params = flow.init(np.random.default_rng(0), scale * x)
-        fit_rng = np.random.default_rng(1)
-        params, _ = fit(flow, params, scale * x, rng=fit_rng, steps=15, progress=False)
-        losses.append(-np.mean(flow.log_prob(params, scale * x)) - 3 * np.log(scale))
+    losses = [loss_after(flow, unit * x) - 3 * np.log(unit) for unit in (1.0, 1e-30, 3e30)]
     np.testing.assert_allclose(losses, losses[0], atol=0.05)
     assert losses[0] < 12
+    if kind == "plain":
+        assert loss_after(flow, x + np.array([1e4, -1e6, 2000])) == pytest.approx(losses[0], abs=0.05)
+
+
+@pytest.mark.usefixtures("uncovered")
+@every_recipe
+def test_training_does_not_depend_on_the_units_of_a_context(recipe):
+    rng, flow = np.random.default_rng(0), recipe(features=3, context_features=2)
+    context = rng.normal(size=(200, 2))
+    x = rng.normal(size=(200, 3)) + 3 * context[:, :1]
+    loss, *others = (loss_after(flow, x, context * unit) for unit in (1.0, 2.0**-100, 2.0**100))
+    np.testing.assert_allclose(others, loss, rtol=1e-9)
+    assert loss_after(flow, x, context * 10 + 2000) == pytest.approx(loss, abs=0.3)

@@ -5,7 +5,7 @@ import pytest
 from helpers import refusal
 
 from npflow.flow import Flow
-from npflow.layers import ActNorm, AffineCoupling, Chain, Conv1x1
+from npflow.layers import ActNorm, AffineCoupling, Chain, Conv1x1, Units
 from npflow.models import glow
 from npflow.networks import MLP, Beside
 from npflow.priors import GaussianMixture, Normal
@@ -22,8 +22,9 @@ def test_each_step_is_an_act_norm_a_coupling_and_a_one_by_one_convolution(steps)
     flow = glow(2, steps, SMALL)
     assert isinstance(flow, Flow)
     assert isinstance(flow.layer, Chain)
-    assert len(flow.layer.layers) == 3 * steps
-    for start in range(0, 3 * steps, 3):
+    assert flow.layer.layers[0] == Units()
+    assert len(flow.layer.layers) == 1 + 3 * steps
+    for start in range(1, 1 + 3 * steps, 3):
         step = flow.layer.layers[start : start + 3]
         assert step[0] == ActNorm()
         assert step[1:] == (AffineCoupling(SMALL), Conv1x1())
@@ -31,7 +32,7 @@ def test_each_step_is_an_act_norm_a_coupling_and_a_one_by_one_convolution(steps)
 
 def test_by_default_it_has_ten_steps_mlps_of_three_hidden_layers_and_a_standard_normal_prior():
     flow = glow(4)
-    assert len(flow.layer.layers) == 30
+    assert len(flow.layer.layers) == 31
     couplings = {layer for layer in flow.layer.layers if isinstance(layer, AffineCoupling)}
     assert couplings == {AffineCoupling(MLP((64, 64, 64), squash_inputs=True))}
     assert flow.prior == Normal(4)
@@ -50,10 +51,10 @@ def test_equal_arguments_make_equal_flows():
     assert glow(2, 2, SMALL) != glow(2, 3, SMALL)
 
 
-def test_a_new_glow_is_the_first_act_norm_followed_by_a_rotation():
+def test_a_new_glow_is_units_and_the_first_act_norm_followed_by_a_rotation():
     flow, x = glow(4, 1, SMALL), rows(4)
     params = flow.init(np.random.default_rng(0), x)
-    normalized, log_det = ActNorm().forward(params["layer"][0], x)
+    normalized, log_det = Chain([Units(), ActNorm()]).forward(params["layer"][:2], x)
     z = flow.encode(params, x)
     np.testing.assert_allclose((z * z).sum(1), (normalized * normalized).sum(1), rtol=1e-10)
     np.testing.assert_allclose(flow.layer.log_det(params["layer"], x), log_det, rtol=1e-10)

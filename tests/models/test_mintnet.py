@@ -5,7 +5,7 @@ import pytest
 from helpers import moved, refusal
 
 from npflow import Dequantized, datasets, fit
-from npflow.layers import ActNorm, Chain, Logit, MaskedConvolution, Squeeze, Unsqueeze
+from npflow.layers import ActNorm, Chain, Logit, MaskedConvolution, Squeeze, Units, Unsqueeze
 from npflow.models import mintnet
 from npflow.priors import Normal
 from npflow.training import Adam, WarmupCosine
@@ -16,11 +16,11 @@ def test_each_level_is_pairs_of_convolutions_in_both_orders():
     step = [ActNorm(), MaskedConvolution(5, "raster"), MaskedConvolution(5, "reversed")]
     level = [*step, *step]
     assert flow.layer == Chain(
-        [Logit(), *level, Squeeze(), *level, Squeeze(), *level, Unsqueeze(), Unsqueeze()]
+        [Logit(), Units(), *level, Squeeze(), *level, Squeeze(), *level, Unsqueeze(), Unsqueeze()]
     )
     assert flow.prior == Normal((8, 4, 3))
     assert mintnet((5, 3, 1), levels=1, steps=1).layer == Chain(
-        [Logit(), ActNorm(), MaskedConvolution(16, "raster"), MaskedConvolution(16, "reversed")]
+        [Logit(), Units(), ActNorm(), MaskedConvolution(16, "raster"), MaskedConvolution(16, "reversed")]
     )
 
 

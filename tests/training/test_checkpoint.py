@@ -317,12 +317,12 @@ def test_brackets_without_end_get_a_sentence(tmp_path):
     ("change", "words"),
     [
         (
-            lambda c: c.pop("constant:layer/2/permutation"),
-            "an entry for the constant 'layer/2/permutation', got none",
+            lambda c: c.pop("constant:layer/3/permutation"),
+            "an entry for the constant 'layer/3/permutation', got none",
         ),
         (lambda c: c.update({"constant:x": np.arange(2)}), "constants of the architecture, got 'x'"),
-        (lambda c: c.update({"constant:layer/2/sign": np.ones(3, np.int8)}), "integers of shape (2,) at"),
-        (lambda c: c.update({"constant:layer/2/sign": np.ones(2)}), "integers of shape (2,) at"),
+        (lambda c: c.update({"constant:layer/3/sign": np.ones(3, np.int8)}), "integers of shape (2,) at"),
+        (lambda c: c.update({"constant:layer/3/sign": np.ones(2)}), "integers of shape (2,) at"),
         (lambda c: c.update({"run:vector": np.zeros(2)}), "expected the state of a run"),
     ],
 )

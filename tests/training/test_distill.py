@@ -104,7 +104,7 @@ def test_a_student_of_a_gaussian_becomes_that_gaussian(rng):
     x = rng.normal(size=(300, 2)) @ np.array([[2.0, 1.0], [0.0, 0.3]]) + 5
     teacher, student = maf(2, 1, MADE(())), iaf(2, 1, MADE(()))  # no hidden layer: the shift is linear
     params = teacher.init(rng, x)
-    weights = params["layer"][1][0]["weight"]
+    weights = params["layer"][2][0]["weight"]
     weights[0, 3] = -0.7  # the shift of the second component, by the first
     start = student.init(rng, teacher.sample(params, rng, 500))
     options = {"rng": rng, "steps": 600, "batch_size": 128, "progress": False}

@@ -95,7 +95,7 @@ def test_a_checkpoint_knows_no_device(first, second, device, tmp_path):
     options |= {"checkpoint": tmp_path / "run.npz", "checkpoint_every": 5}
     trained(names[first], steps // 2, **options)
     assert_same_run(device, trained(names[second], steps, **options), whole)
-    assert isinstance(load(tmp_path / "run.npz").params["layer"][0]["bias"], np.ndarray)
+    assert isinstance(load(tmp_path / "run.npz").params["layer"][1]["bias"], np.ndarray)
 
 
 @pytest.mark.parametrize("layer", [Reverse(), Permutation()], ids=repr)

@@ -40,17 +40,17 @@ def glow_source():
 @pytest.mark.parametrize(
     "name",
     [
-        "layer00_norm_z",
-        "layer01_coupling_h1",
-        "layer01_coupling_h2",
-        "layer01_coupling_log_scale",
-        "layer04_coupling_shift",
-        "layer02_conv1x1_weight",
-        "layer05_conv1x1_total",
-        "grad_layer01_coupling_h1",
-        "grad_layer04_coupling_h2",
-        "grad_layer01_0_weight",
-        "grad_layer00_bias",
+        "layer01_norm_z",
+        "layer02_coupling_h1",
+        "layer02_coupling_h2",
+        "layer02_coupling_log_scale",
+        "layer05_coupling_shift",
+        "layer03_conv1x1_weight",
+        "layer06_conv1x1_total",
+        "grad_layer02_coupling_h1",
+        "grad_layer05_coupling_h2",
+        "grad_layer02_0_weight",
+        "grad_layer01_bias",
         "prior_log_prob",
     ],
 )
@@ -60,9 +60,9 @@ def test_a_value_of_glow_is_named_by_its_layer_and_variable(glow_source, name):
 
 def test_the_values_of_one_statement_add_what_made_them(glow_source):
     names = names_of(glow_source)
-    start = names.index("layer01_coupling_h1_dot")
+    start = names.index("layer02_coupling_h1_dot")
     assert names[start : start + 4] == [
-        f"layer01_coupling_h1{what}" for what in ("_dot", "_add", "_multiply", "")
+        f"layer02_coupling_h1{what}" for what in ("_dot", "_add", "_multiply", "")
     ]
 
 

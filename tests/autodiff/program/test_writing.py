@@ -102,9 +102,9 @@ def test_the_calls_are_as_many_as_are_counted():
 def test_each_layer_starts_with_a_comment(glow_program):
     forward, backward = glow_program.source.split("def backward")
     comments = lambda text: re.findall(r"^    # ---- (\w+)", text, re.MULTILINE)
-    names = [f"layer0{number}" for number in range(6)]
+    names = [f"layer0{number}" for number in range(7)]
     assert comments(forward) == [*names, "prior", "outside"]
-    assert comments(backward)[:7] == ["prior", *reversed(names)]
+    assert comments(backward)[: len(names)] == ["prior", *reversed(names[1:])]
 
 
 def test_lines_of_names_and_comments_are_not_longer_than_a_page_is_wide(glow_program):
