@@ -5,7 +5,8 @@ after some steps less that, so all numbers of a line should be one, up to what r
 the noise: how far apart the losses are of a few tables in units of one that differ by rounding alone. A line is marked
 where units make a larger difference than 0.1 nats and than twice the noise.
 
-Columns are constant, zero, twice there, one-hot or nearly the same, and one table has fewer rows than features.
+Columns are far from zero, constant, zero, twice there, one-hot or nearly the same, and one table has fewer rows than
+features.
 
     python benchmarks/units.py
     python benchmarks/units.py --recipes maf gaussianization --scales 1 1e-6 --steps 50
@@ -25,7 +26,7 @@ def tables():
     rng = np.random.default_rng(0)
     plain = rng.normal(size=(300, 3))
     plain[:, 1] = plain[:, 0] ** 2 + 0.3 * plain[:, 1]
-    kinds = {"plain": plain}
+    kinds = {"plain": plain, "far from zero": plain + np.array([2000, -1e4, 1e4])}
     for kind, column in (
         ("constant", np.full(300, 2.5)),
         ("zero", np.zeros(300)),
