@@ -2,10 +2,10 @@
 # # A museum of wrong log-dets
 #
 # A wrong log-det is hard to see. Training runs, the loss falls, and samples look reasonable, but log p(x) is
-# no density. The bugs below are real. They were in the code of well-known libraries, whose tests did not see
-# them. Each is rebuilt here in a few lines, in our own words: `right` picks the right formula, and the wrong
-# one stands on the same line. Each names the library, the number of the report and who made it. Those with a
-# version instead were found by `benchmarks/verify_peers.py`.
+# no density. The bugs below are real. They were in the code of well-known libraries (one of them in a pull
+# request), whose tests did not see them. Each is rebuilt here in a few lines, in our own words: `right` picks
+# the right formula, and the wrong one stands beside it. Each names the library, the number of the report and
+# who made it. Those with a version instead are found by `benchmarks/verify_peers.py`.
 #
 # `npflow.verify.check_functions` must name the cause of each in its first sentence, and pass the right
 # formula.
