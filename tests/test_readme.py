@@ -54,7 +54,7 @@ def fast_fit(monkeypatch):
 
 def test_the_ten_lines_the_program_and_the_checkpoint_run(fast_fit, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    ten_lines, _, _, _, program, train, on_a_gpu, _ = blocks()
+    ten_lines, _, _, _, _, _, program, train, on_a_gpu, _ = blocks()
     scope = {}
     exec(compile(ten_lines, "README", "exec"), scope)
     assert scope["new"].shape == (1000, 2)
@@ -105,6 +105,25 @@ def test_the_layer_of_your_own_takes_twenty_lines_and_is_verified():
     result = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("SinhArcsinh: passed")
+
+
+@pytest.mark.parametrize(("check", "library"), [("check_torch", "torch"), ("check_jax", "flowjax")])
+def test_the_line_for_another_library_runs_where_it_is_installed(check, library):
+    pytest.importorskip(library)
+    (lines,) = (block for block in blocks() if f"import {check}" in block)
+    result = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_command_that_verifies_a_layer_of_your_own_runs(tmp_path):
+    own_layer = blocks()[2].partition("\n\nreport = ")[0]
+    (tmp_path / "my_layers.py").write_text(own_layer.replace("SinhArcsinh", "MyLayer"))
+    command = re.search(r"^npflow (verify my_layers.*?)  #", TEXT, flags=re.MULTILINE)[1]
+    arguments = [sys.executable, "-m", "npflow", *command.split()]
+    result = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "1 of 1 passed" in result.stdout
+    assert len(list((tmp_path / "jacobians").glob("*.png"))) == 1
 
 
 def test_every_path_that_it_names_exists():

@@ -7,7 +7,16 @@
 >>> check(AffineCoupling(), rng.normal(size=(8, 6))).passed
 True
 
-`check_torch` and `check_jax` check other libraries' transforms; PyTorch or JAX is imported when one of them is asked for.
+========================================  =====================================================
+``check(layer, x)``                       a layer, npflow's or your own
+``check_functions(forward, inverse, x)``  two functions
+``check_torch(transform, x)``             a module or transform of PyTorch
+``check_jax(bijector, x)``                a bijector of JAX
+``assert_flow(layer, x)``                 in a test: any of these; raises with the report
+``npflow verify my_layers.py:MyLayer``    from the command line
+========================================  =====================================================
+
+PyTorch or JAX is imported when `check_torch` or `check_jax` is asked for.
 """
 
 import importlib
