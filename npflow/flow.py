@@ -174,13 +174,9 @@ class Flow(Model):
 
     def losses(self, params, x, context=None):
         """-log p(x) of each row in nats, shape (n,). It is pure arithmetic and checks nothing."""
-        z, log_det = self.layer.forward(params["layer"], x, **self.given(params, context))
+        z, log_det = self.layer.forward(params["layer"], x, **given(self.layer, in_units(params, context)))
         log_prob = self.prior.log_prob(params["prior"], z) + log_det
         return -log_prob
-
-    def given(self, params, context):
-        """The keyword arguments that hand the layer a context, in units of its own; none where there is none."""
-        return given(self.layer, in_units(params, context))
 
     def loss(self, params, x, context=None):
         """The mean of -log p(x) over a batch in nats: what `fit` minimizes and a program records."""
@@ -247,15 +243,15 @@ class Flow(Model):
         return draw(self.prior, params["prior"], rng, n, dtype, device_of(params), temperature), context
 
     def _encode(self, params, x, context=None):
-        z, _ = self.layer.forward(params["layer"], x, **self.given(params, context))
+        z, _ = self.layer.forward(params["layer"], x, **given(self.layer, in_units(params, context)))
         return z
 
     def _decode(self, params, z, context=None):
-        x, _ = self.layer.inverse(params["layer"], z, **self.given(params, context))
+        x, _ = self.layer.inverse(params["layer"], z, **given(self.layer, in_units(params, context)))
         return x
 
     def _sample_log_prob(self, params, z, context=None):
-        x, log_det = self.layer.inverse(params["layer"], z, **self.given(params, context))
+        x, log_det = self.layer.inverse(params["layer"], z, **given(self.layer, in_units(params, context)))
         log_prob = self.prior.log_prob(params["prior"], z) - log_det
         return concatenate_last(np.reshape(x, (len(x), -1)), np.reshape(log_prob, (-1, 1)))
 

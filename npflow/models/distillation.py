@@ -8,6 +8,8 @@ from npflow.description import describe, fingerprint, instance
 from npflow.errors import InputError
 from npflow.flow import Flow
 from npflow.layers.composite import Visit, name_of
+from npflow.layers.layer import given
+from npflow.layers.units import in_units
 from npflow.model import Model
 
 
@@ -74,7 +76,7 @@ class Distillation(Model):
         """log p_S(x) - log p_T(x) of each of the student's samples x in nats, shape (n,)."""
         z, context = _parts(batch)
         layer, prior = self.student.layer, self.student.prior
-        x, log_det = layer.inverse(params["layer"], z, **self.student.given(params, context))
+        x, log_det = layer.inverse(params["layer"], z, **given(layer, in_units(params, context)))
         log_student = prior.log_prob(params["prior"], z) - log_det
         return log_student + self.teacher.losses(self.teacher_params, x, context)
 
