@@ -16,7 +16,6 @@ except ImportError:  # Windows, where a file that is open cannot be removed
     fcntl = None
 
 LINKS = 40  # that lead from one to the next, as on Linux
-PERMISSIONS, READ_AND_WRITE = 0o777, 0o666  # all of them; those of a new file, of which the umask takes some
 # The end of a partial file's name: a random number, or in older versions those of the process and the thread.
 ASIDE = r"\.([0-9a-f]{8}|\d+-\d+)\.partial"
 
@@ -119,16 +118,18 @@ def keep_mode_and_owner(path, descriptor):
     with suppress(OSError):  # permitted to the members of the group
         os.fchown(descriptor, -1, old.st_gid)
     with suppress(OSError):  # a file system without permissions
-        os.fchmod(descriptor, old.st_mode & PERMISSIONS)
+        os.fchmod(descriptor, old.st_mode & 0o777)
 
 
 def open_aside(path):
     """A new file beside `path`, under a name that is not taken: its path, and the file, locked and open to write.
 
-    From the start nobody can read it who cannot read the file at `path`. The lock tells `clear_leftovers`, also in another process, container or machine, that the file is being written. It
+    Where there is a file at `path`, nobody but the owner can read this one before it has the permissions of that one.
+
+    The lock tells `clear_leftovers`, also in another process, container or machine, that the file is being written. It
     ends with the process that holds it.
     """
-    mode = path.stat().st_mode & PERMISSIONS | stat.S_IWUSR if path.exists() else READ_AND_WRITE
+    mode = 0o600 if path.exists() else 0o666  # less what the umask takes
     while True:
         aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
         try:

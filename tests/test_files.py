@@ -85,7 +85,7 @@ def test_a_file_that_is_replaced_keeps_its_permissions_and_its_owner(mode, tmp_p
     with written_aside(path) as file:
         file.write(b"secret")
         aside = next(entry for entry in tmp_path.iterdir() if entry != path)
-        assert not stat.S_IMODE(aside.stat().st_mode) & ~mode & 0o077  # others could read it meanwhile
+        assert stat.S_IMODE(aside.stat().st_mode) == 0o600  # others could read it meanwhile
     after = path.stat()
     assert path.read_bytes() == b"secret"
     assert after.st_ino != before.st_ino
