@@ -35,6 +35,7 @@ from npflow.model import Model, without_nan
 from npflow.priors import Prior
 from npflow.rations import SMALL, Rationed, TooLarge, ration_for
 from npflow.validation import (
+    cast,
     check_context,
     check_count,
     check_domain,
@@ -234,6 +235,7 @@ class Flow(Model):
         n = check_count(n, "the number of samples")
         check_rng(rng)
         dtype = self.check(params).dtype
+        cast(temperature, dtype, "expected temperature")
         context = self.check_context(context, n, dtype)
         return draw(self.prior, params["prior"], rng, n, dtype, device_of(params), temperature), context
 

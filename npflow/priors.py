@@ -14,7 +14,7 @@ from npflow.autodiff.gpu.devices import constant
 from npflow.autodiff.primitives import logsumexp_last, softplus, sum_event
 from npflow.description import Described, checked, flag
 from npflow.errors import InputError
-from npflow.validation import check_count, check_number, check_sequence
+from npflow.validation import cast, check_count, check_number, check_sequence
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -210,7 +210,7 @@ class GaussianMixture(Prior):
         log_weights = onp.log(self.weights)
         log_weights = log_weights - onp.logaddexp.reduce(log_weights)  # sums of weights could overflow
         return {
-            "means": onp.array(self.means, dtype),
+            "means": cast(self.means, dtype, "expected GaussianMixture's means"),
             "log_stds": onp.log(self.stds).astype(dtype),  # float32 holds the log of any std
             "log_weights": log_weights.astype(dtype),
         }
