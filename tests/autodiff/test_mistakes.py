@@ -12,7 +12,7 @@ from helpers import refusal, rows
 
 import npflow
 from npflow import Flow, InputError, fit
-from npflow.layers import ActNorm, AffineCoupling, Chain, Layer
+from npflow.layers import ActNorm, AffineCoupling, Chain, Inverse, Layer
 from npflow.layers.layer import zeros_per_row
 from npflow.networks import Network
 from npflow.priors import Normal, Prior
@@ -303,17 +303,103 @@ def test_an_error_raised_on_purpose_stays_as_it_is():
         flow_of(Picky).sample(params, onp.random.default_rng(0), 3)
 
 
-@pytest.mark.parametrize("returned", [lambda z: z, lambda z: None])
-def test_an_inverse_that_returns_no_pair_is_named_by_sample(returned):
+CONTAINERS = {
+    "layer": lambda layer: layer,
+    "layer/1": lambda layer: Chain([ActNorm(), layer, AffineCoupling()]),
+    "layer/0/0": lambda layer: Chain([Inverse(Inverse(Chain([layer])))]),
+}
+
+
+@pytest.mark.parametrize("rows", [2, 3])  # an array of two rows could be unpacked
+@pytest.mark.parametrize("place", CONTAINERS)
+@pytest.mark.parametrize(
+    ("returned", "got"),
+    [(lambda z: z, "an ndarray"), (lambda z: None, "a NoneType"), (lambda z: (z, z, z), "a tuple")],
+)
+def test_an_inverse_that_returns_no_pair_is_named_by_sample(returned, got, place, rows):
     class NoPair(Right):
         def inverse(self, params, z):
             return returned(z)
 
+    flow, rng = Flow(CONTAINERS[place](NoPair()), Normal(2)), onp.random.default_rng(0)
+    params = flow.init(rng, X)
+    z = X[:rows]
+    for call, arguments in (
+        (flow.sample, (rng, rows)),
+        (flow.sample_and_log_prob, (rng, rows)),
+        (flow.decode, (z,)),
+    ):
+        said = refusal(call, params, *arguments)
+        assert f"{place} (NoPair): expected inverse to return a pair, array and log_det, got {got}" in said
+
+
+def test_a_forward_that_returns_no_pair_is_named_where_init_has_not_seen_it():
+    class NoPair(Right):
+        def forward(self, params, x):
+            return x * np.exp(params["s"])
+
+    params = Flow(Right(), Normal(2)).init(onp.random.default_rng(0), X)
     flow = Flow(NoPair(), Normal(2))
-    params = flow.init(onp.random.default_rng(0), X)
+    for call in (flow.log_prob, flow.encode):
+        said = refusal(call, params, X[:2])
+        assert "layer (NoPair): expected forward to return a pair, array and log_det, got an ndarray" in said
+
+
+def test_a_layer_in_another_without_a_flow_says_what_is_wrong():
+    class NoPair(Right):
+        def inverse(self, params, z):
+            return z
+
+    chain = Chain([NoPair()])
+    params = chain.init(onp.random.default_rng(0), X)
+    with pytest.raises(
+        TypeError, match="expected inverse to return a pair, array and log_det, got an ndarray"
+    ):
+        chain.inverse(params, X[:2])
+
+
+@pytest.mark.parametrize(
+    ("returned", "got"),
+    [(lambda z: None, "None"), (lambda z: [0.0] * len(z), "[0.0, 0.0"), (lambda z: 1.0, "1.0")],
+)
+@pytest.mark.parametrize("dtype", [onp.float32, onp.float64])  # to NumPy, None is float64
+def test_a_result_that_is_no_array_is_shown(returned, got, dtype, rng):
+    class Odd(RightPrior):
+        def log_prob(self, params, z):
+            return returned(z)
+
+    class OddLogDet(Right):
+        def forward(self, params, x):
+            return x, returned(x)
+
+    said = refusal(Flow(Right(), Odd(2)).init, rng, X.astype(dtype))
+    assert said.startswith(f"prior (Odd): expected the result of log_prob as an array of numbers, got {got}")
+    said = refusal(Flow(OddLogDet(), Normal(2)).init, rng, X.astype(dtype))
+    assert said.startswith(
+        f"layer (OddLogDet): expected the log_det of forward as an array of numbers, got {got}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("returned", "got"),
+    [
+        (lambda z: None, "None"),
+        (lambda z: z[0], r"float64 of shape \(2,\)"),
+        (lambda z: z.astype(onp.float32), "float32 of shape"),
+        (lambda z: z[:, 2], "IndexError: .*"),
+    ],
+)
+def test_a_prior_whose_draws_cannot_be_used_is_named(returned, got, rng):
+    class Odd(RightPrior):
+        def sample(self, params, rng, n, dtype=onp.float64, temperature=1.0):
+            return returned(rng.standard_normal((n, 2), dtype))
+
+    flow = Flow(Right(), Odd(2))
+    params = flow.init(rng, X.astype(onp.float64))
     for sample in (flow.sample, flow.sample_and_log_prob):
-        said = refusal(sample, params, onp.random.default_rng(0), 3)
-        assert "layer (NoPair): expected inverse to return a pair, array and log_det" in said
+        said = refusal(sample, params, rng, 3)
+        assert re.search(f"^prior \\(Odd\\): expected .*, got {got}", said), said
+        assert "return returned(rng" in said or "lambda z: z[:, 2]" in said
 
 
 def test_a_layer_without_an_inverse_says_so():
