@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse
 from helpers import refusal
 
-from npflow.errors import InputError
+from npflow.errors import InputError, in_short
 from npflow.layers import Chain, Reverse
 from npflow.validation import (
     check_callable,
@@ -372,7 +372,7 @@ def test_an_instance_is_given_back_and_others_are_refused():
     assert check_instance(layer, Reverse, "the layer") is layer
     for value in (None, Reverse, Chain([layer])):
         words = refusal(check_instance, value, Reverse, "the layer")
-        assert words == f"expected the layer to be an instance of Reverse, got {value!r}"
+        assert words == f"expected the layer to be an instance of Reverse, got {in_short(value)}"
 
 
 def test_parameters_are_in_float32_or_float64():

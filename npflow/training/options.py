@@ -10,7 +10,7 @@ from pathlib import Path
 from npflow.autodiff.gpu.device import Device
 from npflow.autodiff.gpu.devices import find_device
 from npflow.description import Declared, checked, count, flag, instance, number
-from npflow.errors import InputError
+from npflow.errors import InputError, in_short
 from npflow.files import check_target
 from npflow.training.adam import Adam
 from npflow.validation import check_callable, check_count
@@ -24,7 +24,7 @@ def check_path(path, name="the path of a checkpoint"):
     The result is the file itself, whatever links lead to it, and whatever folder the process works in later.
     """
     if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
-        raise InputError(f"expected {name} to be a path, got {path!r}")
+        raise InputError(f"expected {name} to be a path, got {in_short(path)}")
     if Path(path).suffix != ".npz":
         raise InputError(f"expected {name} to end in .npz, got {str(path)!r}")
     return check_target(path, name)

@@ -12,9 +12,20 @@ from helpers import refusal, rows
 
 import npflow
 from npflow import Flow, InputError, fit
-from npflow.layers import ActNorm, AffineCoupling, Chain, Inverse, Layer
+from npflow.layers import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    Chain,
+    ElementwiseCoupling,
+    Inverse,
+    Layer,
+    MaskedAutoregressive,
+    ScaleShift,
+    SplineCoupling,
+)
 from npflow.layers.layer import zeros_per_row
-from npflow.networks import Network
+from npflow.networks import MADE, MLP, Beside, Network
 from npflow.priors import Normal, Prior
 from npflow.verify import check
 
@@ -216,6 +227,26 @@ def promoting_network(self, params, x):
     return (x @ params["w"]).astype(onp.float64)  # here
 
 
+@mistake(r"expected apply of \w+ to return an array of shape \(2, 2\), got None", "apply", RightNetwork)
+def network_of_nothing(self, params, x):
+    x @ params["w"]  # here
+
+
+@mistake(r"expected apply of \w+ to return an array of shape \(2, 2\), got a tuple", "apply", RightNetwork)
+def network_of_two(self, params, x):
+    return x @ params["w"], x @ params["w"]  # here
+
+
+@mistake(r"to return an array of shape \(2, 2\), got \[\[0.0, 0.0\], \[0", "apply", RightNetwork)
+def network_of_a_list(self, params, x):
+    return (x @ params["w"]).tolist()  # here
+
+
+@mistake(r"to return an array of shape \(2, 2\), got shape \(2,\)", "apply", RightNetwork)
+def network_of_one_row(self, params, x):
+    return params["w"][0]  # here
+
+
 @mistake("changed in place", "apply", RightNetwork)
 def network_in_place(self, params, x):
     x *= 2  # here
@@ -261,6 +292,60 @@ def test_a_mistake_is_named_with_its_line_and_its_layer(name):
         assert re.search(words, said)
         assert said.startswith(place) or "derivative" in said
         assert "record=False" not in said
+
+
+def returning(value, base=MADE):
+    """A network that returns a value."""
+    return type("Odd", (base,), {"apply": lambda self, params, x, context=None: value})()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        AdditiveCoupling,
+        AffineCoupling,
+        SplineCoupling,
+        ElementwiseCoupling,
+        lambda network: AffineCoupling(Beside(network, network)),
+        lambda network: MaskedAutoregressive(returning(network.apply({}, X))),
+    ],
+)
+@pytest.mark.parametrize(
+    ("value", "got"), [(None, "None"), ([1.0], "[1.0]"), ((X, X), "a tuple"), (X, "shape (16, 2)")]
+)
+def test_a_network_in_any_layer_is_named_with_what_it_returned(make, value, got, rng):
+    said = refusal(Flow(Chain([ActNorm(), make(returning(value, MLP))]), Normal(2)).init, rng, X)
+    assert said.startswith("layer/1 (")
+    assert "expected apply of Odd to return an array of shape (2, " in said
+    assert f"), got {got}, at {__file__}:" in said
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda t: t,
+        lambda t: ElementwiseCoupling(transformer=t),
+        lambda t: MaskedAutoregressive(transformer=t),
+    ],
+)
+@pytest.mark.parametrize("direction", ["transform", "untransform"])
+@pytest.mark.parametrize(
+    ("returned", "got"),
+    [
+        (lambda x: x, "shape (2, 2)"),
+        (lambda x: None, "None"),
+        (lambda x: (x, None), "shape (2, 2) and None"),
+        (lambda x: (x, x[:, :1]), "shape (2, 2) and shape (2, 1)"),
+    ],
+)
+def test_an_elementwise_map_that_returns_no_two_arrays_is_named(make, direction, returned, got, rng):
+    kind = type("Odd", (ScaleShift,), {direction: lambda self, raw, x: returned(x)})
+    said = refusal(Flow(Chain([ActNorm(), make(kind())]), Normal(2)).init, rng, X)
+    assert said.startswith("layer/1 (")
+    assert (
+        f"expected {direction} to return a pair, the array and its log-slopes, both of shape (2, 2), got {got}"
+        in said
+    )
 
 
 @pytest.mark.parametrize("name", ["plain_numpy", "only_z", "in_place", "reads_a_float", "ones"])

@@ -512,7 +512,7 @@ def test_what_cannot_be_saved_gets_a_sentence_before_anything_is_written(tmp_pat
     for arguments, words in (
         ((tmp_path / "flow.pkl", flow, params), "end in .npz"),
         ((path, flow, make(FLOWS["nested"])[0]), "expected the parameters of this flow"),
-        ((flow, params, path), "the path of a checkpoint to be a path, got Flow"),
+        ((flow, params, path), "the path of a checkpoint to be a path, got a Flow"),
         ((path, params, flow), "a path, a Flow and its parameters, in this order, got a dict"),
     ):
         assert words in refusal(save, *arguments)
