@@ -148,6 +148,7 @@ def rebuild(description):
             f"expected the name of a class that is defined, got {name!r}: "
             "a class of your own is found once the module that defines it has been imported"
         )
+    check_names(values, Described.known[name], f"the hyper-parameters of {name}")
     try:
         return Described.known[name](**values)
     except (InputError, RecursionError):
@@ -171,6 +172,22 @@ def difference(there, here, path=""):
         if one != other:
             return difference(one, other, f"{path}/{name}" if path else str(name))
     return f"{path}{': ' if path else ''}{len(there)} entries there, {len(here)} here"
+
+
+def check_names(values, kind, name):
+    """Raise unless `values`, a dict, has a value for each field of a dataclass that needs one, and no others.
+
+    Raises
+    ------
+    InputError
+        It calls the values `name`.
+    """
+    known = {field.name: field for field in fields(kind) if field.init}
+    missing = [field for field, one in known.items() if one.default is MISSING and field not in values]
+    unknown = [field for field in values if field not in known]
+    if missing or unknown:
+        got = f"{unknown[0]!r}, which is none of them" if unknown else f"none for {missing[0]!r}"
+        raise InputError(f"expected {name}: {', '.join(known)}, got {got}")
 
 
 def fingerprint(array):

@@ -78,8 +78,8 @@ def kind_of(value):
 
 
 def in_short(value):
-    """A value as an error shows it: its repr where that is short, otherwise its class and shape."""
+    """A value as an error shows it: its repr where that is short and one line, otherwise its class and shape."""
     text, shape = repr(value), getattr(value, "shape", None)
-    if len(text) <= 100:
+    if len(text) <= 100 and "\n" not in text:
         return text
     return f"{kind_of(value)} of shape {shape}" if shape else kind_of(value)

@@ -1,5 +1,6 @@
 """Files that are replaced as a whole or not at all."""
 
+import errno
 import os
 import re
 import secrets
@@ -14,6 +15,7 @@ try:
 except ImportError:  # Windows, where a file that is open cannot be removed
     fcntl = None
 
+LINKS = 40  # that lead from one to the next, as on Linux
 # The end of a partial file's name: a random number, or in older versions those of the process and the thread.
 ASIDE = r"\.([0-9a-f]{8}|\d+-\d+)\.partial"
 
@@ -25,6 +27,9 @@ def written_aside(path):
     Until then it lies beside `path`. If the process is killed, `path` is the old file or the new one, never a part of
     it; `clear_leftovers` removes what the process has left. After an error `path` is the old file, and nothing lies
     beside it. Where `path` is a symbolic link, the file that it points at is replaced, and the link stays.
+
+    The new file keeps the permissions of the old one, and its owner and group where the process may set them. Without
+    an old file the permissions follow the umask.
 
     Parameters
     ----------
@@ -53,12 +58,13 @@ def written_aside(path):
     b'whole'
     >>> folder.cleanup()
     """
-    path = Path(os.path.realpath(path))
+    path = target_of(path)
     aside, file = open_aside(path)
     try:
         with file:
             yield file
             file.flush()
+            keep_mode_and_owner(path, file.fileno())
             os.fsync(file.fileno())
             if fcntl is not None:  # the lock is held until the file has its name
                 aside.replace(path)
@@ -77,16 +83,58 @@ def written_aside(path):
                 os.close(folder)
 
 
+def target_of(path):
+    """The file that writing to `path` makes or replaces, as an absolute path without links.
+
+    It is found as the system finds it: a link at the end is followed, even to a file that does not exist yet, and every
+    folder on the way must exist. ``nowhere/../file`` is not the path of a file.
+
+    Raises
+    ------
+    OSError
+        If a folder on the way does not exist, the path names a folder, or links lead in a circle.
+    """
+    given = str(path)
+    for _ in range(LINKS):
+        folder, name = os.path.split(path)
+        if not stat.S_ISDIR(os.stat(folder or os.curdir).st_mode):  # noqa: PTH116 (a Path would drop a final dot)
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), given)
+        if name in ("", os.curdir, os.pardir):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), given)
+        path = Path(os.path.realpath(folder), name)
+        if not path.is_symlink():
+            return path
+        path = os.path.join(path.parent, path.readlink())  # noqa: PTH118 (as above)
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), given)
+
+
+def keep_mode_and_owner(path, descriptor):
+    """Give an open file the permissions of the one at `path`, if there is one, and its owner and group if permitted."""
+    if os.name != "posix" or not path.exists():
+        return
+    old = path.stat()
+    with suppress(OSError):  # permitted to root
+        os.fchown(descriptor, old.st_uid, -1)
+    with suppress(OSError):  # permitted to the members of the group
+        os.fchown(descriptor, -1, old.st_gid)
+    with suppress(OSError):  # a file system without permissions
+        os.fchmod(descriptor, old.st_mode & 0o777)
+
+
 def open_aside(path):
     """A new file beside `path`, under a name that is not taken: its path, and the file, locked and open to write.
+
+    Where there is a file at `path`, nobody but the owner can read this one before it has the permissions of that one.
 
     The lock tells `clear_leftovers`, also in another process, container or machine, that the file is being written. It
     ends with the process that holds it.
     """
+    mode = 0o600 if path.exists() else 0o666  # less what the umask takes
     while True:
         aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
         try:
-            file = aside.open("xb")  # "x" does not follow a link that somebody else put there
+            # "x" does not follow a link that somebody else put there.
+            file = open(aside, "xb", opener=lambda name, flags: os.open(name, flags, mode))  # noqa: SIM115
         except FileExistsError:
             continue
         if lock(file.fileno()) is not False and aside.exists():
@@ -108,6 +156,30 @@ def lock(descriptor):
     return True
 
 
+def check_target(path, name):
+    """The file that writing to `path` makes or replaces; see `target_of`.
+
+    Raises
+    ------
+    InputError
+        If there can be none. An error calls the path `name`.
+    """
+    try:
+        target = target_of(path)
+        if target.exists() and not target.is_file():  # a folder, a pipe, a device
+            got = f"the folder {str(path)!r}" if target.is_dir() else f"{str(path)!r}, which is none"
+            raise InputError(f"expected {name} to be a file, got {got}")
+    except OSError as error:  # a name that is too long, too
+        raise not_writable(path, name, error) from error
+    return target
+
+
+def not_writable(path, name, reason):
+    """The error that says why a path cannot be written to."""
+    reason = getattr(reason, "strerror", None) or reason
+    return InputError(f"expected {name} to be a path that can be written to, got {str(path)!r}: {reason}")
+
+
 def prepare_to_write(path, name):
     """Clear what killed processes have left beside `path`, and make sure that a file can be written there.
 
@@ -122,17 +194,16 @@ def prepare_to_write(path, name):
     InputError
         If no file can be made beside `path`, or an existing one may not be replaced.
     """
-    path = Path(os.path.realpath(path))
-    expected = f"expected {name} to be a path that can be written to, got {str(path)!r}"
+    target = check_target(path, name)
     try:
-        aside, file = open_aside(path)
+        aside, file = open_aside(target)
         file.close()
         aside.unlink()
     except OSError as error:
-        raise InputError(f"{expected}: {error.strerror or error}") from error
-    if path.exists() and not may_replace(path):
-        raise InputError(f"{expected}: it is another user's, in a folder like /tmp")
-    clear_leftovers(path)
+        raise not_writable(path, name, error) from error
+    if target.exists() and not may_replace(target):
+        raise not_writable(path, name, "it is another user's, in a folder like /tmp")
+    clear_leftovers(target)
 
 
 def may_replace(path):
@@ -148,9 +219,9 @@ def clear_leftovers(path):
 
     One that a process is still writing is locked, and stays. On a file system without locks all stay.
     """
-    path = Path(os.path.realpath(path))
-    ours = re.compile(re.escape(path.name) + ASIDE)
-    with suppress(OSError):  # a folder that cannot be read: nothing is removed
+    with suppress(OSError):  # a folder that is not there, or cannot be read: nothing is removed
+        path = target_of(path)
+        ours = re.compile(re.escape(path.name) + ASIDE)
         names = [entry.name for entry in os.scandir(path.parent) if ours.fullmatch(entry.name)]
         for name in names:
             with suppress(OSError):  # it is another user's, or gone by now

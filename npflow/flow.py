@@ -14,7 +14,7 @@ from scipy.special import ndtr
 from npflow.autodiff import Layout
 from npflow.autodiff.gpu.devices import device_of, to_device, to_host
 from npflow.autodiff.gpu.host_bound import draw, host_bound
-from npflow.autodiff.mistakes import explained, explaining, read_only
+from npflow.autodiff.mistakes import explained, explaining, pair_of, read_only
 from npflow.autodiff.primitives import concatenate_last
 from npflow.autodiff.program.chunks import map_rows
 from npflow.autodiff.program.threads import one_blas_thread
@@ -33,9 +33,10 @@ from npflow.layers.layer import (
 )
 from npflow.layers.units import context_units, in_units
 from npflow.model import Model, without_nan
-from npflow.priors import Prior
+from npflow.priors import Prior, check_drawn
 from npflow.rations import SMALL, Rationed, TooLarge, ration_for
 from npflow.validation import (
+    cast,
     check_context,
     check_count,
     check_domain,
@@ -239,19 +240,24 @@ class Flow(Model):
         n = check_count(n, "the number of samples")
         check_rng(rng)
         dtype = self.check(params).dtype
+        cast(temperature, dtype, "expected temperature")
         context = self.check_context(context, n, dtype)
-        return draw(self.prior, params["prior"], rng, n, dtype, device_of(params), temperature), context
+        with explaining():
+            z = draw(self.prior, params["prior"], rng, n, dtype, device_of(params), temperature)
+        check_drawn(self.prior, z, (n, *self.event_shape), dtype)
+        return z, context
 
     def _encode(self, params, x, context=None):
-        z, _ = self.layer.forward(params["layer"], x, **given(self.layer, in_units(params, context)))
-        return z
+        return self._pair(self.layer.forward, params, x, context)[0]
 
     def _decode(self, params, z, context=None):
-        x, _ = self.layer.inverse(params["layer"], z, **given(self.layer, in_units(params, context)))
-        return x
+        return self._pair(self.layer.inverse, params, z, context)[0]
+
+    def _pair(self, method, params, x, context):
+        return pair_of(method, method(params["layer"], x, **given(self.layer, in_units(params, context))))
 
     def _sample_log_prob(self, params, z, context=None):
-        x, log_det = self.layer.inverse(params["layer"], z, **given(self.layer, in_units(params, context)))
+        x, log_det = self._pair(self.layer.inverse, params, z, context)
         log_prob = self.prior.log_prob(params["prior"], z) - log_det
         return concatenate_last(np.reshape(x, (len(x), -1)), np.reshape(log_prob, (-1, 1)))
 

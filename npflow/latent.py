@@ -14,7 +14,7 @@ from npflow.autodiff.gpu.devices import fetch
 from npflow.docstrings import documented
 from npflow.errors import InputError
 from npflow.model import Model
-from npflow.validation import check_array, check_number, check_rows, check_sequence
+from npflow.validation import cast, check_array, check_number, check_rows, check_sequence
 
 # A decorator that adds to a docstring what the functions of this file share.
 arithmetic = documented(
@@ -104,7 +104,9 @@ def add_attribute(flow, params, x, vector, strength=1.0, *, context=None):
             f"expected vector of shape {z.shape[1:]}, that of a row of z, got shape {vector.shape}"
         )
     vector = check_rows(vector[None], z.shape[1:], z.dtype, "vector")
-    return flow.decode(params, z + check_number(strength, "strength") * vector, context)
+    strength = check_number(strength, "strength")
+    cast(strength, z.dtype, "expected strength")
+    return flow.decode(params, z + strength * vector, context)
 
 
 @arithmetic

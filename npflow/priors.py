@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import autograd.numpy as np
 import numpy as onp
 
-from npflow.autodiff.gpu.devices import constant
+from npflow.autodiff.gpu.devices import constant, is_array
 from npflow.autodiff.primitives import logsumexp_last, softplus, sum_event
+from npflow.autodiff.program.frames import line_of
 from npflow.description import Described, checked, flag
-from npflow.errors import InputError
-from npflow.validation import check_count, check_number, check_sequence
+from npflow.errors import InputError, in_short
+from npflow.validation import cast, check_count, check_number, check_sequence
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -45,6 +46,16 @@ class Prior(Described):
         from the density proportional to p^(1 / temperature^2).
         """
         raise NotImplementedError
+
+
+def check_drawn(prior, z, shape, dtype):
+    """Raise `InputError` unless z, which the method `sample` of a prior returned, has a shape and a dtype."""
+    if not is_array(z) or (z.shape, z.dtype) != (shape, dtype):
+        got = f"{z.dtype} of shape {z.shape}" if is_array(z) else in_short(z)
+        raise InputError(
+            f"expected sample to return {dtype} of shape {shape}, got {got}, at {line_of(prior.sample)}",
+            f"prior ({type(prior).__name__})",
+        )
 
 
 def check_event_shape(event_shape, name):
@@ -210,7 +221,7 @@ class GaussianMixture(Prior):
         log_weights = onp.log(self.weights)
         log_weights = log_weights - onp.logaddexp.reduce(log_weights)  # sums of weights could overflow
         return {
-            "means": onp.array(self.means, dtype),
+            "means": cast(self.means, dtype, "expected GaussianMixture's means"),
             "log_stds": onp.log(self.stds).astype(dtype),  # float32 holds the log of any std
             "log_weights": log_weights.astype(dtype),
         }

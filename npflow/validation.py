@@ -132,8 +132,26 @@ def check_array(value, expected, dtype=None):
             array = None
         if array is not None and array.dtype.kind in "biufc":
             floats = isinstance(value, (list, tuple, float)) and array.dtype.kind == "f"
-            return array.astype(dtype) if floats and dtype is not None else array
+            return cast(array, dtype, expected) if floats and dtype is not None else array
     raise InputError(f"{expected}, got {kind_of(value)}{hint}")
+
+
+def cast(values, dtype, expected):
+    """Convert floats to an array in another float dtype, in which each finite number must stay finite.
+
+    Raises
+    ------
+    InputError
+        If one overflows. The message begins with `expected`.
+    """
+    array = np.asarray(values)
+    with np.errstate(over="ignore"):
+        result = array.astype(dtype)
+    lost = np.isfinite(array) & np.isinf(result)
+    if lost.any():
+        got = _at(array, np.argmax(lost)) if array.ndim > 1 else array[lost][0]
+        raise InputError(f"{expected} in the range of {np.dtype(dtype)}, got {got}")
+    return result
 
 
 def check_dtype(dtype):

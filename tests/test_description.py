@@ -181,8 +181,11 @@ def test_a_class_that_is_not_defined_is_refused(name):
     ("description", "words"),
     [
         ({"hidden": [4]}, "the name of a class that is defined, got None"),
-        ({"class": "MLP", "hidden": [4], "depth": 3}, "the hyper-parameters of MLP, got ['depth', 'hidden']"),
-        ({"class": "Inverse"}, "the hyper-parameters of Inverse, got []"),
+        (
+            {"class": "MLP", "hidden": [4], "depth": 3},
+            "of MLP: hidden, activation, squash_inputs, got 'depth', which",
+        ),
+        ({"class": "Inverse"}, "the hyper-parameters of Inverse: layer, got none for 'layer'"),
         ({"class": "MLP", "activation": "gelu"}, "got 'gelu'"),  # the sentence of the class
         ({"class": "Flow", "layer": {"class": "ActNorm"}, "prior": 3}, "got 3"),
         ({"class": "VAE", "features": 2, "encoder": []}, "got ()"),

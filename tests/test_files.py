@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from helpers import refusal
 
-from npflow.files import clear_leftovers, prepare_to_write, written_aside
+from npflow.files import check_target, clear_leftovers, prepare_to_write, target_of, written_aside
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path):
@@ -71,6 +71,62 @@ def test_the_permissions_are_those_of_the_umask(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o444])
+def test_a_file_that_is_replaced_keeps_its_permissions_and_its_owner(mode, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(mode)
+    if os.geteuid() == 0:
+        os.chown(path, 12, 34)
+    before = path.stat()
+    with written_aside(path) as file:
+        file.write(b"secret")
+        aside = next(entry for entry in tmp_path.iterdir() if entry != path)
+        assert stat.S_IMODE(aside.stat().st_mode) == 0o600  # others could read it meanwhile
+    after = path.stat()
+    assert path.read_bytes() == b"secret"
+    assert after.st_ino != before.st_ino
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_file_system_without_owners_and_permissions_is_written_to(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "fchmod", refuse)
+    monkeypatch.setattr(os, "fchown", refuse)
+    with written_aside(path) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+
+
+# ---------------------------------------------------------------- what a path means
+
+
+def test_a_path_means_what_the_system_means(tmp_path, monkeypatch):
+    """The file that `open` would write to."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "elsewhere").symlink_to("disk")
+    (tmp_path / "link").symlink_to("disk/none/../deep")  # no folder none
+    (tmp_path / "good").symlink_to("elsewhere/deep")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    for path in ("new", "disk/../new", "elsewhere/new", "elsewhere/../new", "good", "file"):
+        target = target_of(path)
+        Path(path).write_bytes(b"")
+        assert target.samefile(path)
+        assert not target.is_symlink()
+    for path in ("no/new", "no/../new", "file/new", "file/../new", "link", "loop", "disk/", "disk", "."):
+        with pytest.raises(OSError, match="Errno"):
+            Path(path).write_bytes(b"")
+        assert refusal(check_target, path, "the path").startswith("expected the path to be a ")
 
 
 # ---------------------------------------------------------------- what killed processes leave

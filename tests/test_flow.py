@@ -350,6 +350,10 @@ def test_arguments_of_sample_that_cannot_be_used_are_refused(rng):
             f"temperature to be a {'number' if temperature == 'hot' else 'finite number'} at least 0"
             in refusal(sample, rng, 3, temperature=temperature)
         )
+    in32 = flow.init(rng, batch(flow).astype(np.float32))
+    assert "temperature in the range of float32, got 1e+300" in refusal(
+        flow.sample, in32, rng, 3, temperature=1e300
+    )
     for call in (partial(sample, 0, 3), partial(flow.init, 0, batch(flow))):
         assert "rng to be a numpy.random.Generator, got an int" in refusal(call)
 

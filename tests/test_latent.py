@@ -223,3 +223,10 @@ def test_bad_input_gets_a_sentence(rng):
     ):
         assert words in refusal(call)
     assert np.array_equal(latent.translate(x, (trained, first), (trained, first)), x)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_strength_that_the_dtype_cannot_hold_gets_a_sentence(rng):
+    flow, params, x, context = a_flow(rng, np.float32, 2)
+    words = refusal(latent.add_attribute, flow, params, x, x[0], 1e300, context=context)
+    assert words == "expected strength in the range of float32, got 1e+300"

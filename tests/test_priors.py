@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import stand_in
-from helpers import assert_agrees, perturbed, rows
+from helpers import assert_agrees, perturbed, refusal, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -366,3 +366,12 @@ def test_a_mixture_in_float32_takes_the_logs_of_stds_and_weights_of_any_size(tra
     narrow = GaussianMixture([[0, 0], [1, 1]], [1e-60, 2], trained=trained)
     with np.errstate(over="ignore"):
         assert np.isfinite(narrow.log_prob(narrow.init(None, z), z)).all()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("trained", [False, True])
+def test_means_that_the_dtype_cannot_hold_get_a_sentence(trained, rng):
+    prior = GaussianMixture(((0.0, 1e300), (1.0, 0.0)), (1e300, 1.0), trained=trained)
+    z = np.zeros((3, 2), np.float32)
+    call = lambda: prior.log_prob(prior.init(rng, z), z)
+    assert refusal(call).startswith("expected GaussianMixture's means in the range of float32, got 1e+300")

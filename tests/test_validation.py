@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse
 from helpers import refusal
 
-from npflow.errors import InputError
+from npflow.errors import InputError, in_short
 from npflow.layers import Chain, Reverse
 from npflow.validation import (
     check_callable,
@@ -47,6 +47,16 @@ def test_finite_float_rows_are_given_back_as_they_are(shape, dtype):
     x = np.ones(shape, dtype)
     assert check_rows(x) is x
     assert check_rows(x, shape[1:], dtype) is x
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("x", [[[0.0, 1.0], [1e300, 1.0]], ((0.0, 1.0), (np.float64(1e300), 1.0))])
+def test_a_number_that_the_dtype_cannot_hold_gets_a_sentence(x):
+    words = "expected {} as an array of numbers in the range of float32, got 1e+300"
+    assert refusal(check_rows, x, None, np.float32) == words.format("x") + " in row 1, at index (0,)"
+    assert refusal(check_context, x[1], 2, 1, np.float32, "a flow") == words.format("context")
+    assert check_rows(x).tolist() == [[0.0, 1.0], [1e300, 1.0]]
+    assert "expected x to be finite, got inf" in refusal(check_rows, [[math.inf, 1.0]], None, np.float32)
 
 
 def test_an_array_of_another_library_that_dispatches_is_accepted():
@@ -362,7 +372,7 @@ def test_an_instance_is_given_back_and_others_are_refused():
     assert check_instance(layer, Reverse, "the layer") is layer
     for value in (None, Reverse, Chain([layer])):
         words = refusal(check_instance, value, Reverse, "the layer")
-        assert words == f"expected the layer to be an instance of Reverse, got {value!r}"
+        assert words == f"expected the layer to be an instance of Reverse, got {in_short(value)}"
 
 
 def test_parameters_are_in_float32_or_float64():

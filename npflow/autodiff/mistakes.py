@@ -15,7 +15,16 @@ from npflow.autodiff import tree
 from npflow.autodiff.gradient import Differentiated, value_and_grad
 from npflow.autodiff.program import frames
 from npflow.autodiff.program.refusals import IN_PLACE, NUMPY, READING
-from npflow.errors import InputError
+from npflow.errors import InputError, kind_of
+
+
+class NotAPair(TypeError):
+    """A `method` of a layer, forward or inverse, has not returned an array and its log-det."""
+
+    def __init__(self, method, result):
+        super().__init__(not_a_pair(method.__name__, kind_of(result), method))
+        self.owner = getattr(method, "__self__", None)
+
 
 # Messages of Python, NumPy and autograd, and what each says about a layer.
 MISTAKES = (
@@ -51,7 +60,8 @@ MISTAKES = (
 )
 # The types of errors that are explained; not their subclasses, such as `InputError`.
 KINDS = {AttributeError, IndexError, KeyError, NameError, NotImplementedError, TypeError, UnboundLocalError}
-KINDS |= {ValueError, ZeroDivisionError}
+KINDS |= {ValueError, ZeroDivisionError, NotAPair}
+PARTS = ("layer", "prior")  # of a flow
 
 PACKAGE = os.path.join(Path(__file__).parents[1], "")  # noqa: PTH118 (with a separator at its end)
 LAYERS = os.path.join(PACKAGE, "layers", "")  # noqa: PTH118
@@ -76,17 +86,20 @@ def explained(error, line=None):
     An error that the user's code raises itself, or that does not pass through it, is returned as it is. `line` is
     the line of a derivative, during which none of the user's code runs.
     """
-    if type(error) not in KINDS and not type(error).__module__.startswith(
-        ("numpy._core", "numpy.exceptions")
-    ):
+    kind = type(error)
+    if kind not in KINDS and not kind.__module__.startswith(("numpy._core", "numpy.exceptions")):
         return error
     trace = list(traceback.walk_tb(error.__traceback__))
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     place = frames.place_of_layer([frame for frame, _ in trace])
-    owner, sentence = of_contract(text, trace[-1][0])
+    owner, sentence = (
+        (error.owner, str(error)) if isinstance(error, NotAPair) else of_contract(text, trace[-1][0])
+    )
     if sentence:
-        flow = trace[-1][0].f_locals.get("self")
-        part = next((name for name in ("layer", "prior") if getattr(flow, name, None) is owner), None)
+        parts = (
+            (name, getattr(frame.f_locals.get("self"), name, None)) for frame, _ in trace for name in PARTS
+        )
+        part = next((name for name, one in parts if one is owner), None)
         return InputError(sentence, place or (part and f"{part} ({type(owner).__name__})"))
     own = [spot for spot in map(spot_of, trace) if is_users(spot[0])]
     if not own:  # a layer of npflow's cannot use what a user's method returned
@@ -152,20 +165,16 @@ def spot_of(entry):
 
 
 def of_contract(text, frame):
-    """An object, and a sentence on its method that is missing, or breaks the contract on arguments or results.
+    """An object, and a sentence on its method that is missing, or takes other arguments than the contract says.
 
-    `frame` is where the error was raised: that of the caller, which has the object among its variables.
+    Python's message has the name of the method alone, and the call has not begun: no frame is the method's own. So the
+    object is looked for among the variables of `frame`, that of the caller, where the error was raised. Calls that
+    check their arguments first would need no such search, and would stand in the way from `fit` to a layer.
     """
-    within = frame.f_code.co_filename.startswith(PACKAGE)
-    if text == "NotImplementedError: " and within:
+    if text == "NotImplementedError: " and frame.f_code.co_filename.startswith(PACKAGE):  # of a base class
         owner, name = frame.f_locals.get("self"), frame.f_code.co_name
         kind = type(owner)
         return owner, f"expected {kind.__name__} to define {name}, got none, at {frames.line_of_class(kind)}"
-    if "unpack" in text and within:
-        layer = getattr(frame.f_locals.get("self"), "layer", None)
-        direction = "inverse" if frame.f_code.co_name in ("_decode", "_sample_log_prob") else "forward"
-        method = frame.f_locals.get("method") or getattr(layer, direction, None)
-        return layer, method and not_a_pair(method.__name__, "something else", method)
     called = re.search(r"TypeError: (\S+)\(\) ((?:takes|missing|got an unexpected keyword).*)", text)
     name = called[1].rpartition(".")[2] if called else None
     for owner in owners(frame) if called else ():
@@ -177,6 +186,18 @@ def of_contract(text, frame):
                 f"at {frames.line_of(method, last=False)}"
             )
     return None, None
+
+
+def pair_of(method, result):
+    """The array and the log-det that a direction of a layer returned; `NotAPair` if it returned anything else."""
+    if is_pair(result):
+        return result
+    raise NotAPair(method, result)
+
+
+def is_pair(result):
+    """Whether a result is a tuple or list of two; an array of two rows is none, although Python would unpack it."""
+    return isinstance(result, (tuple, list)) and len(result) == 2
 
 
 def not_a_pair(direction, got, method):

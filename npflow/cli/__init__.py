@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import npflow
 from npflow.cli import edit, interpolate, sample, score, train, verify
-from npflow.cli.parsing import say
+from npflow.cli.parsing import flush_stderr, say
 from npflow.errors import ConvergenceError, InputError, NonFiniteError
 
 COMMANDS = (train, sample, score, interpolate, edit, verify)
@@ -54,6 +54,7 @@ def output_written():
     try:
         yield
     finally:
+        flush_stderr()  # argparse leaves there what it could not write
         try:
             print(end="", flush=True)
         except OSError as error:

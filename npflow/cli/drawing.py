@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from npflow.errors import InputError
-from npflow.files import written_aside
+from npflow.files import prepare_to_write, written_aside
 
 INCHES = 0.6  # of an image
 ROWS = 500  # of images at most: Matplotlib draws pictures of up to 2^16 pixels in height
@@ -40,14 +40,14 @@ def figure_of(x, levels, columns, title, *, across="", down="", column_names=(),
 def picture_path(arguments):
     """The path to write a picture to, which is `--out` or in the folder of the run.
 
-    A command asks before it computes the picture: `InputError` unless it is a PNG in an existing folder.
+    A command asks before it computes the picture: `InputError` unless `--out` is a PNG that can be written.
     """
-    path = arguments.out or arguments.folder.path / arguments.picture
-    if path.suffix.lower() != ".png" or path.is_dir():
-        raise InputError(f"expected --out to be a file that ends in .png, got {path}")
-    if arguments.out and not path.parent.is_dir():
-        raise InputError(f"expected --out in an existing folder, got {path}")
-    return path
+    if arguments.out is None:
+        return arguments.folder.path / arguments.picture
+    if arguments.out.suffix.lower() != ".png":
+        raise InputError(f"expected --out to be a file that ends in .png, got {arguments.out}")
+    prepare_to_write(arguments.out, "--out")
+    return arguments.out
 
 
 def deliver(figure, path):

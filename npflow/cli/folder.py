@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 from npflow.cli.catalogue import load_data
 from npflow.cli.settings import Settings
+from npflow.description import check_names
 from npflow.errors import InputError, kind_of
 from npflow.files import clear_leftovers, written_aside
 from npflow.model import Model
 from npflow.training import load
 from npflow.training.checkpoint import load_run
-from npflow.validation import check_count, check_number
+from npflow.validation import check_count, check_instance, check_number
 
 FILES = ("samples.png", "history.png", "summary.json", "checkpoint.npz", "run.json")  # of a whole run
 
@@ -101,8 +102,10 @@ class Folder:
     def settings(self):
         """The settings of the run."""
         try:
-            return Settings(**json.loads(self.run.read_text("utf-8")))
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            stored = check_instance(json.loads(self.run.read_text("utf-8")), dict, "the settings")
+            check_names(stored, Settings, "the settings")
+            return Settings(**stored)
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(
                 f"expected the folder of a run of npflow train, got {self.path} without a valid run.json: "
                 f"{error}"
@@ -111,12 +114,12 @@ class Folder:
     def scores(self):
         """The step and bits/dim of each checkpoint so far; none, with a warning, if they cannot be read."""
         try:
-            entries = json.loads(self.summary.read_text("utf-8"))["held_out"]
-            names = {"step": check_count, "bits_per_dim": check_number}
-            return [{name: check(entry[name], name) for name, check in names.items()} for entry in entries]
+            summary = check_instance(json.loads(self.summary.read_text("utf-8")), dict, "the summary")
+            entries = check_instance(summary.get("held_out"), list, "held_out")
+            return [scores_of(entry) for entry in entries]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             warnings.warn(f"expected the scores so far in {self.summary}, got none: {error}", stacklevel=2)
             return []
 
@@ -135,6 +138,15 @@ class Folder:
     def step(self):
         """The number of steps that the checkpoint has made."""
         return load_run(self.checkpoint).run["step"]
+
+
+def scores_of(entry):
+    """The step and bits/dim of a checkpoint, from the summary."""
+    entry = check_instance(entry, dict, "each entry of held_out")
+    return {
+        "step": check_count(entry.get("step"), "step"),
+        "bits_per_dim": check_number(entry.get("bits_per_dim"), "bits_per_dim"),
+    }
 
 
 def write_json(path, value):

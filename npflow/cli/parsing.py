@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from npflow.cli.folder import Folder
@@ -62,12 +63,19 @@ def make_folder(folder, purpose):
 
 def say(sentence):
     """Print a sentence on stderr, where it can be written."""
-    if sys.stderr is None:  # closed; `print` would take stdout
-        return
+    if sys.stderr is not None:  # closed; `print` would take stdout
+        with suppress(OSError):
+            print(f"npflow: {sentence}", file=sys.stderr)
+    flush_stderr()
+
+
+def flush_stderr():
+    """Write what is kept for stderr, or drop it: Python would try again as it ends, and change the exit status."""
     try:
-        print(f"npflow: {sentence}", file=sys.stderr, flush=True)
+        if sys.stderr is not None:
+            sys.stderr.flush()
     except OSError:
-        sys.stderr = None  # Python would try again as it ends
+        sys.stderr = None
 
 
 def tell(line):

@@ -9,9 +9,10 @@ from npflow.autodiff.gpu.devices import constant
 from npflow.autodiff.primitives import permute, slice_last, sum_event
 from npflow.description import checked, instance
 from npflow.errors import InputError
-from npflow.layers.elementwise import Elementwise, ScaleShift
+from npflow.layers.elementwise import Elementwise, ScaleShift, check_transform
 from npflow.layers.layer import Layer
 from npflow.networks import MADE
+from npflow.networks.network import check_outputs
 
 
 def check_transformer(transformer, name):
@@ -69,7 +70,11 @@ class MaskedAutoregressive(Layer):
     transformer: Elementwise = checked(check_transformer, ScaleShift())
 
     def init(self, rng, x, context=None):
-        return self.network.init(rng, x, self.transformer.numbers * x.shape[-1], context)
+        check_transform(self.transformer, x)
+        outputs = self.transformer.numbers * x.shape[-1]
+        params = self.network.init(rng, x, outputs, context)
+        check_outputs(self.network, params, x, outputs, *([] if context is None else [context]))
+        return params
 
     def forward(self, params, x, context=None):
         raw = self.network.apply(params, x, context)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from npflow.autodiff.mistakes import pair_of
 from npflow.autodiff.program.frames import follows_steps
 from npflow.errors import InputError, in_short, kind_of
 from npflow.layers.layer import Layer, check_layer, domain_of, given, started, takes_context, zeros_per_row
@@ -140,7 +141,8 @@ class Composite(Layer):
             except StopIteration as end:
                 return end.value, zeros_per_row(x) if total is None else total
             method = getattr(step.layer, step.direction)
-            output, log_det = method(step.params(params), step.x, **given(step.layer, step.context))
+            result = method(step.params(params), step.x, **given(step.layer, step.context))
+            output, log_det = pair_of(method, result)
             total = log_det if total is None else total + log_det
 
     def trace(self, params, x, context=None):

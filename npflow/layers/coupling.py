@@ -7,12 +7,12 @@ import autograd.numpy as np
 from npflow.autodiff.primitives import split_last, tanh
 from npflow.description import checked, instance, number
 from npflow.errors import InputError
-from npflow.layers.elementwise import Elementwise, ScaleShift
+from npflow.layers.elementwise import Elementwise, ScaleShift, check_transform
 from npflow.layers.layer import Layer, check_start, with_context, zeros_per_row
 from npflow.layers.masks import check_transformed, mask_of
 from npflow.layers.spline import Spline
 from npflow.networks import MADE, MLP, Network
-from npflow.networks.network import check_network
+from npflow.networks.network import check_network, check_outputs
 
 
 def check_coupling_network(network, name):
@@ -74,8 +74,10 @@ class Coupling(Layer):
 
     def init(self, rng, x, context=None):
         a, b = self.mask.parts(x)
-        params = self.network.init(rng, with_context(a, context), outputs=self.numbers * b.shape[-1])
+        a, outputs = with_context(a, context), self.numbers * b.shape[-1]
+        params = self.network.init(rng, a, outputs=outputs)
         check_start(self.network.init, params, x)
+        check_outputs(self.network, params, a, outputs)
         return params
 
 
@@ -219,6 +221,10 @@ class ElementwiseCoupling(Coupling):
     def numbers(self):
         """How many numbers t takes for each component."""
         return self.transformer.numbers
+
+    def init(self, rng, x, context=None):
+        check_transform(self.transformer, x)
+        return super().init(rng, x, context)
 
     def forward(self, params, x, context=None):
         a, b = self.mask.parts(x)

@@ -4,8 +4,12 @@ from dataclasses import dataclass
 
 import autograd.numpy as np
 
+from npflow.autodiff.gpu.devices import is_array
+from npflow.autodiff.mistakes import is_pair
 from npflow.autodiff.primitives import split_last, sum_event, tanh
+from npflow.autodiff.program.frames import line_of
 from npflow.description import number
+from npflow.errors import InputError, in_short
 from npflow.layers.layer import Layer
 
 
@@ -44,6 +48,7 @@ class Elementwise(Layer):
         raise NotImplementedError
 
     def init(self, rng, x):
+        check_transform(self, x)
         return {"raw": np.zeros(self.numbers * x.shape[-1], x.dtype)}
 
     def forward(self, params, x):
@@ -53,6 +58,24 @@ class Elementwise(Layer):
     def inverse(self, params, z):
         x, log_slope = self.untransform(params["raw"], z)
         return x, sum_event(log_slope)
+
+
+def check_transform(elementwise, x):
+    """Raise `InputError` unless an elementwise map returns two arrays like `x` in both directions; two rows tell."""
+    few = x[:2]
+    raw = np.zeros((*few.shape[:-1], elementwise.numbers * few.shape[-1]), x.dtype)
+    z = few
+    for direction in ("transform", "untransform"):
+        method = getattr(elementwise, direction)
+        result = method(raw, z)
+        if not is_pair(result) or not all(is_array(one) and one.shape == few.shape for one in result):
+            parts = result if is_pair(result) else (result,)
+            got = " and ".join(f"shape {one.shape}" if is_array(one) else in_short(one) for one in parts)
+            raise InputError(
+                f"expected {direction} to return a pair, the array and its log-slopes, both of shape {few.shape}, "
+                f"got {got}, at {line_of(method)}"
+            )
+        z = result[0]
 
 
 def spread_like(value, x):

@@ -2,15 +2,13 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from npflow.autodiff.gpu.devices import constant
 from npflow.autodiff.primitives import spread_over_rows
 from npflow.description import checked
 from npflow.errors import InputError
 from npflow.layers.composite import Composite, Step, uses_context
 from npflow.layers.layer import Layer, check_layer, takes_context
-from npflow.validation import check_number, check_sequence
+from npflow.validation import cast, check_number, check_sequence
 
 
 def check_context(numbers, name):
@@ -63,5 +61,5 @@ class Given(Composite):
 
     def rows(self, x):
         """The context once for each row of `x`, in its dtype."""
-        context = constant(np.array(self.context, x.dtype), like=x)
+        context = constant(cast(self.context, x.dtype, "expected Given's context"), like=x)
         return spread_over_rows(context, (len(x), len(self.context)))

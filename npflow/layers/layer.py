@@ -9,7 +9,7 @@ import numpy as onp
 
 from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import is_array
-from npflow.autodiff.mistakes import find_promotion, not_a_pair, read_only
+from npflow.autodiff.mistakes import find_promotion, is_pair, not_a_pair, read_only
 from npflow.autodiff.primitives import concatenate_last
 from npflow.autodiff.program.frames import line_of
 from npflow.description import Described
@@ -170,7 +170,7 @@ def check_start(init, params, x):
 
 def check_pair(method, result, params, x, **context):
     """Raise unless `result`, which a layer's `method` made of `x`, is an array and a log-det; return it."""
-    if not isinstance(result, (tuple, list)) or len(result) != 2:
+    if not is_pair(result):
         raise InputError(not_a_pair(method.__name__, kind_of(result), method))
     check_results(method, {"array": result[0], "log_det": result[1]}, params, x, **context)
     if np.size(result[0]) != np.size(x) or len(result[0]) != len(x):
@@ -184,16 +184,21 @@ def check_pair(method, result, params, x, **context):
 def check_results(method, results, params, x, **context):
     """Raise unless the named results of a `method` have the dtype of `x`, and all but "array" one number for each row."""
     for name, numbers in results.items():
-        if name != "array" and np.shape(numbers) != (len(x),):
+        if not (is_array(numbers) or isinstance(numbers, onp.generic)):
+            raise InputError(
+                f"expected the {name} of {method.__name__} as an array of numbers, got {in_short(numbers)}, "
+                f"at {line_of(method)}"
+            )
+        if name != "array" and numbers.shape != (len(x),):
             raise InputError(
                 f"expected the {name} of {method.__name__} to have shape ({len(x)},), one number for each row, got "
-                f"{np.shape(numbers)}, at {line_of(method)}"
+                f"{numbers.shape}, at {line_of(method)}"
             )
-        if getattr(numbers, "dtype", None) != x.dtype:
+        if numbers.dtype != x.dtype:
             find_promotion(lambda *both: method(*both, **context), params, x)
             raise InputError(
-                f"expected the {name} of {method.__name__} in the dtype of x, {x.dtype}, got "
-                f"{getattr(numbers, 'dtype', kind_of(numbers))}, at {line_of(method)}"
+                f"expected the {name} of {method.__name__} in the dtype of x, {x.dtype}, got {numbers.dtype}, "
+                f"at {line_of(method)}"
             )
 
 

@@ -19,7 +19,7 @@ from npflow.model import Model, without_nan
 from npflow.networks import MLP
 from npflow.priors import LOG_2PI
 from npflow.rations import SMALL, Rationed, ration_for
-from npflow.validation import check_count, check_dtype, check_number, check_rng, check_rows
+from npflow.validation import cast, check_count, check_dtype, check_number, check_rng, check_rows
 
 AT_ONCE = 2**14  # draws of z that are evaluated at a time
 START = -2.0  # the decoder's initial log std
@@ -199,6 +199,7 @@ class VAE(Model):
         check_no_context(context)
         temperature = check_number(temperature, "temperature", least=0)
         dtype = self.check(params).dtype
+        cast(temperature, dtype, "expected temperature")
         there = device_of(params).generator(rng)
         z = temperature * there.standard_normal((n, self.latent), dtype)
         return map_rows(

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from npflow.autodiff.gpu.devices import is_array
 from npflow.autodiff.primitives import concatenate_last
+from npflow.autodiff.program.frames import line_of
 from npflow.description import Described, checked
-from npflow.errors import InputError
+from npflow.errors import InputError, in_short
 
 DEEPEST = 1000  # blocks: no deeper network is known, and each takes its time to initialize
 
@@ -46,6 +48,21 @@ def check_network(network, name):
     return network
 
 
+def check_outputs(network, params, x, outputs, *context):
+    """Raise `InputError` unless a new network makes `outputs` numbers of each row of `x`; two rows tell.
+
+    The layer around it would fail in lines that say nothing about the network, or broadcast.
+    """
+    few = [array[:2] for array in (x, *context)]
+    result, shape = network.apply(params, *few), (*few[0].shape[:-1], outputs)
+    if not is_array(result) or result.shape != shape:
+        got = f"shape {result.shape}" if is_array(result) else in_short(result)
+        raise InputError(
+            f"expected apply of {type(network).__name__} to return an array of shape {shape}, got {got}, "
+            f"at {line_of(network.apply)}"
+        )
+
+
 def check_context(layer, context):
     """Raise `InputError` unless a context is given exactly if the first layer has weights for it."""
     if "context" in layer and context is None:
@@ -82,10 +99,12 @@ class Beside(Network):
     def init(self, rng, x, outputs):
         if outputs % 2:
             raise InputError(f"expected an even number of outputs for Beside, got {outputs}")
-        return {
-            "log_scale": self.log_scale.init(rng, x, outputs // 2),
-            "shift": self.shift.init(rng, x, outputs // 2),
-        }
+        params = {}
+        for name in ("log_scale", "shift"):
+            network = getattr(self, name)
+            params[name] = network.init(rng, x, outputs // 2)
+            check_outputs(network, params[name], x, outputs // 2)
+        return params
 
     def apply(self, params, x):
         return concatenate_last(

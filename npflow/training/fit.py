@@ -161,7 +161,7 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
         run.start_clock()
         if options.record:
             run.history.peak_bytes = prepare(run, programs, options.steps, held_out is not None)
-            bar.set_description(f"{run.history.peak_bytes / 1e6:,.0f} MB")
+            bar.set_description(f"memory {run.history.peak_bytes / 1e6:,.0f} MB")
         while run.step < options.steps and not interrupted.is_set():
             batch = run.next_batch()
             arrays = run.batches.take(batch)

@@ -10,7 +10,8 @@ from pathlib import Path
 from npflow.autodiff.gpu.device import Device
 from npflow.autodiff.gpu.devices import find_device
 from npflow.description import Declared, checked, count, flag, instance, number
-from npflow.errors import InputError
+from npflow.errors import InputError, in_short
+from npflow.files import check_target
 from npflow.training.adam import Adam
 from npflow.validation import check_callable, check_count
 
@@ -22,27 +23,11 @@ def check_path(path, name="the path of a checkpoint"):
 
     The result is the file itself, whatever links lead to it, and whatever folder the process works in later.
     """
-    try:
-        given = Path(path)
-        path = Path(os.path.realpath(given))
-    except (TypeError, ValueError):  # such as a character NUL
-        raise InputError(f"expected {name} to be a path, got {path!r}") from None
-    except FileNotFoundError:  # the folder in which the process works is gone
-        raise InputError(f"expected {name} in a folder that exists, got {str(path)!r}") from None
-    if given.suffix != ".npz":
-        raise InputError(f"expected {name} to end in .npz, got {str(given)!r}")
-    try:
-        if path.is_dir():
-            raise InputError(f"expected {name} to be a file, got the folder {str(path)!r}")
-        if path.is_symlink() or (path.exists() and not path.is_file()):  # a link to itself, a pipe, a device
-            raise InputError(f"expected {name} to be a file, got {str(path)!r}, which is none")
-        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-            raise InputError(f"expected {name} in a folder that can be written to, got {str(path.parent)!r}")
-    except OSError as error:  # such as a name that is too long
-        raise InputError(
-            f"expected {name} to be a path that can be written to, got {str(path)!r}: {error.strerror}"
-        ) from error
-    return path
+    if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
+        raise InputError(f"expected {name} to be a path, got {in_short(path)}")
+    if Path(path).suffix != ".npz":
+        raise InputError(f"expected {name} to end in .npz, got {str(path)!r}")
+    return check_target(path, name)
 
 
 def check_interval(every, name):

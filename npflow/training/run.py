@@ -13,9 +13,10 @@ from npflow.description import describe, difference, rebuild
 from npflow.errors import InputError, NonFiniteError
 from npflow.flow import named_errors
 from npflow.layers.composite import first_non_finite
-from npflow.training.checkpoint import FORMATS, load_run, with_prefix, write
+from npflow.training.checkpoint import load_run, with_prefix, write
 from npflow.training.data import Batch, Batches
 from npflow.training.history import History
+from npflow.training.older_formats import convert_moments
 from npflow.training.options import Options
 
 
@@ -277,9 +278,7 @@ class Run:
         self.params = self.layout.unpack(self.vector, params)
         for name, moment in self.moments.items():
             moment[...] = arrays[f"moment:{name}"]
-        if saved.format == FORMATS[0]:
-            self.moments["m"] /= 1 - self.options.optimizer.beta1
-            self.moments["v"] /= 1 - self.options.optimizer.beta2
+        convert_moments(saved.format, self.moments, self.options.optimizer)
         self.average, self.best = arrays.get("average"), arrays.get("best")
         self.history = History.from_arrays(with_prefix(saved.arrays, "history:"))
         self.step, self.noise_seed = state["step"], state.get("noise_seed", 0)

@@ -12,9 +12,20 @@ from helpers import refusal, rows
 
 import npflow
 from npflow import Flow, InputError, fit
-from npflow.layers import ActNorm, AffineCoupling, Chain, Layer
+from npflow.layers import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    Chain,
+    ElementwiseCoupling,
+    Inverse,
+    Layer,
+    MaskedAutoregressive,
+    ScaleShift,
+    SplineCoupling,
+)
 from npflow.layers.layer import zeros_per_row
-from npflow.networks import Network
+from npflow.networks import MADE, MLP, Beside, Network
 from npflow.priors import Normal, Prior
 from npflow.verify import check
 
@@ -216,6 +227,26 @@ def promoting_network(self, params, x):
     return (x @ params["w"]).astype(onp.float64)  # here
 
 
+@mistake(r"expected apply of \w+ to return an array of shape \(2, 2\), got None", "apply", RightNetwork)
+def network_of_nothing(self, params, x):
+    x @ params["w"]  # here
+
+
+@mistake(r"expected apply of \w+ to return an array of shape \(2, 2\), got a tuple", "apply", RightNetwork)
+def network_of_two(self, params, x):
+    return x @ params["w"], x @ params["w"]  # here
+
+
+@mistake(r"to return an array of shape \(2, 2\), got \[\[0.0, 0.0\], \[0", "apply", RightNetwork)
+def network_of_a_list(self, params, x):
+    return (x @ params["w"]).tolist()  # here
+
+
+@mistake(r"to return an array of shape \(2, 2\), got shape \(2,\)", "apply", RightNetwork)
+def network_of_one_row(self, params, x):
+    return params["w"][0]  # here
+
+
 @mistake("changed in place", "apply", RightNetwork)
 def network_in_place(self, params, x):
     x *= 2  # here
@@ -263,6 +294,60 @@ def test_a_mistake_is_named_with_its_line_and_its_layer(name):
         assert "record=False" not in said
 
 
+def returning(value, base=MADE):
+    """A network that returns a value."""
+    return type("Odd", (base,), {"apply": lambda self, params, x, context=None: value})()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        AdditiveCoupling,
+        AffineCoupling,
+        SplineCoupling,
+        ElementwiseCoupling,
+        lambda network: AffineCoupling(Beside(network, network)),
+        lambda network: MaskedAutoregressive(returning(network.apply({}, X))),
+    ],
+)
+@pytest.mark.parametrize(
+    ("value", "got"), [(None, "None"), ([1.0], "[1.0]"), ((X, X), "a tuple"), (X, "shape (16, 2)")]
+)
+def test_a_network_in_any_layer_is_named_with_what_it_returned(make, value, got, rng):
+    said = refusal(Flow(Chain([ActNorm(), make(returning(value, MLP))]), Normal(2)).init, rng, X)
+    assert said.startswith("layer/1 (")
+    assert "expected apply of Odd to return an array of shape (2, " in said
+    assert f"), got {got}, at {__file__}:" in said
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda t: t,
+        lambda t: ElementwiseCoupling(transformer=t),
+        lambda t: MaskedAutoregressive(transformer=t),
+    ],
+)
+@pytest.mark.parametrize("direction", ["transform", "untransform"])
+@pytest.mark.parametrize(
+    ("returned", "got"),
+    [
+        (lambda x: x, "shape (2, 2)"),
+        (lambda x: None, "None"),
+        (lambda x: (x, None), "shape (2, 2) and None"),
+        (lambda x: (x, x[:, :1]), "shape (2, 2) and shape (2, 1)"),
+    ],
+)
+def test_an_elementwise_map_that_returns_no_two_arrays_is_named(make, direction, returned, got, rng):
+    kind = type("Odd", (ScaleShift,), {direction: lambda self, raw, x: returned(x)})
+    said = refusal(Flow(Chain([ActNorm(), make(kind())]), Normal(2)).init, rng, X)
+    assert said.startswith("layer/1 (")
+    assert (
+        f"expected {direction} to return a pair, the array and its log-slopes, both of shape (2, 2), got {got}"
+        in said
+    )
+
+
 @pytest.mark.parametrize("name", ["plain_numpy", "only_z", "in_place", "reads_a_float", "ones"])
 def test_a_check_names_the_line_too(name):
     kind, words = MISTAKES[name]
@@ -303,17 +388,103 @@ def test_an_error_raised_on_purpose_stays_as_it_is():
         flow_of(Picky).sample(params, onp.random.default_rng(0), 3)
 
 
-@pytest.mark.parametrize("returned", [lambda z: z, lambda z: None])
-def test_an_inverse_that_returns_no_pair_is_named_by_sample(returned):
+CONTAINERS = {
+    "layer": lambda layer: layer,
+    "layer/1": lambda layer: Chain([ActNorm(), layer, AffineCoupling()]),
+    "layer/0/0": lambda layer: Chain([Inverse(Inverse(Chain([layer])))]),
+}
+
+
+@pytest.mark.parametrize("rows", [2, 3])  # an array of two rows could be unpacked
+@pytest.mark.parametrize("place", CONTAINERS)
+@pytest.mark.parametrize(
+    ("returned", "got"),
+    [(lambda z: z, "an ndarray"), (lambda z: None, "a NoneType"), (lambda z: (z, z, z), "a tuple")],
+)
+def test_an_inverse_that_returns_no_pair_is_named_by_sample(returned, got, place, rows):
     class NoPair(Right):
         def inverse(self, params, z):
             return returned(z)
 
+    flow, rng = Flow(CONTAINERS[place](NoPair()), Normal(2)), onp.random.default_rng(0)
+    params = flow.init(rng, X)
+    z = X[:rows]
+    for call, arguments in (
+        (flow.sample, (rng, rows)),
+        (flow.sample_and_log_prob, (rng, rows)),
+        (flow.decode, (z,)),
+    ):
+        said = refusal(call, params, *arguments)
+        assert f"{place} (NoPair): expected inverse to return a pair, array and log_det, got {got}" in said
+
+
+def test_a_forward_that_returns_no_pair_is_named_where_init_has_not_seen_it():
+    class NoPair(Right):
+        def forward(self, params, x):
+            return x * np.exp(params["s"])
+
+    params = Flow(Right(), Normal(2)).init(onp.random.default_rng(0), X)
     flow = Flow(NoPair(), Normal(2))
-    params = flow.init(onp.random.default_rng(0), X)
+    for call in (flow.log_prob, flow.encode):
+        said = refusal(call, params, X[:2])
+        assert "layer (NoPair): expected forward to return a pair, array and log_det, got an ndarray" in said
+
+
+def test_a_layer_in_another_without_a_flow_says_what_is_wrong():
+    class NoPair(Right):
+        def inverse(self, params, z):
+            return z
+
+    chain = Chain([NoPair()])
+    params = chain.init(onp.random.default_rng(0), X)
+    with pytest.raises(
+        TypeError, match="expected inverse to return a pair, array and log_det, got an ndarray"
+    ):
+        chain.inverse(params, X[:2])
+
+
+@pytest.mark.parametrize(
+    ("returned", "got"),
+    [(lambda z: None, "None"), (lambda z: [0.0] * len(z), "[0.0, 0.0"), (lambda z: 1.0, "1.0")],
+)
+@pytest.mark.parametrize("dtype", [onp.float32, onp.float64])  # to NumPy, None is float64
+def test_a_result_that_is_no_array_is_shown(returned, got, dtype, rng):
+    class Odd(RightPrior):
+        def log_prob(self, params, z):
+            return returned(z)
+
+    class OddLogDet(Right):
+        def forward(self, params, x):
+            return x, returned(x)
+
+    said = refusal(Flow(Right(), Odd(2)).init, rng, X.astype(dtype))
+    assert said.startswith(f"prior (Odd): expected the result of log_prob as an array of numbers, got {got}")
+    said = refusal(Flow(OddLogDet(), Normal(2)).init, rng, X.astype(dtype))
+    assert said.startswith(
+        f"layer (OddLogDet): expected the log_det of forward as an array of numbers, got {got}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("returned", "got"),
+    [
+        (lambda z: None, "None"),
+        (lambda z: z[0], r"float64 of shape \(2,\)"),
+        (lambda z: z.astype(onp.float32), "float32 of shape"),
+        (lambda z: z[:, 2], "IndexError: .*"),
+    ],
+)
+def test_a_prior_whose_draws_cannot_be_used_is_named(returned, got, rng):
+    class Odd(RightPrior):
+        def sample(self, params, rng, n, dtype=onp.float64, temperature=1.0):
+            return returned(rng.standard_normal((n, 2), dtype))
+
+    flow = Flow(Right(), Odd(2))
+    params = flow.init(rng, X.astype(onp.float64))
     for sample in (flow.sample, flow.sample_and_log_prob):
-        said = refusal(sample, params, onp.random.default_rng(0), 3)
-        assert "layer (NoPair): expected inverse to return a pair, array and log_det" in said
+        said = refusal(sample, params, rng, 3)
+        assert re.search(f"^prior \\(Odd\\): expected .*, got {got}", said), said
+        assert "return returned(rng" in said or "lambda z: z[:, 2]" in said
 
 
 def test_a_layer_without_an_inverse_says_so():

@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from helpers import Failing
@@ -53,6 +54,16 @@ def test_where_the_reader_has_gone_it_ends_as_other_tools_do():
     result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=buffered, check=False)
     os.close(writer)
     assert (result.returncode, result.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("arguments", [["train"], ["score", "nowhere"]])
+def test_a_full_stderr_does_not_change_the_exit_status(arguments):
+    command = [sys.executable, "-m", "npflow", *arguments]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, env=buffered, check=False)
+    assert (result.returncode, result.stdout) == (2, b"")
 
 
 def test_an_output_that_is_full_gets_a_sentence(monkeypatch, capsys):

@@ -77,7 +77,8 @@ def test_a_relative_path_to_the_data_is_stored_as_an_absolute_one(tmp_path, monk
         ({"minutes": 1e308}, "--minutes to be a finite number above 0 below 1000000, got 1e+308"),
         ({"steps": 10**30}, "--steps to be at most 1000000000"),
         ({"seed": 10**400}, "--seed to be at most "),
-        ({"more": 1}, "unexpected keyword argument"),
+        ({"more": 1}, "the settings: model, sizes, data, path, "),
+        ({"more": 1}, ", got 'more', which is none of them"),
     ],
 )
 def test_a_damaged_run_json_is_refused(damage, sentence, runs, tmp_path):
@@ -89,12 +90,27 @@ def test_a_damaged_run_json_is_refused(damage, sentence, runs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"model": "glow"}', "{", "[" * 100_000], ids=["", "[]", "{}", "{", "deep"]
+    ("text", "words"),
+    [
+        ("", "Expecting value"),
+        ("{", "Expecting property name"),
+        ("[]", "expected the settings to be an instance of dict, got []"),
+        ("null", "expected the settings to be an instance of dict, got None"),
+        ('{"model": "glow"}', "got none for 'sizes'"),
+        ("[" * 100_000, "recursion"),
+        (b"\xff", "can't decode"),
+    ],
+    ids=["empty", "{", "[]", "null", "{}", "deep", "bytes"],
 )
-def test_a_foreign_run_json_is_refused(text, tmp_path, capsys):
-    (tmp_path / "run.json").write_text(text)
+def test_a_foreign_run_json_is_refused(text, words, tmp_path, capsys):
+    (tmp_path / "run.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     assert main(["sample", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith("npflow: expected the folder of a run of npflow train, got")
+    start = f"npflow: expected the folder of a run of npflow train, got {tmp_path} without a valid run.json: "
+    said = capsys.readouterr().err
+    assert said.startswith(start)
+    assert words in said
+    assert "__init__" not in said
+    assert "\n" not in said.strip()
 
 
 def test_a_class_is_given_by_its_name_or_number():
@@ -144,19 +160,21 @@ def test_what_a_killed_run_left_is_removed_and_nothing_else(copied):
 
 
 @pytest.mark.parametrize(
-    "summary",
+    ("summary", "words"),
     [
-        "{",
-        "{}",
-        '{"held_out": null}',
-        '{"held_out": [{}]}',
-        '{"held_out": [{"step": "x", "bits_per_dim": 1}]}',
+        ("{", "Expecting property name"),
+        ("[]", "the summary to be an instance of dict"),
+        ("{}", "held_out to be an instance of list, got None"),
+        ('{"held_out": null}', "held_out to be an instance of list, got None"),
+        ('{"held_out": [3]}', "each entry of held_out to be an instance of dict, got 3"),
+        ('{"held_out": [{}]}', "step to be an integer, got None"),
+        ('{"held_out": [{"step": "x", "bits_per_dim": 1}]}', "step to be an integer, got 'x'"),
     ],
 )
-def test_a_damaged_summary_has_no_scores(summary, tmp_path):
+def test_a_damaged_summary_has_no_scores(summary, words, tmp_path):
     assert Folder(tmp_path).scores() == []
     (tmp_path / "summary.json").write_text(summary)
-    with pytest.warns(UserWarning, match="expected the scores so far in"):
+    with pytest.warns(UserWarning, match=f"expected the scores so far in .*: expected {words}|: {words}"):
         assert Folder(tmp_path).scores() == []
 
 

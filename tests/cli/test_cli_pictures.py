@@ -116,7 +116,7 @@ def test_long_names_of_columns_are_rotated_and_stay_within_the_figure():
         (["interpolate", "{}/flow", "--seed", "-1"], "expected --seed to be at least 0, got -1"),
         (["sample", "{}/flow", "--out", "{}/flow/checkpoint.npz"], "expected --out to be a file that ends in .png"),
         (["edit", "{}/flow", "--attribute", "3", "--out", "."], "expected --out to be a file that ends in .png, got ."),
-        (["interpolate", "{}/flow", "--out", "{}/no/x.png"], "expected --out in an existing folder, got {}/no/x.png"),
+        (["interpolate", "{}/flow", "--out", "{}/no/x.png"], "expected --out to be a path that can be written to, got '{}/no/x.png': No such"),
         (["edit", "{}/pixelcnn", "--attribute", "3"], "expected a run of a flow, got one of pixelcnn"),
         (["edit", "{}/conditional", "--attribute", "3"], "expected a run without --conditional, got one with it"),
         (["edit", "{}/flow", "--attribute", "3-3"], "expected an attribute of two different classes, got '3-3'"),

@@ -36,3 +36,11 @@ def test_a_context_that_is_not_numbers_is_refused():
         Given, AffineCoupling(), ()
     )
     assert "number of Given's context to be a number, got 'a'" in refusal(Given, AffineCoupling(), ("a",))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_context_that_the_dtype_cannot_hold_is_refused(rng):
+    layer, x = Given(AffineCoupling(), (1e300,)), rows(5, 2)
+    layer.forward(layer.init(rng, x), x)
+    words = refusal(layer.init, rng, x.astype(np.float32))
+    assert words.endswith("expected Given's context in the range of float32, got 1e+300")

@@ -99,10 +99,10 @@ def test_a_path_is_one_that_a_checkpoint_can_be_written_to(tmp_path):
         (None, "to be a path, got None"),
         (tmp_path / "a\0.npz", "to be a path, got "),
         (tmp_path / f"{260 * 'a'}.npz", "that can be written to, got "),
-        (tmp_path / "loop.npz", "to be a file, got "),
+        (tmp_path / "loop.npz", "that can be written to, got "),
         (tmp_path / "run.pkl", "to end in .npz"),
         (tmp_path / "folder.npz", "to be a file, got the folder"),
-        (tmp_path / "nowhere" / "run.npz", "in a folder that can be written to"),
+        (tmp_path / "nowhere" / "run.npz", "that can be written to, got "),
     ):
         assert words in refusal(check_path, path)
 
@@ -127,5 +127,5 @@ def test_a_relative_path_in_a_folder_that_is_gone_gets_a_sentence(tmp_path, monk
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    assert "in a folder that exists" in refusal(check_path, "run.npz")
+    assert "got 'run.npz': No such file or directory" in refusal(check_path, "run.npz")
     assert check_path(tmp_path / "run.npz") == tmp_path / "run.npz"

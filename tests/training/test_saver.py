@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from datetime import timedelta
 
 import numpy as np
@@ -157,7 +158,17 @@ def test_memory_that_ends_with_the_last_checkpoint_loses_nothing(x, tmp_path, mo
 # ---------------------------------------------------------------- where
 
 
-@pytest.mark.parametrize("name", [f"{240 * 'a'}.npz", "folder.npz", "a\0.npz", "nowhere/run.npz"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{240 * 'a'}.npz",
+        "folder.npz",
+        "a\0.npz",
+        "nowhere/run.npz",
+        "nowhere/../run.npz",
+        "folder.npz/../folder.npz/",
+    ],
+)
 def test_a_path_that_cannot_work_is_refused_before_the_first_step(x, name, tmp_path, monkeypatch):
     (tmp_path / "folder.npz").mkdir()
     monkeypatch.setattr(Adam, "update", lambda *_: pytest.fail("a step"))
@@ -175,6 +186,16 @@ def test_a_link_stays_and_the_file_that_it_points_at_is_written_and_resumed(x, t
     assert same_bits(run(x, checkpoint=link)[0], run(x)[0])
     assert link.is_symlink()
     assert load(target).run["step"] == 20
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_private_checkpoint_stays_private(x, tmp_path):
+    path = tmp_path / "run.npz"
+    run(x, steps=4, checkpoint=path)
+    path.chmod(0o600)
+    run(x, steps=8, checkpoint=path)
+    assert load(path).run["step"] == 8
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_relative_path_means_the_folder_at_the_start(x, tmp_path, monkeypatch):
@@ -210,7 +231,7 @@ def test_the_memory_is_known_before_the_first_step_and_shown(x, tmp_path, capsys
     size = vector(run(x, steps=1)[0]).nbytes
     # Eight vectors: parameters, those before, average, m, v, the gradient, two for a checkpoint.
     assert history.peak_bytes > 8 * size
-    assert "0 MB: " in capsys.readouterr().err
+    assert f"memory {history.peak_bytes / 1e6:,.0f} MB: " in capsys.readouterr().err
 
 
 def test_the_best_parameters_by_validation_take_memory_too(x):

@@ -5,6 +5,7 @@ import math
 import random
 import re
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -602,14 +603,19 @@ def test_recordings_in_several_threads_do_not_disturb_each_other():
 
 def test_a_recording_runs_the_function_only_while_no_other_thread_records():
     # The plain function too, when the program is tried on other values: autograd has one stack of traces.
-    held = []
+    inside, together = [], []
 
     def fun(params, x):
-        held.append(Recording.lock._is_owned())
+        inside.append(threading.get_ident())
+        time.sleep(0.005)  # in which another thread would come in
+        together.append(len(set(inside)))
+        inside.pop()
         return anp.sum(x * params["w"])
 
-    record(fun, PARAMS, X)
-    assert held == [True] * 3
+    with ThreadPoolExecutor(2) as pool:
+        for recording in [pool.submit(record, fun, PARAMS, X) for _ in range(2)]:
+            recording.result()
+    assert together == [1] * 6
 
 
 def test_a_function_that_is_recorded_may_record_another():
