@@ -88,6 +88,12 @@ class Layer(Described):
         """
         raise NotImplementedError
 
+    def check_parts(self, params, x, context=None):
+        """Raise `InputError` unless the networks and maps in the layer return what it needs for a batch `x`.
+
+        `Flow.init` asks once, before it applies a new layer. The base class checks nothing.
+        """
+
     def log_det(self, params, x, context=None):
         """Return log|det dz/dx| alone, in nats, shape (n,)."""
         return self.forward(params, x, **given(self, context))[1]
@@ -141,6 +147,8 @@ def started(layer, rng, x, context=None, direction="forward", params=None):
     if params is None:
         params = layer.init(rng, x, **beside)
         check_start(layer.init, params, x)
+        if isinstance(layer, Layer):
+            layer.check_parts(params, x, context)
     held = read_only(params)
     before = dict(tree.items(held))
     result = check_pair(method, method(held, x, **beside), params, x, **beside)
