@@ -14,7 +14,7 @@ from scipy.special import ndtr
 from npflow.autodiff import Layout
 from npflow.autodiff.gpu.devices import device_of, to_device, to_host
 from npflow.autodiff.gpu.host_bound import draw, host_bound
-from npflow.autodiff.mistakes import explained, explaining, pair_of, read_only
+from npflow.autodiff.mistakes import explain, explaining, pair_of, read_only
 from npflow.autodiff.primitives import concatenate_last
 from npflow.autodiff.program.chunks import map_rows
 from npflow.autodiff.program.threads import one_blas_thread
@@ -296,7 +296,7 @@ def named_errors(visits, *arguments):
     except ConvergenceError as error:
         raise ConvergenceError(f"{first_lost(visits(*arguments))}: {error}") from error
     except Exception as error:
-        named = host_bound(error, visits, *arguments) or explained(error)
+        named = host_bound(error, visits, *arguments) or explain(error)
         if named is error:
             raise
         raise named from error

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 from npflow.autodiff import value_and_grad
 from npflow.autodiff.gpu.host_bound import host_bound
-from npflow.autodiff.mistakes import explained
+from npflow.autodiff.mistakes import explain
 from npflow.autodiff.program import record
 from npflow.autodiff.program.refusals import NUMPY
 from npflow.errors import InputError
@@ -45,7 +45,7 @@ def of_the_device(error, model, params, batch):
 
 def of_the_reader(error, model, params, batch):
     """A mistake in a layer, a network or a prior of the reader's own."""
-    named = explained(error)
+    named = explain(error)
     return None if named is error else named
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import to_host
-from npflow.autodiff.mistakes import explained, explaining
+from npflow.autodiff.mistakes import explain, explaining
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.errors import InputError
 from npflow.layers.composite import walk
@@ -347,7 +347,7 @@ def _run(function, point):
     except (CannotRun, InputError) as error:
         raise Stopped(str(error)) from error
     except Exception as error:  # whatever a layer raises belongs into its report
-        named = explained(error)
+        named = explain(error)
         if named is not error:
             raise Stopped(str(named)) from error
         frame = traceback.extract_tb(error.__traceback__)[-1]

@@ -11,9 +11,9 @@ import autograd.numpy as np
 import numpy as onp
 
 from npflow.autodiff import Layout, tree, value_and_grad
-from npflow.autodiff.mistakes import explained, read_only
+from npflow.autodiff.mistakes import explain, read_only
 from npflow.autodiff.program.frames import line_of
-from npflow.autodiff.program.recorder import recorded
+from npflow.autodiff.program.recorder import make_tape
 from npflow.layers.layer import check_pair, check_start
 from npflow.verify import jacobians
 from npflow.verify.finding import CannotRun, Finding, NotDecided, difference, worst
@@ -108,7 +108,7 @@ def dtype_kept(point, dtype):
             return np.sum(y) + np.sum(log_det)
 
         everything = {"layer": copy_tree(point.params), "input": point.start(direction).astype(dtype)}
-        tape = recorded(total, everything)[1]  # as `fit` does: no number is read off an array
+        tape = make_tape(total, everything)[1]  # as `fit` does: no number is read off an array
         names = [path for path, leaf in tree.items(everything) if tree.is_trained(leaf)]
         leaves = [getattr(leaf, "example", leaf) for leaf in tape.gradients]
         found |= {f"{direction}'s gradient in {path!r}": leaf for path, leaf in zip(names, leaves)}
@@ -252,7 +252,7 @@ def where_written(method, *arguments, **context):
     try:
         method(*arguments, **context)
     except Exception as error:
-        return str(explained(error)).rpartition(", at ")[2]
+        return str(explain(error)).rpartition(", at ")[2]
     return line_of(method, last=False)
 
 
