@@ -65,7 +65,8 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
         If the file exists, its run is resumed. The result is that of an uninterrupted run, to the bit; only the
         structure of `params` is then used. If writing fails, for example on a full disk, the previous file is kept and
         a `RuntimeWarning` is issued. If the last write fails, `CheckpointError` is raised. Where the path is a symbolic
-        link, the file that it points at is written. A relative path starts from the working directory at the call.
+        link, the file that it points at is written. A file that is replaced keeps its permissions. A relative path starts
+        from the working directory at the call.
     checkpoint_every : int or datetime.timedelta
         The number of steps, or the time, between checkpoints.
     on_checkpoint : callable, optional
