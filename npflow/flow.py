@@ -29,7 +29,7 @@ from npflow.layers.layer import (
     check_start,
     domain_of,
     given,
-    started,
+    start_layer,
 )
 from npflow.layers.units import context_units, in_units
 from npflow.model import Model, without_nan
@@ -133,7 +133,7 @@ class Flow(Model):
         with explaining():
             try:
                 units = {} if context is None else {"context": context_units(context)}
-                layer_params, z = started(self.layer, rng, x, in_units(units, context))
+                layer_params, z = start_layer(self.layer, rng, x, in_units(units, context))
                 check_keeps_shape("the layer of a Flow", x, z)
             except InputError as error:
                 raise error.inside("layer", self.layer) from error

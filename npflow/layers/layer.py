@@ -138,7 +138,7 @@ def check_keeps_shape(name, x, z):
         )
 
 
-def started(layer, rng, x, context=None, direction="forward", params=None):
+def start_layer(layer, rng, x, context=None, direction="forward", params=None):
     """The parameters of a layer, from `init` unless they are given, and its output for the batch `x`.
 
     Both are checked against the contract of `Layer`; an `InputError` names the line.
