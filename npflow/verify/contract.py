@@ -29,7 +29,7 @@ def shapes(point):
     n, width, may_change = len(point.x), point.x[0].size, hasattr(point.layer, "chart")
     for direction in point.directions:
         start = point.start(direction)
-        y, log_det = point.call(direction, start)
+        y, log_det = point.pairs[direction]
         shape = onp.shape(y)
         kept = shape[:1] == (n,) and (len(shape) > 1 or start.ndim == 1)
         if kept and direction == "forward" and may_change:
@@ -60,7 +60,7 @@ def at_line(point, direction):
 def finite(point):
     """Both directions give numbers: forward at x, inverse at what forward gave."""
     for direction in point.directions:
-        array = onp.asarray(point.value(direction, point.start(direction)))
+        array = onp.asarray(point.pairs[direction][0])
         rows = onp.isfinite(array.reshape(len(array), -1)).all(axis=1)
         if not rows.all():
             reason = getattr(point.layer, "raised", {}).get(direction)
@@ -81,7 +81,7 @@ def log_det_alone(point):
     if method is None:
         return None
     point = point.few
-    alone, along = method(copy_tree(point.params), point.x.copy()), point.call("forward", point.x)[1]
+    alone, along = method(copy_tree(point.params), point.x.copy()), point.pairs["forward"][1]
     if onp.shape(alone) != onp.shape(along):
         return f"the method log_det gave shape {onp.shape(alone)}, forward {onp.shape(along)}"
     sentence = "the method log_det gave another number than the second half of forward"
@@ -124,7 +124,12 @@ def dtype_kept(point, dtype):
 def float64_kept(point):
     """Functions give float64 for float64."""
     few = point.few
-    return _of_another_dtype(_but_constants(dict(few.outputs(few.start))), onp.float64)
+    found = {
+        f"the {name} of {direction}": part
+        for direction in few.directions
+        for name, part in zip(("array", "log_det"), few.pairs[direction])
+    }
+    return _of_another_dtype(_but_constants(found), onp.float64)
 
 
 def _but_constants(found):
@@ -217,8 +222,7 @@ def init_repeats(point):
 def same_output_twice(point):
     """The same input gives the same output, to the bit."""
     for direction in point.directions:
-        once, twice = (point.call(direction, point.start(direction)) for _ in range(2))
-        if not _same_leaves(once, twice):
+        if not _same_leaves(point.pairs[direction], point.call(direction, point.start(direction))):
             return (
                 f"{direction} gave two outputs for the same input: randomness belongs into init and sample, "
                 "through rng"
@@ -257,7 +261,9 @@ def where_written(method, *arguments, **context):
 
 
 def no_memory(point):
-    """What a direction returns does not depend on the batches that came before."""
+    """What a direction returns does not depend on the batches that came before; one point is enough to see it."""
+    if point.rows is None:
+        return None
     order = onp.arange(len(point.x))[::-1]
     other, known = point.at(order), point.value
     if point.context is None:  # rows between rows: inside the domain, if it is convex
@@ -329,8 +335,7 @@ def start(point):
     """At the parameters that init gives outputs and gradients are finite, and the Jacobian is not singular."""
     few = point.few
     for direction in point.directions:
-        y, log_det = few.call(direction, few.start(direction))
-        for name, array in (("array", y), ("log_det", log_det)):
+        for name, array in zip(("array", "log_det"), few.pairs[direction]):
             if not onp.isfinite(array).all():
                 return f"the {name} of {direction} is not finite at the parameters that init gives"
 

@@ -118,7 +118,7 @@ def _named(off, components):
 
 def _of_components(claimed, direction, point, explains):
     """Which components' terms are wrong, where the Jacobian is triangular: its determinant is that of its diagonal."""
-    matrices, _ = point.numerical[direction]
+    matrices, _ = point.matrices[direction]
     diagonal = np.log(np.abs(np.diagonal(matrices, axis1=1, axis2=2)))
     if not np.isfinite(diagonal).all() or diagonal.shape[1] < 2:
         return ""
@@ -150,7 +150,7 @@ def _elsewhere(claimed, direction, point, close):
     start = point.start(direction)
     if not point.same_size or len(point.x) < 2:
         return ""
-    output = point.value(direction, start).reshape(start.shape)
+    output = point.pairs[direction][0].reshape(start.shape)
     found = {"its output, not its input": output}
     if "inverse" in point.directions:
         other = DIRECTIONS[direction == "forward"]
@@ -173,7 +173,7 @@ def _in_some_rows(off, direction, point):
     whole = point.whole or point
     size = float(np.max(np.abs(off)))
     if len(whole.x) > len(point.x) and len(whole.x) * whole.x[0].size <= 65536:
-        off = whole.suspicion[direction]
+        off = np.nan_to_num(whole.suspicion[direction])
     else:
         whole = point
     wrong, right = np.abs(off) > max(1e-5, 0.02 * size), np.abs(off) < max(1e-6, 1e-3 * size)

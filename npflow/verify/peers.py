@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npflow.errors import InputError, in_short, kind_of
-from npflow.verify.functions import OF_FUNCTIONS, check_functions
+from npflow.verify.functions import OF_FUNCTIONS, OWN, check_functions
 from npflow.verify.report import Check, Report
 
 BACKWARDS = {"rev": True, "reverse": True, "inverse": True, "invert": True, "mode": "inverse"}
@@ -363,11 +363,11 @@ class Peer:
             reports, words = [further], [AWAY]
             if further.verdict != "not decided":
                 break
-        rest = (
-            [one for one, *_ in OF_FUNCTIONS if not any(part in one for part in OF_NUMBERS)]
-            if reports
-            else []
-        )
+        rest = []
+        if reports:
+            rest = [one for one, *_ in OF_FUNCTIONS if not any(part in one for part in OF_NUMBERS)]
+            if self.differentiable and OWN not in skip and reports[-1][OWN].passed:
+                rest.append(OWN)
         reports.append(self._run(self._calls(self.versions), name, (*skip, *rest), known))
         words.append("")
         report = joined(reports, words)
@@ -380,12 +380,6 @@ class Peer:
     def _calls(self, versions):
         """Calls of copies, so that a module whose parameters are moved keeps nothing that it computed before."""
         return copy.deepcopy(Calls(self, versions))
-
-    def _of_numbers(self, check):
-        """Whether a check is made at the parameters as they are too; differences only where no exact Jacobian is."""
-        if self.differentiable and ("differences" in check or check.startswith(("Jacobian", "exact"))):
-            return False
-        return any(part in check for part in OF_NUMBERS)
 
     def _run(self, calls, name, skip, known):
         report = self._functions(calls, name, skip, known)
