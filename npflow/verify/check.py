@@ -72,7 +72,7 @@ OF_LAYERS = (
     *LOG_DETS,
     *both("log-det {}, autograd", formulas.log_det_by_exact_jacobian, JACOBIAN),
     *both("derivative of {}", formulas.jacobian_derivative, JACOBIAN),
-    *both("gradient of {}", gradients.gradients, VALUES),
+    *both("gradient of {}", gradients.gradients, JACOBIAN),
     *ONTO,
     ("log_det alone", contract.log_det_alone, TWICE),
     ("float32 kept", partial(contract.dtype_kept, dtype=np.float32), ()),

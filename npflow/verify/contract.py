@@ -92,7 +92,12 @@ def log_det_alone(point):
 
 
 def dtype_kept(point, dtype):
-    """One dtype throughout: the parameters of init, both outputs of both directions, all gradients."""
+    """One dtype throughout: the parameters of init, both outputs of both directions, all gradients.
+
+    It does not depend on the numbers: one point is enough to see it.
+    """
+    if point.rows is None:
+        return None
     _fits(point.few, dtype)
     point = point.few.cast(dtype)
     params = point.layer.init(onp.random.default_rng(0), point.x.copy())
