@@ -383,7 +383,7 @@ def evaluated(library, bijector, x, context, direction):
 class Truth:
     """A bijector in float64 or float32, called with arrays of NumPy."""
 
-    swapped = False
+    swapped, fits = False, True
 
     def __init__(self, library, make, move, rng, dtype):
         self.library, self.dtype = library, dtype

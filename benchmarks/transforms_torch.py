@@ -364,10 +364,10 @@ def nflows():
         "ReversePermutation": (lambda: nt.ReversePermutation(D), "real"),
         "Squeeze": (lambda: nt.SqueezeTransform(), "image"),
         "PointwiseAffine": (
-            lambda: nt.PointwiseAffineTransform(torch.randn(D), torch.tensor([1.0, -2, 3, 0.5])),
+            lambda: nt.PointwiseAffineTransform(torch.randn(D), torch.tensor([1.0, 2, 3, 0.5])),
             "real",
         ),
-        "AffineScalar": (lambda: nt.AffineScalarTransform(1.0, -2.0), "real"),
+        "AffineScalar": (lambda: nt.AffineScalarTransform(1.0, 2.0), "real"),
         "Identity": (lambda: nt.IdentityTransform(), "real"),
         "Inverse": (lambda: nt.InverseTransform(nt.AffineCouplingTransform(mask, net)), "real"),
         "Composite": (
@@ -453,6 +453,14 @@ def normflows():
         "CircularAutoregressiveRationalQuadraticSpline": (
             lambda: nf.flows.CircularAutoregressiveRationalQuadraticSpline(D, 1, 16, [0, 1], tail_bound=3.0),
             "real",
+        ),
+        "CircularCoupledRationalQuadraticSpline within bounds": (
+            lambda: nf.flows.CircularCoupledRationalQuadraticSpline(D, 1, 16, [0, 1], tail_bound=3.0),
+            "signed unit",
+        ),
+        "CircularAutoregressiveRationalQuadraticSpline within bounds": (
+            lambda: nf.flows.CircularAutoregressiveRationalQuadraticSpline(D, 1, 16, [0, 1], tail_bound=3.0),
+            "signed unit",
         ),
         "Reverse": (lambda: nf.flows.Reverse(nf.flows.AffineConstFlow((D,))), "real"),
         "Composite": (
@@ -619,7 +627,7 @@ class Truth:
                             0.3 * noise / max(1, parameter[0].numel() if parameter.ndim > 1 else 1) ** 0.5
                         )
 
-    swapped = False
+    swapped, fits = False, True
 
     def call(self, direction, x, context):
         if self.swapped:
@@ -638,6 +646,7 @@ class Truth:
         kind = str(log_det.dtype).split(".")[1]
         if log_det.shape == x.shape[1:] and log_det.shape != (n,):
             log_det = log_det.expand(x.shape)
+        self.fits &= log_det.numel() == 1 or log_det.shape[:1] == (n,)
         log_det = log_det.expand(n) if log_det.numel() == 1 else log_det.reshape(n, -1).sum(1)
         return y.detach().numpy(), log_det.detach().numpy(), kind
 

@@ -72,7 +72,7 @@ OF_LAYERS = (
     *LOG_DETS,
     *both("log-det {}, autograd", formulas.log_det_by_exact_jacobian, JACOBIAN),
     *both("derivative of {}", formulas.jacobian_derivative, JACOBIAN),
-    *both("gradient of {}", gradients.gradients, JACOBIAN),
+    *both("gradient of {}", gradients.gradients, ("shapes", *JACOBIAN)),
     *ONTO,
     ("log_det alone", contract.log_det_alone, TWICE),
     ("float32 kept", partial(contract.dtype_kept, dtype=np.float32), ()),
@@ -199,6 +199,8 @@ def check(layer, x, *, params=None, rng=None, skip=()):
     rng = np.random.default_rng(0) if rng is None else check_rng(rng)
     x, pristine = batch_of(x), copy.deepcopy(layer)
     report = Report(type(layer).__name__, skipped=skip, essential=DECIDED)
+    if not getattr(getattr(layer, "__dataclass_params__", None), "frozen", False):
+        report.notes = ("the layer is no frozen dataclass of hyper-parameters, as the contract asks",)
     with one_blas_thread(), np.errstate(all="ignore"):
         if params is None:
             with explaining():

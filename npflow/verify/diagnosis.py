@@ -278,16 +278,19 @@ def of_round_trip(error, start, back, arrays=None, point=None):
             "precision of float64"
         )
     said = f"{back} is not {start}, off by up to {error:.3g}"
+    halves = point is None or keeps_some(point)
     if arrays is not None:
         close = lambda a, b: np.allclose(a, b, rtol=1e-6, atol=1e-9 * (1 + np.max(np.abs(first))))
         wrong = ~np.isclose(first, second, rtol=1e-6, atol=1e-9 * (1 + np.max(np.abs(first))))
         if close(first, -second):
             return f"{said}: it is minus {start}"
         if first.shape[1] > 1 and close(np.sort(first, axis=1), np.sort(second, axis=1)):
-            return (
-                f"{said}: it has the components in another order (are halves taken and joined in the same way in "
-                "both?)"
+            why = (
+                "are halves taken and joined in the same way in both?"
+                if halves
+                else "is a permutation or transpose undone?"
             )
+            return f"{said}: it has the components in another order ({why})"
         components = np.flatnonzero(wrong.any(axis=0))
         rows = wrong.any(axis=1)
         if point is not None and 0 < np.sum(rows) <= 0.7 * len(rows) and len(rows) == len(point.x):
@@ -302,9 +305,20 @@ def of_round_trip(error, start, back, arrays=None, point=None):
             )
         if len(components) < first.shape[1]:
             said += f", in {'component' if len(components) == 1 else 'components'} {', '.join(map(str, components[:8]))}"
-    halves = (
-        " (are halves taken and joined in the same way in both?)"
-        if point is None or keeps_some(point)
-        else ""
+    if point is not None and _transposed(point):
+        return f"{said}: the matrix of one of them is transposed"
+    suspected = " (are halves taken and joined in the same way in both?)" if halves else ""
+    return f"{said}: the two directions are not each other's inverse{suspected}"
+
+
+def _transposed(point):
+    """Whether the Jacobian of inverse is that of the right inverse transposed, and the same in every row."""
+    try:
+        forward, inverse = (point.few.matrices[direction][0] for direction in DIRECTIONS)
+        right = np.linalg.inv(forward)
+    except Exception:  # not square, singular, or calls that a wrong layer does not stand
+        return False
+    close = lambda a, b: np.allclose(a, b, rtol=1e-5, atol=1e-6 * np.max(np.abs(a)))
+    return (
+        close(forward, forward[:1]) and close(inverse, np.swapaxes(right, 1, 2)) and not close(inverse, right)
     )
-    return f"{said}: the two directions are not each other's inverse{halves}"
