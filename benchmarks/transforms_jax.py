@@ -311,9 +311,9 @@ def tfp():
             ),
             "real",
         ),
-        "MatrixInverseTriL": (
-            lambda: tb.Chain([tb.MatrixInverseTriL(), tb.FillScaleTriL(tb.Exp(), None)]),
-            "six",
+        "ScaleMatvecLinearOperator": (
+            lambda: tb.ScaleMatvecLinearOperator(tfp.tf2jax.linalg.LinearOperatorLowerTriangular(tril)),
+            "real",
         ),
         "MoyalCDF": (lambda: tb.MoyalCDF(), "real"),
         "NormalCDF": (lambda: tb.NormalCDF(), "real"),

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from npflow.docstrings import documented
 from npflow.errors import InputError, in_short, kind_of
 from npflow.verify.functions import OF_FUNCTIONS, OWN, check_functions
 from npflow.verify.report import Check, Report
@@ -30,6 +31,35 @@ MOVES = ((0.5, True), (0.2, False), (0.05, False))
 OF_NUMBERS = ("finite", "->", "Jacobian", "log-det forward", "log-det inverse", "log-dets")
 COARSE = 1e-4  # what formulas for float32, and arrays that were computed in it, may be off
 DTYPES = (np.dtype("float64"), np.dtype("float32"))
+
+checker = documented(
+    """
+    Parameters
+    ----------
+    x : ndarray, or an array of the library, shape (n, ...), n >= 2
+        Rows for the transform.
+    inverse : callable, optional
+        The inverse as a function that returns an array and its log-det. By default that of `transform`; without any,
+        the forward half is checked.
+    context : ndarray, or an array of the library, shape (n, ...), optional
+        A row of context for each row of `x`.
+    name : str, optional
+        What the report calls the transform.
+    **known
+        Further keywords of `check_functions`: ``z``, ``skip``, ``domain``, ``codomain``, ``tolerance``, ``chart``. The
+        domain and codomain that a transform of torch.distributions or numpyro tells are known.
+
+    Returns
+    -------
+    Report
+        The checks of `check_functions`, and "where parameters start": outputs and gradients are finite there.
+
+    Raises
+    ------
+    InputError
+        If the transform follows no convention, or an argument of `check_functions` is wrong.
+    """
+)
 
 
 # ---------------------------------------------------------------- conventions
