@@ -18,25 +18,6 @@ NAMES = {"flowjax": "flowjax", "distrax": "distrax", "numpyro": "numpyro", "tfp"
 INSTALLED = {name: importlib.util.find_spec(module) is not None for name, module in NAMES.items()}
 
 
-def rows(kind, rng):
-    """64 rows of a kind."""
-    normal = lambda *shape: rng.standard_normal(shape)
-    made = {
-        "real": lambda: normal(64, D),
-        "unit": lambda: rng.uniform(0.02, 0.98, (64, D)),
-        "signed unit": lambda: rng.uniform(-0.95, 0.95, (64, D)),
-        "positive": lambda: np.exp(0.7 * normal(64, D)),
-        "scalar": lambda: normal(64),
-        "three": lambda: normal(64, 3),
-        "six": lambda: normal(64, 6),
-        "matrix": lambda: normal(64, 3, 3),
-        "lower": lambda: np.tril(normal(64, 3, 3), -1) + np.exp(0.5 * normal(64, 3, 1)) * np.eye(3),
-        "simplex": lambda: rng.dirichlet(np.full(4, 3.0), 64),
-        "above": lambda: 1.0 + np.exp(0.5 * normal(64, D)),
-    }
-    return made[kind]()
-
-
 def cases():
     """Yield the library, a name, a function that builds the bijector, the kind of its rows, and the width of a context."""
     for name, of in (("flowjax", flowjax), ("distrax", distrax), ("numpyro", numpyro), ("tfp", tfp)):

@@ -15,31 +15,6 @@ INSTALLED = {
 }
 
 
-def rows(kind, rng):
-    """64 rows of a kind: "real", "unit" for (0, 1), "positive", "image" for (2, 4, 4), "matrix" for (3, 3), ..."""
-    normal = lambda *shape: rng.standard_normal(shape)
-    made = {
-        "real": lambda: normal(64, D),
-        "unit": lambda: rng.uniform(0.02, 0.98, (64, D)),
-        "signed unit": lambda: rng.uniform(-0.95, 0.95, (64, D)),
-        "positive": lambda: np.exp(0.7 * normal(64, D)),
-        "large": lambda: 1.5 + np.exp(0.5 * normal(64, D)),
-        "angle": lambda: rng.uniform(0.1, 3.0, (64, D)),
-        "scalar": lambda: normal(64),
-        "image": lambda: normal(32, 2, 4, 4),
-        "image 4": lambda: normal(32, 4, 2, 2),
-        "image 8": lambda: normal(32, 8, 2, 2),
-        "matrix": lambda: normal(64, 3, 3),
-        "lower": lambda: np.tril(normal(64, 3, 3), -1) + np.exp(0.5 * normal(64, 3, 1)) * np.eye(3),
-        "three": lambda: normal(64, 3),
-        "six": lambda: normal(64, 6),
-        "eight": lambda: normal(64, 8),
-        "simplex": lambda: rng.dirichlet(np.full(4, 3.0), 64),
-        "ordered": lambda: np.sort(normal(64, D), axis=1) + np.arange(D),
-    }
-    return made[kind]()
-
-
 def mlp(inputs, outputs, hidden=16):
     return nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, outputs))
 

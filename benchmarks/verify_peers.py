@@ -124,10 +124,31 @@ def _log_dets(matrices):
 # ---------------------------------------------------------------- the table
 
 
+def rows(kind, rng):
+    """64 rows of a kind, or 32 images."""
+    normal = lambda *shape: rng.standard_normal(shape)
+    made = {
+        "real": lambda: normal(64, 4),
+        "unit": lambda: rng.uniform(0.02, 0.98, (64, 4)),
+        "signed unit": lambda: rng.uniform(-0.95, 0.95, (64, 4)),
+        "positive": lambda: np.exp(0.7 * normal(64, 4)),
+        "angle": lambda: rng.uniform(0.1, 3.0, (64, 4)),
+        "scalar": lambda: normal(64),
+        "image": lambda: normal(32, 2, 4, 4),
+        "image 4": lambda: normal(32, 4, 2, 2),
+        "image 8": lambda: normal(32, 8, 2, 2),
+        "matrix": lambda: normal(64, 3, 3),
+        "three": lambda: normal(64, 3),
+        "six": lambda: normal(64, 6),
+        "simplex": lambda: rng.dirichlet(np.full(4, 3.0), 64),
+    }
+    return made[kind]()
+
+
 def judged(room, library, name, make, kind, width):
     """What came of one transform."""
     rng = np.random.default_rng(0)
-    x = room.rows(kind, rng)
+    x = rows(kind, rng)
     context = rng.standard_normal((len(x), width)) if width else None
     result = {"library": library, "name": name}
     try:
