@@ -20,6 +20,7 @@ from npflow.verify.finding import CannotRun, Finding, NotDecided, difference, wo
 from npflow.verify.point import copy_tree, within
 
 LARGE = 1e4  # a layer must not overflow for inputs this many times larger than its batch
+PROMOTED = " (a NumPy scalar or array of another dtype takes part in it)"
 
 # ---------------------------------------------------------------- form
 
@@ -103,38 +104,28 @@ def dtype_kept(point, dtype):
     params = point.layer.init(onp.random.default_rng(0), point.x.copy())
     check_start(point.layer.init, params, point.x)
     found = {f"init's {path!r}": leaf for path, leaf in tree.items(params) if tree.is_trained(leaf)}
-    found |= dict(point.outputs(point.start))
+    found |= dict(point.outputs())
     for direction in point.directions:
-        x = point.start(direction).astype(dtype)
-        check_pair(getattr(point.layer, direction), point.call(direction, x), copy_tree(point.params), x)
+        start = point.start(direction).astype(dtype)
+        check_pair(getattr(point.layer, direction), point.pairs[direction], copy_tree(point.params), start)
 
         def total(params, *_, direction=direction):
             y, log_det = getattr(point.layer, direction)(params["layer"], params["input"])
             return np.sum(y) + np.sum(log_det)
 
-        everything = {"layer": copy_tree(point.params), "input": point.start(direction).astype(dtype)}
+        everything = {"layer": copy_tree(point.params), "input": start}
         tape = recorded(total, everything)[1]  # as `fit` does: no number is read off an array
         names = [path for path, leaf in tree.items(everything) if tree.is_trained(leaf)]
         leaves = [getattr(leaf, "example", leaf) for leaf in tape.gradients]
         found |= {f"{direction}'s gradient in {path!r}": leaf for path, leaf in zip(names, leaves)}
     if hasattr(point.layer, "log_det"):
         found["the method log_det's result"] = point.layer.log_det(copy_tree(point.params), point.x.copy())
-    return _of_another_dtype(
-        found,
-        dtype,
-        " (a NumPy scalar or array of another dtype takes part in it)",
-    )
+    return _of_another_dtype(found, dtype, PROMOTED)
 
 
 def float64_kept(point):
     """Functions give float64 for float64."""
-    few = point.few
-    found = {
-        f"the {name} of {direction}": part
-        for direction in few.directions
-        for name, part in zip(("array", "log_det"), few.pairs[direction])
-    }
-    return _of_another_dtype(_but_constants(found), onp.float64)
+    return _of_another_dtype(_but_constants(dict(point.few.outputs())), onp.float64)
 
 
 def _but_constants(found):
@@ -152,26 +143,19 @@ def float32_kept(point):
     Where x came in float64 the functions may hold float64 constants. Then only a part of the results in float64 is a
     failure, and a log-det that is one number for all rows is none.
     """
-    few, found = point.few, {}
-    strict = point.layer.strict
-    for direction in few.directions:
-        start = few.start(direction).astype(onp.float32)
-        try:
-            found |= dict(
-                zip((f"the array of {direction}", f"the log_det of {direction}"), few.call(direction, start))
-            )
-        except Exception as error:
-            raise NotDecided(f"{direction} does not take float32: {type(error).__name__}: {error}") from error
-    if not strict:
+    few = point.few
+    try:
+        found = dict(few.outputs(lambda direction: few.start(direction).astype(onp.float32)))
+    except Exception as error:
+        raise NotDecided(f"float32 is not taken: {type(error).__name__}: {error}") from error
+    if not point.layer.strict:
         found = _but_constants(found)
         if all(onp.asarray(array).dtype == onp.float64 for array in found.values()):
             raise NotDecided(
                 "all results are float64 for float32 input, as with constants in float64: hand over x in float32 to "
                 "make that a failure"
             )
-    return _of_another_dtype(
-        found, onp.float32, " (a NumPy scalar or array of another dtype takes part in it)"
-    )
+    return _of_another_dtype(found, onp.float32, PROMOTED)
 
 
 def _fits(point, dtype):
@@ -227,7 +211,9 @@ def init_repeats(point):
 def same_output_twice(point):
     """The same input gives the same output, to the bit."""
     for direction in point.directions:
-        if not _same_leaves(point.pairs[direction], point.call(direction, point.start(direction))):
+        # One call right after the other: what other calls leave behind is another check's matter.
+        once, twice = (point.call(direction, point.start(direction)) for _ in range(2))
+        if not _same_leaves(once, twice):
             return (
                 f"{direction} gave two outputs for the same input: randomness belongs into init and sample, "
                 "through rng"
@@ -340,9 +326,6 @@ def start(point):
     """At the parameters that init gives outputs and gradients are finite, and the Jacobian is not singular."""
     few = point.few
     for direction in point.directions:
-        for name, array in zip(("array", "log_det"), few.pairs[direction]):
-            if not onp.isfinite(array).all():
-                return f"the {name} of {direction} is not finite at the parameters that init gives"
 
         def total(everything, direction=direction):
             y, log_det = getattr(few.layer, direction)(everything["layer"], everything["input"])
@@ -383,7 +366,7 @@ def finite_for_large_inputs(point):
             if not onp.abs(x).max() < onp.sqrt(onp.finfo(dtype).max) / LARGE:
                 raise NotDecided("x is so large that its square overflows: standardize x")
             at = replace(at, x=within(at.layer, x))
-            for name, array in at.outputs(at.start):
+            for name, array in at.outputs():
                 if not onp.isfinite(array).all():
                     return f"{name} is not finite in {onp.dtype(dtype)} for {inputs}{reason}"
     return None

@@ -165,9 +165,10 @@ def log_abs_det(matrices, errors=None):
 def inverted(matrices):
     """The inverse of each matrix; nan where it has none."""
     found = np.full(np.swapaxes(matrices, 1, 2).shape, np.nan)
-    for row, matrix in enumerate(matrices):
-        if matrix.shape[0] == matrix.shape[1] and np.isfinite(matrix).all() and np.linalg.det(matrix) != 0:
-            found[row] = np.linalg.inv(matrix)
+    if matrices.shape[1] == matrices.shape[2]:
+        good = np.isfinite(matrices).all(axis=(1, 2))
+        good[good] = np.linalg.det(matrices[good]) != 0
+        found[good] = np.linalg.inv(matrices[good])
     return found
 
 

@@ -85,10 +85,11 @@ class Point:
         """Forward and inverse, or forward alone where functions have no inverse."""
         return DIRECTIONS if getattr(self.layer, "has_inverse", True) else DIRECTIONS[:1]
 
-    def outputs(self, inputs):
-        """Yield each array and log-det with its name; ``inputs(direction)`` is the input of a direction."""
+    def outputs(self, inputs=None):
+        """Yield each array and log-det with its name; ``inputs(direction)`` is the input of a direction, by default its start."""
         for direction in self.directions:
-            for name, output in zip(("array", "log_det"), self.call(direction, inputs(direction))):
+            pair = self.call(direction, inputs(direction)) if inputs else self.pairs[direction]
+            for name, output in zip(("array", "log_det"), pair):
                 yield f"the {name} of {direction}", np.asarray(output)
 
     def traced(self, direction):
