@@ -16,7 +16,7 @@ from npflow.autodiff.program.frames import line_of
 from npflow.autodiff.program.recorder import recorded
 from npflow.layers.layer import check_pair, check_start
 from npflow.verify import jacobians
-from npflow.verify.finding import CannotRun, Finding, NotDecided, difference, worst
+from npflow.verify.finding import OPPOSITE, CannotRun, Finding, NotDecided, difference, worst
 from npflow.verify.point import copy_tree, within
 
 LARGE = 1e4  # a layer must not overflow for inputs this many times larger than its batch
@@ -256,14 +256,13 @@ def no_memory(point):
     if point.rows is None:
         return None
     order = onp.arange(len(point.x))[::-1]
-    other, known = point.at(order), point.value
+    other = point.at(order)
     if point.context is None:  # rows between rows: inside the domain, if it is convex
         other = replace(point, x=0.75 * point.x[::-1] + 0.25 * point.x[:1])
-    if not onp.isfinite(known("forward", other.x)).all():
+    if not onp.isfinite(other.z).all():
         other = point.at(order)
     for direction in point.directions:
-        opposite = {"forward": "inverse", "inverse": "forward"}[direction]
-        opposite = opposite if opposite in point.directions else direction
+        opposite = OPPOSITE[direction] if point.has_inverse else direction
         start = point.start(direction)
         point.call(opposite, point.start(opposite))
         fresh = point.call(direction, start)
@@ -293,15 +292,15 @@ def rows_independent(point, part):
     """Each row alone gives what it gives among the others; `part` is 0 for the array, 1 for the log-det."""
     name, findings = ("array", "log_det")[part], []
     for direction in point.directions:
-        opposite = "inverse" if direction == "forward" else "forward"
-        unit = 1.0 if part else (point.unit(opposite) if len(point.directions) == 2 else None)
+        opposite = OPPOSITE[direction] if point.has_inverse else direction
+        unit = 1.0 if part else (point.unit(opposite) if point.has_inverse else None)
         for whole, rows, together, alone in point.apart[direction]:
             among, alone = onp.asarray(together[part]), onp.asarray(alone[part])
             if among.shape[:1] != (len(whole.x),):
                 raise CannotRun(f"the {name} of {direction} has shape {among.shape} for {len(whole.x)} rows")
             among = among[rows]
             alone = alone.reshape(among.shape)
-            tolerance = 1e-9 + 1e4 * point.eps + (getattr(point.layer, "tolerance", None) or 0.0)
+            tolerance = 1e-9 + 1e4 * point.eps + point.own
             if not part:
                 tolerance += 10 * point.noise[direction]
             if unit is not None:
@@ -309,7 +308,7 @@ def rows_independent(point, part):
                 error = difference(among, alone, unit + size)
             else:
                 error = difference(among, alone)
-            if tolerance < error <= point.lost(opposite if len(point.directions) == 2 else direction):
+            if tolerance < error <= point.lost(opposite):
                 raise NotDecided("rounding takes these units away: standardize x")
             sentence = (
                 f"the {name} of {direction} in {whole.row(int(rows[0]))} changes when the other rows are left out: "

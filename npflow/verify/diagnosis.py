@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from npflow.verify import jacobians
-from npflow.verify.finding import DIRECTIONS
+from npflow.verify.finding import DIRECTIONS, OPPOSITE
 
 OFF = 1e-5  # relative, in nats: an inner layer's log-det that is off by more is wrong, not rounded
 
@@ -153,14 +153,13 @@ def _elsewhere(claimed, direction, point, close):
     output = point.pairs[direction][0].reshape(start.shape)
     found = {"its output, not its input": output}
     if "inverse" in point.directions:
-        other = DIRECTIONS[direction == "forward"]
+        other = OPPOSITE[direction]
         found["what the other direction makes of its input"] = point.value(other, start).reshape(start.shape)
-    units = point.units if direction == "forward" else point.units[::-1]
     for name, array in found.items():
         if np.allclose(array, start):
             continue
         value = lambda rows: point.value(direction, rows)
-        matrices, errors = jacobians.by_finite_differences(value, array, units=units)
+        matrices, errors = jacobians.by_finite_differences(value, array, units=point.ends(direction))
         true, bounds = jacobians.log_abs_det(matrices, errors)
         for sign, words in ((1, ""), (-1, ", with the opposite sign")):
             if np.all(bounds < 1e-4) and close(sign * claimed, true):

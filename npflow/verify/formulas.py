@@ -30,8 +30,7 @@ def _comes_back(point, direction, start, back, names):
     with np.errstate(all="ignore"):
         off = np.abs(back - start).reshape(n, -1) / point.unit(direction).reshape(-1)
     off = np.max(np.where(np.isfinite(off), off, np.inf), axis=1, initial=0.0)
-    own = getattr(point.layer, "tolerance", None) or 0.0
-    allowed = np.full(n, max(1e-10, 1e3 * point.eps, own))
+    allowed = np.full(n, max(1e-10, 1e3 * point.eps, point.own))
     excess = np.argsort(-off)[:ROWS]
     excess = excess[off[excess] > allowed[excess]]
     rounding = allowed.copy()
@@ -104,10 +103,9 @@ def log_dets_cancel(point):
         sentence = "log_det of forward and inverse are the same: the inverse's must be negated"
     else:
         sentence = f"log_det of forward and of inverse do not add up to 0, but to {error:.3g} (relative)"
-    own = getattr(point.layer, "tolerance", None) or 0.0
     noise = max(point.noise[direction] for direction in DIRECTIONS)
-    cap = max(point.approximate, 10 * own)
-    allowed = 1e-9 + 1e3 * point.eps + own
+    cap = max(point.approximate, 10 * point.own)
+    allowed = 1e-9 + 1e3 * point.eps + point.own
     if error > allowed and np.isfinite(error):
         # What is lost on the way changes the log-det as it changes the row.
         excess = np.argsort(-np.abs(forward + inverse))[:ROWS]
@@ -220,12 +218,11 @@ def _compare_log_det(point, direction, matrices, errors=None, far=False):
         conventions, note = [conventions[name]], f"log_det of {direction} is that {name}"
     true, bounds = conventions[0]
     scale = np.maximum(1, np.abs(true))
-    own = getattr(point.layer, "tolerance", None) or 0.0
     noise = max(point.noise[direction] for direction in point.directions)
-    tolerances = 1e-9 * scale + 10 * bounds + 10 * own + 1e3 * point.eps
+    tolerances = 1e-9 * scale + 10 * bounds + 10 * point.own + 1e3 * point.eps
     if noise > 1e-12:  # an iterative inverse: the claim is for a row as far off as this
         tolerances = tolerances + 100 * noise
-    certain = max(RESOLVED, 1e5 * point.eps if point.eps > jacobians.EPS else 0.0, 20 * own)
+    certain = max(RESOLVED, 1e5 * point.eps if point.eps > jacobians.EPS else 0.0, 20 * point.own)
     resolved = np.isfinite(true) & (tolerances <= certain * scale)
     if far:
         # A row may have left the domain. And rounding inside a deep chain outgrows what its Jacobian tells,
@@ -311,7 +308,7 @@ def jacobian_derivative(point, direction):
 
 
 def _compare_jacobians(point, direction, numerical, errors):
-    inputs, outputs = point.units if direction == "forward" else point.units[::-1]
+    inputs, outputs = point.ends(direction)
     units = inputs / outputs[:, None]
     numerical, errors, exact = numerical * units, errors * units, point.exact[direction] * units
     allowed = 1e-8 * (1 + np.abs(numerical)) + 10 * errors

@@ -7,7 +7,7 @@ import numpy as onp
 
 from npflow.autodiff import tree, value_and_grad
 from npflow.verify import jacobians
-from npflow.verify.finding import DIRECTIONS, Finding, undecided, worst
+from npflow.verify.finding import Finding, undecided, worst
 from npflow.verify.point import unit_of
 
 GROUPS = 4  # leaves of large models share a random direction: each takes some forty evaluations
@@ -22,8 +22,9 @@ def gradients(point, direction):
     everything = {"input": start, "layer": point.params}
     pair = point.pairs[direction]
     weights = [rng.standard_normal(start.shape), rng.standard_normal(len(start))]
-    units = point.units[::-1][DIRECTIONS.index(direction)]
-    weights[0] = (weights[0].reshape(len(start), -1) / units).reshape(start.shape)  # of the order of one
+    weights[0] = (weights[0].reshape(len(start), -1) / point.ends(direction)[1]).reshape(
+        start.shape
+    )  # of the order of one
     # Among the rows between those of x all parameters share one direction.
     ways = _ways(everything, point.unit(direction), 1 if point.rows is None else GROUPS)
     noise = max(_rounding(pair, weights), point.noise[direction])

@@ -11,7 +11,7 @@ from npflow.errors import kind_of
 from npflow.layers.composite import Composite, walk
 from npflow.layers.layer import domain_of
 from npflow.verify import jacobians
-from npflow.verify.finding import DIRECTIONS, CannotRun
+from npflow.verify.finding import DIRECTIONS, OPPOSITE, CannotRun
 
 ROWS = 8  # that a Jacobian is computed at: each takes D^2 numbers and some 20 D calls
 SCREENED = 8192  # calls of a row to choose those at
@@ -83,7 +83,12 @@ class Point:
     @property
     def directions(self):
         """Forward and inverse, or forward alone where functions have no inverse."""
-        return DIRECTIONS if getattr(self.layer, "has_inverse", True) else DIRECTIONS[:1]
+        return DIRECTIONS if self.has_inverse else DIRECTIONS[:1]
+
+    @property
+    def has_inverse(self):
+        """Whether there is an inverse; functions need not have one."""
+        return getattr(self.layer, "has_inverse", True)
 
     def outputs(self, inputs=None):
         """Yield each array and log-det with its name; ``inputs(direction)`` is the input of a direction, by default its start."""
@@ -259,9 +264,7 @@ class Point:
     def quick(self, direction):
         """Jacobians of a direction by one small difference for each entry, shape (n, E, D)."""
         value = lambda rows: self.value(direction, rows)
-        return jacobians.by_small_differences(
-            value, self.start(direction), self.units[DIRECTIONS.index(direction)]
-        )
+        return jacobians.by_small_differences(value, self.start(direction), self.ends(direction)[0])
 
     @cached_property
     def settled(self):
@@ -290,10 +293,14 @@ class Point:
         """The spread of the components of x, shape (D,), and of z, shape (E,)."""
         return self.whole.units if self.whole else (jacobians.spread(self.x), jacobians.spread(self.z))
 
+    def ends(self, direction):
+        """The spread of the components of what a direction takes, and of what it returns."""
+        return self.units if direction == "forward" else self.units[::-1]
+
     def unit(self, direction):
         """The spread of the input of a direction, in the shape of a row."""
         shape = self.start(direction).shape[1:]
-        return self.units[DIRECTIONS.index(direction)].reshape(shape)
+        return self.ends(direction)[0].reshape(shape)
 
     @property
     def eps(self):
@@ -303,7 +310,12 @@ class Point:
     @property
     def approximate(self):
         """What must come back more closely than this, in units of its spread."""
-        return max(APPROXIMATE, 1e4 * self.eps, getattr(self.layer, "tolerance", None) or 0.0)
+        return max(APPROXIMATE, 1e4 * self.eps, self.own)
+
+    @property
+    def own(self):
+        """The tolerance that functions were handed over with, otherwise 0."""
+        return getattr(self.layer, "tolerance", None) or 0.0
 
     def lost(self, direction, least=1.0):
         """How far rounding may move what comes back where a layer computes with numbers of the order of one.
@@ -318,7 +330,7 @@ class Point:
         """How far the values of each direction may be off, in units of their spread: as round trips show it."""
 
         def measured(direction):
-            opposite = DIRECTIONS[direction == "forward"]
+            opposite = OPPOSITE[direction]
             rounding = self.lost(opposite, least=0.0) / 1e3
             if opposite not in self.directions:
                 return rounding
@@ -340,9 +352,10 @@ class Point:
     def differences(self, direction, steps=jacobians.STEPS):
         """Jacobians of a direction by finite differences with some first steps, and their errors."""
         value = lambda array: self.value(direction, array)
-        units = self.units if direction == "forward" else self.units[::-1]
         start, y = self.start(direction), self.pairs[direction][0]
-        return jacobians.by_finite_differences(value, start, self.noise[direction], units, steps, y)
+        return jacobians.by_finite_differences(
+            value, start, self.noise[direction], self.ends(direction), steps, y
+        )
 
     @cached_property
     def matrices(self):
@@ -357,7 +370,7 @@ class Point:
 
     def rounding(self, direction):
         """That of exact Jacobians: where terms cancel, it is that of the terms, of the order of the spread."""
-        inputs, outputs = self.units if direction == "forward" else self.units[::-1]
+        inputs, outputs = self.ends(direction)
         return jacobians.EPS * (np.abs(self.exact[direction]) + outputs[:, None] / inputs)
 
     @cached_property
@@ -379,7 +392,7 @@ class Point:
             sizes = [np.max(np.abs(end.reshape(n, -1)) / unit, axis=1, initial=1.0) for end, unit in ends]
 
         def numbers(direction):
-            inputs, outputs = self.units if direction == "forward" else self.units[::-1]
+            inputs, outputs = self.ends(direction)
             scaled = self.matrices[direction][0] * inputs / outputs[:, None]
             found, finite = np.full(n, np.inf), np.isfinite(scaled).all(axis=(1, 2))
             found[finite] = np.linalg.cond(scaled[finite])
