@@ -50,7 +50,8 @@ MISTAKES = (
     ),
     (
         r"(\w+) made (float\d+) of (float\d+)",
-        r"expected \3 throughout, got \2 from \1: make new arrays like x, such as np.ones_like(x, shape=len(x))",
+        r"expected \3 throughout, got \2 from \1: make new arrays like x, such as np.ones_like(x, shape=len(x)); a NumPy "
+        "scalar, such as np.log(2.0), is float64 too: float() of it is not",
     ),
     (r"KeyError: (.*)", r"expected a key of the parameters that init returned, got \1"),
     (

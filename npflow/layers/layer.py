@@ -164,14 +164,15 @@ def start_layer(layer, rng, x, context=None, direction="forward", params=None):
 def check_start(init, params, x):
     """Raise unless `params`, which the method `init` made for `x`, are a tree of arrays in the dtype of x."""
     for path, leaf in tree.items(params):
+        at = f" at {path!r}" if path else ""  # a tree of one array has no names
         if not (is_array(leaf) or isinstance(leaf, onp.generic)):
             raise InputError(
-                f"expected init to return a tree of arrays, got {kind_of(leaf)} at {path!r}: np.array(value, x.dtype) is "
+                f"expected init to return a tree of arrays, got {kind_of(leaf)}{at}: np.array(value, x.dtype) is "
                 f"trained, and integers are constants, at {line_of(init)}"
             )
         if tree.is_trained(leaf) and leaf.dtype != x.dtype:
             raise InputError(
-                f"expected init to give parameters in the dtype of x, {x.dtype}, got {leaf.dtype} at {path!r}: "
+                f"expected init to give parameters in the dtype of x, {x.dtype}, got {leaf.dtype}{at}: "
                 f"make them with dtype=x.dtype, at {line_of(init)}"
             )
 
@@ -205,7 +206,8 @@ def check_results(method, results, params, x, **context):
         if numbers.dtype != x.dtype:
             find_promotion(lambda *both: method(*both, **context), params, x)
             raise InputError(
-                f"expected the {name} of {method.__name__} in the dtype of x, {x.dtype}, got {numbers.dtype}, "
+                f"expected the {name} of {method.__name__} in the dtype of x, {x.dtype}, got {numbers.dtype}: np.full, "
+                f"np.zeros and NumPy's scalars, such as np.log(2.0), are float64 unless they are told the dtype, "
                 f"at {line_of(method)}"
             )
 
