@@ -175,7 +175,8 @@ class Flow(Model):
 
     def losses(self, params, x, context=None):
         """-log p(x) of each row in nats, shape (n,). It is pure arithmetic and checks nothing."""
-        z, log_det = self.layer.forward(params["layer"], x, **given(self.layer, in_units(params, context)))
+        forward, context = self.layer.forward, in_units(params, context)
+        z, log_det = pair_of(forward, forward(params["layer"], x, **given(self.layer, context)))
         log_prob = self.prior.log_prob(params["prior"], z) + log_det
         return -log_prob
 

@@ -425,8 +425,8 @@ def test_a_forward_that_returns_no_pair_is_named_where_init_has_not_seen_it():
 
     params = Flow(Right(), Normal(2)).init(onp.random.default_rng(0), X)
     flow = Flow(NoPair(), Normal(2))
-    for call, rows in ((flow.encode, 2), (flow.log_prob, 3)):
-        said = refusal(call, params, X[:rows])
+    for call in (flow.log_prob, flow.encode):
+        said = refusal(call, params, X[:2])
         assert "layer (NoPair): expected forward to return a pair, array and log_det, got an ndarray" in said
 
 
