@@ -240,10 +240,11 @@ def tfp():
     import tensorflow_probability.substrates.jax as tfp
 
     tb = tfp.bijectors
-    tril = jnp.eye(D) + 0.3 * jnp.tril(jnp.ones((D, D)), -1)
-    widths = jax.nn.softmax(jnp.sin(jnp.arange(4.0 * 5).reshape(D, 5))) * 4
-    heights = jax.nn.softmax(jnp.cos(jnp.arange(4.0 * 5).reshape(D, 5))) * 4
-    slopes = jax.nn.softplus(jnp.sin(jnp.arange(4.0 * 4).reshape(D, 4)))
+    # Arrays are made with each bijector, in the precision that is then on.
+    tril = lambda: jnp.eye(D) + 0.3 * jnp.tril(jnp.ones((D, D)), -1)
+    widths = lambda: jax.nn.softmax(jnp.sin(jnp.arange(4.0 * 5).reshape(D, 5))) * 4
+    heights = lambda: jax.nn.softmax(jnp.cos(jnp.arange(4.0 * 5).reshape(D, 5))) * 4
+    slopes = lambda: jax.nn.softplus(jnp.sin(jnp.arange(4.0 * 4).reshape(D, 4)))
     affine = lambda x, width: (
         jnp.sin(x[..., :1]) * jnp.ones(width),
         0.3 * jnp.cos(x[..., :1]) * jnp.ones(width),
@@ -293,7 +294,7 @@ def tfp():
             "real",
         ),
         "ScaleMatvecLinearOperator": (
-            lambda: tb.ScaleMatvecLinearOperator(tfp.tf2jax.linalg.LinearOperatorLowerTriangular(tril)),
+            lambda: tb.ScaleMatvecLinearOperator(tfp.tf2jax.linalg.LinearOperatorLowerTriangular(tril())),
             "real",
         ),
         "MoyalCDF": (lambda: tb.MoyalCDF(), "real"),
@@ -302,7 +303,7 @@ def tfp():
         "Power": (lambda: tb.Power(3.0), "positive"),
         "PowerTransform": (lambda: tb.PowerTransform(0.3), "positive"),
         "RationalQuadraticSpline": (
-            lambda: tb.RationalQuadraticSpline(widths, heights, slopes, -2.0),
+            lambda: tb.RationalQuadraticSpline(widths(), heights(), slopes(), -2.0),
             "signed unit",
         ),
         "RayleighCDF": (lambda: tb.RayleighCDF(), "positive"),
@@ -312,9 +313,9 @@ def tfp():
         "Scale": (lambda: tb.Scale(2.0), "real"),
         "Scale log": (lambda: tb.Scale(log_scale=0.7), "real"),
         "ScaleMatvecDiag": (lambda: tb.ScaleMatvecDiag(jnp.array([0.5, 1, -2, 3])), "real"),
-        "ScaleMatvecTriL": (lambda: tb.ScaleMatvecTriL(tril), "real"),
-        "ScaleMatvecTriL adjoint": (lambda: tb.ScaleMatvecTriL(tril, adjoint=True), "real"),
-        "ScaleMatvecLU": (lambda: tb.ScaleMatvecLU(tril + tril.T, jnp.array([2, 0, 3, 1])), "real"),
+        "ScaleMatvecTriL": (lambda: tb.ScaleMatvecTriL(tril()), "real"),
+        "ScaleMatvecTriL adjoint": (lambda: tb.ScaleMatvecTriL(tril(), adjoint=True), "real"),
+        "ScaleMatvecLU": (lambda: tb.ScaleMatvecLU(tril() + tril().T, jnp.array([2, 0, 3, 1])), "real"),
         "Shift": (lambda: tb.Shift(1.0), "real"),
         "ShiftedGompertzCDF": (lambda: tb.ShiftedGompertzCDF(0.5, 1.0), "positive"),
         "Sigmoid": (lambda: tb.Sigmoid(), "real"),
@@ -333,7 +334,7 @@ def tfp():
         "Transpose": (lambda: tb.Transpose(perm=[1, 0]), "matrix"),
         "UnitVector": (lambda: tb.UnitVector(), "real"),
         "WeibullCDF": (lambda: tb.WeibullCDF(1.0, 1.5), "positive"),
-        "Chain": (lambda: tb.Chain([tb.Tanh(), tb.ScaleMatvecTriL(tril)]), "real"),
+        "Chain": (lambda: tb.Chain([tb.Tanh(), tb.ScaleMatvecTriL(tril())]), "real"),
         "Blockwise": (lambda: tb.Blockwise([tb.Exp(), tb.Tanh()], [2, 2]), "real"),
         "Chain Ascending": (lambda: tb.Chain([tb.Exp(), tb.Ascending()]), "real"),
     }
