@@ -388,7 +388,7 @@ class Truth:
             direction = {"forward": "inverse", "inverse": "forward"}[direction]
         if direction not in self.compiled:
             plain = lambda x, context: evaluated(self.library, self.bijector, x, context, direction)
-            self.compiled[direction] = jax.jit(plain)
+            self.compiled[direction] = compiled(plain)
         return self.compiled[direction]
 
     def call(self, direction, x, context):
@@ -408,9 +408,22 @@ class Truth:
         with self.precision():
             function = self.function("forward")
             given = (None,) * len(x) if context is None else [jnp.array(row[None]) for row in context]
-            forward = jax.jit(jax.jacfwd(lambda row, context: function(row[None], context)[0][0]))
+            forward = compiled(jax.jacfwd(lambda row, context: function(row[None], context)[0][0]))
             found = [forward(jnp.array(row), one) for row, one in zip(x, given)]
         return np.stack([np.asarray(one).reshape(-1, row.size) for one, row in zip(found, x)])
+
+
+def compiled(function):
+    """A function that is compiled, or called as it is where it looks at values."""
+    fast = jax.jit(function)
+
+    def call(*arguments):
+        try:
+            return fast(*arguments)
+        except TypeError:
+            return function(*arguments)
+
+    return call
 
 
 def _is_float(leaf):
