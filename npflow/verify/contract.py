@@ -43,7 +43,8 @@ def shapes(point):
                 f"a layer keeps the number of rows and of components{at_line(point, direction)}"
             )
         if onp.shape(log_det) != (n,):
-            each = '; log_det="sum" adds them up over a row' if may_change and onp.size(log_det) != 1 else ""
+            one_each = onp.shape(log_det) in ((n, 1), onp.shape(start), shape)
+            each = '; log_det="sum" adds them up over a row' if may_change and one_each else ""
             return (
                 f"expected log_det of {direction} to have shape ({n},), one number for each row, "
                 f"got {onp.shape(log_det)}{each}{at_line(point, direction)}"
@@ -185,6 +186,9 @@ def float32_agrees(point):
     for (name, a), (_, b) in outputs:
         error = difference(a.astype(onp.float64), b)
         sentence = f"{name} differs between float32 and float64 by {error:.1e} (relative): more than rounding"
+        lost = ~onp.isfinite(a) & onp.isfinite(b)
+        if lost.any():
+            sentence = f"{name} is {a[lost][0]} in float32, and {b[lost][0]:.6g} in float64, in row {onp.argwhere(lost)[0, 0]}"
         if error > 1e-2 and error <= tolerance:
             raise NotDecided(
                 "rounding takes so many digits of float32 that nothing can be compared: standardize x"

@@ -1,5 +1,7 @@
 """`check_functions`: plain functions, what is known of them, and what cannot be decided."""
 
+import math
+
 import numpy as np
 import pytest
 from helpers import rows
@@ -195,6 +197,8 @@ def test_log_dets_of_another_shape_are_summed_when_that_is_asked_for(x):
     exp, log = lambda x: (np.exp(x), x.copy()), lambda z: (np.log(z), -total(np.log(z))[:, None])
     report = check_functions(exp, log, x)
     assert 'got (60, 4); log_det="sum" adds them up' in report.cause
+    report = check_functions(lambda x: (x, np.zeros((60, 60))), None, x)  # (n, 1) + (n,): a sum would hide it
+    assert report.cause.endswith("one number for each row, got (60, 60)")
     report = check_functions(exp, log, x, log_det="sum")
     report.raise_if_failed()
     assert "(n, 4): one for each element" in report.notes[0]
@@ -312,3 +316,24 @@ def test_what_rounding_hides_is_not_decided_and_does_not_pass(x):
 def test_options_that_cannot_be_used_get_a_sentence(options, words, x):
     with pytest.raises(InputError, match=words):
         check_functions(arcsinh, sinh, x, **options)
+
+
+def tanh(x):
+    return np.tanh(x), total(2 * (math.log(2) - x - np.logaddexp(0, -2 * x)))
+
+
+def test_a_map_too_flat_for_differences_is_not_decided_and_one_that_claims_less_is_singular():
+    x = 20 + rows(20, 2)
+    assert check_functions(tanh, None, x).verdict == "not decided"
+    report = check_functions(lambda x: (np.tanh(x), 0 * x[:, 0]), None, x)
+    assert "the Jacobian of forward is singular" in str(report)
+
+
+def test_a_log_det_that_is_not_finite_in_float32_alone_is_told_with_both_numbers():
+    def naive(x):
+        return np.tanh(x), total(np.log(1 - np.tanh(x) ** 2))
+
+    x = np.linspace(-12, 12, 40, dtype=np.float32).reshape(20, 2)
+    exact = lambda x: np.stack([np.diag(one) for one in 1 / np.cosh(x) ** 2])
+    report = check_functions(naive, None, x, jacobian=exact)
+    assert "the log_det of forward is -inf in float32, and -43.99" in str(report)
