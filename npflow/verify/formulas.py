@@ -127,10 +127,13 @@ def jacobian_invertible(point):
     for direction in point.directions if point.same_size else ("forward",):
         wrong = []
         for row, (matrix, errors) in enumerate(zip(*point.matrices[direction])):
-            if not np.isfinite(matrix).all() and known and np.isfinite(point.exact[direction][row]).all():
-                continue  # a step led out of the domain
-            finite = np.isfinite(matrix).all()
-            resolved = finite and np.isfinite(errors).all()
+            if not np.isfinite(matrix).all():
+                if known and not np.isfinite(point.exact[direction][row]).all():
+                    wrong.append((row, "not finite"))
+                else:  # a step led out of the domain
+                    unresolved += not known
+                continue
+            resolved = np.isfinite(errors).all()
             if resolved:
                 # By Weyl's inequality no singular value is further off than the norm of the errors.
                 (matrix,), (errors,), _ = jacobians.balanced(matrix[None], errors[None])
@@ -138,9 +141,10 @@ def jacobian_invertible(point):
                 if smallest > 10 * np.linalg.norm(errors):
                     continue
                 resolved = np.linalg.norm(errors) < 1e-6 and not _flat(point, direction, row)
-            if resolved or not finite:
-                wrong.append((row, "singular" if finite else "not finite"))
-            unresolved += not resolved
+            if resolved:
+                wrong.append((row, "singular"))
+            else:
+                unresolved += 1
         if wrong and len(wrong) >= max(1, len(point.x) / 4):
             row, what = wrong[0]
             return (

@@ -337,3 +337,20 @@ def test_a_log_det_that_is_not_finite_in_float32_alone_is_told_with_both_numbers
     exact = lambda x: np.stack([np.diag(one) for one in 1 / np.cosh(x) ** 2])
     report = check_functions(naive, None, x, jacobian=exact)
     assert "the log_det of forward is -inf in float32, and -43.99" in str(report)
+
+
+def test_rows_that_raise_with_a_context_beside_them_are_not_decided(rng):
+    def forward(x, context):
+        z, log_det = raising_logit(x)
+        return z * np.exp(context) + context, log_det + total(context)
+
+    def inverse(z, context):
+        x, log_det = sigmoid((z - context) * np.exp(-context))
+        return x, log_det - total(context)
+
+    x, context = rng.uniform(0.02, 0.98, (40, 3)), rng.normal(size=(40, 3))
+    check_functions(forward, inverse, x, context=context).raise_if_failed()
+    wrong = lambda z, context: (inverse(z, context)[0], inverse(z, context)[1] + total(context))
+    assert "log_det of inverse is off" in check_functions(forward, wrong, x, context=context).cause
+    report = check_functions(lambda x, c: forward(x, c[::-1]), inverse, x, context=context)
+    assert "rows influence each other" in report.cause
