@@ -14,7 +14,7 @@ from npflow.autodiff.mistakes import explain, explaining
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.errors import InputError
 from npflow.layers.composite import walk
-from npflow.layers.layer import Layer, check_layer, check_start
+from npflow.layers.layer import check_layer, init_layer
 from npflow.validation import check_rng, check_rows
 from npflow.verify import contract, formulas, gradients
 from npflow.verify.finding import DIRECTIONS, CannotRun, NotDecided, finding_of, together, undecided
@@ -204,10 +204,7 @@ def check(layer, x, *, params=None, rng=None, skip=()):
     with one_blas_thread(), np.errstate(all="ignore"):
         if params is None:
             with explaining():
-                params_of_init = layer.init(rng, x.copy())
-                check_start(layer.init, params_of_init, x)
-                if isinstance(layer, Layer):
-                    layer.check_parts(params_of_init, x)
+                params_of_init = init_layer(layer, rng, x.copy())
         start = cast_tree(params_of_init if params is None else to_host(params), np.float64)
         near, far = _points(rng, layer, pristine, start, x)
         at_start = replace(near[0], params=copy_tree(start))
