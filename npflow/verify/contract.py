@@ -64,8 +64,8 @@ def finite(point):
         array = onp.asarray(point.pairs[direction][0])
         rows = onp.isfinite(array.reshape(len(array), -1)).all(axis=1)
         if not rows.all():
-            reason = getattr(point.layer, "raised", {}).get(direction)
-            said = f" (it raised {reason})" if reason else ""
+            error = getattr(point.layer, "raised", {}).get(direction)
+            said = f" (it raised {type(error).__name__}: {str(error).strip()[:200]})" if error else ""
             value = array.reshape(len(array), -1)[onp.argmin(rows)]
             value = value[onp.argmin(onp.isfinite(value))]
             back = "" if direction == "forward" else " of what forward made of x"
