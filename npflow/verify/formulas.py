@@ -48,7 +48,7 @@ def _comes_back(point, direction, start, back, names):
     worst = int(judged[np.argmax((off / allowed)[judged])])
     if allowed[worst] < off[worst] <= rounding[worst]:
         return undecided(STANDARDIZE.format(f"{off[worst]:.1e}"))
-    sentence = diagnosis.of_round_trip(off[worst], *names, (start, back), point)
+    sentence = diagnosis.of_round_trip(point, off[worst], names, (start, back))
     return Finding(float(off[worst]), float(allowed[worst]), sentence, rows=n)
 
 
