@@ -103,12 +103,8 @@ def check(layer, x, *, params=None, rng=None, skip=()):
         A `Layer`, or any object with ``init(rng, x)``, ``forward(params, x)`` and ``inverse(params, z)``,
         written with `autograd.numpy`.
     x : ndarray, shape (n, ...), n >= 2
-        Rows for the layer. The cheap checks look at all of them, and at mixtures of them: shapes, purity, round trips,
-        "log-dets cancel". Jacobians are computed at eight of each. Some are where a log-det is furthest from that of
-        quick differences; these are taken at up to 4,096 / D rows, random ones and those that are extreme in a
-        component of x or z, in size or in log-det. The others are the ends of z and of log-det, and random rows. The
-        Jacobian of a row of D components takes D^2 numbers, D backward passes and about 20 D forward passes: keep D below 200. The check
-        works in the units of x, and on the host, also for an array on a device.
+        Rows for the layer, in any units, on the host or on a device; the check works on the host. Keep the number D of
+        components of a row below 200: a Jacobian has D^2 entries, and takes D backward and about 20 D forward passes.
     params : tree of ndarray, optional
         Parameters to check at, and to move away from. By default those of ``init`` are moved.
     rng : numpy.random.Generator, optional
@@ -129,6 +125,11 @@ def check(layer, x, *, params=None, rng=None, skip=()):
 
     Notes
     -----
+    Shapes, purity, round trips and "log-dets cancel" are checked at all rows of x, and at mixtures of them. Jacobians
+    are computed at eight rows of each: those where a log-det is furthest from that of quick differences, the ends of z
+    and of log-det, and random rows. The quick differences are taken at up to 4,096 / D rows: random ones, and those that
+    are extreme in a component of x or z, in size or in log-det.
+
     The checks decide, in the order of the report:
 
     shapes

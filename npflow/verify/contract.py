@@ -129,7 +129,7 @@ def float64_kept(point):
 
 
 def _but_constants(found):
-    """Without log-dets that are one number for all rows: such a constant may be of another dtype, and is judged elsewhere."""
+    """Without log-dets that are one number for all rows: the dtype of such a constant is judged elsewhere."""
     return {
         name: array
         for name, array in found.items()

@@ -125,13 +125,11 @@ def check_functions(
 
     Notes
     -----
-    Shapes, finite values, purity, round trips and "log-dets cancel" are looked at in all rows of `x`, in as many rows
-    between them, and for z beside theirs. Jacobians are computed at about eight rows of each: those where log-dets are
-    furthest from that of quick differences (taken at rows that are extreme in some component of x or z, in their size
-    or in log-det, and at random ones, up to 4,096 / D), the ends of z and of log-det, and random ones.
+    Rows are chosen as by `check`: all rows of `x`, as many between them, and z beside theirs; Jacobians are computed at
+    about eight of each.
 
-    An exact Jacobian is held against finite differences at rows of `x`. Where log-dets are those of quick differences to
-    1e-5, in all the rows that these are taken at, it decides the rest of their digits.
+    An exact Jacobian is held against finite differences at rows of `x`. Where log-dets agree with quick differences to
+    1e-5, at all rows that these are taken at, it decides the rest of their digits.
 
     Examples
     --------

@@ -131,8 +131,9 @@ def convention_of(transform, fresh=lambda array: array):
     if has("forward") or callable(transform):
         return _called(transform, has)
     raise InputError(
-        f"expected a transform with forward and inverse that return an array and its log-det, with "
-        f"log_abs_det_jacobian(x, y), inverse_and_log_det or forward_log_det_jacobian, or a function, got {kind_of(transform)}"
+        "expected a transform with forward and inverse that return an array and its log-det, with "
+        "log_abs_det_jacobian(x, y), inverse_and_log_det or forward_log_det_jacobian, or a function, got "
+        f"{kind_of(transform)}"
     )
 
 
@@ -142,9 +143,8 @@ def _transformed(transform, x, fresh):
     axes = getattr(getattr(transform, "domain", None), "event_dim", None)
     shape = () if axes is None else tuple(x.shape[: x.ndim - axes])
     given = tuple(getattr(log_det, "shape", ()))
-    if (
-        axes is not None and given != shape and _broadcasts(given, shape)
-    ):  # a constant, for each row or element
+    # A constant has no rows: it is given to each.
+    if axes is not None and given != shape and _broadcasts(given, shape):
         log_det = log_det + fresh(x).reshape(*shape, -1)[..., 0] * 0
     return y, log_det
 
@@ -458,20 +458,17 @@ class Peer:
         """The check of outputs and gradients where parameters start."""
         dtype, version = next(iter(self.versions.items()))
         context = None if self.context is None else self.context.astype(dtype)
-        complaint = ""
         try:
-            outputs = zip(
-                ("array", "log_det"), Calls(self, {dtype: version}).forward(self.x.astype(dtype), context)
-            )
-            found = [(f"the {what} of forward", array) for what, array in outputs]
+            array, log_det = Calls(self, {dtype: version}).forward(self.x.astype(dtype), context)
+            found = [("the array of forward", array), ("the log_det of forward", log_det)]
             found += [(f"the gradient in {name}", array) for name, array in self.gradients(version, dtype)]
             for what, array in found:
                 if not np.isfinite(array).all():
-                    complaint = complaint or f"{what} is not finite where parameters start"
+                    return Check(START, 1.0, 0.0, "failed", f"{what} is not finite where parameters start")
         except Exception as error:
             reason = f"{type(error).__name__}: {str(error).strip()[:100]}"
             return Check(START, np.nan, np.nan, "not decided", f"no gradient: {reason}")
-        return Check(START, float(bool(complaint)), 0.0, "failed" if complaint else "passed", complaint)
+        return Check(START, 0.0, 0.0, "passed")
 
 
 class Calls:
@@ -566,9 +563,8 @@ def copied(value, kind, of):
         found[id(array)] = of(path, array)
     try:
         for one in reversed(list(objects.values())):
-            if (
-                type(one).__name__ == "_InverseTransform"
-            ):  # of torch.distributions: a copy of one has nothing to invert
+            # A copy of torch.distributions' own would have nothing to invert.
+            if type(one).__name__ == "_InverseTransform":
                 found[id(one)] = copy.deepcopy(one.inv, found).inv
         return copy.deepcopy(value, found)
     except Exception:
@@ -594,11 +590,9 @@ def joined(reports, words):
     """One report of several: of each check the worst outcome, with the words for where it was found."""
     first = reports[0]
     checks = []
-    for check in first.checks:
+    for name in (check.name for check in first.checks):
         found = [
-            (one[check.name], said)
-            for one, said in zip(reports, words)
-            if check.name in {c.name for c in one.checks}
+            (check, said) for one, said in zip(reports, words) for check in one.checks if check.name == name
         ]
         worst, said = min(found, key=lambda pair: RANK[pair[0].status])
         if said and worst.status in ("failed", "not decided"):
