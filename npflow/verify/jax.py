@@ -140,8 +140,7 @@ class Jax(Peer):
 
     def gradients(self, version, dtype):
         with self.calling(dtype):
-            x = self.array(self.x.astype(dtype))
-            context = None if self.context is None else self.array(self.context.astype(dtype))
+            x, context = self.batch(dtype)
             leaves, structure = jax.tree_util.tree_flatten_with_path(version[0])
             names = [jax.tree_util.keystr(path) for path, _ in leaves]
             moving = [index for index, name in enumerate(names) if name in self.trained]

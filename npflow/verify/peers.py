@@ -16,6 +16,7 @@ import numpy as np
 
 from npflow.docstrings import documented
 from npflow.errors import InputError, in_short, kind_of
+from npflow.verify.finding import in_words
 from npflow.verify.functions import OF_FUNCTIONS, OWN, check_functions
 from npflow.verify.report import Check, Report
 
@@ -269,7 +270,7 @@ class Peer:
             except InputError:
                 raise
             except Exception as error:
-                reasons.append(f"in {dtype}: {type(error).__name__}: {str(error).strip()[:200]}")
+                reasons.append(f"in {dtype}: {in_words(error)}")
         if not self.versions:
             raise InputError(f"expected a transform that can be called with x, got {reasons[0]}")
         if reasons:
@@ -342,11 +343,15 @@ class Peer:
 
     # ------------------------------------------------------------ what is understood
 
+    def batch(self, dtype, rows=slice(None)):
+        """Some rows of x and of the context, which may be None, in a dtype; arrays of NumPy."""
+        return [None if array is None else array[rows].astype(dtype) for array in (self.x, self.context)]
+
     def _understand(self, version, dtype):
         """Whether the results are pairs in that dtype, and there is an inverse."""
         calls = self._calls({dtype: version})
-        context = None if self.context is None else self.context[:2].astype(dtype)
-        y, _ = calls.forward(self.x[:2].astype(dtype), context)
+        x, context = self.batch(dtype, slice(2))
+        y, _ = calls.forward(x, context)
         if y.dtype != dtype:
             raise TypeError(f"forward returned {y.dtype}")
         convention = calls.conventions[dtype]
@@ -369,15 +374,13 @@ class Peer:
 
     def _differentiable(self):
         """Whether the library has a Jacobian of forward."""
-        dtype = next(iter(self.versions))
-        context = None if self.context is None else self.context[:2].astype(dtype)
         try:
-            matrices = self._calls(self.versions).jacobian(self.x[:2].astype(dtype), context)
+            matrices = self._calls(self.versions).jacobian(*self.batch(next(iter(self.versions)), slice(2)))
             if np.isfinite(matrices).all():
                 return True
             reason = "it is not finite"
         except Exception as error:
-            reason = f"{type(error).__name__}: {str(error).strip()[:100]}"
+            reason = in_words(error)
         self.notes.append(f"without an exact Jacobian of the library: {reason}")
         return False
 
@@ -457,17 +460,15 @@ class Peer:
     def _start(self):
         """The check of outputs and gradients where parameters start."""
         dtype, version = next(iter(self.versions.items()))
-        context = None if self.context is None else self.context.astype(dtype)
         try:
-            array, log_det = Calls(self, {dtype: version}).forward(self.x.astype(dtype), context)
+            array, log_det = Calls(self, {dtype: version}).forward(*self.batch(dtype))
             found = [("the array of forward", array), ("the log_det of forward", log_det)]
             found += [(f"the gradient in {name}", array) for name, array in self.gradients(version, dtype)]
             for what, array in found:
                 if not np.isfinite(array).all():
                     return Check(START, 1.0, 0.0, "failed", f"{what} is not finite where parameters start")
         except Exception as error:
-            reason = f"{type(error).__name__}: {str(error).strip()[:100]}"
-            return Check(START, np.nan, np.nan, "not decided", f"no gradient: {reason}")
+            return Check(START, np.nan, np.nan, "not decided", f"no gradient: {in_words(error)}")
         return Check(START, 0.0, 0.0, "passed")
 
 
