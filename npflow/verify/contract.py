@@ -16,7 +16,7 @@ from npflow.autodiff.program.frames import line_of
 from npflow.autodiff.program.recorder import make_tape
 from npflow.layers.layer import check_pair, check_start
 from npflow.verify import jacobians
-from npflow.verify.finding import OPPOSITE, CannotRun, Finding, NotDecided, difference, worst
+from npflow.verify.finding import OPPOSITE, CannotRun, Finding, NotDecided, difference, in_words, worst
 from npflow.verify.point import copy_tree, within
 
 LARGE = 1e4  # a layer must not overflow for inputs this many times larger than its batch
@@ -65,8 +65,8 @@ def finite(point):
         array = onp.asarray(point.pairs[direction][0])
         rows = onp.isfinite(array.reshape(len(array), -1)).all(axis=1)
         if not rows.all():
-            reason = getattr(point.layer, "raised", {}).get(direction)
-            said = f" (it raised {reason})" if reason else ""
+            error = getattr(point.layer, "raised", {}).get(direction)
+            said = f" (it raised {in_words(error)})" if error else ""
             value = array.reshape(len(array), -1)[onp.argmin(rows)]
             value = value[onp.argmin(onp.isfinite(value))]
             back = "" if direction == "forward" else " of what forward made of x"
@@ -130,7 +130,7 @@ def float64_kept(point):
 
 
 def _but_constants(found):
-    """Without log-dets that are one number for all rows: such a constant may be of another dtype, and is judged elsewhere."""
+    """Without log-dets that are one number for all rows: the dtype of such a constant is judged elsewhere."""
     return {
         name: array
         for name, array in found.items()
@@ -148,7 +148,7 @@ def float32_kept(point):
     try:
         found = dict(few.outputs(lambda direction: few.start(direction).astype(onp.float32)))
     except Exception as error:
-        raise NotDecided(f"float32 is not taken: {type(error).__name__}: {error}") from error
+        raise NotDecided(f"float32 is not taken: {in_words(error)}") from error
     if not point.layer.strict:
         found = _but_constants(found)
         if all(onp.asarray(array).dtype == onp.float64 for array in found.values()):

@@ -5,6 +5,7 @@ complaint as a string, and None where there is none.
 """
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def _comes_back(point, direction, start, back, names):
     worst = int(judged[np.argmax((off / allowed)[judged])])
     if allowed[worst] < off[worst] <= rounding[worst]:
         return undecided(STANDARDIZE.format(f"{off[worst]:.1e}"))
-    sentence = diagnosis.of_round_trip(off[worst], *names, (start, back), point)
+    sentence = diagnosis.of_round_trip(point, off[worst], names, (start, back))
     return Finding(float(off[worst]), float(allowed[worst]), sentence, rows=n)
 
 
@@ -79,11 +80,12 @@ def every_z_has_an_x(point):
     return Finding(float(np.max(off[good])), point.approximate, note=note, rows=int(np.sum(good)))
 
 
-class AnyZ:
-    """Rows to give to an inverse: whether they must come back, and if there are none, the reason."""
+class AnyZ(NamedTuple):
+    """Rows to give to an inverse, and whether they must come back; or the reason why there are none."""
 
-    def __init__(self, z=None, known=True, reason=""):
-        self.z, self.known, self.reason = z, known, reason
+    z: np.ndarray | None = None
+    known: bool = True
+    reason: str = ""
 
 
 def _any_z(point):

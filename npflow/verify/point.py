@@ -91,7 +91,7 @@ class Point:
         return getattr(self.layer, "has_inverse", True)
 
     def outputs(self, inputs=None):
-        """Yield each array and log-det with its name; ``inputs(direction)`` is the input of a direction, by default its start."""
+        """Yield each array and log-det with its name. ``inputs(direction)`` replaces the start of a direction."""
         for direction in self.directions:
             pair = self.call(direction, inputs(direction)) if inputs else self.pairs[direction]
             for name, output in zip(("array", "log_det"), pair):

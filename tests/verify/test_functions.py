@@ -90,6 +90,24 @@ def test_rows_of_z_that_are_handed_over_have_to_come_back(x):
     assert [failure.name for failure in report.failures] == ["z -> x -> z, any z"]
 
 
+def test_rows_may_be_a_list(x):
+    check_functions(arcsinh, sinh, x.tolist()).raise_if_failed()
+
+
+@pytest.mark.parametrize("dtypes", ["float32", "float64"])
+@pytest.mark.parametrize("result", [None, np.ones((60, 4))])
+def test_functions_that_return_no_pair_are_told_so(result, dtypes, x):
+    report = check_functions(lambda x: result, sinh, x, dtypes=dtypes)
+    assert "expected forward to return a pair, array and log_det" in report.cause
+
+
+def test_where_all_rows_raise_the_first_error_is_shown(x):
+    def fails(z):
+        raise ValueError("one row is too few" if len(z) == 1 else "not written yet")
+
+    assert "not written yet" in check_functions(arcsinh, fails, x).cause
+
+
 def test_a_row_of_x_that_raises_is_named_with_its_reason(x):
     report = check_functions(raising_logit, sigmoid, np.vstack([expit(x), [[0.5, 0.5, 2.0, 0.5]]]))
     assert "nan in row 60, and not finite in 1 of 61 rows (it raised ValueError: outside" in report.cause
@@ -307,7 +325,8 @@ def test_what_rounding_hides_is_not_decided_and_does_not_pass(x):
         ({"codomain": (1, 0)}, "with low < high"),
         ({"tolerance": -1}, "expected tolerance to be a finite number above 0"),
         ({"log_det": "mean"}, "expected log_det to be one of 'rows', 'sum'"),
-        ({"dtypes": "float16"}, "expected dtypes among float32 and float64"),
+        ({"dtypes": "float16"}, "expected each of dtypes to be float32 or float64, got 'float16'"),
+        ({"dtypes": ()}, "expected dtypes among float32 and float64, got none"),
         ({"jacobian": 3}, "expected jacobian to be a function, got 3"),
         ({"context": np.zeros((3, 1))}, "expected a row of context for each of 60 rows"),
         ({"skip": ["colour"]}, "expected a list of checks to skip"),
