@@ -135,6 +135,10 @@ class Point:
         """Whether x and z have equally many components: otherwise forward leads onto a surface."""
         return self.z[0].size == self.x[0].size
 
+    def of_full_rank(self, direction):
+        """The direction whose Jacobian tells the log-det: forward, where it leads onto a surface, otherwise its own."""
+        return direction if self.same_size else "forward"
+
     @cached_property
     def trips(self):
         """For each direction what the other makes of its result, in the shape of its input."""
