@@ -598,6 +598,15 @@ def test_lists_and_integers_give_what_arrays_of_the_parameters_dtype_give(dtype,
     assert flow.check(flow.init(rng, whole)).dtype == np.float64
 
 
+def test_the_parameters_of_a_conditional_flow_have_the_units_of_its_context():
+    flow, x = real_nvp(2, 2, context_features=2), rows(20, 2)
+    params = flow.init(np.random.default_rng(0), x, x)
+    words = "expected the parameters of a flow, a dict of 'layer', 'prior' and 'context', got one of"
+    assert words in refusal(flow.check, {name: params[name] for name in ("layer", "prior")})
+    wide = {**params, "context": {name: np.zeros(3, leaf.dtype) for name, leaf in params["context"].items()}}
+    assert "(2,) at 'context/center', got shape (3,)" in refusal(flow.check, wide)
+
+
 def test_the_units_of_a_context_change_nothing(rng):
     flow, x, found = real_nvp(2, 2, context_features=2), rows(20, 2), []
     numbers = rng.normal(2000, 10, (20, 2))
