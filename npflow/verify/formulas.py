@@ -129,9 +129,9 @@ def jacobian_invertible(point):
     for direction in point.directions if point.same_size else ("forward",):
         wrong = []
         for row, (matrix, errors) in enumerate(zip(*point.matrices[direction])):
-            if not np.isfinite(matrix).all() and known and np.isfinite(point.exact[direction][row]).all():
-                continue  # a step led out of the domain
             finite = np.isfinite(matrix).all()
+            if not finite and known and np.isfinite(point.exact[direction][row]).all():
+                continue  # a step led out of the domain
             resolved = finite and np.isfinite(errors).all()
             if resolved:
                 # By Weyl's inequality no singular value is further off than the norm of the errors.
