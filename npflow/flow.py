@@ -151,11 +151,13 @@ class Flow(Model):
         return {"layer": layer_params, "prior": prior_params, **units}
 
     def check(self, params):
-        names = ["layer", "prior"] + ["context"] * bool(self.context_features)
+        names = ("layer", "prior", "context") if self.context_features else ("layer", "prior")
         if not isinstance(params, dict) or set(params) != set(names):
             got = f"one of {list(params)}" if isinstance(params, dict) else kind_of(params)
-            names = " and ".join(map(repr, names))
-            raise InputError(f"expected the parameters of a flow, a dict of {names}, got {got}")
+            *names, last = map(repr, names)
+            raise InputError(
+                f"expected the parameters of a flow, a dict of {', '.join(names)} and {last}, got {got}"
+            )
         layout = Layout(params)
         check_dtype(layout.dtype)
         difference = difference_of_layouts(self, layout)
@@ -177,6 +179,7 @@ class Flow(Model):
 
     def losses(self, params, x, context=None):
         """-log p(x) of each row in nats, shape (n,). It is pure arithmetic and checks nothing."""
+        # As `_pair`, but without its frame on the way from `fit` to a layer.
         forward, context = self.layer.forward, in_units(params, context)
         z, log_det = pair_of(forward, forward(params["layer"], x, **given(self.layer, context)))
         log_prob = self.prior.log_prob(params["prior"], z) + log_det

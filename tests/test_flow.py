@@ -598,6 +598,32 @@ def test_lists_and_integers_give_what_arrays_of_the_parameters_dtype_give(dtype,
     assert flow.check(flow.init(rng, whole)).dtype == np.float64
 
 
+def test_the_parameters_of_a_conditional_flow_have_the_units_of_its_context():
+    flow, x = real_nvp(2, 2, context_features=2), rows(20, 2)
+    params = flow.init(np.random.default_rng(0), x, x)
+    words = "expected the parameters of a flow, a dict of 'layer', 'prior' and 'context', got one of"
+    assert words in refusal(flow.check, {name: params[name] for name in ("layer", "prior")})
+    wide = {**params, "context": {name: np.zeros(3, leaf.dtype) for name, leaf in params["context"].items()}}
+    assert "(2,) at 'context/center', got shape (3,)" in refusal(flow.check, wide)
+
+
+def test_the_units_of_a_context_change_nothing(rng):
+    flow, x, found = real_nvp(2, 2, context_features=2), rows(20, 2), []
+    numbers = rng.normal(2000, 10, (20, 2))
+    for unit in (1.0, 2.0**-40):
+        context = unit * numbers
+        params = moved(flow.init(np.random.default_rng(0), x, context))
+        drawn, log_prob = flow.sample_and_log_prob(params, np.random.default_rng(1), 20, context)
+        np.testing.assert_allclose(log_prob, flow.log_prob(params, drawn, context), rtol=1e-9)
+        z = flow.encode(params, x, context)
+        np.testing.assert_allclose(flow.decode(params, z, context), x, rtol=1e-9)
+        *_, prior = flow.visits(params, x, context)
+        assert same_bits(prior.arguments[-1], z)
+        found.append((drawn, log_prob, z, flow.sample(params, np.random.default_rng(1), 20, context)))
+    assert same_bits(*found)
+    assert not np.allclose(z, flow.encode(params, x, context[::-1]))  # the context matters
+
+
 def test_one_context_for_all_and_classes_give_what_rows_of_context_give(rng):
     flow, x, classes = real_nvp(2, 2, context_features=3), rows(5, 2), np.array([0, 2, 1, 1, 0])
     one_hot = np.eye(3)[classes]

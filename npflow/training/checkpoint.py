@@ -1,8 +1,7 @@
 """Checkpoints: arrays and a JSON description in one `.npz`, which is replaced as a whole or not at all.
 
-The architecture is rebuilt from the JSON text of the entry ``description``, and its parameters are compared with it by
-their shapes: nothing of a size that only the description names is made. The parts of a run's state are held against each
-other.
+The architecture is rebuilt from the JSON text of the entry ``description``, and the shapes of the parameters are compared
+with it. No array is made of a size that only the description states. The parts of a run's state must fit each other.
 
 A new checkpoint is written beside the old one, flushed to the disk, and renamed over it, so that a complete file is
 there at any time. A checkpoint knows no device. It is loaded on the host, and its run goes on on any device.

@@ -80,7 +80,7 @@ OF_LAYERS = (
     ("init repeats itself", contract.init_repeats, ()),
     ("finite for large inputs", contract.finite_for_large_inputs, VALUES),
 )
-FAR = tuple(both("log-det {}, far out", formulas.log_det_far_out, JACOBIAN))
+FAR = tuple(both("log-det {}, far out", partial(formulas.log_det_by_exact_jacobian, far=True), JACOBIAN))
 AT_START = ((START, contract.start, ()),)
 DECIDED = (
     ("x -> z -> x",),

@@ -38,7 +38,7 @@ def _comes_back(point, direction, start, back, names):
     if len(excess):
         # The condition of the Jacobian magnifies rounding; it excuses no approximate inverse.
         few = point.at(excess)
-        condition = 100 * point.eps * few.conditions[direction if point.same_size else "forward"]
+        condition = 100 * point.eps * few.conditions[point.of_full_rank(direction)]
         allowed[excess] = np.minimum(point.approximate, allowed[excess] + condition)
         rounding[excess] += np.where(condition < 1e-2, condition, 0.0)
         rounding[excess] = np.maximum(rounding[excess], point.lost(direction))
@@ -186,8 +186,8 @@ def log_det_by_finite_differences(point, direction):
 
 
 def _differences(point, direction, steps=jacobians.STEPS):
-    """Jacobians and their errors. Those of an inverse from a surface are told by the forward ones."""
-    direction = direction if point.same_size else "forward"
+    """Jacobians and their errors."""
+    direction = point.of_full_rank(direction)
     return point.numerical[direction] if steps is jacobians.STEPS else point.differences(direction, steps)
 
 
@@ -200,25 +200,16 @@ def _rough(point, direction):
     return bool(np.any(np.abs(once - again)[known] > 10 * (errors + others)[known]))
 
 
-def log_det_by_exact_jacobian(point, direction):
-    """The closed form is log|det J| of autograd's Jacobian, or of one that is handed over, to 1e-9."""
-    point = point.few
-    return _compare_log_det(point, direction, *_exact(point, direction))
+def log_det_by_exact_jacobian(point, direction, far=False):
+    """The closed form is log|det J| of autograd's Jacobian, or of one that is handed over, to 1e-9.
+
+    `far` from the start, where clipping and saturation show, only rows that are resolved count.
+    """
+    point, known = point.few, point.of_full_rank(direction)
+    return _compare_log_det(point, direction, point.exact[known], point.rounding(known), far)
 
 
-def _exact(point, direction):
-    """Exact Jacobians and their rounding."""
-    direction = direction if point.same_size else "forward"  # the inverse from a surface is told by it
-    return point.exact[direction], point.rounding(direction)
-
-
-def log_det_far_out(point, direction):
-    """The same far from the start, where clipping and saturation show; only rows that are resolved count."""
-    point = point.few
-    return _compare_log_det(point, direction, *_exact(point, direction), far=True)
-
-
-def _compare_log_det(point, direction, matrices, errors=None, far=False):
+def _compare_log_det(point, direction, matrices, errors, far=False):
     conventions, note = [jacobians.log_abs_det(matrices, errors)], ""
     claimed = point.log_det(direction)
     if not point.same_size:
@@ -281,15 +272,15 @@ def _on_a_surface(point, matrices, errors):
         at = point.z
         units = (point.units[1], jacobians.spread(np.asarray(chart(at)).reshape(len(at), -1)))
         turn, _ = jacobians.by_finite_differences(lambda z: np.asarray(chart(z)), at, units=units)
-        errors = None if errors is None else np.abs(turn) @ errors
-        return {"in the chart that is handed over": jacobians.log_abs_det(turn @ matrices, errors)}
+        turned = jacobians.log_abs_det(turn @ matrices, np.abs(turn) @ errors)
+        return {"in the chart that is handed over": turned}
     found = {"on the surface, log det(J'J) / 2": jacobians.log_abs_det(matrices, errors)}
     finite = [matrix for matrix in matrices if np.isfinite(matrix).all()]
     if finite:
         inputs, outputs = point.units
         first = jacobians.coordinates(finite[0] * inputs / outputs[:, None])
         if len(first) == matrices.shape[2]:
-            square = jacobians.log_abs_det(matrices[:, first], None if errors is None else errors[:, first])
+            square = jacobians.log_abs_det(matrices[:, first], errors[:, first])
             found[f"in the chart of the components {', '.join(map(str, first))} of z"] = square
     return found
 

@@ -296,20 +296,21 @@ class Functions:
         rng = np.random.default_rng(0)
         pristine = self._copy() if self.remembers else self
         first = Point(self, {}, self.x, pristine, self.context, rows=np.arange(len(self.x)))
-        between = mixed(rng, self.x, max(8, min(len(self.x), MIXED)))
-        points = [first, self._valid(between)]
-        if self.has_inverse:
-            try:
-                drawn = self.any_z(first)
-                if drawn.z is not None:
-                    at = first.at(np.arange(len(drawn.z)) % len(self.x))
-                    x = at.value("inverse", drawn.z).reshape(len(drawn.z), *self.x.shape[1:])
-                    back = at.value("forward", x)
-                    off = np.abs(back.reshape(len(x), -1) - drawn.z.reshape(len(x), -1)) / first.units[1]
-                    points.append(self._valid(x, np.max(off, axis=1) <= first.approximate))
-            except Exception:  # the checks will say what is wrong
-                pass
-        return [point for point in points if point is not None]
+        between = self._valid(mixed(rng, self.x, max(8, min(len(self.x), MIXED))))
+        return [point for point in (first, between, self._beside(first)) if point is not None]
+
+    def _beside(self, point):
+        """A point of rows that the inverse makes of z beside those of another point; None where it makes too few."""
+        try:
+            if not self.has_inverse or (z := self.any_z(point).z) is None:
+                return None
+            at = point.at(np.arange(len(z)) % len(self.x))
+            x = at.value("inverse", z).reshape(len(z), *self.x.shape[1:])
+            back = at.value("forward", x)
+            off = np.abs(back.reshape(len(x), -1) - z.reshape(len(x), -1)) / point.units[1]
+            return self._valid(x, np.max(off, axis=1) <= point.approximate)
+        except Exception:  # the checks will say what is wrong
+            return None
 
     def _copy(self):
         """A copy from before the first call, where the functions are methods of objects with a state."""
@@ -321,23 +322,19 @@ class Functions:
     def _valid(self, x, good=True):
         """A point of those rows that lie in the domain and have a value; None where they are too few."""
         context = None if self.context is None else np.resize(self.context, (len(x), *self.context.shape[1:]))
-        point = Point(self, {}, x, self, context)
+        of = lambda rows: Point(self, {}, x[rows], self, None if context is None else context[rows])
+        finite = lambda array, n: np.isfinite(np.reshape(array, (n, -1))).all(axis=1)
         try:
-            good = good & inside(self.domain, x) & np.isfinite(x.reshape(len(x), -1)).all(axis=1)
-            good = np.flatnonzero(good)
-            if len(good) < ENOUGH:
+            rows = np.flatnonzero(good & inside(self.domain, x) & finite(x, len(x)))
+            if len(rows) < ENOUGH:
                 return None
-            point = Point(self, {}, x[good], self, None if context is None else context[good])
-            ends = [
-                np.isfinite(np.reshape(part, (len(good), -1))).all(axis=1) for part in point.pairs["forward"]
-            ]
-            good = np.flatnonzero(np.logical_and(*ends))
+            point = of(rows)
+            valued = np.logical_and(*(finite(part, len(rows)) for part in point.pairs["forward"]))
         except Exception:  # the checks will say what is wrong
             return None
-        if len(good) == len(point.x):
-            return point
-        point = Point(self, {}, point.x[good], self, None if context is None else point.context[good])
-        return point if len(good) >= ENOUGH else None
+        if valued.all():
+            return point  # which keeps its results
+        return of(rows[valued]) if np.sum(valued) >= ENOUGH else None
 
     def any_z(self, point):
         """Rows that the inverse must bring back: those handed over, or of the codomain, or beside the z of x.

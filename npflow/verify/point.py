@@ -1,7 +1,7 @@
 """A layer with parameters and a batch: what every check looks at."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial, wraps
 
 import numpy as np
 
@@ -20,8 +20,8 @@ TINY = 1e-3
 APPROXIMATE = 1e-6  # in units of the spread: what does not come back more closely is no inverse
 
 
-class PerDirection(dict):
-    """A result for each direction, computed when it is asked for."""
+class Results(dict):
+    """The result of a function for each direction, computed when it is asked for."""
 
     def __init__(self, compute):
         super().__init__()
@@ -30,6 +30,11 @@ class PerDirection(dict):
     def __missing__(self, direction):
         self[direction] = result = self.compute(direction)
         return result
+
+
+def per_direction(method):
+    """Turn a method that takes a direction into an attribute: its `Results`."""
+    return cached_property(wraps(method)(lambda point: Results(partial(method, point))))
 
 
 @dataclass(frozen=True)
@@ -116,10 +121,10 @@ class Point:
             raise CannotRun(f"log_det of {direction} has shape {log_det.shape} for {n} rows")
         return np.broadcast_to(log_det.reshape(-1), n)
 
-    @cached_property
-    def pairs(self):
+    @per_direction
+    def pairs(self, direction):
         """The array and the log-det of each direction, at its start."""
-        return PerDirection(lambda direction: self.call(direction, self.start(direction)))
+        return self.call(direction, self.start(direction))
 
     @property
     def z(self):
@@ -135,41 +140,37 @@ class Point:
         """Whether x and z have equally many components: otherwise forward leads onto a surface."""
         return self.z[0].size == self.x[0].size
 
-    @cached_property
-    def trips(self):
+    def of_full_rank(self, direction):
+        """The direction whose Jacobian tells the log-det: forward, where it leads onto a surface, otherwise its own."""
+        return direction if self.same_size else "forward"
+
+    @per_direction
+    def trips(self, direction):
         """For each direction what the other makes of its result, in the shape of its input."""
+        start, found = self.start(direction), self.pairs[direction][0]
+        # What forward makes of x is where inverse starts.
+        back = self.pairs["inverse"][0] if direction == "forward" else self.value("forward", found)
+        return back.reshape(start.shape)
 
-        def trip(direction):
-            start, found = self.start(direction), self.pairs[direction][0]
-            # What forward makes of x is where inverse starts.
-            back = self.pairs["inverse"][0] if direction == "forward" else self.value("forward", found)
-            return back.reshape(start.shape)
-
-        return PerDirection(trip)
-
-    @cached_property
-    def apart(self):
+    @per_direction
+    def apart(self, direction):
         """For each direction what groups of rows give among all and alone: (point, rows, pair, pair) each.
 
         All rows are called in two halves, and some of the user's, or of few rows, one by one.
         """
-
-        def calls(direction):
-            few, n = self.few, len(self.x)
-            groups = [(self, np.arange(n)[half::2]) for half in (0, 1)] if n > len(few.x) else []
-            singles = len(few.x) if self.rows is not None else 0 if groups else 2
-            groups = [(few, np.array([row])) for row in range(singles)] + groups
-            return [
-                (
-                    whole,
-                    rows,
-                    whole.pairs[direction],
-                    whole.at(rows).call(direction, whole.start(direction)[rows]),
-                )
-                for whole, rows in groups
-            ]
-
-        return PerDirection(calls)
+        few, n = self.few, len(self.x)
+        groups = [(self, np.arange(n)[half::2]) for half in (0, 1)] if n > len(few.x) else []
+        singles = len(few.x) if self.rows is not None else 0 if groups else 2
+        groups = [(few, np.array([row])) for row in range(singles)] + groups
+        return [
+            (
+                whole,
+                rows,
+                whole.pairs[direction],
+                whole.at(rows).call(direction, whole.start(direction)[rows]),
+            )
+            for whole, rows in groups
+        ]
 
     def visits(self, direction):
         """A list of `Visit`: the calls on the way through a layer that is made of layers; otherwise empty."""
@@ -239,52 +240,44 @@ class Point:
         """The point at those rows."""
         return self if len(self.screened) == len(self.x) else self.at(self.screened)
 
-    @cached_property
-    def suspicion(self):
+    @per_direction
+    def suspicion(self, direction):
         """How far each log-det is from that of quick differences; nan where that is not known."""
-
-        def off(direction):
-            unknown = np.full(len(self.x), np.nan)
-            if direction == "inverse" and not self.same_size:
-                return unknown
-            try:
-                claimed, matrices = self.log_det(direction), self.quick(direction)
-            except CannotRun:
-                return unknown
-            with np.errstate(all="ignore"):
-                if self.same_size:
-                    true = np.linalg.slogdet(matrices)[1]
-                else:
-                    true = np.linalg.slogdet(np.swapaxes(matrices, 1, 2) @ matrices)[1] / 2
-                off = np.where(np.isfinite(claimed), np.abs(claimed - true), np.inf)
-                return np.where(np.isfinite(true), off, np.nan)
-
-        return PerDirection(off)
+        unknown = np.full(len(self.x), np.nan)
+        if direction == "inverse" and not self.same_size:
+            return unknown
+        try:
+            claimed, matrices = self.log_det(direction), self.quick(direction)
+        except CannotRun:
+            return unknown
+        with np.errstate(all="ignore"):
+            if self.same_size:
+                true = np.linalg.slogdet(matrices)[1]
+            else:
+                true = np.linalg.slogdet(np.swapaxes(matrices, 1, 2) @ matrices)[1] / 2
+            off = np.where(np.isfinite(claimed), np.abs(claimed - true), np.inf)
+            return np.where(np.isfinite(true), off, np.nan)
 
     def quick(self, direction):
         """Jacobians of a direction by one small difference for each entry, shape (n, E, D)."""
         value = lambda rows: self.value(direction, rows)
         return jacobians.by_small_differences(value, self.start(direction), self.ends(direction)[0])
 
-    @cached_property
-    def settled(self):
+    @per_direction
+    def settled(self, direction):
         """How far log-dets are from those of quick differences, relative, where these and an exact Jacobian decide.
 
         None where they do not: without an exact Jacobian, where quick differences say another thing, and for forward
         at the rows of x, where the exact Jacobian itself is held against differences.
         """
-
-        def relative(direction):
-            layer = self.layer
-            if getattr(layer, "jacobian", None) is None or not self.same_size:
-                return None
-            if direction == "forward" and self.rows is not None and not layer.trusted:
-                return None
-            looked = (self.whole or self).looked
-            off = np.max(looked.suspicion[direction] / np.maximum(1, np.abs(looked.log_det(direction))))
-            return off if off <= QUICK and np.isfinite(self.exact[direction]).all() else None
-
-        return PerDirection(relative)
+        layer = self.layer
+        if getattr(layer, "jacobian", None) is None or not self.same_size:
+            return None
+        if direction == "forward" and self.rows is not None and not layer.trusted:
+            return None
+        looked = (self.whole or self).looked
+        off = np.max(looked.suspicion[direction] / np.maximum(1, np.abs(looked.log_det(direction))))
+        return off if off <= QUICK and np.isfinite(self.exact[direction]).all() else None
 
     # ------------------------------------------------------------ units and noise
 
@@ -325,29 +318,25 @@ class Point:
         size = max(least, *(np.max(np.abs(a), initial=0.0, where=np.isfinite(a)) for a in (self.x, self.z)))
         return 1e3 * self.eps * size / np.min(self.unit(direction), initial=np.inf)
 
-    @cached_property
-    def noise(self):
+    @per_direction
+    def noise(self, direction):
         """How far the values of each direction may be off, in units of their spread: as round trips show it."""
-
-        def measured(direction):
-            opposite = OPPOSITE[direction]
-            rounding = self.lost(opposite, least=0.0) / 1e3
-            if opposite not in self.directions:
-                return rounding
-            start = self.start(opposite)
-            with np.errstate(all="ignore"):
-                off = np.abs(self.trips[opposite] - start) / self.unit(opposite)
-                off = np.max(off, initial=rounding, where=np.isfinite(off))
-            return float(off) if off <= max(self.approximate, self.lost(opposite)) else rounding
-
-        return PerDirection(measured)
+        opposite = OPPOSITE[direction]
+        rounding = self.lost(opposite, least=0.0) / 1e3
+        if opposite not in self.directions:
+            return rounding
+        start = self.start(opposite)
+        with np.errstate(all="ignore"):
+            off = np.abs(self.trips[opposite] - start) / self.unit(opposite)
+            off = np.max(off, initial=rounding, where=np.isfinite(off))
+        return float(off) if off <= max(self.approximate, self.lost(opposite)) else rounding
 
     # ------------------------------------------------------------ Jacobians
 
-    @cached_property
-    def numerical(self):
+    @per_direction
+    def numerical(self, direction):
         """Jacobians of each direction by finite differences and their errors, shape (n, E, D) each."""
-        return PerDirection(self.differences)
+        return self.differences(direction)
 
     def differences(self, direction, steps=jacobians.STEPS):
         """Jacobians of a direction by finite differences with some first steps, and their errors."""
@@ -357,48 +346,41 @@ class Point:
             value, start, self.noise[direction], self.ends(direction), steps, y
         )
 
-    @cached_property
-    def matrices(self):
+    @per_direction
+    def matrices(self, direction):
         """Jacobians of each direction and their errors: exact ones where they settle it, otherwise `numerical`."""
-
-        def found(direction):
-            if self.settled[direction] is None:
-                return self.numerical[direction]
-            return self.exact[direction], self.rounding(direction)
-
-        return PerDirection(found)
+        if self.settled[direction] is None:
+            return self.numerical[direction]
+        return self.exact[direction], self.rounding(direction)
 
     def rounding(self, direction):
         """That of exact Jacobians: where terms cancel, it is that of the terms, of the order of the spread."""
         inputs, outputs = self.ends(direction)
         return jacobians.EPS * (np.abs(self.exact[direction]) + outputs[:, None] / inputs)
 
-    @cached_property
-    def exact(self):
+    @per_direction
+    def exact(self, direction):
         """Jacobians of each direction, shape (n, E, D): by autograd, or as functions hand them over."""
         own = getattr(self.layer, "jacobian", None)
         if own is None:
-            trace = lambda direction: jacobians.by_autograd(self.traced(direction), self.start(direction))
-            return PerDirection(trace)
-        matrices = own(self.x, self.context)
-        return {"forward": matrices, "inverse": jacobians.inverted(matrices)}
+            return jacobians.by_autograd(self.traced(direction), self.start(direction))
+        if direction == "inverse":
+            return jacobians.inverted(self.exact["forward"])
+        return own(self.x, self.context)
 
-    @cached_property
-    def conditions(self):
+    @per_direction
+    def conditions(self, direction):
         """How much a round trip from each direction magnifies rounding, in units of the spread, for each row."""
         n = len(self.x)
         ends = zip((self.x, self.z), self.units)
         with np.errstate(all="ignore"):
             sizes = [np.max(np.abs(end.reshape(n, -1)) / unit, axis=1, initial=1.0) for end, unit in ends]
 
-        def numbers(direction):
-            inputs, outputs = self.ends(direction)
-            scaled = self.matrices[direction][0] * inputs / outputs[:, None]
-            found, finite = np.full(n, np.inf), np.isfinite(scaled).all(axis=(1, 2))
-            found[finite] = np.linalg.cond(scaled[finite])
-            return np.nan_to_num(np.maximum(*sizes), nan=np.inf) * found
-
-        return PerDirection(numbers)
+        inputs, outputs = self.ends(direction)
+        scaled = self.matrices[direction][0] * inputs / outputs[:, None]
+        found, finite = np.full(n, np.inf), np.isfinite(scaled).all(axis=(1, 2))
+        found[finite] = np.linalg.cond(scaled[finite])
+        return np.nan_to_num(np.maximum(*sizes), nan=np.inf) * found
 
     @cached_property
     def condition(self):

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from helpers import assert_agrees, moved, refusal, vector
+from helpers import assert_agrees, moved, refusal, same_bits, vector
 
 from npflow import InputError, NonFiniteError, fit, to_device
 from npflow.autodiff import Layout
@@ -73,6 +73,19 @@ def test_log_prob_sums_the_log_softmax_of_each_number(context):
     np.testing.assert_allclose(log_prob, each.reshape(20, -1).sum(axis=1), rtol=1e-12)
     bits = -log_prob / np.log(2) / np.prod(model.shape)
     np.testing.assert_allclose(model.bits_per_dim(params, x, context), bits, rtol=1e-12)
+
+
+def test_the_units_of_a_context_change_neither_probabilities_nor_samples(rng):
+    x, context = images(BY_CLASS), rng.normal(2000, 10, (20, 2))
+    found = []
+    for unit in (1.0, 2.0**-40):
+        params = moved(BY_CLASS.init(np.random.default_rng(0), x, unit * context, np.float64))
+        samples = BY_CLASS.sample(params, np.random.default_rng(1), 20, unit * context, temperature=0)
+        logits = BY_CLASS.logits(params, samples, unit * context)
+        np.testing.assert_array_equal(samples, np.argmax(logits, axis=-1))
+        found.append((logits, samples))
+    assert same_bits(*found)
+    assert np.ptp(found[0][0], axis=0).max() > 0.1  # the context matters
 
 
 def test_logits_depend_on_earlier_numbers_alone():
