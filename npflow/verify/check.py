@@ -275,6 +275,9 @@ def _of_the_other_sign(first, second, draw, tries=12):
     return second
 
 
+NEAR = 3.0  # a parameter of this size is one of a scale or of a weight
+
+
 def _moved(rng, params, noise, signs=0.0):
     """Parameters moved by noise, scaled so that it changes a dense layer's output alike at any width.
 
@@ -285,10 +288,16 @@ def _moved(rng, params, noise, signs=0.0):
         if not tree.is_trained(leaf):
             return np.array(leaf)
         inputs = max(1, int(np.prod(leaf.shape[:-1]))) if leaf.ndim > 1 else 1
-        # Half of the signs, and at least one. A number far from zero comes from the data: its sign stays.
+        # Half of the signs, and at least one. A number far from zero comes from the data: its sign stays. Those of a
+        # row of a square matrix can all change, whatever their size: its singular values stay.
+        square = leaf.ndim > 1 and leaf.shape[-1] == leaf.shape[-2] > 1
         flips = rng.permuted(np.resize([-1.0, 1.0], leaf.shape))
         flipped = signs == 1 or (signs and rng.random() < signs)
-        flip = np.where(np.abs(leaf) <= 1, flips, 1.0) if flipped else 1.0
+        flip = np.where(np.abs(leaf) <= NEAR, flips, 1.0) if flipped else 1.0
+        if flipped and square and np.abs(leaf).max() > NEAR:
+            flip = np.where(np.arange(leaf.shape[-1]) == 0, -1.0, 1.0)[
+                :, None
+            ]  # so the determinant's sign changes
         return leaf * flip + rng.normal(0, unit_of(leaf) * noise / np.sqrt(inputs), leaf.shape)
 
     return tree.build(move, params)

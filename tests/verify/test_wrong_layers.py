@@ -543,3 +543,28 @@ def test_a_wrong_layer_fails_in_nothing_but_what_follows_from_its_mistake(name, 
         check_name.format(direction) for check_name in expected for direction in ("forward", "inverse")
     }
     assert set(failures(WRONG[name][0](), (4,))) == expected
+
+
+@dataclass(frozen=True)
+class StartsAbove(Layer):
+    """A matrix whose eigenvalues start above 1, so that only other signs show that abs is forgotten."""
+
+    size: float = 1.0
+
+    def init(self, rng, x):
+        return {"weight": (self.size * (np.eye(3) + 0.1 * rng.random((3, 3)))).astype(x.dtype)}
+
+    def forward(self, params, x):
+        return x @ params["weight"], self.log_det(params, x)
+
+    def inverse(self, params, z):
+        return z @ np.linalg.inv(params["weight"]), -self.log_det(params, z)
+
+    def log_det(self, params, x):
+        return spread_rows(np.log(np.linalg.det(params["weight"])), len(x))
+
+
+@pytest.mark.parametrize("size", [1.0, 2.0, 50.0])
+def test_a_forgotten_abs_is_seen_where_the_start_is_far_from_other_signs(size):
+    report = check(StartsAbove(size), np.random.default_rng(1).standard_normal((16, 3)))
+    assert "abs is missing under the log" in report.cause
