@@ -16,6 +16,7 @@ from npflow.verify import check
 from npflow.verify.cases import Case, select
 
 GUESSES = ((4,), (2,), (4, 4, 1), (4, 4, 3), (8, 8, 1), (3,), (1,))  # shapes of a row, until one fits
+FEW = 10  # cases that one process checks
 
 
 def add_to(commands):
@@ -64,13 +65,9 @@ def run(arguments):
         print(
             f"{'':24}{'log-det against':>22}{'':12}\n{'layer':24}{'differences':>12}{'autograd':>10}{'seconds':>9}"
         )
-    for name, case in cases.items():
-        clock = time.perf_counter()
-        report = check(case.layer, case.batch(np.random.default_rng(0)))
-        report.subject = name
-        reports[name] = report
+    for report, seconds in checked(cases):
+        reports[report.subject] = report
         if not arguments.json:
-            seconds = time.perf_counter() - clock
             print(summary(report, seconds))
     if arguments.figures is not None:
         draw_jacobians(reports, arguments.figures)
@@ -81,6 +78,22 @@ def run(arguments):
     else:
         print(f"{len(reports) - len(failed)} of {len(reports)} passed")
     return 1 if failed else 0
+
+
+def checked(cases):
+    """The report of each case, in order, and the seconds it took; many cases share the machine's cores."""
+    from joblib import Parallel, delayed
+
+    jobs = -1 if len(cases) > FEW else 1  # a process takes a second to start
+    return Parallel(jobs, return_as="generator")(delayed(timed)(*case) for case in cases.items())
+
+
+def timed(name, case):
+    """The report of one case, and the seconds it took."""
+    clock = time.perf_counter()
+    report = check(case.layer, case.batch(np.random.default_rng(0)))
+    report.subject = name
+    return report, time.perf_counter() - clock
 
 
 def summary(report, seconds):

@@ -12,6 +12,7 @@ from npflow.verify.point import unit_of
 
 GROUPS = 4  # leaves of large models share a random direction: each takes some forty evaluations
 WANTED = 1e-8  # the error at which differences stop: a wrong derivative is further off
+STEPS = jacobians.STEPS[1:]  # along a line; the largest step meets the kinks of a whole network
 RESOLVED = 1e-4  # a numerical derivative whose relative error may be larger proves nothing
 
 
@@ -62,7 +63,7 @@ def gradients(point, direction):
     findings = []
     for way in ways:
         fun = partial(along, way)
-        numerical, errors = jacobians.differentiate(fun, onp.zeros(1), noise, wanted=WANTED)
+        numerical, errors = jacobians.differentiate(fun, onp.zeros(1), noise, STEPS, WANTED)
         for half, (other, error) in enumerate(zip(numerical[:, 0], errors[:, 0])):
             one = sum(onp.sum(exact[half][path] * way[path]) for path in way if path in exact[half])
             what = f"the gradient of {direction}'s {('array', 'log_det')[half]} in {_name(way)}"
