@@ -15,31 +15,6 @@ INSTALLED = {
 }
 
 
-def rows(kind, rng):
-    """64 rows of a kind: "real", "unit" for (0, 1), "positive", "image" for (2, 4, 4), "matrix" for (3, 3), ..."""
-    normal = lambda *shape: rng.standard_normal(shape)
-    made = {
-        "real": lambda: normal(64, D),
-        "unit": lambda: rng.uniform(0.02, 0.98, (64, D)),
-        "signed unit": lambda: rng.uniform(-0.95, 0.95, (64, D)),
-        "positive": lambda: np.exp(0.7 * normal(64, D)),
-        "large": lambda: 1.5 + np.exp(0.5 * normal(64, D)),
-        "angle": lambda: rng.uniform(0.1, 3.0, (64, D)),
-        "scalar": lambda: normal(64),
-        "image": lambda: normal(32, 2, 4, 4),
-        "image 4": lambda: normal(32, 4, 2, 2),
-        "image 8": lambda: normal(32, 8, 2, 2),
-        "matrix": lambda: normal(64, 3, 3),
-        "lower": lambda: np.tril(normal(64, 3, 3), -1) + np.exp(0.5 * normal(64, 3, 1)) * np.eye(3),
-        "three": lambda: normal(64, 3),
-        "six": lambda: normal(64, 6),
-        "eight": lambda: normal(64, 8),
-        "simplex": lambda: rng.dirichlet(np.full(4, 3.0), 64),
-        "ordered": lambda: np.sort(normal(64, D), axis=1) + np.arange(D),
-    }
-    return made[kind]()
-
-
 def mlp(inputs, outputs, hidden=16):
     return nn.Sequential(nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, outputs))
 
@@ -364,10 +339,10 @@ def nflows():
         "ReversePermutation": (lambda: nt.ReversePermutation(D), "real"),
         "Squeeze": (lambda: nt.SqueezeTransform(), "image"),
         "PointwiseAffine": (
-            lambda: nt.PointwiseAffineTransform(torch.randn(D), torch.tensor([1.0, -2, 3, 0.5])),
+            lambda: nt.PointwiseAffineTransform(torch.randn(D), torch.tensor([1.0, 2, 3, 0.5])),
             "real",
         ),
-        "AffineScalar": (lambda: nt.AffineScalarTransform(1.0, -2.0), "real"),
+        "AffineScalar": (lambda: nt.AffineScalarTransform(1.0, 2.0), "real"),
         "Identity": (lambda: nt.IdentityTransform(), "real"),
         "Inverse": (lambda: nt.InverseTransform(nt.AffineCouplingTransform(mask, net)), "real"),
         "Composite": (
@@ -453,6 +428,14 @@ def normflows():
         "CircularAutoregressiveRationalQuadraticSpline": (
             lambda: nf.flows.CircularAutoregressiveRationalQuadraticSpline(D, 1, 16, [0, 1], tail_bound=3.0),
             "real",
+        ),
+        "CircularCoupledRationalQuadraticSpline within bounds": (
+            lambda: nf.flows.CircularCoupledRationalQuadraticSpline(D, 1, 16, [0, 1], tail_bound=3.0),
+            "signed unit",
+        ),
+        "CircularAutoregressiveRationalQuadraticSpline within bounds": (
+            lambda: nf.flows.CircularAutoregressiveRationalQuadraticSpline(D, 1, 16, [0, 1], tail_bound=3.0),
+            "signed unit",
         ),
         "Reverse": (lambda: nf.flows.Reverse(nf.flows.AffineConstFlow((D,))), "real"),
         "Composite": (
@@ -619,7 +602,7 @@ class Truth:
                             0.3 * noise / max(1, parameter[0].numel() if parameter.ndim > 1 else 1) ** 0.5
                         )
 
-    swapped = False
+    swapped, fits = False, True
 
     def call(self, direction, x, context):
         if self.swapped:
@@ -638,6 +621,7 @@ class Truth:
         kind = str(log_det.dtype).split(".")[1]
         if log_det.shape == x.shape[1:] and log_det.shape != (n,):
             log_det = log_det.expand(x.shape)
+        self.fits &= log_det.numel() == 1 or log_det.shape[:1] == (n,)
         log_det = log_det.expand(n) if log_det.numel() == 1 else log_det.reshape(n, -1).sum(1)
         return y.detach().numpy(), log_det.detach().numpy(), kind
 

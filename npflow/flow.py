@@ -14,7 +14,7 @@ from scipy.special import ndtr
 from npflow.autodiff import Layout
 from npflow.autodiff.gpu.devices import device_of, to_device, to_host
 from npflow.autodiff.gpu.host_bound import draw, host_bound
-from npflow.autodiff.mistakes import explained, explaining, pair_of, read_only
+from npflow.autodiff.mistakes import explain, explaining, pair_of, read_only
 from npflow.autodiff.primitives import concatenate_last
 from npflow.autodiff.program.chunks import map_rows
 from npflow.autodiff.program.threads import one_blas_thread
@@ -29,7 +29,7 @@ from npflow.layers.layer import (
     check_start,
     domain_of,
     given,
-    started,
+    start_layer,
 )
 from npflow.layers.units import context_units, in_units
 from npflow.model import Model, without_nan
@@ -133,7 +133,7 @@ class Flow(Model):
         with explaining():
             try:
                 units = {} if context is None else {"context": context_units(context)}
-                layer_params, z = started(self.layer, rng, x, in_units(units, context))
+                layer_params, z = start_layer(self.layer, rng, x, in_units(units, context))
                 check_keeps_shape("the layer of a Flow", x, z)
             except InputError as error:
                 raise error.inside("layer", self.layer) from error
@@ -175,7 +175,8 @@ class Flow(Model):
 
     def losses(self, params, x, context=None):
         """-log p(x) of each row in nats, shape (n,). It is pure arithmetic and checks nothing."""
-        z, log_det = self.layer.forward(params["layer"], x, **given(self.layer, in_units(params, context)))
+        forward, context = self.layer.forward, in_units(params, context)
+        z, log_det = pair_of(forward, forward(params["layer"], x, **given(self.layer, context)))
         log_prob = self.prior.log_prob(params["prior"], z) + log_det
         return -log_prob
 
@@ -296,7 +297,7 @@ def named_errors(visits, *arguments):
     except ConvergenceError as error:
         raise ConvergenceError(f"{first_lost(visits(*arguments))}: {error}") from error
     except Exception as error:
-        named = host_bound(error, visits, *arguments) or explained(error)
+        named = host_bound(error, visits, *arguments) or explain(error)
         if named is error:
             raise
         raise named from error

@@ -50,7 +50,8 @@ MISTAKES = (
     ),
     (
         r"(\w+) made (float\d+) of (float\d+)",
-        r"expected \3 throughout, got \2 from \1: make new arrays like x, such as np.ones_like(x, shape=len(x))",
+        r"expected \3 throughout, got \2 from \1: make new arrays like x, such as np.ones_like(x, shape=len(x)); a NumPy "
+        "scalar, such as np.log(2.0), is float64 too: float() of it is not",
     ),
     (r"KeyError: (.*)", r"expected a key of the parameters that init returned, got \1"),
     (
@@ -61,7 +62,6 @@ MISTAKES = (
 # The types of errors that are explained; not their subclasses, such as `InputError`.
 KINDS = {AttributeError, IndexError, KeyError, NameError, NotImplementedError, TypeError, UnboundLocalError}
 KINDS |= {ValueError, ZeroDivisionError, NotAPair}
-PARTS = ("layer", "prior")  # of a flow
 
 PACKAGE = os.path.join(Path(__file__).parents[1], "")  # noqa: PTH118 (with a separator at its end)
 LAYERS = os.path.join(PACKAGE, "layers", "")  # noqa: PTH118
@@ -70,17 +70,17 @@ STDLIB, INSTALLED = (os.path.join(sysconfig.get_path(name), "") for name in ("st
 
 @contextmanager
 def explaining():
-    """A context that raises the `explained` error in place of one in the user's code."""
+    """A context that raises what `explain` returns in place of an error in the user's code."""
     try:
         yield
     except Exception as error:
-        named = explained(error)
+        named = explain(error)
         if named is error:
             raise
         raise named from error
 
 
-def explained(error, line=None):
+def explain(error, line=None):
     """The error to raise in place of one from inside a layer: it names the mistake, its line, and the layer's path.
 
     An error that the user's code raises itself, or that does not pass through it, is returned as it is. `line` is
@@ -92,15 +92,12 @@ def explained(error, line=None):
     trace = list(traceback.walk_tb(error.__traceback__))
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     place = frames.place_of_layer([frame for frame, _ in trace])
-    owner, sentence = (
-        (error.owner, str(error)) if isinstance(error, NotAPair) else of_contract(text, trace[-1][0])
-    )
+    if isinstance(error, NotAPair):
+        owner, sentence = error.owner, str(error)
+    else:
+        owner, sentence = of_contract(text, trace[-1][0])
     if sentence:
-        parts = (
-            (name, getattr(frame.f_locals.get("self"), name, None)) for frame, _ in trace for name in PARTS
-        )
-        part = next((name for name, one in parts if one is owner), None)
-        return InputError(sentence, place or (part and f"{part} ({type(owner).__name__})"))
+        return InputError(sentence, place or place_in_flow(owner, [frame for frame, _ in trace]))
     own = [spot for spot in map(spot_of, trace) if is_users(spot[0])]
     if not own:  # a layer of npflow's cannot use what a user's method returned
         own = [spot for spot in map(spot_of, trace) if spot[0].startswith(LAYERS)]
@@ -186,6 +183,15 @@ def of_contract(text, frame):
                 f"at {frames.line_of(method, last=False)}"
             )
     return None, None
+
+
+def place_in_flow(owner, stack):
+    """The place of an object that is the layer or the prior of a flow, one of whose methods is on the stack."""
+    flows = [frame.f_locals.get("self") for frame in stack]
+    for part in ("layer", "prior"):
+        if owner is not None and any(getattr(flow, part, None) is owner for flow in flows):
+            return f"{part} ({type(owner).__name__})"
+    return ""
 
 
 def pair_of(method, result):

@@ -70,11 +70,12 @@ class MaskedAutoregressive(Layer):
     transformer: Elementwise = checked(check_transformer, ScaleShift())
 
     def init(self, rng, x, context=None):
+        return self.network.init(rng, x, self.transformer.numbers * x.shape[-1], context)
+
+    def check_parts(self, params, x, context=None):
         check_transform(self.transformer, x)
-        outputs = self.transformer.numbers * x.shape[-1]
-        params = self.network.init(rng, x, outputs, context)
-        check_outputs(self.network, params, x, outputs, *([] if context is None else [context]))
-        return params
+        contexts = () if context is None else (context,)
+        check_outputs(self.network, params, x, self.transformer.numbers * x.shape[-1], *contexts)
 
     def forward(self, params, x, context=None):
         raw = self.network.apply(params, x, context)

@@ -11,7 +11,15 @@ import numpy as np
 from npflow.autodiff.mistakes import pair_of
 from npflow.autodiff.program.frames import follows_steps
 from npflow.errors import InputError, in_short, kind_of
-from npflow.layers.layer import Layer, check_layer, domain_of, given, started, takes_context, zeros_per_row
+from npflow.layers.layer import (
+    Layer,
+    check_layer,
+    domain_of,
+    given,
+    start_layer,
+    takes_context,
+    zeros_per_row,
+)
 from npflow.rations import SMALL
 from npflow.validation import check_domain, check_sequence
 
@@ -114,7 +122,9 @@ class Composite(Layer):
             try:
                 check_domain(step.x, domain_of(step.layer), "its input")
                 known = params.get(step.name)  # a step that comes again has the same parameters
-                params[step.name], z = started(step.layer, rng, step.x, step.context, step.direction, known)
+                params[step.name], z = start_layer(
+                    step.layer, rng, step.x, step.context, step.direction, known
+                )
                 return z
             except InputError as error:
                 if step.name is None:

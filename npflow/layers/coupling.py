@@ -74,11 +74,13 @@ class Coupling(Layer):
 
     def init(self, rng, x, context=None):
         a, b = self.mask.parts(x)
-        a, outputs = with_context(a, context), self.numbers * b.shape[-1]
-        params = self.network.init(rng, a, outputs=outputs)
+        params = self.network.init(rng, with_context(a, context), outputs=self.numbers * b.shape[-1])
         check_start(self.network.init, params, x)
-        check_outputs(self.network, params, a, outputs)
         return params
+
+    def check_parts(self, params, x, context=None):
+        a, b = self.mask.parts(x)
+        check_outputs(self.network, params, with_context(a, context), self.numbers * b.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -222,9 +224,9 @@ class ElementwiseCoupling(Coupling):
         """How many numbers t takes for each component."""
         return self.transformer.numbers
 
-    def init(self, rng, x, context=None):
+    def check_parts(self, params, x, context=None):
         check_transform(self.transformer, x)
-        return super().init(rng, x, context)
+        super().check_parts(params, x, context)
 
     def forward(self, params, x, context=None):
         a, b = self.mask.parts(x)

@@ -48,8 +48,10 @@ class Elementwise(Layer):
         raise NotImplementedError
 
     def init(self, rng, x):
-        check_transform(self, x)
         return {"raw": np.zeros(self.numbers * x.shape[-1], x.dtype)}
+
+    def check_parts(self, params, x, context=None):
+        check_transform(self, x)
 
     def forward(self, params, x):
         z, log_slope = self.transform(params["raw"], x)

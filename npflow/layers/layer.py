@@ -88,6 +88,12 @@ class Layer(Described):
         """
         raise NotImplementedError
 
+    def check_parts(self, params, x, context=None):
+        """Raise `InputError` unless the networks and maps in the layer return what it needs for a batch `x`.
+
+        `Flow.init` asks once, before it applies a new layer. The base class checks nothing.
+        """
+
     def log_det(self, params, x, context=None):
         """Return log|det dz/dx| alone, in nats, shape (n,)."""
         return self.forward(params, x, **given(self, context))[1]
@@ -132,7 +138,7 @@ def check_keeps_shape(name, x, z):
         )
 
 
-def started(layer, rng, x, context=None, direction="forward", params=None):
+def start_layer(layer, rng, x, context=None, direction="forward", params=None):
     """The parameters of a layer, from `init` unless they are given, and its output for the batch `x`.
 
     Both are checked against the contract of `Layer`; an `InputError` names the line.
@@ -141,6 +147,8 @@ def started(layer, rng, x, context=None, direction="forward", params=None):
     if params is None:
         params = layer.init(rng, x, **beside)
         check_start(layer.init, params, x)
+        if isinstance(layer, Layer):
+            layer.check_parts(params, x, context)
     held = read_only(params)
     before = dict(tree.items(held))
     result = check_pair(method, method(held, x, **beside), params, x, **beside)
@@ -156,14 +164,15 @@ def started(layer, rng, x, context=None, direction="forward", params=None):
 def check_start(init, params, x):
     """Raise unless `params`, which the method `init` made for `x`, are a tree of arrays in the dtype of x."""
     for path, leaf in tree.items(params):
+        at = f" at {path!r}" if path else ""  # a tree of one array has no names
         if not (is_array(leaf) or isinstance(leaf, onp.generic)):
             raise InputError(
-                f"expected init to return a tree of arrays, got {kind_of(leaf)} at {path!r}: np.array(value, x.dtype) is "
+                f"expected init to return a tree of arrays, got {kind_of(leaf)}{at}: np.array(value, x.dtype) is "
                 f"trained, and integers are constants, at {line_of(init)}"
             )
         if tree.is_trained(leaf) and leaf.dtype != x.dtype:
             raise InputError(
-                f"expected init to give parameters in the dtype of x, {x.dtype}, got {leaf.dtype} at {path!r}: "
+                f"expected init to give parameters in the dtype of x, {x.dtype}, got {leaf.dtype}{at}: "
                 f"make them with dtype=x.dtype, at {line_of(init)}"
             )
 
@@ -197,7 +206,8 @@ def check_results(method, results, params, x, **context):
         if numbers.dtype != x.dtype:
             find_promotion(lambda *both: method(*both, **context), params, x)
             raise InputError(
-                f"expected the {name} of {method.__name__} in the dtype of x, {x.dtype}, got {numbers.dtype}, "
+                f"expected the {name} of {method.__name__} in the dtype of x, {x.dtype}, got {numbers.dtype}: np.full, "
+                f"np.zeros and NumPy's scalars, such as np.log(2.0), are float64 unless they are told the dtype, "
                 f"at {line_of(method)}"
             )
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import device_of, to_device
+from npflow.autodiff.mistakes import pair_of
 from npflow.description import describe, fingerprint, instance
 from npflow.errors import InputError
 from npflow.flow import Flow
@@ -11,6 +12,7 @@ from npflow.layers.composite import Visit, name_of
 from npflow.layers.layer import given
 from npflow.layers.units import in_units
 from npflow.model import Model
+from npflow.priors import check_drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,13 +72,17 @@ class Distillation(Model):
 
     def noise(self, rng, rows, dtype):
         """z of the student's prior."""
-        return (self.student.prior.sample({}, rng, rows, dtype),)
+        prior = self.student.prior
+        z = prior.sample({}, rng, rows, dtype)
+        check_drawn(prior, z, (rows, *self.student.event_shape), dtype)
+        return (z,)
 
     def losses(self, params, *batch):
         """log p_S(x) - log p_T(x) of each of the student's samples x in nats, shape (n,)."""
         z, context = _parts(batch)
         layer, prior = self.student.layer, self.student.prior
-        x, log_det = layer.inverse(params["layer"], z, **given(layer, in_units(params, context)))
+        inverse = layer.inverse
+        x, log_det = pair_of(inverse, inverse(params["layer"], z, **given(layer, in_units(params, context))))
         log_student = prior.log_prob(params["prior"], z) - log_det
         return log_student + self.teacher.losses(self.teacher_params, x, context)
 

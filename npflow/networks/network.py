@@ -49,10 +49,13 @@ def check_network(network, name):
 
 
 def check_outputs(network, params, x, outputs, *context):
-    """Raise `InputError` unless a new network makes `outputs` numbers of each row of `x`; two rows tell.
+    """Raise `InputError` unless a network makes `outputs` numbers of each row of `x`; two rows tell.
 
-    The layer around it would fail in lines that say nothing about the network, or broadcast.
+    The layer around it would fail in a line of its own, or broadcast.
     """
+    if isinstance(network, Beside):
+        for name in ("log_scale", "shift"):
+            check_outputs(getattr(network, name), params[name], x, outputs // 2)
     few = [array[:2] for array in (x, *context)]
     result, shape = network.apply(params, *few), (*few[0].shape[:-1], outputs)
     if not is_array(result) or result.shape != shape:
@@ -99,12 +102,10 @@ class Beside(Network):
     def init(self, rng, x, outputs):
         if outputs % 2:
             raise InputError(f"expected an even number of outputs for Beside, got {outputs}")
-        params = {}
-        for name in ("log_scale", "shift"):
-            network = getattr(self, name)
-            params[name] = network.init(rng, x, outputs // 2)
-            check_outputs(network, params[name], x, outputs // 2)
-        return params
+        return {
+            "log_scale": self.log_scale.init(rng, x, outputs // 2),
+            "shift": self.shift.init(rng, x, outputs // 2),
+        }
 
     def apply(self, params, x):
         return concatenate_last(

@@ -63,7 +63,7 @@ def save(path, flow, params):
     Parameters
     ----------
     path : str or path
-        An existing file is replaced once the new one is complete.
+        An existing file is replaced once the new one is complete, which keeps its permissions.
     flow : Flow or Model
     params : tree of ndarray
 

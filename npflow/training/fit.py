@@ -1,15 +1,11 @@
 """Training by mini-batches: the loop and its step."""
 
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import numpy as np
 
 from npflow.autodiff import tree, value_and_grad
 from npflow.autodiff.gpu.devices import HOST, device_of, fetch
-from npflow.autodiff.gpu.host_bound import host_bound
-from npflow.autodiff.mistakes import explained
-from npflow.autodiff.program import record
-from npflow.autodiff.program.refusals import NUMPY
 from npflow.autodiff.program.slices import ProgramGradient
 from npflow.autodiff.program.threads import available_cores, one_blas_thread
 from npflow.description import describe, fingerprint
@@ -17,6 +13,7 @@ from npflow.errors import InputError, in_short
 from npflow.files import prepare_to_write
 from npflow.model import Model
 from npflow.training.clipping import clip, euclidean_norm
+from npflow.training.explanations import explaining_steps
 from npflow.training.on_device import DeviceRun
 from npflow.training.options import Options, takes_options
 from npflow.training.run import Run
@@ -70,7 +67,8 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
         If the file exists, its run is resumed. The result is that of an uninterrupted run, to the bit; only the
         structure of `params` is then used. If writing fails, for example on a full disk, the previous file is kept and
         a `RuntimeWarning` is issued. If the last write fails, `CheckpointError` is raised. Where the path is a symbolic
-        link, the file that it points at is written. A relative path starts from the working directory at the call.
+        link, the file that it points at is written. A file that is replaced keeps its permissions. A relative path starts
+        from the working directory at the call.
     checkpoint_every : int or datetime.timedelta
         The number of steps, or the time, between checkpoints.
     on_checkpoint : callable, optional
@@ -167,7 +165,7 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
         while run.step < options.steps and not run.has_stalled and not interrupted.is_set():
             batch = run.next_batch()
             arrays = run.batches.take(batch)
-            with named_errors(model, run.params, arrays):
+            with explaining_steps(model, run.params, arrays):
                 if options.record:
                     loss = programs(arrays, out=gradient)
                 else:
@@ -222,55 +220,10 @@ def prepare(run, programs, steps, validated):
     sizes = []
     for batch in run.sizes_to_come(steps):
         arrays = run.batches.take(batch)
-        with named_errors(run.model, run.params, arrays, recorded=True):
+        with explaining_steps(run.model, run.params, arrays):
             sizes.append(programs.nbytes(arrays))
     best = validated and run.best is None  # otherwise it is one of the run's vectors already
     return sum(sizes) + run.nbytes + (3 + best) * run.vector.nbytes
-
-
-@contextmanager
-def named_errors(model, params, batch, recorded=False):
-    """Errors of a step name the layer that does not compute on a device, and say what helps where recording fails."""
-    try:
-        yield
-    except MemoryError:  # the searches below compute the loss again
-        raise
-    except Exception as error:
-        if recorded and isinstance(error, InputError):
-            named = reason(error, model, params, batch)
-        else:
-            named = host_bound(error, model.visits, params, *batch) or explained(error)
-        if named is error and not recorded and not isinstance(error, InputError):
-            named = told_by_recording(error, model, params, batch)
-        if named is error:
-            raise
-        raise named from error
-
-
-def told_by_recording(error, model, params, batch):
-    """The error of a recording, which knows the lines of derivatives; the error itself if there is none."""
-    try:
-        record(model.loss, params, *batch)
-    except InputError as named:
-        return named
-    except Exception:  # the loss itself fails
-        pass
-    return error
-
-
-def reason(error, model, params, batch):
-    """The error to raise where no program could be recorded."""
-    try:
-        model.loss(params, *batch)
-    except Exception as own:  # the model fails with or without a program
-        return host_bound(own, model.visits, params, *batch) or explained(own)
-    if NUMPY in error.sentence:  # without a program it may run by chance, slowly and in float64
-        return error
-    try:
-        value_and_grad(model.loss)(params, *batch)
-    except Exception:
-        return error  # it would not run without a program either
-    return InputError(f"{error.sentence}; fit(..., record=False) runs it without a program", error.place)
 
 
 def settings_of(model, options, batch_size, arrays, held_out):

@@ -1,6 +1,5 @@
 """Ctrl-C, and the progress bar, of a run in any terminal or none."""
 
-import os
 import signal
 import sys
 import threading
@@ -60,12 +59,14 @@ class Forgiving:
         return other is self.stream
 
     def write(self, text):
-        """Write text; to stderr itself without Python's buffer, which would fail again as Python ends."""
+        """Write text past Python's buffer, which would keep what cannot be written and fail again as Python ends."""
+        raw = getattr(getattr(self.stream, "buffer", None), "raw", None)
         with suppress(OSError, ValueError):
-            if self.stream is sys.__stderr__:
-                os.write(self.stream.fileno(), text.encode(self.stream.encoding, self.stream.errors))
-            else:
+            if raw is None:  # there is no buffer, as in a notebook
                 self.stream.write(text)
+            else:
+                self.stream.flush()  # what was printed before
+                raw.write(text.encode(self.stream.encoding, self.stream.errors))
 
     def flush(self):
         with suppress(OSError, ValueError):

@@ -10,7 +10,7 @@ import numpy as np
 
 from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import to_host
-from npflow.autodiff.mistakes import explained, explaining
+from npflow.autodiff.mistakes import explain, explaining
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.errors import InputError
 from npflow.layers.composite import walk
@@ -18,7 +18,7 @@ from npflow.layers.layer import check_layer, check_start
 from npflow.validation import check_rng, check_rows
 from npflow.verify import contract, formulas, gradients
 from npflow.verify.finding import DIRECTIONS, CannotRun, NotDecided, finding_of, together, undecided
-from npflow.verify.jacobians import by_small_differences, log_abs_det
+from npflow.verify.jacobians import log_abs_det
 from npflow.verify.point import ROWS, Point, cast_tree, copy_tree, unit_of, within
 from npflow.verify.report import Check, Jacobians, Report
 
@@ -72,7 +72,7 @@ OF_LAYERS = (
     *LOG_DETS,
     *both("log-det {}, autograd", formulas.log_det_by_exact_jacobian, JACOBIAN),
     *both("derivative of {}", formulas.jacobian_derivative, JACOBIAN),
-    *both("gradient of {}", gradients.gradients, VALUES),
+    *both("gradient of {}", gradients.gradients, ("shapes", *JACOBIAN)),
     *ONTO,
     ("log_det alone", contract.log_det_alone, TWICE),
     ("float32 kept", partial(contract.dtype_kept, dtype=np.float32), ()),
@@ -199,6 +199,8 @@ def check(layer, x, *, params=None, rng=None, skip=()):
     rng = np.random.default_rng(0) if rng is None else check_rng(rng)
     x, pristine = batch_of(x), copy.deepcopy(layer)
     report = Report(type(layer).__name__, skipped=skip, essential=DECIDED)
+    if not getattr(getattr(layer, "__dataclass_params__", None), "frozen", False):
+        report.notes = ("the layer is no frozen dataclass of hyper-parameters, as the contract asks",)
     with one_blas_thread(), np.errstate(all="ignore"):
         if params is None:
             with explaining():
@@ -259,8 +261,7 @@ def _of_the_other_sign(first, second, draw, tries=12):
 
     def sign(point):
         one = point.at(np.arange(1))
-        matrix = by_small_differences(lambda rows: one.value("forward", rows), one.x, point.units[0])[0]
-        return np.linalg.slogdet(matrix)[0]
+        return np.linalg.slogdet(one.quick("forward")[0])[0]
 
     candidate = second
     try:
@@ -347,7 +348,7 @@ def _run(function, point):
     except (CannotRun, InputError) as error:
         raise Stopped(str(error)) from error
     except Exception as error:  # whatever a layer raises belongs into its report
-        named = explained(error)
+        named = explain(error)
         if named is not error:
             raise Stopped(str(named)) from error
         frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -361,12 +362,13 @@ def jacobians_of(point):
     for direction in DIRECTIONS:
         try:
             point = point.few
-            numerical = point.numerical[direction][0][0]
+            settled = point.settled[direction] is not None
+            matrix = (point.quick(direction) if settled else point.numerical[direction][0])[0]
             found[direction] = Jacobians(
-                numerical,
+                matrix,
                 point.exact[direction][0] if getattr(point.layer, "jacobian", True) is not None else None,
-                float(log_abs_det(numerical[None])[0][0]),
-                float(point.log_det(direction, point.start(direction))[0]),
+                float(log_abs_det(matrix[None])[0][0]),
+                float(point.log_det(direction)[0]),
             )
         except Exception:  # the checks have said what is wrong
             found[direction] = Jacobians()

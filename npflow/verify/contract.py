@@ -11,15 +11,16 @@ import autograd.numpy as np
 import numpy as onp
 
 from npflow.autodiff import Layout, tree, value_and_grad
-from npflow.autodiff.mistakes import explained, read_only
+from npflow.autodiff.mistakes import explain, read_only
 from npflow.autodiff.program.frames import line_of
-from npflow.autodiff.program.recorder import recorded
+from npflow.autodiff.program.recorder import make_tape
 from npflow.layers.layer import check_pair, check_start
 from npflow.verify import jacobians
-from npflow.verify.finding import CannotRun, Finding, NotDecided, difference, worst
+from npflow.verify.finding import OPPOSITE, CannotRun, Finding, NotDecided, difference, worst
 from npflow.verify.point import copy_tree, within
 
 LARGE = 1e4  # a layer must not overflow for inputs this many times larger than its batch
+PROMOTED = " (a NumPy scalar or array of another dtype takes part in it)"
 
 # ---------------------------------------------------------------- form
 
@@ -29,7 +30,7 @@ def shapes(point):
     n, width, may_change = len(point.x), point.x[0].size, hasattr(point.layer, "chart")
     for direction in point.directions:
         start = point.start(direction)
-        y, log_det = point.call(direction, start)
+        y, log_det = point.pairs[direction]
         shape = onp.shape(y)
         kept = shape[:1] == (n,) and (len(shape) > 1 or start.ndim == 1)
         if kept and direction == "forward" and may_change:
@@ -60,7 +61,7 @@ def at_line(point, direction):
 def finite(point):
     """Both directions give numbers: forward at x, inverse at what forward gave."""
     for direction in point.directions:
-        array = onp.asarray(point.value(direction, point.start(direction)))
+        array = onp.asarray(point.pairs[direction][0])
         rows = onp.isfinite(array.reshape(len(array), -1)).all(axis=1)
         if not rows.all():
             reason = getattr(point.layer, "raised", {}).get(direction)
@@ -81,7 +82,7 @@ def log_det_alone(point):
     if method is None:
         return None
     point = point.few
-    alone, along = method(copy_tree(point.params), point.x.copy()), point.call("forward", point.x)[1]
+    alone, along = method(copy_tree(point.params), point.x.copy()), point.pairs["forward"][1]
     if onp.shape(alone) != onp.shape(along):
         return f"the method log_det gave shape {onp.shape(alone)}, forward {onp.shape(along)}"
     sentence = "the method log_det gave another number than the second half of forward"
@@ -92,39 +93,39 @@ def log_det_alone(point):
 
 
 def dtype_kept(point, dtype):
-    """One dtype throughout: the parameters of init, both outputs of both directions, all gradients."""
+    """One dtype throughout: the parameters of init, both outputs of both directions, all gradients.
+
+    It does not depend on the numbers: one point is enough to see it.
+    """
+    if point.rows is None:
+        return None
     _fits(point.few, dtype)
     point = point.few.cast(dtype)
     params = point.layer.init(onp.random.default_rng(0), point.x.copy())
     check_start(point.layer.init, params, point.x)
     found = {f"init's {path!r}": leaf for path, leaf in tree.items(params) if tree.is_trained(leaf)}
-    found |= dict(point.outputs(point.start))
+    found |= dict(point.outputs())
     for direction in point.directions:
-        x = point.start(direction).astype(dtype)
-        check_pair(getattr(point.layer, direction), point.call(direction, x), copy_tree(point.params), x)
+        start = point.start(direction).astype(dtype)
+        check_pair(getattr(point.layer, direction), point.pairs[direction], copy_tree(point.params), start)
 
         def total(params, *_, direction=direction):
             y, log_det = getattr(point.layer, direction)(params["layer"], params["input"])
             return np.sum(y) + np.sum(log_det)
 
-        everything = {"layer": copy_tree(point.params), "input": point.start(direction).astype(dtype)}
-        tape = recorded(total, everything)[1]  # as `fit` does: no number is read off an array
+        everything = {"layer": copy_tree(point.params), "input": start}
+        tape = make_tape(total, everything)[1]  # as `fit` does: no number is read off an array
         names = [path for path, leaf in tree.items(everything) if tree.is_trained(leaf)]
         leaves = [getattr(leaf, "example", leaf) for leaf in tape.gradients]
         found |= {f"{direction}'s gradient in {path!r}": leaf for path, leaf in zip(names, leaves)}
     if hasattr(point.layer, "log_det"):
         found["the method log_det's result"] = point.layer.log_det(copy_tree(point.params), point.x.copy())
-    return _of_another_dtype(
-        found,
-        dtype,
-        " (a NumPy scalar or array of another dtype takes part in it)",
-    )
+    return _of_another_dtype(found, dtype, PROMOTED)
 
 
 def float64_kept(point):
     """Functions give float64 for float64."""
-    few = point.few
-    return _of_another_dtype(_but_constants(dict(few.outputs(few.start))), onp.float64)
+    return _of_another_dtype(_but_constants(dict(point.few.outputs())), onp.float64)
 
 
 def _but_constants(found):
@@ -142,26 +143,19 @@ def float32_kept(point):
     Where x came in float64 the functions may hold float64 constants. Then only a part of the results in float64 is a
     failure, and a log-det that is one number for all rows is none.
     """
-    few, found = point.few, {}
-    strict = point.layer.strict
-    for direction in few.directions:
-        start = few.start(direction).astype(onp.float32)
-        try:
-            found |= dict(
-                zip((f"the array of {direction}", f"the log_det of {direction}"), few.call(direction, start))
-            )
-        except Exception as error:
-            raise NotDecided(f"{direction} does not take float32: {type(error).__name__}: {error}") from error
-    if not strict:
+    few = point.few
+    try:
+        found = dict(few.outputs(lambda direction: few.start(direction).astype(onp.float32)))
+    except Exception as error:
+        raise NotDecided(f"float32 is not taken: {type(error).__name__}: {error}") from error
+    if not point.layer.strict:
         found = _but_constants(found)
         if all(onp.asarray(array).dtype == onp.float64 for array in found.values()):
             raise NotDecided(
                 "all results are float64 for float32 input, as with constants in float64: hand over x in float32 to "
                 "make that a failure"
             )
-    return _of_another_dtype(
-        found, onp.float32, " (a NumPy scalar or array of another dtype takes part in it)"
-    )
+    return _of_another_dtype(found, onp.float32, PROMOTED)
 
 
 def _fits(point, dtype):
@@ -217,6 +211,7 @@ def init_repeats(point):
 def same_output_twice(point):
     """The same input gives the same output, to the bit."""
     for direction in point.directions:
+        # One call right after the other: what other calls leave behind is another check's matter.
         once, twice = (point.call(direction, point.start(direction)) for _ in range(2))
         if not _same_leaves(once, twice):
             return (
@@ -252,21 +247,22 @@ def where_written(method, *arguments, **context):
     try:
         method(*arguments, **context)
     except Exception as error:
-        return str(explained(error)).rpartition(", at ")[2]
+        return str(explain(error)).rpartition(", at ")[2]
     return line_of(method, last=False)
 
 
 def no_memory(point):
-    """What a direction returns does not depend on the batches that came before."""
+    """What a direction returns does not depend on the batches that came before; one point is enough to see it."""
+    if point.rows is None:
+        return None
     order = onp.arange(len(point.x))[::-1]
-    other, known = point.at(order), point.value
+    other = point.at(order)
     if point.context is None:  # rows between rows: inside the domain, if it is convex
         other = replace(point, x=0.75 * point.x[::-1] + 0.25 * point.x[:1])
-    if not onp.isfinite(known("forward", other.x)).all():
+    if not onp.isfinite(other.z).all():
         other = point.at(order)
     for direction in point.directions:
-        opposite = {"forward": "inverse", "inverse": "forward"}[direction]
-        opposite = opposite if opposite in point.directions else direction
+        opposite = OPPOSITE[direction] if point.has_inverse else direction
         start = point.start(direction)
         point.call(opposite, point.start(opposite))
         fresh = point.call(direction, start)
@@ -296,15 +292,15 @@ def rows_independent(point, part):
     """Each row alone gives what it gives among the others; `part` is 0 for the array, 1 for the log-det."""
     name, findings = ("array", "log_det")[part], []
     for direction in point.directions:
-        opposite = "inverse" if direction == "forward" else "forward"
-        unit = 1.0 if part else (point.unit(opposite) if len(point.directions) == 2 else None)
+        opposite = OPPOSITE[direction] if point.has_inverse else direction
+        unit = 1.0 if part else (point.unit(opposite) if point.has_inverse else None)
         for whole, rows, together, alone in point.apart[direction]:
             among, alone = onp.asarray(together[part]), onp.asarray(alone[part])
             if among.shape[:1] != (len(whole.x),):
                 raise CannotRun(f"the {name} of {direction} has shape {among.shape} for {len(whole.x)} rows")
             among = among[rows]
             alone = alone.reshape(among.shape)
-            tolerance = 1e-9 + 1e4 * point.eps + (getattr(point.layer, "tolerance", None) or 0.0)
+            tolerance = 1e-9 + 1e4 * point.eps + point.own
             if not part:
                 tolerance += 10 * point.noise[direction]
             if unit is not None:
@@ -312,7 +308,7 @@ def rows_independent(point, part):
                 error = difference(among, alone, unit + size)
             else:
                 error = difference(among, alone)
-            if tolerance < error <= point.lost(opposite if len(point.directions) == 2 else direction):
+            if tolerance < error <= point.lost(opposite):
                 raise NotDecided("rounding takes these units away: standardize x")
             sentence = (
                 f"the {name} of {direction} in {whole.row(int(rows[0]))} changes when the other rows are left out: "
@@ -329,10 +325,6 @@ def start(point):
     """At the parameters that init gives outputs and gradients are finite, and the Jacobian is not singular."""
     few = point.few
     for direction in point.directions:
-        y, log_det = few.call(direction, few.start(direction))
-        for name, array in (("array", y), ("log_det", log_det)):
-            if not onp.isfinite(array).all():
-                return f"the {name} of {direction} is not finite at the parameters that init gives"
 
         def total(everything, direction=direction):
             y, log_det = getattr(few.layer, direction)(everything["layer"], everything["input"])
@@ -373,7 +365,7 @@ def finite_for_large_inputs(point):
             if not onp.abs(x).max() < onp.sqrt(onp.finfo(dtype).max) / LARGE:
                 raise NotDecided("x is so large that its square overflows: standardize x")
             at = replace(at, x=within(at.layer, x))
-            for name, array in at.outputs(at.start):
+            for name, array in at.outputs():
                 if not onp.isfinite(array).all():
                     return f"{name} is not finite in {onp.dtype(dtype)} for {inputs}{reason}"
     return None

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from npflow.verify import jacobians
-from npflow.verify.finding import DIRECTIONS
+from npflow.verify.finding import DIRECTIONS, OPPOSITE
 
 OFF = 1e-5  # relative, in nats: an inner layer's log-det that is off by more is wrong, not rounded
 
@@ -118,7 +118,7 @@ def _named(off, components):
 
 def _of_components(claimed, direction, point, explains):
     """Which components' terms are wrong, where the Jacobian is triangular: its determinant is that of its diagonal."""
-    matrices, _ = point.numerical[direction]
+    matrices, _ = point.matrices[direction]
     diagonal = np.log(np.abs(np.diagonal(matrices, axis1=1, axis2=2)))
     if not np.isfinite(diagonal).all() or diagonal.shape[1] < 2:
         return ""
@@ -150,17 +150,16 @@ def _elsewhere(claimed, direction, point, close):
     start = point.start(direction)
     if not point.same_size or len(point.x) < 2:
         return ""
-    output = point.value(direction, start).reshape(start.shape)
+    output = point.pairs[direction][0].reshape(start.shape)
     found = {"its output, not its input": output}
     if "inverse" in point.directions:
-        other = DIRECTIONS[direction == "forward"]
+        other = OPPOSITE[direction]
         found["what the other direction makes of its input"] = point.value(other, start).reshape(start.shape)
-    units = point.units if direction == "forward" else point.units[::-1]
     for name, array in found.items():
         if np.allclose(array, start):
             continue
         value = lambda rows: point.value(direction, rows)
-        matrices, errors = jacobians.by_finite_differences(value, array, units=units)
+        matrices, errors = jacobians.by_finite_differences(value, array, units=point.ends(direction))
         true, bounds = jacobians.log_abs_det(matrices, errors)
         for sign, words in ((1, ""), (-1, ", with the opposite sign")):
             if np.all(bounds < 1e-4) and close(sign * claimed, true):
@@ -173,7 +172,7 @@ def _in_some_rows(off, direction, point):
     whole = point.whole or point
     size = float(np.max(np.abs(off)))
     if len(whole.x) > len(point.x) and len(whole.x) * whole.x[0].size <= 65536:
-        off = whole.suspicion[direction]
+        off = np.nan_to_num(whole.suspicion[direction])
     else:
         whole = point
     wrong, right = np.abs(off) > max(1e-5, 0.02 * size), np.abs(off) < max(1e-6, 1e-3 * size)
@@ -278,16 +277,19 @@ def of_round_trip(error, start, back, arrays=None, point=None):
             "precision of float64"
         )
     said = f"{back} is not {start}, off by up to {error:.3g}"
+    halves = point is None or keeps_some(point)
     if arrays is not None:
         close = lambda a, b: np.allclose(a, b, rtol=1e-6, atol=1e-9 * (1 + np.max(np.abs(first))))
         wrong = ~np.isclose(first, second, rtol=1e-6, atol=1e-9 * (1 + np.max(np.abs(first))))
         if close(first, -second):
             return f"{said}: it is minus {start}"
         if first.shape[1] > 1 and close(np.sort(first, axis=1), np.sort(second, axis=1)):
-            return (
-                f"{said}: it has the components in another order (are halves taken and joined in the same way in "
-                "both?)"
+            why = (
+                "are halves taken and joined in the same way in both?"
+                if halves
+                else "is a permutation or transpose undone?"
             )
+            return f"{said}: it has the components in another order ({why})"
         components = np.flatnonzero(wrong.any(axis=0))
         rows = wrong.any(axis=1)
         if point is not None and 0 < np.sum(rows) <= 0.7 * len(rows) and len(rows) == len(point.x):
@@ -302,9 +304,20 @@ def of_round_trip(error, start, back, arrays=None, point=None):
             )
         if len(components) < first.shape[1]:
             said += f", in {'component' if len(components) == 1 else 'components'} {', '.join(map(str, components[:8]))}"
-    halves = (
-        " (are halves taken and joined in the same way in both?)"
-        if point is None or keeps_some(point)
-        else ""
+    if point is not None and _transposed(point):
+        return f"{said}: the matrix of one of them is transposed"
+    suspected = " (are halves taken and joined in the same way in both?)" if halves else ""
+    return f"{said}: the two directions are not each other's inverse{suspected}"
+
+
+def _transposed(point):
+    """Whether the Jacobian of inverse is that of the right inverse transposed, and the same in every row."""
+    try:
+        forward, inverse = (point.few.matrices[direction][0] for direction in DIRECTIONS)
+        right = np.linalg.inv(forward)
+    except Exception:  # not square, singular, or calls that a wrong layer does not stand
+        return False
+    close = lambda a, b: np.allclose(a, b, rtol=1e-5, atol=1e-6 * np.max(np.abs(a)))
+    return (
+        close(forward, forward[:1]) and close(inverse, np.swapaxes(right, 1, 2)) and not close(inverse, right)
     )
-    return f"{said}: the two directions are not each other's inverse{halves}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 DIRECTIONS = ("forward", "inverse")
+OPPOSITE = dict(zip(DIRECTIONS, DIRECTIONS[::-1]))
 ENOUGH = 4  # rows that a check has to decide before it passes
 
 

@@ -7,7 +7,7 @@ import numpy as onp
 
 from npflow.autodiff import tree, value_and_grad
 from npflow.verify import jacobians
-from npflow.verify.finding import DIRECTIONS, Finding, undecided, worst
+from npflow.verify.finding import Finding, undecided, worst
 from npflow.verify.point import unit_of
 
 GROUPS = 4  # leaves of large models share a random direction: each takes some forty evaluations
@@ -20,25 +20,35 @@ def gradients(point, direction):
     point = point.few
     start, rng = point.start(direction), onp.random.default_rng(1)
     everything = {"input": start, "layer": point.params}
-    pair = point.call(direction, start)
+    pair = point.pairs[direction]
     weights = [rng.standard_normal(start.shape), rng.standard_normal(len(start))]
-    units = point.units[::-1][DIRECTIONS.index(direction)]
-    weights[0] = (weights[0].reshape(len(start), -1) / units).reshape(start.shape)  # of the order of one
+    weights[0] = (weights[0].reshape(len(start), -1) / point.ends(direction)[1]).reshape(
+        start.shape
+    )  # of the order of one
     # Among the rows between those of x all parameters share one direction.
     ways = _ways(everything, point.unit(direction), 1 if point.rows is None else GROUPS)
     noise = max(_rounding(pair, weights), point.noise[direction])
 
     def projections(everything):
-        pair = getattr(point.layer, direction)(everything["layer"], everything["input"])
-        return [np.sum(np.reshape(half, weight.shape) * weight) for half, weight in zip(pair, weights)]
+        """One of the array and one of the log-det, or one for each copy of the rows in a first axis of the input."""
+        copies, rows = everything["input"].shape[: -start.ndim], (-1, *start.shape[1:])
+        pair = getattr(point.layer, direction)(everything["layer"], np.reshape(everything["input"], rows))
+        return [
+            np.sum(np.reshape(half, (*copies, -1)) * np.reshape(weight, -1), axis=-1)
+            for half, weight in zip(pair, weights)
+        ]
 
     def moved(way, step):
         move = lambda path, leaf: leaf + step * way[path] if path in way else onp.array(leaf)
         return tree.build(move, everything)
 
     def along(way, steps):  # SciPy's points on a line: (1, ...) gives (2, ...)
-        values = onp.array([projections(moved(way, step)) for step in steps.reshape(-1)])
-        return values.T.reshape(2, *steps.shape[1:])
+        if "input" in way:  # rows do not influence each other: one call for all steps
+            rows = start + steps.reshape(-1, *[1] * start.ndim) * way["input"]
+            values = onp.array(projections({**everything, "input": rows}))
+        else:
+            values = onp.array([projections(moved(way, step)) for step in steps.reshape(-1)]).T
+        return values.reshape(2, *steps.shape[1:])
 
     exact, shapes = [], {path: onp.shape(leaf) for path, leaf in tree.items(everything)}
     for half in (0, 1):

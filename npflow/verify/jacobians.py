@@ -19,7 +19,7 @@ SMALL_STEPS = (0.003, 0.0003, 0.00003)  # to confirm by, before anything is call
 EPS = np.finfo(float).eps
 
 
-def by_finite_differences(fun, x, noise=0.0, units=None, steps=STEPS):
+def by_finite_differences(fun, x, noise=0.0, units=None, steps=STEPS, y=None):
     """Jacobians by SciPy's differences of order 8, and SciPy's error estimate of each entry.
 
     Parameters
@@ -32,9 +32,11 @@ def by_finite_differences(fun, x, noise=0.0, units=None, steps=STEPS):
     units : pair of ndarray, optional
         The spread of the inputs, shape (D,), and of the outputs, shape (E,); by default those of the rows.
     steps : sequence of float
+    y : ndarray, optional
+        What `fun` makes of `x`, where that is known.
     """
     n, *event = x.shape
-    y = fun(x)
+    y = fun(x) if y is None else y
     inputs, outputs = (spread(x), spread(y)) if units is None else units
 
     def columns(points):
@@ -118,18 +120,19 @@ def by_autograd(fun, x):
     return matrices
 
 
-def balanced(matrix, errors):
-    """A matrix, and the errors of its entries, with the largest entry of each column and row near 1.
+def balanced(matrices, errors):
+    """Matrices, and the errors of their entries, with the largest entry of each column and row near 1.
 
-    The units of inputs and outputs are gone from it then. Also returned is the log|det| that left with them. The rows
-    of a matrix that is not square stay, as those of a surface are of one unit.
+    The units of inputs and outputs are gone from them then. Also returned is the log|det| that left with them. The rows
+    of matrices that are not square stay, as those of a surface are of one unit.
     """
-    shift = 0.0
-    for axis in (0, 1) if matrix.shape[0] == matrix.shape[1] else (0,):
-        size = np.max(np.abs(matrix), axis=axis, keepdims=True)
+    shift = np.zeros(len(matrices))
+    for axis in (1, 2) if matrices.shape[1] == matrices.shape[2] else (1,):
+        size = np.max(np.abs(matrices), axis=axis, keepdims=True)
         scale = 2.0 ** np.round(np.log2(np.where(size > 0, size, 1.0)))
-        matrix, errors, shift = matrix / scale, errors / scale, shift + np.sum(np.log(scale))
-    return matrix, errors, shift
+        matrices, errors = matrices / scale, errors / scale
+        shift += np.sum(np.log(scale), axis=(1, 2))
+    return matrices, errors, shift
 
 
 def log_abs_det(matrices, errors=None):
@@ -141,30 +144,31 @@ def log_abs_det(matrices, errors=None):
     the entries are exact up to rounding. A matrix with more outputs than inputs has the logarithm of its volume
     element, log det(J'J) / 2.
     """
-    values = np.full(len(matrices), np.nan)
-    bounds = np.full(len(matrices), np.inf)
-    for row, matrix in enumerate(matrices):
-        if not np.isfinite(matrix).all():
-            continue
-        entry_errors = EPS * np.abs(matrix) if errors is None else errors[row]
-        with np.errstate(all="ignore"):
-            matrix, entry_errors, shift = balanced(matrix, entry_errors)
-            sizes = np.linalg.svd(matrix, compute_uv=False)
-            square = matrix.shape[0] == matrix.shape[1]
-            values[row] = shift + (np.linalg.slogdet(matrix)[1] if square else np.sum(np.log(sizes)))
-        if np.isfinite(values[row]) and sizes[0] < sizes[-1] / EPS and len(sizes) == matrix.shape[1]:
-            inverse = np.abs(np.linalg.pinv(matrix)).T
-            with np.errstate(all="ignore"):
-                bounds[row] = np.sum(np.where(inverse > 0, inverse * entry_errors, 0.0))
+    values, bounds = np.full(len(matrices), np.nan), np.full(len(matrices), np.inf)
+    finite = np.flatnonzero(np.isfinite(matrices).all(axis=(1, 2)))
+    if not len(finite):
+        return values, bounds
+    errors = EPS * np.abs(matrices) if errors is None else errors
+    outputs, inputs = matrices.shape[1:]
+    with np.errstate(all="ignore"):
+        matrices, errors, shift = balanced(matrices[finite], errors[finite])
+        sizes = np.linalg.svd(matrices, compute_uv=False)
+        values[finite] = shift + (
+            np.linalg.slogdet(matrices)[1] if outputs == inputs else np.sum(np.log(sizes), axis=1)
+        )
+        good = np.isfinite(values[finite]) & (sizes[:, 0] < sizes[:, -1] / EPS) & (outputs >= inputs)
+        inverses = np.swapaxes(np.abs(np.linalg.pinv(matrices[good])), 1, 2)
+        bounds[finite[good]] = np.sum(np.where(inverses > 0, inverses * errors[good], 0.0), axis=(1, 2))
     return values, bounds
 
 
 def inverted(matrices):
     """The inverse of each matrix; nan where it has none."""
     found = np.full(np.swapaxes(matrices, 1, 2).shape, np.nan)
-    for row, matrix in enumerate(matrices):
-        if matrix.shape[0] == matrix.shape[1] and np.isfinite(matrix).all() and np.linalg.det(matrix) != 0:
-            found[row] = np.linalg.inv(matrix)
+    if matrices.shape[1] == matrices.shape[2]:
+        good = np.isfinite(matrices).all(axis=(1, 2))
+        good[good] = np.linalg.det(matrices[good]) != 0
+        found[good] = np.linalg.inv(matrices[good])
     return found
 
 

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from npflow.verify.peers import Peer, convention_of
+from npflow.verify.peers import Peer, checker, convention_of
 
 CHUNK = 64  # rows that a transform is compiled for
 
 
+@checker
 def check_jax(transform, x, *, inverse=None, context=None, move=True, name=None, **known):
     """Hold a bijector of JAX against its numerical Jacobian, and against JAX's own.
 
@@ -22,32 +23,10 @@ def check_jax(transform, x, *, inverse=None, context=None, move=True, name=None,
         A bijector of flowjax, distrax, numpyro or TensorFlow Probability on JAX, or one that follows their conventions:
         ``forward_and_log_det`` and ``inverse_and_log_det``; ``transform_and_log_det`` of one row; ``log_abs_det_jacobian(x,
         y)``; or ``forward_log_det_jacobian(x, event_ndims)``. Or a function that returns an array and its log-det.
-    x : Array or ndarray, shape (n, ...), n >= 2
-        Rows for the transform.
-    inverse : callable, optional
-        The inverse as a function that returns an array and its log-det. By default that of `transform`; without any, the
-        forward half is checked.
-    context : Array or ndarray, shape (n, ...), optional
-        A row of context for each row of `x`.
     move : bool
         Whether to look at parameters away from where they are too: moved by noise, and with random signs. An error hides
         where a layer starts as the identity. The float arrays of a module of Equinox, such as a bijection of flowjax, are
         parameters, those of another library's object are not.
-    name : str, optional
-        What the report calls the transform.
-    **known
-        Further keywords of `check_functions`: ``z``, ``skip``, ``domain``, ``codomain``, ``tolerance``, ``chart``. The
-        domain and codomain of a transform of numpyro are known.
-
-    Returns
-    -------
-    Report
-        The checks of `check_functions`, and "where parameters start": outputs and gradients are finite there.
-
-    Raises
-    ------
-    InputError
-        If the transform follows no convention, or an argument of `check_functions` is wrong.
 
     Notes
     -----

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from npflow.docstrings import documented
 from npflow.errors import InputError, in_short, kind_of
-from npflow.verify.functions import OF_FUNCTIONS, check_functions
+from npflow.verify.functions import OF_FUNCTIONS, OWN, check_functions
 from npflow.verify.report import Check, Report
 
 BACKWARDS = {"rev": True, "reverse": True, "inverse": True, "invert": True, "mode": "inverse"}
@@ -30,6 +31,35 @@ MOVES = ((0.5, True), (0.2, False), (0.05, False))
 OF_NUMBERS = ("finite", "->", "Jacobian", "log-det forward", "log-det inverse", "log-dets")
 COARSE = 1e-4  # what formulas for float32, and arrays that were computed in it, may be off
 DTYPES = (np.dtype("float64"), np.dtype("float32"))
+
+checker = documented(
+    """
+    Parameters
+    ----------
+    x : ndarray, or an array of the library, shape (n, ...), n >= 2
+        Rows for the transform.
+    inverse : callable, optional
+        The inverse as a function that returns an array and its log-det. By default that of `transform`; without any,
+        the forward half is checked.
+    context : ndarray, or an array of the library, shape (n, ...), optional
+        A row of context for each row of `x`.
+    name : str, optional
+        What the report calls the transform.
+    **known
+        Further keywords of `check_functions`: ``z``, ``skip``, ``domain``, ``codomain``, ``tolerance``, ``chart``. The
+        domain and codomain that a transform of torch.distributions or numpyro tells are known.
+
+    Returns
+    -------
+    Report
+        The checks of `check_functions`, and "where parameters start": outputs and gradients are finite there.
+
+    Raises
+    ------
+    InputError
+        If the transform follows no convention, or an argument of `check_functions` is wrong.
+    """
+)
 
 
 # ---------------------------------------------------------------- conventions
@@ -363,11 +393,11 @@ class Peer:
             reports, words = [further], [AWAY]
             if further.verdict != "not decided":
                 break
-        rest = (
-            [one for one, *_ in OF_FUNCTIONS if not any(part in one for part in OF_NUMBERS)]
-            if reports
-            else []
-        )
+        rest = []
+        if reports:
+            rest = [one for one, *_ in OF_FUNCTIONS if not any(part in one for part in OF_NUMBERS)]
+            if self.differentiable and OWN not in skip and reports[-1][OWN].passed:
+                rest.append(OWN)
         reports.append(self._run(self._calls(self.versions), name, (*skip, *rest), known))
         words.append("")
         report = joined(reports, words)
@@ -380,12 +410,6 @@ class Peer:
     def _calls(self, versions):
         """Calls of copies, so that a module whose parameters are moved keeps nothing that it computed before."""
         return copy.deepcopy(Calls(self, versions))
-
-    def _of_numbers(self, check):
-        """Whether a check is made at the parameters as they are too; differences only where no exact Jacobian is."""
-        if self.differentiable and ("differences" in check or check.startswith(("Jacobian", "exact"))):
-            return False
-        return any(part in check for part in OF_NUMBERS)
 
     def _run(self, calls, name, skip, known):
         report = self._functions(calls, name, skip, known)

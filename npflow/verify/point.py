@@ -11,10 +11,11 @@ from npflow.errors import kind_of
 from npflow.layers.composite import Composite, walk
 from npflow.layers.layer import domain_of
 from npflow.verify import jacobians
-from npflow.verify.finding import DIRECTIONS, CannotRun
+from npflow.verify.finding import DIRECTIONS, OPPOSITE, CannotRun
 
 ROWS = 8  # that a Jacobian is computed at: each takes D^2 numbers and some 20 D calls
 SCREENED = 8192  # calls of a row to choose those at
+QUICK = 1e-5  # to which log-dets and quick differences must agree before an exact Jacobian settles the rest
 TINY = 1e-3
 APPROXIMATE = 1e-6  # in units of the spread: what does not come back more closely is no inverse
 
@@ -82,12 +83,18 @@ class Point:
     @property
     def directions(self):
         """Forward and inverse, or forward alone where functions have no inverse."""
-        return DIRECTIONS if getattr(self.layer, "has_inverse", True) else DIRECTIONS[:1]
+        return DIRECTIONS if self.has_inverse else DIRECTIONS[:1]
 
-    def outputs(self, inputs):
-        """Yield each array and log-det with its name; ``inputs(direction)`` is the input of a direction."""
+    @property
+    def has_inverse(self):
+        """Whether there is an inverse; functions need not have one."""
+        return getattr(self.layer, "has_inverse", True)
+
+    def outputs(self, inputs=None):
+        """Yield each array and log-det with its name; ``inputs(direction)`` is the input of a direction, by default its start."""
         for direction in self.directions:
-            for name, output in zip(("array", "log_det"), self.call(direction, inputs(direction))):
+            pair = self.call(direction, inputs(direction)) if inputs else self.pairs[direction]
+            for name, output in zip(("array", "log_det"), pair):
                 yield f"the {name} of {direction}", np.asarray(output)
 
     def traced(self, direction):
@@ -98,21 +105,26 @@ class Point:
         """The array that a direction returns."""
         return self.call(direction, array)[0]
 
-    def log_det(self, direction, array):
-        """The log-det that a direction returns, shape (n,).
+    def log_det(self, direction):
+        """The log-det that a direction returns at its start, shape (n,).
 
         A scalar counts for every row, and (n, 1) as (n,): another check judges the shape, and the number is
         judged too.
         """
-        log_det = np.asarray(self.call(direction, array)[1])
-        if log_det.size not in (1, len(array)):
-            raise CannotRun(f"log_det of {direction} has shape {log_det.shape} for {len(array)} rows")
-        return np.broadcast_to(log_det.reshape(-1), len(array))
+        log_det, n = np.asarray(self.pairs[direction][1]), len(self.x)
+        if log_det.size not in (1, n):
+            raise CannotRun(f"log_det of {direction} has shape {log_det.shape} for {n} rows")
+        return np.broadcast_to(log_det.reshape(-1), n)
 
     @cached_property
+    def pairs(self):
+        """The array and the log-det of each direction, at its start."""
+        return PerDirection(lambda direction: self.call(direction, self.start(direction)))
+
+    @property
     def z(self):
         """The array that forward makes of x."""
-        return self.value("forward", self.x)
+        return self.pairs["forward"][0]
 
     def start(self, direction):
         """The input of a direction: x for forward, z for inverse."""
@@ -126,11 +138,12 @@ class Point:
     @cached_property
     def trips(self):
         """For each direction what the other makes of its result, in the shape of its input."""
-        opposite = dict(zip(DIRECTIONS, DIRECTIONS[::-1]))
 
         def trip(direction):
-            start = self.start(direction)
-            return self.value(opposite[direction], self.value(direction, start)).reshape(start.shape)
+            start, found = self.start(direction), self.pairs[direction][0]
+            # What forward makes of x is where inverse starts.
+            back = self.pairs["inverse"][0] if direction == "forward" else self.value("forward", found)
+            return back.reshape(start.shape)
 
         return PerDirection(trip)
 
@@ -143,8 +156,6 @@ class Point:
 
         def calls(direction):
             few, n = self.few, len(self.x)
-            wholes = [few] if few is self else [few, self]
-            together = {id(whole): whole.call(direction, whole.start(direction)) for whole in wholes}
             singles = len(few.x) if self.rows is not None else 2
             groups = [(few, np.array([row])) for row in range(singles)]
             groups += [(self, np.arange(n)[half::2]) for half in (0, 1)] if n > len(few.x) else []
@@ -152,7 +163,7 @@ class Point:
                 (
                     whole,
                     rows,
-                    together[id(whole)],
+                    whole.pairs[direction],
                     whole.at(rows).call(direction, whole.start(direction)[rows]),
                 )
                 for whole, rows in groups
@@ -196,49 +207,84 @@ class Point:
         n = len(self.x)
         if n <= ROWS:
             return self
-        rng = np.random.default_rng(n)
-        width = max(self.x[0].size, self.z[0].size)
-        ends = [self.z.reshape(n, -1), np.abs(self.x.reshape(n, -1)), self.x.reshape(n, -1)]
+        suspects = [
+            self.screened[np.argsort(-self.looked.suspicion[direction])[:2]] for direction in self.directions
+        ]
+        random = np.random.default_rng(n + 1).permutation(n)
+        return self.at(_first([*np.concatenate(suspects), *self.extreme[:3], *random], ROWS))
+
+    @cached_property
+    def extreme(self):
+        """The rows at the ends of log-det, of the size of z, and of each component of z and x."""
+        n, z, x = len(self.x), self.z.reshape(len(self.x), -1), self.x.reshape(len(self.x), -1)
         try:
-            log_det = self.log_det("forward", self.x)
+            log_det = self.log_det("forward")
         except CannotRun:  # a log-det of another shape
             log_det = np.zeros(n)
-        columns = np.column_stack([log_det, np.sum(np.abs(ends[0]) / self.units[1], axis=1), *ends])
+        columns = np.column_stack([log_det, np.sum(np.abs(z) / self.units[1], axis=1), z, np.abs(x), x])
         columns = np.where(np.isfinite(columns), columns, 0.0)
-        extreme = np.stack([np.argmax(columns, axis=0), np.argmin(columns, axis=0)], axis=1).reshape(-1)
-        candidates = np.concatenate([extreme, rng.permutation(n)])
-        _, first = np.unique(candidates, return_index=True)
-        candidates = candidates[np.sort(first)][: max(ROWS, SCREENED // (2 * width))]
-        looked = self.at(candidates)
-        suspects = [candidates[np.argsort(-looked.suspicion[direction])[:2]] for direction in self.directions]
-        chosen = np.concatenate([*suspects, extreme[:3], rng.permutation(n)])
-        _, first = np.unique(chosen, return_index=True)
-        return self.at(chosen[np.sort(first)][:ROWS])
+        return np.stack([np.argmax(columns, axis=0), np.argmin(columns, axis=0)], axis=1).reshape(-1)
+
+    @cached_property
+    def screened(self):
+        """The rows that quick differences are taken at: all, or those that are extreme, and random ones."""
+        n, width = len(self.x), max(self.x[0].size, self.z[0].size)
+        most = max(ROWS, SCREENED // (2 * width))
+        if n <= most:
+            return np.arange(n)
+        return _first([*self.extreme, *np.random.default_rng(n).permutation(n)], most)
+
+    @cached_property
+    def looked(self):
+        """The point at those rows."""
+        return self if len(self.screened) == len(self.x) else self.at(self.screened)
 
     @cached_property
     def suspicion(self):
-        """How far each log-det is from that of quick differences; 0 where that is not known."""
+        """How far each log-det is from that of quick differences; nan where that is not known."""
 
         def off(direction):
-            start = self.start(direction)
+            unknown = np.full(len(self.x), np.nan)
             if direction == "inverse" and not self.same_size:
-                return np.zeros(len(self.x))
+                return unknown
             try:
-                claimed = self.log_det(direction, start)
-                inputs = self.units[DIRECTIONS.index(direction)]
-                value = lambda rows: self.value(direction, rows)
-                matrices = jacobians.by_small_differences(value, start, inputs)
+                claimed, matrices = self.log_det(direction), self.quick(direction)
             except CannotRun:
-                return np.zeros(len(self.x))
+                return unknown
             with np.errstate(all="ignore"):
                 if self.same_size:
                     true = np.linalg.slogdet(matrices)[1]
                 else:
                     true = np.linalg.slogdet(np.swapaxes(matrices, 1, 2) @ matrices)[1] / 2
                 off = np.where(np.isfinite(claimed), np.abs(claimed - true), np.inf)
-                return np.where(np.isfinite(true), off, 0.0)
+                return np.where(np.isfinite(true), off, np.nan)
 
         return PerDirection(off)
+
+    def quick(self, direction):
+        """Jacobians of a direction by one small difference for each entry, shape (n, E, D)."""
+        value = lambda rows: self.value(direction, rows)
+        return jacobians.by_small_differences(value, self.start(direction), self.ends(direction)[0])
+
+    @cached_property
+    def settled(self):
+        """How far log-dets are from those of quick differences, relative, where these and an exact Jacobian decide.
+
+        None where they do not: without an exact Jacobian, where quick differences say another thing, and for forward
+        at the rows of x, where the exact Jacobian itself is held against differences.
+        """
+
+        def relative(direction):
+            layer = self.layer
+            if getattr(layer, "jacobian", None) is None or not self.same_size:
+                return None
+            if direction == "forward" and self.rows is not None and not layer.trusted:
+                return None
+            looked = (self.whole or self).looked
+            off = np.max(looked.suspicion[direction] / np.maximum(1, np.abs(looked.log_det(direction))))
+            return off if off <= QUICK and np.isfinite(self.exact[direction]).all() else None
+
+        return PerDirection(relative)
 
     # ------------------------------------------------------------ units and noise
 
@@ -247,10 +293,14 @@ class Point:
         """The spread of the components of x, shape (D,), and of z, shape (E,)."""
         return self.whole.units if self.whole else (jacobians.spread(self.x), jacobians.spread(self.z))
 
+    def ends(self, direction):
+        """The spread of the components of what a direction takes, and of what it returns."""
+        return self.units if direction == "forward" else self.units[::-1]
+
     def unit(self, direction):
         """The spread of the input of a direction, in the shape of a row."""
         shape = self.start(direction).shape[1:]
-        return self.units[DIRECTIONS.index(direction)].reshape(shape)
+        return self.ends(direction)[0].reshape(shape)
 
     @property
     def eps(self):
@@ -260,7 +310,12 @@ class Point:
     @property
     def approximate(self):
         """What must come back more closely than this, in units of its spread."""
-        return max(APPROXIMATE, 1e4 * self.eps, getattr(self.layer, "tolerance", None) or 0.0)
+        return max(APPROXIMATE, 1e4 * self.eps, self.own)
+
+    @property
+    def own(self):
+        """The tolerance that functions were handed over with, otherwise 0."""
+        return getattr(self.layer, "tolerance", None) or 0.0
 
     def lost(self, direction, least=1.0):
         """How far rounding may move what comes back where a layer computes with numbers of the order of one.
@@ -275,7 +330,7 @@ class Point:
         """How far the values of each direction may be off, in units of their spread: as round trips show it."""
 
         def measured(direction):
-            opposite = DIRECTIONS[direction == "forward"]
+            opposite = OPPOSITE[direction]
             rounding = self.lost(opposite, least=0.0) / 1e3
             if opposite not in self.directions:
                 return rounding
@@ -297,10 +352,26 @@ class Point:
     def differences(self, direction, steps=jacobians.STEPS):
         """Jacobians of a direction by finite differences with some first steps, and their errors."""
         value = lambda array: self.value(direction, array)
-        units = self.units if direction == "forward" else self.units[::-1]
+        start, y = self.start(direction), self.pairs[direction][0]
         return jacobians.by_finite_differences(
-            value, self.start(direction), self.noise[direction], units, steps
+            value, start, self.noise[direction], self.ends(direction), steps, y
         )
+
+    @cached_property
+    def matrices(self):
+        """Jacobians of each direction and their errors: exact ones where they settle it, otherwise `numerical`."""
+
+        def found(direction):
+            if self.settled[direction] is None:
+                return self.numerical[direction]
+            return self.exact[direction], self.rounding(direction)
+
+        return PerDirection(found)
+
+    def rounding(self, direction):
+        """That of exact Jacobians: where terms cancel, it is that of the terms, of the order of the spread."""
+        inputs, outputs = self.ends(direction)
+        return jacobians.EPS * (np.abs(self.exact[direction]) + outputs[:, None] / inputs)
 
     @cached_property
     def exact(self):
@@ -321,9 +392,10 @@ class Point:
             sizes = [np.max(np.abs(end.reshape(n, -1)) / unit, axis=1, initial=1.0) for end, unit in ends]
 
         def numbers(direction):
-            inputs, outputs = self.units if direction == "forward" else self.units[::-1]
-            scaled = self.numerical[direction][0] * inputs / outputs[:, None]
-            found = [np.linalg.cond(one) if np.isfinite(one).all() else np.inf for one in scaled]
+            inputs, outputs = self.ends(direction)
+            scaled = self.matrices[direction][0] * inputs / outputs[:, None]
+            found, finite = np.full(n, np.inf), np.isfinite(scaled).all(axis=(1, 2))
+            found[finite] = np.linalg.cond(scaled[finite])
             return np.nan_to_num(np.maximum(*sizes), nan=np.inf) * found
 
         return PerDirection(numbers)
@@ -332,6 +404,11 @@ class Point:
     def condition(self):
         """The largest of them, forward."""
         return float(np.max(self.conditions["forward"]))
+
+
+def _first(candidates, count):
+    """The first different ones of some rows."""
+    return np.array(list(dict.fromkeys(candidates))[:count])
 
 
 def cast_tree(params, dtype):

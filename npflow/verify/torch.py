@@ -5,9 +5,10 @@ import contextlib
 import numpy as np
 import torch
 
-from npflow.verify.peers import Peer, arrays_in
+from npflow.verify.peers import Peer, arrays_in, checker
 
 
+@checker
 def check_torch(transform, x, *, inverse=None, context=None, move=True, name=None, **known):
     """Hold a transform of PyTorch against its numerical Jacobian, and against PyTorch's own.
 
@@ -18,31 +19,9 @@ def check_torch(transform, x, *, inverse=None, context=None, move=True, name=Non
         conventions: ``forward`` and ``inverse`` return an array and its log-det; ``log_abs_det_jacobian(x, y)``;
         ``forward_and_log_det`` and ``inverse_and_log_det``; or ``forward(x, rev=True)`` is the inverse. Or a function
         that returns a tensor and its log-det.
-    x : Tensor or ndarray, shape (n, ...), n >= 2
-        Rows for the transform.
-    inverse : callable, optional
-        The inverse as a function that returns a tensor and its log-det. By default that of `transform`; without any,
-        the forward half is checked.
-    context : Tensor or ndarray, shape (n, ...), optional
-        A row of context for each row of `x`.
     move : bool
         Whether to look at parameters that require gradients away from where they are too: moved by noise, and with
         random signs. An error hides where a layer starts as the identity.
-    name : str, optional
-        What the report calls the transform.
-    **known
-        Further keywords of `check_functions`: ``z``, ``skip``, ``domain``, ``codomain``, ``tolerance``, ``chart``.
-        The domain and codomain of a `torch.distributions.Transform` are known.
-
-    Returns
-    -------
-    Report
-        The checks of `check_functions`, and "where parameters start": outputs and gradients are finite there.
-
-    Raises
-    ------
-    InputError
-        If the transform follows no convention, or an argument of `check_functions` is wrong.
 
     Notes
     -----

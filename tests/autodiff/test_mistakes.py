@@ -95,7 +95,7 @@ def list_leaf(self, rng, x):
     return {"s": [0, 0]}  # here
 
 
-@mistake("got a NoneType at ''", "init")
+@mistake("got a NoneType: np.array", "init")
 def init_of_nothing(self, rng, x):
     self.total({"s": x}, x)  # here
 

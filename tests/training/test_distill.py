@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import autograd.numpy as anp
 import numpy as np
 import pytest
-from helpers import assert_agrees, moved, refusal, same_bits, vector
+from helpers import assert_agrees, moved, refusal, rows, same_bits, vector
 
 from npflow import Flow, InputError, NonFiniteError, load, to_device
 from npflow.autodiff import Layout, record, value_and_grad
 from npflow.autodiff.gpu.devices import HOST
-from npflow.layers import Affine, Chain, Layer
+from npflow.layers import Affine, Chain, Layer, Reverse
 from npflow.models import iaf, maf, real_nvp
 from npflow.models.distillation import Distillation
 from npflow.networks import MADE
@@ -364,3 +364,32 @@ def test_a_divergence_of_what_does_not_fit_together_gets_a_sentence(rng):
         ((teacher, pair(np.float32)[3]), 10, "the parameters of p and q in one dtype"),
     ):
         assert words in refusal(kl_divergence, student, params, *q, rng, n)
+
+
+@pytest.mark.parametrize("record", [True, False])
+@pytest.mark.parametrize("size", [2, 3])  # an array of two rows could be unpacked
+def test_a_student_whose_inverse_returns_no_pair_is_refused(size, record, rng):
+    class NoPair(Reverse):
+        def inverse(self, params, z):
+            return super().inverse(params, z)[0]
+
+    teacher, x = maf(features=2, steps=1), rows(9, 2)
+    student = Flow(NoPair(), Normal(2))
+    arguments = student, student.init(rng, x), teacher, teacher.init(rng, x)
+    options = {"rng": rng, "steps": 1, "batch_size": size, "progress": False, "record": record}
+    said = refusal(distill, *arguments, **options)
+    assert f"expected inverse to return a pair, array and log_det, got an ndarray, at {__file__}" in said
+
+
+def test_a_student_whose_prior_draws_what_cannot_be_used_is_refused(rng):
+    class Odd(Normal):
+        def sample(self, params, rng, n, dtype=np.float64, temperature=1.0):
+            return super().sample(params, rng, n, dtype, temperature)[0]
+
+    teacher, x = maf(features=2, steps=1), rows(9, 2)
+    student = Flow(Reverse(), Odd(2))
+    arguments = student, student.init(rng, x), teacher, teacher.init(rng, x)
+    said = refusal(distill, *arguments, rng=rng, steps=1, batch_size=2, progress=False)
+    assert said.startswith(
+        "prior (Odd): expected sample to return float64 of shape (2, 2), got float64 of shape (2,), at"
+    )

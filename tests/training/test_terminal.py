@@ -115,10 +115,23 @@ def test_a_bar_that_cannot_be_shown_does_not_stop_training(stream, monkeypatch):
     assert run(data(), progress=True)[1].steps == 20
 
 
+def test_the_bar_stands_after_what_was_printed_before(tmp_path, monkeypatch):
+    path = tmp_path / "log"
+    with path.open("w", encoding="utf-8") as log:
+        monkeypatch.setattr(sys, "stderr", log)
+        print("before ±", end="|", file=log)
+        run(data(), progress=True)
+        print("after", file=log)
+        monkeypatch.undo()
+    text = path.read_text("utf-8")
+    assert text.startswith("before ±|")
+    assert "20/20" in text
+    assert text.endswith("after\n")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_stderr_keeps_nothing_to_be_written_as_python_ends(monkeypatch):
     with Path("/dev/full").open("w") as full:  # closing it writes what it has kept
         monkeypatch.setattr(sys, "stderr", full)
-        monkeypatch.setattr(sys, "__stderr__", full)
         assert run(data(), progress=True)[1].steps == 20
         monkeypatch.undo()

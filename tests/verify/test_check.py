@@ -123,6 +123,54 @@ def test_an_object_that_is_no_layer_of_npflows_is_checked_by_its_three_methods(x
     report = check(Own(), x)
     # One promise is broken: np.ones is float64, and init does not look at the dtype of x.
     assert [failure.name for failure in report.failures] == ["float32 kept"]
+    assert report.notes == ("the layer is no frozen dataclass of hyper-parameters, as the contract asks",)
+    assert not check(ActNorm(), x).notes
+
+
+def test_parameters_may_be_one_array(x):
+    class Bare(Identity):
+        def init(self, rng, x):
+            return np.zeros(x.shape[1])
+
+    assert (
+        "x, float32, got float64: make them with dtype=x.dtype" in check(Bare(), x)["float32 kept"].sentence
+    )
+
+
+def test_a_numpy_scalar_of_float64_is_named(x):
+    class Log(Identity):
+        def forward(self, params, x):
+            return x, 0 * x[:, 0] + np.log(1.0)
+
+    assert "a NumPy scalar, such as np.log(2.0), is float64 too" in check(Log(), x)["float32 kept"].sentence
+
+
+@pytest.mark.parametrize("log_det", [lambda x: np.sum(x) * 0, lambda x: np.zeros(2, x.dtype)])
+def test_a_log_det_of_another_shape_is_one_failure(log_det, x):
+    class Shape(Identity):
+        forward = lambda self, params, x: (x, log_det(x))
+        inverse = lambda self, params, z: (z, log_det(z))
+
+    assert [failure.name for failure in check(Shape(), x).failures] == ["shapes"]
+
+
+def test_a_transposed_matrix_and_a_permutation_that_is_not_undone_are_named(x):
+    class Transposed(Identity):
+        def init(self, rng, x):
+            return {"w": np.eye(4, dtype=x.dtype)}
+
+        def forward(self, params, x):
+            return x @ params["w"], np.linalg.slogdet(params["w"])[1] + 0 * x[:, 0]
+
+        def inverse(self, params, z):
+            return z @ np.linalg.inv(params["w"]).T, 0 * z[:, 0] - np.linalg.slogdet(params["w"])[1]
+
+    class Swapped(Identity):
+        def forward(self, params, x):
+            return x[:, ::-1], 0 * x[:, 0]
+
+    assert "the matrix of one of them is transposed" in check(Transposed(), x).cause
+    assert "is a permutation or transpose undone?" in check(Swapped(), x).cause
 
 
 def test_hyper_parameters_may_have_any_name(x):

@@ -246,6 +246,31 @@ def test_an_exact_jacobian_is_used_and_held_against_differences(x):
     )
 
 
+def test_an_exact_jacobian_settles_what_quick_differences_confirm(x):
+    calls = []
+
+    def forward(x):
+        calls.append(len(x))
+        return arcsinh(x)
+
+    check_functions(forward, sinh, x)
+    without = len(calls)
+    calls.clear()
+    check_functions(forward, sinh, x, jacobian=lambda x: (1 / np.sqrt(1 + x * x))[:, :, None] * np.eye(4))
+    assert len(calls) < without
+
+
+@pytest.mark.parametrize("row", [0, -1])
+def test_a_jacobian_that_is_wrong_as_the_log_det_is_excuses_nothing(x, row):
+    end = np.sort(np.abs(x[:, 0]))[row] if row else 0.0
+    wrong = lambda x: 0.5 * (np.abs(x[:, 0]) >= end)
+    forward = lambda x: (arcsinh(x)[0], arcsinh(x)[1] + wrong(x))
+    inverse = lambda z: (sinh(z)[0], sinh(z)[1] - wrong(np.sinh(z)))
+    exact = lambda x: (np.exp(wrong(x)[:, None] / 4) / np.sqrt(1 + x * x))[:, :, None] * np.eye(4)
+    report = check_functions(forward, inverse, x, jacobian=exact)
+    assert "log-det forward, finite differences" in [failure.name for failure in report.failures]
+
+
 # ---------------------------------------------------------------- statuses
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import as_array, device_of, fetch, is_array
 from npflow.autodiff.gradient import value_and_grad
-from npflow.autodiff.mistakes import explained, explaining, read_only
+from npflow.autodiff.mistakes import explain, explaining, read_only
 from npflow.autodiff.program import passes
 from npflow.autodiff.program.naming import name_values
 from npflow.autodiff.program.program import Program
@@ -71,7 +71,7 @@ def record(fun, params, *args, gradient=True, reuse=True):
     names = names_of(check_callable(fun, "the function to record"), len(args))
     device_of({"params": params, **dict(zip(names, args))})  # raises if there are several
     with one_at_a_time():  # the plain function runs here too
-        recording, tape = recorded(fun, params, args, names, gradient)
+        recording, tape = make_tape(fun, params, args, names, gradient)
         name_values((*tape.parameters, *tape.data), tape.calls, recording.gradient_of)
         for change in passes.ALL:
             tape = change(tape)
@@ -91,7 +91,7 @@ def record(fun, params, *args, gradient=True, reuse=True):
     return program
 
 
-def recorded(fun, params, args=(), names=(), gradient=True):
+def make_tape(fun, params, args=(), names=(), gradient=True):
     """The recording of a function, and its tape; an error names the line."""
     recording = Recording()
     try:
@@ -119,7 +119,7 @@ def _explain(error, recording, fun, params, args, gradient):
     with explaining():
         fun(params, *args)
     line = recording.line_of_error(error)
-    named = explained(error, line)
+    named = explain(error, line)
     if named is not error:
         raise named from error
     derivatives = ", and that have a derivative" if gradient else ""
