@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 NUMBER = r"[-\u2212]?\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?"
 MADE_BY = r"<!-- made by: (.*?) -->\n+(!\[.*?\]\((.*?)\)|(?:\|.*\n)+)"
-OUTPUT = r"```sh\n((?:npflow .*\n)+)```\n+```text\n(.*?)```"
+OUTPUT = r"```sh\n((?:npflow [^\n]*\n)+)```\n+```text\n(.*?)```"
 
 
 def shown_by_commands():

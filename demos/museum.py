@@ -2,12 +2,12 @@
 # # A museum of wrong log-dets
 #
 # A wrong log-det is hard to see. Training runs, the loss falls, and samples look reasonable, but log p(x) is
-# no density. The bugs below are real. They were in the code of well-known libraries (one of them in a pull
-# request), whose tests did not see them. Each is rebuilt here in a few lines, in our own words: `right` picks
-# the right formula, and the wrong one stands beside it. Each names the library, the number of the report and
-# who made it. Those with a version instead are found by `benchmarks/verify_peers.py`.
+# no density. The bugs below are real. They were in the code of well-known libraries (one in a pull request),
+# and the tests passed. Each is rebuilt here in a few lines of our own, the wrong formula beside the right one,
+# which `right` picks. The library, the number of the report and its author stand with it. A bug with a version
+# instead of a number was found by `benchmarks/verify_peers.py`.
 #
-# `npflow.verify.check_functions` must name the cause of each in its first sentence, and pass the right
+# `npflow.verify.check_functions` must name the cause of each bug in its first sentence, and pass the right
 # formula.
 
 # %%
@@ -31,7 +31,9 @@ from npflow.verify.jacobians import by_finite_differences
 
 parser = argparse.ArgumentParser(description="Real bugs in log-dets, rebuilt, and what npflow says of them.")
 parser.add_argument("--out", type=Path, default=Path("out/museum"), help="where figures and summary.json go")
-parser.add_argument("--quick", action="store_true", help="no difference: the demo takes seconds")
+parser.add_argument(
+    "--quick", action="store_true", help="as for the other demos; this one takes seconds anyway"
+)
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 rng = np.random.default_rng(0)
@@ -169,7 +171,7 @@ def flow_of_layers(right):
 #
 # TensorFlow Probability, pyro and flowtorch remember which `x` a `z` came from. `inverse(z)` then returns that
 # `x`, and the code of the inverse does not run. A test of the round trip passes, whatever this code computes.
-# A check has to hand over a new array.
+# So a check has to call the inverse with a new array.
 
 
 # %%
@@ -255,11 +257,11 @@ off = [np.max(np.abs(inverse_of_softfloors(array)[0] - x)) for array in (z, z.co
 print(f"the round trip is off by {off[0]:.3f} through the cache, by {off[1]:.3f} with a copy of z\n")
 
 # %% [markdown]
-# ## An inverse that is none
+# ## An inverse that does not invert
 #
-# The halves of a coupling must be joined as they were taken. A planar layer is invertible only under a
-# condition on its parameters. Without it log|det J| has a value too: the absolute value hides that det J
-# changes its sign.
+# A coupling must join its halves as it took them apart. A planar layer is invertible only if its parameters
+# satisfy a condition. Where they do not, log|det J| still has a value: the absolute value hides that det J
+# changes sign.
 
 
 # %%
@@ -320,8 +322,8 @@ def planar(right):
 # %% [markdown]
 # ## The sum
 #
-# A log-det is one number for each row: the sum over all components of the row, pixels included, and over
-# nothing else. Where shapes differ, broadcasting adds them without an error.
+# A log-det is one number for each row: a sum over all components of the row, pixels included, and over nothing
+# else. Arrays of different shapes are broadcast, and added without an error.
 
 
 # %%
@@ -368,7 +370,7 @@ def sigmoid(right):
     "two shapes, broadcast",
     rng.normal(size=(32, 4)),
     reported="tfp 576, MokkeMeguru, 2019",
-    unseen="(n, 1) + (n,) is (n, n), and no error",
+    unseen="(n, 1) + (n,) is (n, n), without an error",
 )
 def blocks(right):
     def forward(x):
@@ -428,8 +430,8 @@ class Overwriting(Chain):
 # %% [markdown]
 # ## The determinant
 #
-# A paper writes columns, `A x`. Code has rows, `x A`. The matrices of the formula then come in another order,
-# and their product need not be triangular. And `log` needs the absolute value of det J.
+# A paper writes columns, `A x`; code has rows, `x A`. The matrices of a formula then change places, and their
+# product need not be triangular any more. And det J may be negative: `log` needs its absolute value.
 
 
 # %%
@@ -480,8 +482,7 @@ def decreasing(right):
 # %% [markdown]
 # ## The tail
 #
-# Right for most rows, wrong far out or on one side. A test of a few rows from a normal distribution does
-# not get there.
+# Right for most rows, wrong far out or on one side. A few rows from a normal distribution seldom get there.
 
 
 # %%
@@ -555,8 +556,8 @@ def tanh(right):
 # %% [markdown]
 # ## What the check says
 #
-# `check_functions` takes functions, `check` a layer. The error is that of the log-det at the worst row, in
-# nats. Where the inverse is wrong, it is that of x.
+# `check_functions` takes functions, `check` a layer. The error is that of the log-det at the worst row, in nats,
+# or that of x where the inverse is wrong.
 
 
 # %%
@@ -582,7 +583,7 @@ def functions(one, right):
 
 
 def beside(one):
-    """The Jacobian of an exhibit at its worst row; what is true and claimed there; the error."""
+    """The Jacobian of an exhibit at its worst row, the true and the claimed log-det there, and the error, as text."""
     (forward, inverse), right = functions(one, False), functions(one, True)
     x = one.x.astype(np.float64)
     if one.shown == "back":
@@ -636,8 +637,8 @@ print(reports[MUSEUM[0].name])
 # %% [markdown]
 # ## Each Jacobian beside the claim
 #
-# The numerical Jacobian of the map at the row where the wrong formula is furthest off: a row of the picture is
-# an output, a column an input. Below it are the true log|det J| and the claimed one.
+# The numerical Jacobian of the map, at the row where the wrong formula is furthest off. A row of the picture is
+# an output, a column an input. The true and the claimed log|det J| stand below.
 
 # %%
 WHICH = {"forward": "z(x)", "inverse": "x(z)", "back": "x(z(x))"}

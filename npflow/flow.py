@@ -56,11 +56,13 @@ class Flow(Model):
 
     A conditional flow has a density for each context, log p(x | context): its layers take the context.
 
-    The parameters are a dict of those of the layer and the prior: ``{"layer": ..., "prior": ...}``. A conditional flow
-    has a third entry, "context", the constants that bring a context to the order of one before the layers see it; see
-    `context_units`. All methods check their input, and say in one sentence what was expected and what came. They take arrays in the dtype of the
-    parameters, and convert lists and integers to it; `init` converts them to float64. Many rows are evaluated in chunks
-    that stay in the cache, so the layer and the prior must treat each row by itself.
+    The parameters are a dict of those of the layer and the prior: ``{"layer": ..., "prior": ...}``. In a conditional
+    flow a third entry, "context", holds the units of the context that `init` saw. The layers see a context in these
+    units; see `npflow.layers.units.in_units`.
+
+    All methods check their input, and say in one sentence what was expected and what came. They take arrays in the
+    dtype of the parameters, and convert lists and integers to it; `init` converts them to float64. Many rows are
+    evaluated in chunks that stay in the cache, so the layer and the prior must treat each row by itself.
 
     Parameters
     ----------
@@ -257,9 +259,13 @@ class Flow(Model):
     def _pair(self, method, params, x, context):
         return pair_of(method, method(params["layer"], x, **given(self.layer, in_units(params, context))))
 
-    def _sample_log_prob(self, params, z, context=None):
+    def decode_with_log_prob(self, params, z, context=None):
+        """x of z, shape (n, *event), and log p(x) in nats, shape (n,). It is pure arithmetic and checks nothing."""
         x, log_det = self._pair(self.layer.inverse, params, z, context)
-        log_prob = self.prior.log_prob(params["prior"], z) - log_det
+        return x, self.prior.log_prob(params["prior"], z) - log_det
+
+    def _sample_log_prob(self, params, z, context=None):
+        x, log_prob = self.decode_with_log_prob(params, z, context)
         return concatenate_last(np.reshape(x, (len(x), -1)), np.reshape(log_prob, (-1, 1)))
 
     def _map_rows(self, method, params, x, context, direction):

@@ -154,14 +154,14 @@ def cast(values, dtype, expected):
     return result
 
 
-def check_dtype(dtype):
+def check_dtype(dtype, name="the parameters' dtype"):
     """Raise unless parameters can have this dtype; return it as a `numpy.dtype`."""
     try:
         known = isinstance(dtype, (str, type, np.dtype)) and np.dtype(dtype) in (np.float32, np.float64)
     except TypeError:
         known = False
     if not known:
-        raise InputError(f"expected the parameters' dtype to be float32 or float64, got {in_short(dtype)}")
+        raise InputError(f"expected {name} to be float32 or float64, got {in_short(dtype)}")
     return np.dtype(dtype)
 
 

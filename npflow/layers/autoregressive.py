@@ -74,8 +74,7 @@ class MaskedAutoregressive(Layer):
 
     def check_parts(self, params, x, context=None):
         check_transform(self.transformer, x)
-        contexts = () if context is None else (context,)
-        check_outputs(self.network, params, x, self.transformer.numbers * x.shape[-1], *contexts)
+        check_outputs(self.network, params, x, self.transformer.numbers * x.shape[-1], context)
 
     def forward(self, params, x, context=None):
         raw = self.network.apply(params, x, context)

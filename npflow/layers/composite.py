@@ -346,9 +346,7 @@ def uses_context(layer, event_shape, context_features=1):
 
     try:
         return handed(np.zeros((1, context_features))) > handed(None)
-    except (
-        Exception
-    ):  # a container that needs one, or a shape that the layer does not take, which `init` tells
+    except Exception:  # the container needs one, or it does not take the shape, as `init` will say
         return True
 
 

@@ -63,7 +63,7 @@ class Elementwise(Layer):
 
 
 def check_transform(elementwise, x):
-    """Raise `InputError` unless an elementwise map returns two arrays like `x` in both directions; two rows tell."""
+    """Raise `InputError` unless an elementwise map returns two arrays like `x` in both directions. Two rows are tried."""
     few = x[:2]
     raw = np.zeros((*few.shape[:-1], elementwise.numbers * few.shape[-1]), x.dtype)
     z = few

@@ -28,6 +28,8 @@ class Given(Composite):
     layer : Layer
         A layer that takes a context. Its parameters are those of this layer.
     context : tuple of float
+        The numbers that the layer sees. The layer of a conditional `Flow` sees a context in units; see `in_units` of
+        `npflow.layers.units`.
 
     Examples
     --------

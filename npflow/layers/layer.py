@@ -89,9 +89,9 @@ class Layer(Described):
         raise NotImplementedError
 
     def check_parts(self, params, x, context=None):
-        """Raise `InputError` unless the networks and maps in the layer return what it needs for a batch `x`.
+        """Raise `InputError` unless the networks and maps in a layer return arrays of the right shapes for a batch `x`.
 
-        `Flow.init` asks once, before it applies a new layer. The base class checks nothing.
+        It is called once, after `init`, and not where parameters are only looked at. The base class checks nothing.
         """
 
     def log_det(self, params, x, context=None):
@@ -138,6 +138,15 @@ def check_keeps_shape(name, x, z):
         )
 
 
+def init_layer(layer, rng, x, context=None):
+    """The parameters that `init` of a layer gives for the batch `x`; they and the parts of the layer are checked."""
+    params = layer.init(rng, x, **given(layer, context))
+    check_start(layer.init, params, x)
+    if isinstance(layer, Layer):
+        layer.check_parts(params, x, context)
+    return params
+
+
 def start_layer(layer, rng, x, context=None, direction="forward", params=None):
     """The parameters of a layer, from `init` unless they are given, and its output for the batch `x`.
 
@@ -145,10 +154,7 @@ def start_layer(layer, rng, x, context=None, direction="forward", params=None):
     """
     x, beside, method = read_only(x), given(layer, context), getattr(layer, direction)
     if params is None:
-        params = layer.init(rng, x, **beside)
-        check_start(layer.init, params, x)
-        if isinstance(layer, Layer):
-            layer.check_parts(params, x, context)
+        params = init_layer(layer, rng, x, context)
     held = read_only(params)
     before = dict(tree.items(held))
     result = check_pair(method, method(held, x, **beside), params, x, **beside)

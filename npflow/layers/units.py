@@ -56,7 +56,10 @@ class Units(Layer):
 
 
 def context_units(context):
-    """The constants of `Units` for rows of context; a column of zeros and ones, as that of a class, stays as it is."""
+    """The constants of `Units` for rows of context, shape (n, features).
+
+    A column of zeros and ones, such as one of a one-hot class, stays as it is: what is rare does not become large.
+    """
     plain = onp.all((context == 0) | (context == 1), axis=0)
     return {
         name: onp.where(plain, onp.zeros_like(leaf), leaf)
@@ -65,5 +68,8 @@ def context_units(context):
 
 
 def in_units(params, context):
-    """A context in the units of ``params["context"]``, as the layers of a conditional model see it; None for None."""
+    """A context, shape (n, features), in the units of ``params["context"]``; None for None.
+
+    The layers of a conditional model see it so: numbers of the order of one, whatever they were measured in.
+    """
     return None if context is None else Units().forward(params["context"], context)[0]

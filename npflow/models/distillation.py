@@ -4,13 +4,10 @@ from dataclasses import dataclass, field
 
 from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import device_of, to_device
-from npflow.autodiff.mistakes import pair_of
 from npflow.description import describe, fingerprint, instance
 from npflow.errors import InputError
 from npflow.flow import Flow
 from npflow.layers.composite import Visit, name_of
-from npflow.layers.layer import given
-from npflow.layers.units import in_units
 from npflow.model import Model
 from npflow.priors import check_drawn
 
@@ -80,10 +77,7 @@ class Distillation(Model):
     def losses(self, params, *batch):
         """log p_S(x) - log p_T(x) of each of the student's samples x in nats, shape (n,)."""
         z, context = _parts(batch)
-        layer, prior = self.student.layer, self.student.prior
-        inverse = layer.inverse
-        x, log_det = pair_of(inverse, inverse(params["layer"], z, **given(layer, in_units(params, context))))
-        log_student = prior.log_prob(params["prior"], z) - log_det
+        x, log_student = self.student.decode_with_log_prob(params, z, context)
         return log_student + self.teacher.losses(self.teacher_params, x, context)
 
     def visits(self, params, *batch):

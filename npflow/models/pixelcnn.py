@@ -87,15 +87,15 @@ class PixelCNN(Model):
         check_rng(rng)
         check_dtype(dtype)
         x, context = self.check_batch(x, context, dtype)
-        return to_device(
-            self._init(rng, dtype, None if context is None else to_host(context)), device_of(x).name
-        )
+        host = None if context is None else to_host(context)
+        return to_device(self._init(rng, dtype, host), device_of(x).name)
 
     def _init(self, rng, dtype, context=None):
         x, outputs = onp.zeros((1, *self.shape), dtype), self.shape[-1] * self.levels
         if self.context_features == 0:
             return self.network.init(rng, x, outputs)
-        context = onp.zeros((1, self.context_features), dtype) if context is None else context
+        if context is None:  # only the layout is asked for
+            context = onp.zeros((1, self.context_features), dtype)
         return {"context": context_units(context), **self.network.init(rng, x, outputs, context)}
 
     def check(self, params):

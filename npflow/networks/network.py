@@ -49,14 +49,15 @@ def check_network(network, name):
 
 
 def check_outputs(network, params, x, outputs, *context):
-    """Raise `InputError` unless a network makes `outputs` numbers of each row of `x`; two rows tell.
+    """Raise `InputError` unless a network makes `outputs` numbers of each row of `x`. Two rows are tried.
 
-    The layer around it would fail in a line of its own, or broadcast.
+    Otherwise the layer around it would fail in one of its own lines, or broadcast. `context` is what `apply` takes
+    beside the rows, which may be None.
     """
     if isinstance(network, Beside):
         for name in ("log_scale", "shift"):
             check_outputs(getattr(network, name), params[name], x, outputs // 2)
-    few = [array[:2] for array in (x, *context)]
+    few = [array if array is None else array[:2] for array in (x, *context)]
     result, shape = network.apply(params, *few), (*few[0].shape[:-1], outputs)
     if not is_array(result) or result.shape != shape:
         got = f"shape {result.shape}" if is_array(result) else in_short(result)

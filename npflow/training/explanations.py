@@ -59,9 +59,8 @@ def of_the_derivative(error, model, params, batch):
 
 def of_the_recording(error, model, params, batch):
     """A loss that cannot be recorded, but runs without a program and has a gradient."""
-    if (
-        not isinstance(error, InputError) or NUMPY in error.sentence
-    ):  # NumPy's functions run by chance, in float64
+    # Without a program NumPy's functions may run by chance, slowly and in float64.
+    if not isinstance(error, InputError) or NUMPY in error.sentence:
         return None
     if error_of(value_and_grad(model.loss), params, *batch):
         return None

@@ -20,9 +20,10 @@ def check_format(name):
 
 
 def convert_units(name, architecture, params, model):
-    """Give parameters the constants of each `Units` that they lack, which change nothing, in place."""
+    """Add the constants that each `Units` lacks to parameters, in place; they change nothing."""
     if name in FORMATS[:2] and "Units" in classes(architecture):
-        _center_units(params)
+        for units in dicts_of({"exponent"}, params):
+            units["center"] = np.zeros(np.shape(units["exponent"]), np.int64)
     if name in FORMATS[:3]:
         if classes(architecture)[0] == "VAE":
             params["norm"] = [no_units(len(params["norm"]["bias"])), params["norm"]]
@@ -38,15 +39,6 @@ def no_units(columns):
         "exponent": np.broadcast_to(np.zeros((), np.int16), columns),
         "center": np.broadcast_to(np.zeros((), np.int64), columns),
     }
-
-
-def _center_units(params):
-    """Add the centers to each dict of an exponent alone in a tree."""
-    branches = params.values() if isinstance(params, dict) else params if isinstance(params, list) else ()
-    for branch in list(branches):
-        _center_units(branch)
-    if isinstance(params, dict) and set(params) == {"exponent"}:
-        params["center"] = np.zeros(np.shape(params["exponent"]), np.int64)
 
 
 def convert_act_norms(name, architecture, params, arrays):
@@ -75,14 +67,19 @@ def convert_act_norms(name, architecture, params, arrays):
 
 
 def _act_norms(params):
-    """The dicts of a bias and a log_scale in a tree."""
+    """The parameters of each ActNorm."""
+    return dicts_of({"bias", "log_scale"}, params)
+
+
+def dicts_of(keys, params):
+    """A list of the dicts of these keys in a tree."""
     if isinstance(params, dict):
-        if set(params) == {"bias", "log_scale"}:
+        if params.keys() == keys:
             return [params]
         params = params.values()
     elif not isinstance(params, (list, tuple)):
         return []
-    return [norm for branch in params for norm in _act_norms(branch)]
+    return [found for branch in params for found in dicts_of(keys, branch)]
 
 
 def convert_moments(name, moments, optimizer):

@@ -9,6 +9,10 @@ from npflow.training.history import History
 from npflow.validation import check_count, check_instance, check_number, check_seed
 
 NEEDED = {"settings", "step", "position", "best_loss", "epoch_rng"}
+PLACES = {
+    "pos": 624,
+    "buffer_pos": 4,
+}  # the largest indices into a generator's buffers; NumPy does not check them
 PER_STEP = ("loss", "learning_rate", "gradient_norm", "seconds")
 
 
@@ -70,9 +74,6 @@ def check_kind(array, shape, dtype, name):
         raise InputError(
             f"expected {np.dtype(dtype)} of shape {shape} in 'run:{name}', got {array.dtype} of shape {array.shape}"
         )
-
-
-PLACES = {"pos": 624, "buffer_pos": 4}  # the largest indices into their buffers; NumPy does not check them
 
 
 def check_random_state(state):

@@ -16,7 +16,13 @@ def skeleton_of(params):
 
 
 def fill(skeleton, vector, constants):
-    """The tree of a skeleton: its trained leaves are views of the vector."""
+    """The tree of a skeleton: its trained leaves are views of `vector`, shape (d,), the others are `constants` by path.
+
+    Raises
+    ------
+    InputError
+        If the vector is of another dtype or length, or a constant is missing, of another shape, or too many.
+    """
     if vector.dtype not in (np.float32, np.float64):
         raise InputError(f"expected parameters in float32 or float64, got {vector.dtype}")
     constants = dict(constants)

@@ -1,11 +1,16 @@
 """`assert_flow`: one line in a test suite, for layers of npflow's form and for other libraries'."""
 
+import numpy as np
+
+from npflow.autodiff.gpu.devices import to_host
 from npflow.errors import InputError, in_short
 from npflow.flow import Flow
+from npflow.layers import Given
+from npflow.layers.units import in_units
 from npflow.verify.check import check
 from npflow.verify.functions import check_functions
 
-# Whose objects a room of its own knows: the first part of the module of a class that one derives from.
+# Libraries of PyTorch and of JAX: the first part of the name of the module where a class, or a parent, is defined.
 TORCH = {"torch", "pyro", "zuko", "nflows", "normflows", "FrEIA"}
 JAX = {"flowjax", "distrax", "numpyro", "tensorflow_probability", "equinox"}
 
@@ -19,7 +24,8 @@ def assert_flow(subject, *arguments, **options):
         A `Layer` or a `Flow`, then rows for it: ``assert_flow(layer, x)``. Or two functions, then rows for the first:
         ``assert_flow(forward, inverse, x)``. Or a transform of PyTorch or a bijector of JAX, then rows.
     arguments, options
-        Those of `check`, `check_functions`, or of ``check_torch`` and ``check_jax`` in rooms of their own.
+        Those of `check`, `check_functions`, ``check_torch`` or ``check_jax``. The `params` of a `Flow` are those of the
+        flow. A conditional one is checked at one `context`, shape (context_features,), of ones by default.
 
     Raises
     ------
@@ -48,7 +54,7 @@ def _checker(subject, arguments):
     """The function that checks an object of some kind."""
     families = {kind.__module__.partition(".")[0] for kind in type(subject).__mro__}
     if isinstance(subject, Flow):
-        return lambda flow, *rest, **options: check(flow.layer, *rest, **options)
+        return _check_flow
     if families & TORCH:
         from npflow.verify.torch import check_torch
 
@@ -65,3 +71,17 @@ def _checker(subject, arguments):
         "expected a layer, a Flow, a transform of PyTorch or JAX, or two functions (forward, inverse), got "
         f"{in_short(subject)}"
     )
+
+
+def _check_flow(flow, x, *, params=None, context=None, **options):
+    """The report of the layer of a flow."""
+    if context is None and flow.context_features:
+        context = np.ones(flow.context_features)
+    layer, context = flow.layer, flow.check_context(context, 1, np.dtype(np.float64))
+    if params is not None:
+        flow.check(params)
+        params = to_host(params)
+        context, params = in_units(params, context), params["layer"]
+    if context is not None:
+        layer = Given(layer, tuple(context[0]))
+    return check(layer, x, params=params, **options)

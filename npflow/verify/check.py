@@ -14,7 +14,7 @@ from npflow.autodiff.mistakes import explain, explaining
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.errors import InputError
 from npflow.layers.composite import walk
-from npflow.layers.layer import check_layer, check_start
+from npflow.layers.layer import check_layer, init_layer
 from npflow.validation import check_rng, check_rows
 from npflow.verify import contract, formulas, gradients
 from npflow.verify.finding import DIRECTIONS, CannotRun, NotDecided, finding_of, together, undecided
@@ -103,12 +103,8 @@ def check(layer, x, *, params=None, rng=None, skip=()):
         A `Layer`, or any object with ``init(rng, x)``, ``forward(params, x)`` and ``inverse(params, z)``,
         written with `autograd.numpy`.
     x : ndarray, shape (n, ...), n >= 2
-        Rows for the layer. The cheap checks look at all of them, and at mixtures of them: shapes, purity, round trips,
-        "log-dets cancel". Jacobians are computed at eight of each. Some are where a log-det is furthest from that of
-        quick differences; these are taken at up to 4,096 / D rows, random ones and those that are extreme in a
-        component of x or z, in size or in log-det. The others are the ends of z and of log-det, and random rows. The
-        Jacobian of a row of D components takes D^2 numbers, D backward passes and about 20 D forward passes: keep D below 200. The check
-        works in the units of x, and on the host, also for an array on a device.
+        Rows for the layer, in any units, on the host or on a device; the check works on the host. Keep the number D of
+        components of a row below 200: a Jacobian has D^2 entries, and takes D backward and about 20 D forward passes.
     params : tree of ndarray, optional
         Parameters to check at, and to move away from. By default those of ``init`` are moved.
     rng : numpy.random.Generator, optional
@@ -129,6 +125,11 @@ def check(layer, x, *, params=None, rng=None, skip=()):
 
     Notes
     -----
+    Shapes, purity, round trips and "log-dets cancel" are checked at all rows of x, and at mixtures of them. Jacobians
+    are computed at eight rows of each: those where a log-det is furthest from that of quick differences, the ends of z
+    and of log-det, and random rows. The quick differences are taken at up to 4,096 / D rows: random ones, and those that
+    are extreme in a component of x or z, in size or in log-det.
+
     The checks decide, in the order of the report:
 
     shapes
@@ -204,8 +205,7 @@ def check(layer, x, *, params=None, rng=None, skip=()):
     with one_blas_thread(), np.errstate(all="ignore"):
         if params is None:
             with explaining():
-                params_of_init = layer.init(rng, x.copy())
-            check_start(layer.init, params_of_init, x)
+                params_of_init = init_layer(layer, rng, x.copy())
         start = cast_tree(params_of_init if params is None else to_host(params), np.float64)
         near, far = _points(rng, layer, pristine, start, x)
         at_start = replace(near[0], params=copy_tree(start))

@@ -16,7 +16,7 @@ from npflow.autodiff.program.frames import line_of
 from npflow.autodiff.program.recorder import make_tape
 from npflow.layers.layer import check_pair, check_start
 from npflow.verify import jacobians
-from npflow.verify.finding import OPPOSITE, CannotRun, Finding, NotDecided, difference, worst
+from npflow.verify.finding import OPPOSITE, CannotRun, Finding, NotDecided, difference, in_words, worst
 from npflow.verify.point import copy_tree, within
 
 LARGE = 1e4  # a layer must not overflow for inputs this many times larger than its batch
@@ -43,7 +43,8 @@ def shapes(point):
                 f"a layer keeps the number of rows and of components{at_line(point, direction)}"
             )
         if onp.shape(log_det) != (n,):
-            each = '; log_det="sum" adds them up over a row' if may_change and onp.size(log_det) != 1 else ""
+            one_each = onp.shape(log_det) in ((n, 1), onp.shape(start), shape)
+            each = '; log_det="sum" adds them up over a row' if may_change and one_each else ""
             return (
                 f"expected log_det of {direction} to have shape ({n},), one number for each row, "
                 f"got {onp.shape(log_det)}{each}{at_line(point, direction)}"
@@ -64,8 +65,8 @@ def finite(point):
         array = onp.asarray(point.pairs[direction][0])
         rows = onp.isfinite(array.reshape(len(array), -1)).all(axis=1)
         if not rows.all():
-            reason = getattr(point.layer, "raised", {}).get(direction)
-            said = f" (it raised {reason})" if reason else ""
+            error = getattr(point.layer, "raised", {}).get(direction)
+            said = f" (it raised {in_words(error)})" if error else ""
             value = array.reshape(len(array), -1)[onp.argmin(rows)]
             value = value[onp.argmin(onp.isfinite(value))]
             back = "" if direction == "forward" else " of what forward made of x"
@@ -129,7 +130,7 @@ def float64_kept(point):
 
 
 def _but_constants(found):
-    """Without log-dets that are one number for all rows: such a constant may be of another dtype, and is judged elsewhere."""
+    """Without log-dets that are one number for all rows: the dtype of such a constant is judged elsewhere."""
     return {
         name: array
         for name, array in found.items()
@@ -147,7 +148,7 @@ def float32_kept(point):
     try:
         found = dict(few.outputs(lambda direction: few.start(direction).astype(onp.float32)))
     except Exception as error:
-        raise NotDecided(f"float32 is not taken: {type(error).__name__}: {error}") from error
+        raise NotDecided(f"float32 is not taken: {in_words(error)}") from error
     if not point.layer.strict:
         found = _but_constants(found)
         if all(onp.asarray(array).dtype == onp.float64 for array in found.values()):
@@ -185,6 +186,9 @@ def float32_agrees(point):
     for (name, a), (_, b) in outputs:
         error = difference(a.astype(onp.float64), b)
         sentence = f"{name} differs between float32 and float64 by {error:.1e} (relative): more than rounding"
+        lost = ~onp.isfinite(a) & onp.isfinite(b)
+        if lost.any():
+            sentence = f"{name} is {a[lost][0]} in float32, and {b[lost][0]:.6g} in float64, in row {onp.argwhere(lost)[0, 0]}"
         if error > 1e-2 and error <= tolerance:
             raise NotDecided(
                 "rounding takes so many digits of float32 that nothing can be compared: standardize x"

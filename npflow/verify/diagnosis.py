@@ -49,11 +49,9 @@ def of_log_det(claimed, true, direction, event, parts, point=None, rows=None):
     for factor, mistake in _factors(event, rows):
         if factor != 1 and explains(claimed * factor):
             return f"{subject} {mistake}"
-    mistakes = {1: "leaves out {}", -1: "counts {} twice", 2: "takes {} with the opposite sign"}
-    for name, part in parts.items():
-        for times, mistake in mistakes.items():
-            if explains(claimed + times * part):
-                return f"{subject} {mistake.format(f'that of layer {name}')}"
+    parts = {f"that of layer {name}": part for name, part in parts.items()}
+    if mistake := _of_parts(claimed, parts, explains):
+        return f"{subject} {mistake}"
     if np.ptp(true) > 1e-5:
         if close(np.sort(claimed), np.sort(true)):
             return f"{subject} has the rows in another order"
@@ -116,6 +114,16 @@ def _named(off, components):
     return ""
 
 
+def _of_parts(claimed, parts, explains):
+    """Which of the parts that a log-det is the sum of is left out, counted twice or has the opposite sign."""
+    mistakes = {1: "leaves out {}", -1: "counts {} twice", 2: "takes {} with the opposite sign"}
+    for name, part in parts.items():
+        for times, mistake in mistakes.items():
+            if explains(claimed + times * part):
+                return mistake.format(name)
+    return ""
+
+
 def _of_components(claimed, direction, point, explains):
     """Which components' terms are wrong, where the Jacobian is triangular: its determinant is that of its diagonal."""
     matrices, _ = point.matrices[direction]
@@ -131,18 +139,8 @@ def _of_components(claimed, direction, point, explains):
         "the even components": slice(0, None, 2),
         "the odd components": slice(1, None, 2),
     }
-    for name, places in groups.items():
-        part = np.sum(diagonal[:, places], axis=1)
-        if np.max(np.abs(part)) < 1e-6:
-            continue
-        for times, mistake in (
-            (1, "leaves out {}"),
-            (-1, "counts {} twice"),
-            (2, "takes {} with the opposite sign"),
-        ):
-            if explains(claimed + times * part):
-                return mistake.format(name)
-    return ""
+    parts = {name: np.sum(diagonal[:, places], axis=1) for name, places in groups.items()}
+    return _of_parts(claimed, parts, explains)
 
 
 def _elsewhere(claimed, direction, point, close):
@@ -251,63 +249,54 @@ def _without_root(name):
     return name.removeprefix("layer").lstrip("/ ")
 
 
-def of_round_trip(error, start, back, arrays=None, point=None):
+def of_round_trip(point, error, names, arrays):
     """What is likely wrong with an inverse.
 
     Parameters
     ----------
+    point : Point
     error : float
-        In units of the spread.
-    start, back : str
-        The names of the two arrays.
-    arrays : pair of ndarray, shape (n, ...), optional
-        The two arrays.
-    point : Point, optional
+        The largest, in units of the spread.
+    names : pair of str
+        What the start of the round trip is called, and what came back.
+    arrays : pair of ndarray, shape (n, ...)
     """
+    start, back = names
     if not np.isfinite(error):
         return f"{back} is not finite: the map leaves its domain, or overflows"
-    shifted = False
-    if arrays is not None:
-        first, second = (np.asarray(array).reshape(len(array), -1) for array in arrays)
-        off = second - first
-        shifted = len(off) > 2 and np.allclose(off, off[:1], rtol=1e-6, atol=1e-6 * np.max(np.abs(off)))
+    first, second = (np.asarray(array).reshape(len(array), -1) for array in arrays)
+    off = second - first
+    shifted = len(off) > 2 and np.allclose(off, off[:1], rtol=1e-6, atol=1e-6 * np.max(np.abs(off)))
     if error < 1e-2 and not shifted:
         return (
             f"{back} is {start} only up to {error:.1e}: the inverse is approximate; solve it to the "
             "precision of float64"
         )
     said = f"{back} is not {start}, off by up to {error:.3g}"
-    halves = point is None or keeps_some(point)
-    if arrays is not None:
-        close = lambda a, b: np.allclose(a, b, rtol=1e-6, atol=1e-9 * (1 + np.max(np.abs(first))))
-        wrong = ~np.isclose(first, second, rtol=1e-6, atol=1e-9 * (1 + np.max(np.abs(first))))
-        if close(first, -second):
-            return f"{said}: it is minus {start}"
-        if first.shape[1] > 1 and close(np.sort(first, axis=1), np.sort(second, axis=1)):
-            why = (
-                "are halves taken and joined in the same way in both?"
-                if halves
-                else "is a permutation or transpose undone?"
-            )
-            return f"{said}: it has the components in another order ({why})"
-        components = np.flatnonzero(wrong.any(axis=0))
-        rows = wrong.any(axis=1)
-        if point is not None and 0 < np.sum(rows) <= 0.7 * len(rows) and len(rows) == len(point.x):
-            return (
-                f"{said}, in {np.sum(rows)} of {len(rows)} rows{_where(rows, point)}: the two directions are not each "
-                "other's inverse there"
-            )
-        if shifted:
-            return (
-                f"{said}, by the same number in every row: a shift is not taken back, or taken back with the wrong "
-                "sign or scale"
-            )
-        if len(components) < first.shape[1]:
-            said += f", in {'component' if len(components) == 1 else 'components'} {', '.join(map(str, components[:8]))}"
-    if point is not None and _transposed(point):
+    halves = "are halves taken and joined in the same way in both?" if keeps_some(point) else ""
+    alike = lambda a, b: np.isclose(a, b, rtol=1e-6, atol=1e-9 * (1 + np.max(np.abs(first))))
+    if alike(first, -second).all():
+        return f"{said}: it is minus {start}"
+    if first.shape[1] > 1 and alike(np.sort(first, axis=1), np.sort(second, axis=1)).all():
+        why = halves or "is a permutation or transpose undone?"
+        return f"{said}: it has the components in another order ({why})"
+    wrong = ~alike(first, second)
+    rows, components = wrong.any(axis=1), np.flatnonzero(wrong.any(axis=0))
+    if 0 < np.sum(rows) <= 0.7 * len(rows):
+        return (
+            f"{said}, in {np.sum(rows)} of {len(rows)} rows{_where(rows, point)}: the two directions are not each "
+            "other's inverse there"
+        )
+    if shifted:
+        return (
+            f"{said}, by the same number in every row: a shift is not taken back, or taken back with the wrong "
+            "sign or scale"
+        )
+    if len(components) < first.shape[1]:
+        said += f", in {'component' if len(components) == 1 else 'components'} {', '.join(map(str, components[:8]))}"
+    if _transposed(point):
         return f"{said}: the matrix of one of them is transposed"
-    suspected = " (are halves taken and joined in the same way in both?)" if halves else ""
-    return f"{said}: the two directions are not each other's inverse{suspected}"
+    return f"{said}: the two directions are not each other's inverse{f' ({halves})' if halves else ''}"
 
 
 def _transposed(point):

@@ -100,3 +100,8 @@ def difference(a, b, unit=None):
     with np.errstate(all="ignore"):
         off = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, a - b)
         return largest(off / (1 + largest(b) if unit is None else unit))
+
+
+def in_words(error):
+    """The kind of an exception, and the beginning of what it says."""
+    return f"{type(error).__name__}: {str(error).strip()[:200]}"

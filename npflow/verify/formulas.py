@@ -5,6 +5,7 @@ complaint as a string, and None where there is none.
 """
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def _comes_back(point, direction, start, back, names):
     worst = int(judged[np.argmax((off / allowed)[judged])])
     if allowed[worst] < off[worst] <= rounding[worst]:
         return undecided(STANDARDIZE.format(f"{off[worst]:.1e}"))
-    sentence = diagnosis.of_round_trip(off[worst], *names, (start, back), point)
+    sentence = diagnosis.of_round_trip(point, off[worst], names, (start, back))
     return Finding(float(off[worst]), float(allowed[worst]), sentence, rows=n)
 
 
@@ -79,11 +80,12 @@ def every_z_has_an_x(point):
     return Finding(float(np.max(off[good])), point.approximate, note=note, rows=int(np.sum(good)))
 
 
-class AnyZ:
-    """Rows to give to an inverse: whether they must come back, and if there are none, the reason."""
+class AnyZ(NamedTuple):
+    """Rows to give to an inverse, and whether they must come back; or the reason why there are none."""
 
-    def __init__(self, z=None, known=True, reason=""):
-        self.z, self.known, self.reason = z, known, reason
+    z: np.ndarray | None = None
+    known: bool = True
+    reason: str = ""
 
 
 def _any_z(point):
@@ -127,20 +129,24 @@ def jacobian_invertible(point):
     for direction in point.directions if point.same_size else ("forward",):
         wrong = []
         for row, (matrix, errors) in enumerate(zip(*point.matrices[direction])):
-            if not np.isfinite(matrix).all() and known and np.isfinite(point.exact[direction][row]).all():
-                continue  # a step led out of the domain
-            finite = np.isfinite(matrix).all()
-            resolved = finite and np.isfinite(errors).all()
+            if not np.isfinite(matrix).all():
+                if known and not np.isfinite(point.exact[direction][row]).all():
+                    wrong.append((row, "not finite"))
+                else:  # a step led out of the domain
+                    unresolved += not known
+                continue
+            resolved = np.isfinite(errors).all()
             if resolved:
                 # By Weyl's inequality no singular value is further off than the norm of the errors.
                 (matrix,), (errors,), _ = jacobians.balanced(matrix[None], errors[None])
                 smallest = np.linalg.svd(matrix, compute_uv=False)[-1]
                 if smallest > 10 * np.linalg.norm(errors):
                     continue
-                resolved = np.linalg.norm(errors) < 1e-6
-            if resolved or not finite:
-                wrong.append((row, "singular" if finite else "not finite"))
-            unresolved += not resolved
+                resolved = np.linalg.norm(errors) < 1e-6 and not _flat(point, direction, row)
+            if resolved:
+                wrong.append((row, "singular"))
+            else:
+                unresolved += 1
         if wrong and len(wrong) >= max(1, len(point.x) / 4):
             row, what = wrong[0]
             return (
@@ -151,6 +157,13 @@ def jacobian_invertible(point):
     if rows < len(point.x) / 2:
         return undecided(_unresolved("forward", np.inf, point))
     return Finding(0.0, 0.0, rows=rows)
+
+
+def _flat(point, direction, row):
+    """Whether the log-det says that the map is too flat at a row for differences, as tanh is at 20."""
+    inputs, outputs = point.ends(direction)
+    log_det = point.pairs[direction][1][row] - np.sum(np.log(outputs)) + np.sum(np.log(inputs))
+    return -np.inf < log_det < np.log(point.eps)
 
 
 def log_det_by_finite_differences(point, direction):

@@ -6,9 +6,10 @@ from functools import partial
 import numpy as np
 
 from npflow.autodiff.gpu.devices import to_host
+from npflow.autodiff.mistakes import is_pair
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.errors import InputError, in_short
-from npflow.validation import check_choice, check_number
+from npflow.validation import check_callable, check_choice, check_dtype, check_number
 from npflow.verify import contract, formulas
 from npflow.verify.check import (
     FORM,
@@ -124,13 +125,11 @@ def check_functions(
 
     Notes
     -----
-    Shapes, finite values, purity, round trips and "log-dets cancel" are looked at in all rows of `x`, in as many rows
-    between them, and for z beside theirs. Jacobians are computed at about eight rows of each: those where log-dets are
-    furthest from that of quick differences (taken at rows that are extreme in some component of x or z, in their size
-    or in log-det, and at random ones, up to 4,096 / D), the ends of z and of log-det, and random ones.
+    Rows are chosen as by `check`: all rows of `x`, as many between them, and z beside theirs; Jacobians are computed at
+    about eight of each.
 
-    An exact Jacobian is held against finite differences at rows of `x`. Where log-dets are those of quick differences to
-    1e-5, in all the rows that these are taken at, it decides the rest of their digits.
+    An exact Jacobian is held against finite differences at rows of `x`. Where log-dets agree with quick differences to
+    1e-5, at all rows that these are taken at, it decides the rest of their digits.
 
     Examples
     --------
@@ -142,10 +141,8 @@ def check_functions(
     >>> check_functions(double, halve, rng.normal(size=(8, 3))).passed
     True
     """
-    x, given = batch_of(x, any_shape=True), x.dtype
-    context = None if context is None else _context(context, len(x))
     subject = Functions(
-        forward, inverse, x, context, z, domain, codomain, tolerance, jacobian, chart, log_det, dtypes, given
+        forward, inverse, x, context, z, domain, codomain, tolerance, jacobian, chart, log_det, dtypes
     )
     checks = [one for one in OF_FUNCTIONS if subject.asks(one[0])]
     skip = check_names(skip, OF_FUNCTIONS)
@@ -163,19 +160,17 @@ def check_functions(
 class Functions:
     """Two functions as a layer without parameters, and what is known of them."""
 
-    def __init__(self, forward, inverse, x, context, z, domain, codomain, tolerance, jacobian, chart, log_det, dtypes,
-                 given):  # fmt: skip
-        for function, what in (
-            (forward, "forward"),
-            (inverse, "inverse"),
-            (jacobian, "jacobian"),
-            (chart, "chart"),
-        ):
-            if not callable(function) and (what == "forward" or function is not None):
-                raise InputError(f"expected {what} to be a function, got {in_short(function)}")
-        self.functions = {"forward": forward, "inverse": inverse}
+    def __init__(
+        self, forward, inverse, x, context, z, domain, codomain, tolerance, jacobian, chart, log_det, dtypes
+    ):
+        for what, function in {"inverse": inverse, "jacobian": jacobian, "chart": chart}.items():
+            if function is not None:
+                check_callable(function, what)
+        self.functions = {"forward": check_callable(forward, "forward"), "inverse": inverse}
         self.has_inverse = inverse is not None
-        self.x, self.context, self.chart = x, context, chart
+        self.strict = getattr(x, "dtype", None) == np.float32
+        self.x = x = batch_of(x, any_shape=True)
+        self.context, self.chart = None if context is None else _context(context, len(x)), chart
         self.z = None if z is None else batch_of(z, "z", least=1, any_shape=True)
         self.domain, self.codomain = check_inside(domain, "domain"), check_inside(codomain, "codomain")
         outside = ~inside(self.domain, x)
@@ -184,13 +179,13 @@ class Functions:
         self.tolerance = None if tolerance is None else check_number(tolerance, "tolerance", above=0)
         self.exact = jacobian
         self.sums = check_choice(log_det, ("rows", "sum"), "log_det") == "sum"
-        dtypes = {np.dtype(dtype) for dtype in np.atleast_1d(dtypes)}
-        if not dtypes or not dtypes <= {np.dtype("float32"), np.dtype("float64")}:
-            raise InputError(f"expected dtypes among float32 and float64, got {in_short(dtypes)}")
-        self.dtypes, self.strict = dtypes, given == np.float32
+        dtypes = [dtypes] if isinstance(dtypes, str) else dtypes
+        self.dtypes = {check_dtype(dtype, "each of dtypes") for dtype in dtypes}
+        if not self.dtypes:
+            raise InputError("expected dtypes among float32 and float64, got none")
         self.notes, self.raised, self.widths = [], {}, {}
         self.trusted, self.remembers = False, True
-        self.cast = None if np.dtype("float64") in dtypes else np.dtype("float32")
+        self.cast = None if np.dtype("float64") in self.dtypes else np.dtype("float32")
         self.eps = EPS if self.cast is None else float(np.finfo(np.float32).eps)
 
     @property
@@ -235,53 +230,47 @@ class Functions:
 
     def _call(self, direction, rows, context):
         """What a function returns. A row that raises is one without a value, nan."""
-        if self.cast is not None:
-            array, log_det = self._rows(direction, rows.astype(self.cast), context)
-            return np.asarray(array, np.float64), np.asarray(log_det, np.float64)
-        return self._rows(direction, rows, context)
+        if self.cast is None:
+            return self._rows(direction, rows, context)
+        result = self._rows(direction, rows.astype(self.cast), context)
+        return tuple(np.asarray(part, np.float64) for part in result) if is_pair(result) else result
 
     def _rows(self, direction, rows, context):
-        arguments = (rows,) if context is None else (rows, context)
+        parts = self._parts(direction, rows, context)
+        raised = [isinstance(part, Exception) for part in parts]
+        if all(raised) and direction not in self.widths:
+            raise self.raised[direction]
+        if raised == [False]:
+            return parts[0]
+        shapes = ((1, *self.widths[direction]), (1,))
+        nothing = [np.full(shape, np.nan, rows.dtype) for shape in shapes]
+        return tuple(
+            np.concatenate(halves)
+            for halves in zip(*(nothing if lost else part for lost, part in zip(raised, parts)))
+        )
+
+    def _parts(self, direction, rows, context):
+        """What a function returns for all rows; where it raises, for those of each half. A single row gives the error."""
         try:
-            result = self.functions[direction](*arguments)
+            result = self.functions[direction](*((rows,) if context is None else (rows, context)))
         except Exception as error:
-            self.raised.setdefault(direction, f"{type(error).__name__}: {str(error).strip()[:200]}")
-            if len(rows) == 1 or (
-                direction not in self.widths and not self._any_row(direction, rows, context)
-            ):
-                if direction not in self.widths:
-                    raise
-                return self._nothing(direction, rows)
-            halves = [slice(0, len(rows) // 2), slice(len(rows) // 2, None)]
-            halves = [
-                self._rows(direction, rows[half], None if context is None else context[half])
-                for half in halves
-            ]
-            return tuple(np.concatenate(pair) for pair in zip(*halves))
-        if not isinstance(result, (tuple, list)) or len(result) != 2:
-            return result
+            self.raised.setdefault(direction, error)
+            if len(rows) == 1:
+                return [error]
+            middle = len(rows) // 2
+            halves = (
+                self._parts(direction, rows[half], None if context is None else context[half])
+                for half in (slice(middle), slice(middle, None))
+            )
+            return [part for half in halves for part in half]
+        if not is_pair(result):
+            return [result]
         array, log_det = result
         if np.ndim(array) and len(array) == len(rows):
             self.widths[direction] = np.shape(array)[1:]
         if self.sums and np.shape(log_det) != (len(rows),):
             log_det = self._summed(direction, np.asarray(log_det), len(rows))
-        return array, log_det
-
-    def _any_row(self, direction, rows, context):
-        """Whether some row alone has a value."""
-        for row in range(len(rows)):
-            one = slice(row, row + 1)
-            try:
-                arguments = (rows[one],) if context is None else (rows[one], context[one])
-                self.widths[direction] = np.shape(self.functions[direction](*arguments)[0])[1:]
-                return True
-            except Exception:
-                continue
-        return False
-
-    def _nothing(self, direction, rows):
-        width = self.widths[direction]
-        return np.full((len(rows), *width), np.nan, rows.dtype), np.full(len(rows), np.nan, rows.dtype)
+        return [(array, log_det)]
 
     def _summed(self, direction, log_det, n):
         """A log-det for each row, of one for each element, of shape (n, 1), or of one number."""

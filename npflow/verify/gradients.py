@@ -21,10 +21,8 @@ def gradients(point, direction):
     start, rng = point.start(direction), onp.random.default_rng(1)
     everything = {"input": start, "layer": point.params}
     pair = point.pairs[direction]
-    weights = [rng.standard_normal(start.shape), rng.standard_normal(len(start))]
-    weights[0] = (weights[0].reshape(len(start), -1) / point.ends(direction)[1]).reshape(
-        start.shape
-    )  # of the order of one
+    of_array = rng.standard_normal(start.shape).reshape(len(start), -1) / point.ends(direction)[1]
+    weights = [of_array.reshape(start.shape), rng.standard_normal(len(start))]
     # Among the rows between those of x all parameters share one direction.
     ways = _ways(everything, point.unit(direction), 1 if point.rows is None else GROUPS)
     noise = max(_rounding(pair, weights), point.noise[direction])

@@ -46,7 +46,7 @@ def check_jax(transform, x, *, inverse=None, context=None, move=True, name=None,
 
 
 class Jax(Peer):
-    """A transform of JAX: it is compiled once for a number of rows. A map of one row, as flowjax's are, is called for many."""
+    """A transform of JAX, compiled once for a number of rows. A map of one row, such as flowjax's, is mapped over rows."""
 
     kind = jax.Array
 
@@ -140,8 +140,7 @@ class Jax(Peer):
 
     def gradients(self, version, dtype):
         with self.calling(dtype):
-            x = self.array(self.x.astype(dtype))
-            context = None if self.context is None else self.array(self.context.astype(dtype))
+            x, context = self.batch(dtype)
             leaves, structure = jax.tree_util.tree_flatten_with_path(version[0])
             names = [jax.tree_util.keystr(path) for path, _ in leaves]
             moving = [index for index, name in enumerate(names) if name in self.trained]
@@ -194,11 +193,7 @@ def _compiled(transform, direction):
     def call(x, context):
         try:
             return _of_arrays(structure, rest, direction, arrays, x, context)
-        except (
-            jax.errors.ConcretizationTypeError,
-            TypeError,
-            ValueError,
-        ):  # it looks at values, or has no hash
+        except (jax.errors.ConcretizationTypeError, TypeError, ValueError):  # looks at values, or has no hash
             context = None if context is None else jnp.array(context)
             return getattr(_convention(transform), direction)(jnp.array(x), context)
 

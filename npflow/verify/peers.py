@@ -16,6 +16,7 @@ import numpy as np
 
 from npflow.docstrings import documented
 from npflow.errors import InputError, in_short, kind_of
+from npflow.verify.finding import in_words
 from npflow.verify.functions import OF_FUNCTIONS, OWN, check_functions
 from npflow.verify.report import Check, Report
 
@@ -131,8 +132,9 @@ def convention_of(transform, fresh=lambda array: array):
     if has("forward") or callable(transform):
         return _called(transform, has)
     raise InputError(
-        f"expected a transform with forward and inverse that return an array and its log-det, with "
-        f"log_abs_det_jacobian(x, y), inverse_and_log_det or forward_log_det_jacobian, or a function, got {kind_of(transform)}"
+        "expected a transform with forward and inverse that return an array and its log-det, with "
+        "log_abs_det_jacobian(x, y), inverse_and_log_det or forward_log_det_jacobian, or a function, got "
+        f"{kind_of(transform)}"
     )
 
 
@@ -142,9 +144,8 @@ def _transformed(transform, x, fresh):
     axes = getattr(getattr(transform, "domain", None), "event_dim", None)
     shape = () if axes is None else tuple(x.shape[: x.ndim - axes])
     given = tuple(getattr(log_det, "shape", ()))
-    if (
-        axes is not None and given != shape and _broadcasts(given, shape)
-    ):  # a constant, for each row or element
+    # A constant has no rows: it is given to each.
+    if axes is not None and given != shape and _broadcasts(given, shape):
         log_det = log_det + fresh(x).reshape(*shape, -1)[..., 0] * 0
     return y, log_det
 
@@ -269,7 +270,7 @@ class Peer:
             except InputError:
                 raise
             except Exception as error:
-                reasons.append(f"in {dtype}: {type(error).__name__}: {str(error).strip()[:200]}")
+                reasons.append(f"in {dtype}: {in_words(error)}")
         if not self.versions:
             raise InputError(f"expected a transform that can be called with x, got {reasons[0]}")
         if reasons:
@@ -342,11 +343,15 @@ class Peer:
 
     # ------------------------------------------------------------ what is understood
 
+    def batch(self, dtype, rows=slice(None)):
+        """Some rows of x and of the context, which may be None, in a dtype; arrays of NumPy."""
+        return [None if array is None else array[rows].astype(dtype) for array in (self.x, self.context)]
+
     def _understand(self, version, dtype):
         """Whether the results are pairs in that dtype, and there is an inverse."""
         calls = self._calls({dtype: version})
-        context = None if self.context is None else self.context[:2].astype(dtype)
-        y, _ = calls.forward(self.x[:2].astype(dtype), context)
+        x, context = self.batch(dtype, slice(2))
+        y, _ = calls.forward(x, context)
         if y.dtype != dtype:
             raise TypeError(f"forward returned {y.dtype}")
         convention = calls.conventions[dtype]
@@ -369,15 +374,13 @@ class Peer:
 
     def _differentiable(self):
         """Whether the library has a Jacobian of forward."""
-        dtype = next(iter(self.versions))
-        context = None if self.context is None else self.context[:2].astype(dtype)
         try:
-            matrices = self._calls(self.versions).jacobian(self.x[:2].astype(dtype), context)
+            matrices = self._calls(self.versions).jacobian(*self.batch(next(iter(self.versions)), slice(2)))
             if np.isfinite(matrices).all():
                 return True
             reason = "it is not finite"
         except Exception as error:
-            reason = f"{type(error).__name__}: {str(error).strip()[:100]}"
+            reason = in_words(error)
         self.notes.append(f"without an exact Jacobian of the library: {reason}")
         return False
 
@@ -457,21 +460,16 @@ class Peer:
     def _start(self):
         """The check of outputs and gradients where parameters start."""
         dtype, version = next(iter(self.versions.items()))
-        context = None if self.context is None else self.context.astype(dtype)
-        complaint = ""
         try:
-            outputs = zip(
-                ("array", "log_det"), Calls(self, {dtype: version}).forward(self.x.astype(dtype), context)
-            )
-            found = [(f"the {what} of forward", array) for what, array in outputs]
+            array, log_det = Calls(self, {dtype: version}).forward(*self.batch(dtype))
+            found = [("the array of forward", array), ("the log_det of forward", log_det)]
             found += [(f"the gradient in {name}", array) for name, array in self.gradients(version, dtype)]
             for what, array in found:
                 if not np.isfinite(array).all():
-                    complaint = complaint or f"{what} is not finite where parameters start"
+                    return Check(START, 1.0, 0.0, "failed", f"{what} is not finite where parameters start")
         except Exception as error:
-            reason = f"{type(error).__name__}: {str(error).strip()[:100]}"
-            return Check(START, np.nan, np.nan, "not decided", f"no gradient: {reason}")
-        return Check(START, float(bool(complaint)), 0.0, "failed" if complaint else "passed", complaint)
+            return Check(START, np.nan, np.nan, "not decided", f"no gradient: {in_words(error)}")
+        return Check(START, 0.0, 0.0, "passed")
 
 
 class Calls:
@@ -566,9 +564,8 @@ def copied(value, kind, of):
         found[id(array)] = of(path, array)
     try:
         for one in reversed(list(objects.values())):
-            if (
-                type(one).__name__ == "_InverseTransform"
-            ):  # of torch.distributions: a copy of one has nothing to invert
+            # A copy of torch.distributions' own would have nothing to invert.
+            if type(one).__name__ == "_InverseTransform":
                 found[id(one)] = copy.deepcopy(one.inv, found).inv
         return copy.deepcopy(value, found)
     except Exception:
@@ -594,11 +591,9 @@ def joined(reports, words):
     """One report of several: of each check the worst outcome, with the words for where it was found."""
     first = reports[0]
     checks = []
-    for check in first.checks:
+    for name in (check.name for check in first.checks):
         found = [
-            (one[check.name], said)
-            for one, said in zip(reports, words)
-            if check.name in {c.name for c in one.checks}
+            (check, said) for one, said in zip(reports, words) for check in one.checks if check.name == name
         ]
         worst, said = min(found, key=lambda pair: RANK[pair[0].status])
         if said and worst.status in ("failed", "not decided"):

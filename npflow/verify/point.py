@@ -91,7 +91,7 @@ class Point:
         return getattr(self.layer, "has_inverse", True)
 
     def outputs(self, inputs=None):
-        """Yield each array and log-det with its name; ``inputs(direction)`` is the input of a direction, by default its start."""
+        """Yield each array and log-det with its name. ``inputs(direction)`` replaces the start of a direction."""
         for direction in self.directions:
             pair = self.call(direction, inputs(direction)) if inputs else self.pairs[direction]
             for name, output in zip(("array", "log_det"), pair):
@@ -151,14 +151,14 @@ class Point:
     def apart(self):
         """For each direction what groups of rows give among all and alone: (point, rows, pair, pair) each.
 
-        Some rows are called one by one, and all in two halves.
+        All rows are called in two halves, and some of the user's, or of few rows, one by one.
         """
 
         def calls(direction):
             few, n = self.few, len(self.x)
-            singles = len(few.x) if self.rows is not None else 2
-            groups = [(few, np.array([row])) for row in range(singles)]
-            groups += [(self, np.arange(n)[half::2]) for half in (0, 1)] if n > len(few.x) else []
+            groups = [(self, np.arange(n)[half::2]) for half in (0, 1)] if n > len(few.x) else []
+            singles = len(few.x) if self.rows is not None else 0 if groups else 2
+            groups = [(few, np.array([row])) for row in range(singles)] + groups
             return [
                 (
                     whole,

@@ -82,17 +82,20 @@ class Torch(Peer):
             return torch.nn.Parameter(array, requires_grad=leaf.requires_grad)
         return array.requires_grad_(leaf.is_leaf and leaf.requires_grad)
 
+    def tensors(self, dtype):
+        """x and the context, which may be None, in a dtype."""
+        return [None if array is None else self.array(array) for array in self.batch(dtype)]
+
     def trains(self, value):
         return {path for path, leaf in arrays_in(value, torch.Tensor) if leaf.is_leaf and leaf.requires_grad}
 
     def first_call(self, version, dtype):
         before = {path: leaf.detach().clone() for path, leaf in arrays_in(version, torch.Tensor)}
-        context = None if self.context is None else self.array(self.context.astype(dtype))
         modules = [one for one in version if isinstance(one, torch.nn.Module)]
         forward = self.conventions(version).forward
         try:
             with self.calling(dtype):
-                forward(self.array(self.x.astype(dtype)), context)
+                forward(*self.tensors(dtype))
         except Exception as error:
             # A log-det by a derivative needs gradients, and some modules can be called in eval mode alone.
             self.with_gradients = "grad" in str(error)
@@ -123,9 +126,8 @@ class Torch(Peer):
 
     def gradients(self, version, dtype):
         leaves = {path: leaf for path, leaf in arrays_in(version, torch.Tensor) if path in self.trained}
-        context = None if self.context is None else self.array(self.context.astype(dtype))
         with self.calling(dtype), torch.enable_grad():
-            y, log_det = self.conventions(version).forward(self.array(self.x.astype(dtype)), context)
+            y, log_det = self.conventions(version).forward(*self.tensors(dtype))
             total = y.sum() + (log_det.sum() if isinstance(log_det, torch.Tensor) else 0)
             found = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
         for path, gradient in zip(leaves, found):

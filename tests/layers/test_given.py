@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
-from helpers import perturbed, refusal, rows, same_bits
+from helpers import moved, perturbed, refusal, rows, same_bits
 
+from npflow import Flow
 from npflow.layers import ActNorm, AffineCoupling, Chain, Given, Inverse, Reverse, Split
+from npflow.layers.units import in_units
+from npflow.models import maf
+from npflow.networks import MADE
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -16,6 +20,16 @@ def test_it_is_the_conditional_layer_at_its_context(dtype):
     for method in ("forward", "inverse"):
         expected = getattr(inner, method)(params, x, context=context)
         assert same_bits(getattr(layer, method)(params, x), expected)
+
+
+def test_the_layer_of_a_flow_is_given_a_context_in_the_units_of_the_flow(rng):
+    x, context = rows(20, 3), rng.normal(2000, 10, (20, 2))
+    flow = maf(3, 1, MADE((4,)), context_features=2)
+    params = moved(flow.init(rng, x, context))
+    seen = in_units(params, context[:1])[0]
+    given = Flow(Given(flow.layer, tuple(seen)), flow.prior)
+    log_prob = given.log_prob({name: params[name] for name in ("layer", "prior")}, x)
+    assert same_bits(log_prob, flow.log_prob(params, x, context[0]))
 
 
 def test_a_layer_that_takes_no_context_is_refused():

@@ -11,6 +11,7 @@ from npflow import Flow, InputError, NonFiniteError, load, to_device
 from npflow.autodiff import Layout, record, value_and_grad
 from npflow.autodiff.gpu.devices import HOST
 from npflow.layers import Affine, Chain, Layer, Reverse
+from npflow.layers.units import context_units
 from npflow.models import iaf, maf, real_nvp
 from npflow.models.distillation import Distillation
 from npflow.networks import MADE
@@ -52,6 +53,18 @@ def test_a_rows_loss_is_the_students_log_density_of_its_own_sample_less_the_teac
     expected = student.log_prob(params, x) - teacher.log_prob(teacher_params, x)
     losses = Distillation(student, teacher, teacher_params).losses(params, z)
     np.testing.assert_allclose(losses, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_student_and_a_teacher_see_a_context_in_units_of_their_own(rng):
+    student, params, teacher, teacher_params = pair(context_features=2)
+    context, z = rng.normal(2000, 10, (20, 2)), rng.standard_normal((20, 3))
+    params = moved(params, rng, by=0.2) | {"context": context_units(context)}
+    x = student.decode(params, z, context)
+    expected = student.log_prob(params, x, context) - teacher.log_prob(teacher_params, x, context)
+    model = Distillation(student, teacher, teacher_params)
+    np.testing.assert_allclose(model.losses(params, context, z), expected, rtol=1e-9, atol=1e-9)
+    *_, last = model.visits(params, context, z)
+    assert same_bits(last.result[0], teacher.prior.log_prob({}, teacher.encode(teacher_params, x, context)))
 
 
 @pytest.mark.parametrize("context_features", [0, 2])

@@ -15,7 +15,7 @@ from npflow.models import VAE, PixelCNN
 from npflow.networks import MaskedConvNet
 from npflow.priors import Normal
 from npflow.training import Adam
-from npflow.training.older_formats import FORMATS, classes, convert_moments, no_units
+from npflow.training.older_formats import FORMATS, classes, convert_moments, dicts_of, no_units
 
 NORMS = Chain([ActNorm(), Inverse(ActNorm()), Affine(), Split(Chain([ActNorm(), AffineCoupling(small)]))])
 
@@ -177,3 +177,8 @@ def test_the_classes_of_a_description_are_those_of_its_objects():
     assert found[:4] == ["Flow", "Chain", "ActNorm", "Inverse"]
     assert found.count("ActNorm") == 3
     assert classes({"class": "Own", "text": '"class": "ActNorm"'}) == ["Own"]
+
+
+def test_dicts_of_some_keys_are_found_in_dicts_lists_and_tuples():
+    tree = {"x": ({"a": 1}, [{"a": 2, "b": 3}]), "y": {"a": 4}}
+    assert dicts_of({"a"}, tree) == [{"a": 1}, {"a": 4}]

@@ -1,5 +1,7 @@
 """`check_functions`: plain functions, what is known of them, and what cannot be decided."""
 
+import math
+
 import numpy as np
 import pytest
 from helpers import rows
@@ -86,6 +88,24 @@ def test_rows_of_z_that_are_handed_over_have_to_come_back(x):
     check_functions(sigmoid, raising_logit, x, z=expit(3 * x)).raise_if_failed()
     report = check_functions(sigmoid, raising_logit, x, z=1 + expit(x))
     assert [failure.name for failure in report.failures] == ["z -> x -> z, any z"]
+
+
+def test_rows_may_be_a_list(x):
+    check_functions(arcsinh, sinh, x.tolist()).raise_if_failed()
+
+
+@pytest.mark.parametrize("dtypes", ["float32", "float64"])
+@pytest.mark.parametrize("result", [None, np.ones((60, 4))])
+def test_functions_that_return_no_pair_are_told_so(result, dtypes, x):
+    report = check_functions(lambda x: result, sinh, x, dtypes=dtypes)
+    assert "expected forward to return a pair, array and log_det" in report.cause
+
+
+def test_where_all_rows_raise_the_first_error_is_shown(x):
+    def fails(z):
+        raise ValueError("one row is too few" if len(z) == 1 else "not written yet")
+
+    assert "not written yet" in check_functions(arcsinh, fails, x).cause
 
 
 def test_a_row_of_x_that_raises_is_named_with_its_reason(x):
@@ -195,6 +215,8 @@ def test_log_dets_of_another_shape_are_summed_when_that_is_asked_for(x):
     exp, log = lambda x: (np.exp(x), x.copy()), lambda z: (np.log(z), -total(np.log(z))[:, None])
     report = check_functions(exp, log, x)
     assert 'got (60, 4); log_det="sum" adds them up' in report.cause
+    report = check_functions(lambda x: (x, np.zeros((60, 60))), None, x)  # (n, 1) + (n,): a sum would hide it
+    assert report.cause.endswith("one number for each row, got (60, 60)")
     report = check_functions(exp, log, x, log_det="sum")
     report.raise_if_failed()
     assert "(n, 4): one for each element" in report.notes[0]
@@ -303,7 +325,8 @@ def test_what_rounding_hides_is_not_decided_and_does_not_pass(x):
         ({"codomain": (1, 0)}, "with low < high"),
         ({"tolerance": -1}, "expected tolerance to be a finite number above 0"),
         ({"log_det": "mean"}, "expected log_det to be one of 'rows', 'sum'"),
-        ({"dtypes": "float16"}, "expected dtypes among float32 and float64"),
+        ({"dtypes": "float16"}, "expected each of dtypes to be float32 or float64, got 'float16'"),
+        ({"dtypes": ()}, "expected dtypes among float32 and float64, got none"),
         ({"jacobian": 3}, "expected jacobian to be a function, got 3"),
         ({"context": np.zeros((3, 1))}, "expected a row of context for each of 60 rows"),
         ({"skip": ["colour"]}, "expected a list of checks to skip"),
@@ -312,3 +335,41 @@ def test_what_rounding_hides_is_not_decided_and_does_not_pass(x):
 def test_options_that_cannot_be_used_get_a_sentence(options, words, x):
     with pytest.raises(InputError, match=words):
         check_functions(arcsinh, sinh, x, **options)
+
+
+def tanh(x):
+    return np.tanh(x), total(2 * (math.log(2) - x - np.logaddexp(0, -2 * x)))
+
+
+def test_a_map_too_flat_for_differences_is_not_decided_and_one_that_claims_less_is_singular():
+    x = 20 + rows(20, 2)
+    assert check_functions(tanh, None, x).verdict == "not decided"
+    report = check_functions(lambda x: (np.tanh(x), 0 * x[:, 0]), None, x)
+    assert "the Jacobian of forward is singular" in str(report)
+
+
+def test_a_log_det_that_is_not_finite_in_float32_alone_is_told_with_both_numbers():
+    def naive(x):
+        return np.tanh(x), total(np.log(1 - np.tanh(x) ** 2))
+
+    x = np.linspace(-12, 12, 40, dtype=np.float32).reshape(20, 2)
+    exact = lambda x: np.stack([np.diag(one) for one in 1 / np.cosh(x) ** 2])
+    report = check_functions(naive, None, x, jacobian=exact)
+    assert "the log_det of forward is -inf in float32, and -43.99" in str(report)
+
+
+def test_rows_that_raise_with_a_context_beside_them_are_not_decided(rng):
+    def forward(x, context):
+        z, log_det = raising_logit(x)
+        return z * np.exp(context) + context, log_det + total(context)
+
+    def inverse(z, context):
+        x, log_det = sigmoid((z - context) * np.exp(-context))
+        return x, log_det - total(context)
+
+    x, context = rng.uniform(0.02, 0.98, (40, 3)), rng.normal(size=(40, 3))
+    check_functions(forward, inverse, x, context=context).raise_if_failed()
+    wrong = lambda z, context: (inverse(z, context)[0], inverse(z, context)[1] + total(context))
+    assert "log_det of inverse is off" in check_functions(forward, wrong, x, context=context).cause
+    report = check_functions(lambda x, c: forward(x, c[::-1]), inverse, x, context=context)
+    assert "rows influence each other" in report.cause
