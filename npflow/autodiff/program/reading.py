@@ -271,7 +271,7 @@ class Writer:
         return f"{SHORTER.get(name, name)}({', '.join(self.write(one)[0] for one in arguments)})", ATOM
 
     def name(self, name):
-        """A name without the layer that it is in: that of the line's own goes, another's is a number."""
+        """A name as a formula has it: a constant, a gradient, or a value of the forward pass."""
         if name in self.formulas.constants:
             return self.constant(name)
         if name.startswith("grad_"):
@@ -285,7 +285,7 @@ class Writer:
         return self.plain(name)
 
     def plain(self, name):
-        """The name of a value of the forward pass."""
+        """A name without the layer that it is in: the line's own goes, another one is a number behind it."""
         own = _prefix(self.line.section)
         starts = {
             start: prefix for prefix in self.formulas.sections for start in (prefix, prefix.split("_")[0])
@@ -300,8 +300,10 @@ class Writer:
         )
         short = re.sub(r"^([A-Za-z]+)(\d+)$", r"\1_\2", short)
         layer = starts.get(start, "").split("_")[0]
+        if layer in ("", own.split("_")[0]):
+            return short
         number = re.search(r"\d+$", layer)
-        return short if layer == own.split("_")[0] or not number else f"{short}_{int(number[0])}"
+        return f"{short}_{int(number[0])}" if number else name
 
     def constant(self, name):
         """A constant: its numbers where it has at most four, otherwise its name."""

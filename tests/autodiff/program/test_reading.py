@@ -49,7 +49,8 @@ def test_formulas_are_those_of_the_layer_with_steps_on_the_way_written_out(coupl
     assert found["coupling_h_dot"] == "kept W_0"
     assert found["coupling_z_b"] == "z_b = changed * exp(log_scale) + shift"
     assert found["coupling_log_scale"] == "log_scale = 2 * tanh(raw / 2)"
-    assert found["prior_log_prob"] == "log_prob = -0.5 * sum(joined * joined) - 1.838"
+    assert found["prior_log_prob"] == "log_prob = -0.5 * sum(coupling_joined * coupling_joined) - 1.838"
+    assert found["log_prob"] == "log_prob = prior_log_prob + coupling_log_det"
 
 
 def test_a_bar_is_a_gradient(coupling):
