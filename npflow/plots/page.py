@@ -38,8 +38,9 @@ class Stage(NamedTuple):
     path: str
     layer: object
     direction: str
-    apply: object  # maps rows to the output and the log-det
+    apply: object  # maps rows and their context to the output and the log-det
     x: np.ndarray
+    context: np.ndarray | None
     z: np.ndarray
     log_det: np.ndarray
 
@@ -153,7 +154,7 @@ def contents(flow, params, x, context=None, *, marked=None, title=None):
 def stages_of(layer, params, x, context, path="layer", direction="forward"):
     """The layers in a row from x to z, and z. A composite whose steps are no row, such as Split, is one stage."""
 
-    def apply(x, context=context):
+    def apply(x, context):
         return getattr(layer, direction)(params, x, **given(layer, context))
 
     if isinstance(layer, Composite):
@@ -171,13 +172,14 @@ def stages_of(layer, params, x, context, path="layer", direction="forward"):
 
         if follow(layer, x, direction, context, take) is last and in_a_row and stages:
             return stages, last
-    z, log_det = apply(x)
-    return [Stage(path, layer, direction, apply, x, z, log_det)], z
+    z, log_det = apply(x, context)
+    return [Stage(path, layer, direction, apply, x, context, z, log_det)], z
 
 
 def layer_of(stage, total, rows):
     """A layer as plain data: `total` is the sum of the log-dets up to it, and `rows` have a Jacobian."""
-    matrices = by_autograd(lambda x: stage.apply(x)[0], stage.x)[rows]
+    context = None if stage.context is None else stage.context[rows]
+    matrices = by_autograd(lambda x: stage.apply(x, context)[0], stage.x[rows])
     kind = type(stage.layer)
     number = stage.path.removeprefix("layer").lstrip("/")
     turned = ", inverse" if stage.direction == "inverse" else ""
