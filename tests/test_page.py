@@ -283,7 +283,7 @@ def test_what_is_no_flow_too_large_or_cannot_be_written_is_refused(tmp_path):
     assert "expected a Flow to step through, got a str" in refusal(step_page, "flow", params, x, path)
     wide = Flow(ActNorm(), Normal(65))
     start = wide.init(np.random.default_rng(0), rows(3, 65))
-    assert "rows of at most 64 numbers, whose Jacobians can be drawn, got rows of 65" in refusal(
+    assert "rows of at most 64 numbers, whose Jacobians can be drawn, got 65" in refusal(
         step_page, wide, start, rows(3, 65), path
     )
     assert "expected x" in refusal(step_page, flow, params, x[:, :1], path)

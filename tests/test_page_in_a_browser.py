@@ -192,7 +192,7 @@ def test_ten_clicked_points_have_the_numbers_of_the_library_at_every_layer(brows
             if k + 1 < last:
                 assert browser.numbers("#value-now") == six(traced[k].output[row])
             line = browser.run(
-                "return [...document.querySelector('#layers tr.now').children].map((cell) => cell.textContent)"
+                "return [...document.querySelectorAll('#layers tr.now td')].map((cell) => cell.textContent)"
             )
             assert [float(number) for number in line[1:]] == six([traced[k].log_det[row], totals[k, row]])
     assert browser.complaints() == []
@@ -201,7 +201,10 @@ def test_ten_clicked_points_have_the_numbers_of_the_library_at_every_layer(brows
 def test_the_slider_says_what_is_interpolated(browser, plane):
     flow, params, x, path = plane
     browser.open(path)
-    slide = "get('slider').value = {}; get('slider').dispatchEvent(new Event('input')); return get('between').textContent"
+    slide = (
+        "get('slider').value = {}; get('slider').dispatchEvent(new Event('input'));"
+        "return get('between').textContent"
+    )
     traced = flow.layer.trace(params["layer"], x)
     assert browser.run(slide.format(1)) == ""
     place = browser.run("return pointAt(view(), 100, 3)")
@@ -284,7 +287,8 @@ def test_more_dimensions_have_a_heat_map_and_a_choice_of_components(browser, spa
     assert not browser.run("return document.querySelector('#layer svg')")
     before = browser.run("return pointAt(view(), 100, 4)")
     browser.run(
-        "const select = document.querySelector('#axes select'); select.value = 3; select.dispatchEvent(new Event('change'))"
+        "const select = document.querySelector('#axes select'); select.value = 3;"
+        "select.dispatchEvent(new Event('change'))"
     )
     assert browser.run("return pointAt(view(), 100, 4)") != before
     assert browser.numbers("#value-context") == [1, 0]

@@ -21,9 +21,11 @@ def add_to(commands):
         "step",
         run,
         "write a page to step through a flow, layer by layer and line by line",
-        "The points are held-out images of the run, or for a checkpoint samples of the flow. The page is one file,\n"
-        "which a browser shows without a network.",
-        "npflow step moons.npz\n  npflow step moons.npz --data moons.npy --out page.html\n  npflow step runs/glow",
+        "The points are held-out images of the run, or for a checkpoint samples of the flow.\n"
+        "The page is one file, which a browser shows without a network.",
+        "npflow step moons.npz\n"
+        "  npflow step moons.npz --data moons.npy --out page.html\n"
+        "  npflow step runs/glow",
         folder=False,
         seed="the choice of points",
     )
@@ -65,7 +67,8 @@ def of_checkpoint(path, data, rng, n):
     if not isinstance(saved.flow, Flow) or saved.flow.context_features:
         got = "a conditional one" if isinstance(saved.flow, Flow) else kind_of(saved.flow)
         raise InputError(
-            f"expected a Flow without a context at {path}, got {got}: call npflow.plots.step_page with rows of yours"
+            f"expected a Flow without a context at {path}, got {got}: "
+            "call npflow.plots.step_page with rows of yours"
         )
     if data is None:
         return saved.flow, saved.params, saved.flow.sample(saved.params, rng, n), None

@@ -48,14 +48,15 @@ class Stage(NamedTuple):
 def step_page(flow, params, x, path, context=None, *, marked=None, title=None):
     """Write a page to step through a flow: one HTML file, which needs no server and no network.
 
-    A slider goes through the layers from x to z and back. The points keep their colour, which is their place along the
-    first component of z. In two dimensions a grid is deformed with them. Beside them stand the formula of the layer, its
-    log-det and its Jacobian at the chosen point, and the sum that becomes log p(x). Below them stands the program of
-    `npflow.autodiff.record`, line by line: the loss of one row and its gradient, with each line's formula, shape and
-    value. Arrow keys go through layers and points, and a click chooses a point.
+    A slider goes through the layers from x to z and back. The points keep their colour, which is their place
+    along the first component of z. In two dimensions a grid is deformed with them. Beside them stand the
+    formula of the layer, its log-det and its Jacobian at the chosen point, and the sum that becomes log p(x).
+    Below them stands the program of `npflow.autodiff.record`, line by line: the loss of one row and its
+    gradient, with each line's formula, shape and value. Arrow keys go through layers and points, and a click
+    chooses a point.
 
-    The page computes nothing but the positions between two layers, which it calls interpolated. All other numbers are
-    npflow's, to six digits.
+    The page computes nothing but the positions between two layers, which it calls interpolated. All other
+    numbers are npflow's, to six digits.
 
     Parameters
     ----------
@@ -68,8 +69,9 @@ def step_page(flow, params, x, path, context=None, *, marked=None, title=None):
     context : ndarray, shape (n, context_features), optional
         As for `Flow.log_prob`.
     marked : sequence of int, optional
-        The rows, at most 12, whose values are stored for each line of the program, and whose Jacobians are stored where
-        those of all rows would be too many. By default rows at equal distances; fewer where their Jacobians are large.
+        The rows, at most 12, whose values are stored for each line of the program, and whose Jacobians are
+        stored where those of all rows would be too many. By default rows at equal distances; fewer where
+        their Jacobians are large.
     title : str, optional
 
     Returns
@@ -115,7 +117,7 @@ def contents(flow, params, x, context=None, *, marked=None, title=None):
     dims = math.prod(flow.event_shape)
     if dims > MOST_NUMBERS:
         raise InputError(
-            f"expected rows of at most {MOST_NUMBERS} numbers, whose Jacobians can be drawn, got rows of {dims}"
+            f"expected rows of at most {MOST_NUMBERS} numbers, whose Jacobians can be drawn, got {dims}"
         )
     units = in_units(params, context)
     with np.errstate(all="ignore"):
@@ -152,7 +154,7 @@ def contents(flow, params, x, context=None, *, marked=None, title=None):
 
 
 def stages_of(layer, params, x, context, path="layer", direction="forward"):
-    """The layers in a row from x to z, and z. A composite whose steps are no row, such as Split, is one stage."""
+    """The layers in a row from x to z, and z. A composite whose steps are no row, such as Split, is one."""
 
     def apply(x, context):
         return getattr(layer, direction)(params, x, **given(layer, context))
@@ -205,7 +207,7 @@ def structure_of(matrices):
 
 
 def grid_of(flow, params, x):
-    """A square grid around the points, and what each layer makes of it: a list of numbers for each stage, x first."""
+    """A square grid around the points, and what each layer makes of it: numbers for each stage, x first."""
     low, high = x.min(axis=0), x.max(axis=0)
     margin = 0.08 * (high - low) + 1e-3 * (high == low)
     inside = np.array(flow.domain).clip(-np.finfo(x.dtype).max / 4, np.finfo(x.dtype).max / 4)
@@ -226,7 +228,7 @@ def grid_of(flow, params, x):
 
 
 def program_of(flow, params, x, context, rows, stages):
-    """The program of the loss of one row: its lines, with the values of the marked rows; or why there is none."""
+    """The program of the loss of one row, with the values of the marked rows; or why there is none."""
     batch = lambda row: tuple(array[row : row + 1] for array in (x, context) if array is not None)
     try:
         with np.errstate(all="ignore"):
@@ -264,7 +266,7 @@ def again(line):
 
 
 def stage_of(section, paths):
-    """The number of the layer, from 1, that a section of the program belongs to; that after the last for the prior."""
+    """The number, from 1, of the layer that a section of the program belongs to; the prior's is the last."""
     title = section.split(":")[0]
     if title.startswith("prior"):
         return len(paths) + 1
@@ -287,12 +289,12 @@ def summary(value):
 
 
 def numbers(array, digits=DIGITS):
-    """The numbers of an array in one list, to some digits; those that are not finite as text, as JSON has none."""
+    """The numbers of an array in one list, to some digits; see `plain`."""
     return [plain(value, digits) for value in np.asarray(array).ravel().tolist()]
 
 
 def plain(value, digits):
-    """A number of so many digits; text where it is not finite."""
+    """A number of so many digits; text where it is not finite, which JSON has no number for."""
     if not math.isfinite(value):
         return str(value)
     value = float(f"{value:.{digits}g}")
@@ -300,7 +302,7 @@ def plain(value, digits):
 
 
 def marked_rows(marked, n, entries):
-    """The rows that are marked, checked; by default as many as leave the Jacobians small, at equal distances."""
+    """The rows that are marked, checked; by default as many as leave the Jacobians small."""
     if marked is None:
         count = min(MOST_MARKED, n, max(1, ENTRIES // entries))
         return np.unique(np.linspace(0, n - 1, count).astype(int))

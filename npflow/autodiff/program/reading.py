@@ -39,8 +39,8 @@ class Line(NamedTuple):
     section : str
         The layer that it belongs to.
     formula : str
-        In the style of the layers' docstrings: ``a * b`` is a product element by element, ``a b`` a product of
-        matrices, ``bar{h}`` the gradient of the result in h. Empty where the line only reads or names.
+        In the style of the layers' docstrings: ``a * b`` is a product element by element, ``a b`` a product
+        of matrices, ``bar{h}`` the gradient of the result in h. Empty where the line only reads or names.
     """
 
     text: str
@@ -166,8 +166,8 @@ def _with_locals(function, *args):
 class Formulas:
     """Formulas of the lines of one program.
 
-    A value that is only a step on the way to another one, such as h_dot on the way to h, is written out in the formula of
-    the other.
+    A value that is only a step on the way to another one, such as h_dot on the way to h, is written out in
+    the formula of the other.
     """
 
     def __init__(self, lines):
