@@ -1,5 +1,7 @@
 """Flows as scikit-learn estimators: a density that is also a transformer, and a classifier by Bayes' rule."""
 
+import math
+
 import numpy as np
 from scipy.special import log_softmax, logsumexp
 from sklearn.base import (
@@ -35,7 +37,7 @@ class _FlowEstimator(BaseEstimator):
         batch_size=256,
         learning_rate=3e-3,
         validation_fraction=0.1,
-        patience=20,
+        patience=200,
         random_state=None,
         verbose=False,
     ):
@@ -62,6 +64,9 @@ class _FlowEstimator(BaseEstimator):
         held_out, kept = np.split(order, [int(fraction * len(x))])
         context = lambda rows: None if labels is None else labels[rows]
         validated = len(held_out) > 0
+        batch_size = min(check_count(self.batch_size, "batch_size"), len(kept))
+        epoch = math.ceil(len(kept) / batch_size)  # steps
+        patience = None if self.patience is None else math.ceil(check_count(self.patience, "patience") / epoch)
         params, self.history_ = fit(
             self.flow_,
             self.flow_.init(rng, x[kept], context(kept)),
@@ -70,9 +75,9 @@ class _FlowEstimator(BaseEstimator):
             rng=rng,
             validation=x[held_out] if validated else None,
             validation_context=context(held_out) if validated else None,
-            patience=self.patience if validated else None,
+            patience=patience if validated else None,
             steps=steps,
-            batch_size=min(check_count(self.batch_size, "batch_size"), len(kept)),
+            batch_size=batch_size,
             optimizer=Adam(WarmupCosine(rate, steps=steps, warmup=steps // 10)),
             clip_norm=10.0,
             progress=self.verbose,
@@ -134,7 +139,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         The share of the rows that is held out of training. The parameters that do best on it are kept. With 0 the
         last parameters are.
     patience : int or None
-        Training stops when the held-out rows have not improved for this many epochs. None never stops early.
+        Training stops when the held-out rows have not improved for this many steps. None never stops early.
     random_state : int, RandomState instance or None
         Draws the parameters, the held-out rows and the order of the rows.
     verbose : bool
