@@ -12,6 +12,7 @@ import contextlib
 import io
 import json
 import pdb
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -20,6 +21,7 @@ from scipy.differentiate import derivative
 
 from npflow import Flow, datasets
 from npflow.autodiff import Layout, record, value_and_grad
+from npflow.autodiff.program.reading import lines_of
 from npflow.layers import AffineCoupling
 from npflow.networks import MLP
 from npflow.priors import Normal
@@ -70,84 +72,47 @@ print(program.source)
 # %% [markdown]
 # ## The formula of each line
 #
-# A bar means gradient: `h` with a bar is dL/dh, in the shape of `h`. Read the backward pass from the loss
-# down. Each line takes the gradient with respect to the output of an operation and gives the gradient with
-# respect to its input.
+# `lines_of` reads the source, and writes each line as a formula. A bar means gradient: `h` with a bar is dL/dh,
+# in the shape of `h`. A product with a dot is element by element, one without is of matrices. Values on the way
+# to another one are written out. Read the backward pass from the loss down. Each line takes the gradient with
+# respect to the output of an operation and gives the gradient with respect to its input.
+
 
 # %%
-FORWARD = {
-    "coupling_kept": r"$a$, the half that stays",
-    "coupling_changed": r"$b$, the half that is transformed",
-    "coupling_h": r"$h = \tanh(a W_0 + b_0)$",
-    "coupling_apply": r"$u = (r, t) = h W_1 + b_1$",
-    "coupling_log_scale": r"$s = 2 \tanh(r / 2)$",
-    "coupling_z_b": r"$z_b = b \, e^s + t$",
-    "coupling_log_det": r"$\log|\det J| = s$, summed over the features",
-    "coupling_joined": r"$z = (a, z_b)$",
-    "prior_log_prob": r"$\log p(z) = -\frac{1}{2}|z|^2 - \log 2\pi$",
-    "log_prob": r"$\log p(x) = \log p(z) + \log|\det J|$",
-    "losses": r"$-\log p(x)$ of each row",
-    "loss": r"$L = -\frac{1}{n}\,\sum \log p(x)$",
-}
-BACKWARD = {
-    "vjp_prior_log_prob_multiply_multiply": r"of $z \cdot z$, its half: $\frac{1}{2n} z$",
-    "grad_coupling_joined": r"$\bar z = \frac{1}{n} z$, once for each factor",
-    "grad_coupling_z_b": r"$\bar z_b$; $\bar a$ is not needed: $a$ is data",
-    "vjp_coupling_shift_concatenate": r"$\bar t = \bar z_b$, as a part of $\bar u$",
-    "grad_coupling_z_b_exp": r"of $e^s$: $\bar z_b \cdot b$",
-    "vjp_coupling_z_b_exp_multiply": r"of $s$ through $e^s$: $e^s$ times that",
-    "grad_coupling_log_scale": r"$\bar s = \bar z_b \, b \, e^s - \frac{1}{n}$, the last from $\log|\det J|$",
-    "grad_coupling_log_scale_tanh": r"of $\tanh(r/2)$: $2 \bar s$",
-    "vjp_coupling_log_scale_tanh_multiply": r"$\tanh^2(r/2)$",
-    "vjp_coupling_log_scale_tanh_subtract": r"$\tanh'(r/2) = 1 - \tanh^2(r/2)$",
-    "grad_coupling_log_scale_divide": r"of $r/2$: $2 \bar s \, \tanh'(r/2)$",
-    "grad_coupling_raw": r"$\bar r = \bar s \, \tanh'(r/2)$",
-    "vjp_coupling_raw_concatenate": r"$\bar r$, as a part of $\bar u$",
-    "grad_coupling_apply": r"$\bar u = (\bar r, \bar t)$",
-    "grad_coupling_h": r"$\bar h = \bar u \, W_1^T$",
-    "grad_layer_1_weight": r"$\bar W_1 = h^T \, \bar u$",
-    "grad_layer_1_bias": r"$\bar b_1 = 1^T \, \bar u$, a sum over the rows",
-    "vjp_coupling_h_multiply": r"$h^2$",
-    "vjp_coupling_h_subtract": r"$\tanh' = 1 - h^2$",
-    "grad_coupling_h_add": r"of $a W_0 + b_0$: $g = (1 - h^2) \, \bar h$",
-    "grad_layer_0_weight": r"$\bar W_0 = a^T g$",
-    "grad_layer_0_bias": r"$\bar b_0 = 1^T g$",
-}
+def in_math(formula):
+    """A formula as Matplotlib writes it."""
 
+    def word(found):
+        text = found[0]
+        if text == "bar{":
+            return r"\overline{"
+        if re.fullmatch("[A-Za-z](_[a-z])?", text):
+            return text
+        return rf"\mathrm{{{text}}}".replace("_", r"\_")
 
-def made(line):
-    """The name of the value that a line of the source computes, or None."""
-    name, equals, _ = line.strip().partition(" = ")
-    return name if equals and name.isidentifier() else None
+    text = re.sub(r"bar\{|[A-Za-z](?:[A-Za-z_]*[A-Za-z])?", word, formula)
+    return f"${text}$".replace("*", r"\cdot").replace(" ", r"\ ") if text else ""
 
 
 lines = program.source.splitlines()
+formulas = {(line.part, line.name): line.formula for line in lines_of(program) if line.formula}
 first = next(number for number, line in enumerate(lines) if line.startswith("def forward"))
-second = next(number for number, line in enumerate(lines) if line.startswith("def backward"))
-derivatives = [
-    made(line) for line in lines[second:] if made(line) and made(line).startswith(("grad_", "vjp_"))
-]
-without = set(derivatives) - set(BACKWARD)
-if without or not set(FORWARD) <= set(map(made, lines[first:second])):
-    raise SystemExit(
-        f"the program of this npflow is another one: the demo has no formulas for {sorted(without)}"
-    )
-
-page = [*lines[first:second], *lines[second:]]
-page = [line for number, line in enumerate(page) if line.strip() or not page[number - 1].strip()]
-backward_at = page.index(lines[second])
+page = [line for line in lines[first:] if line.strip()]
 width = 0.07 * max(map(len, page)) + 0.3  # inches, of the longest line
-figure = plt.figure(figsize=(width + 3.4, 0.2 * len(page)))
+figure = plt.figure(figsize=(width + 5.2, 0.2 * len(page)))
 ax = figure.add_axes((0, 0, 1, 1))  # a notebook shows no figure without axes
-ax.set(xlim=(0, width + 3.4), ylim=(len(page) - 0.5, -0.5))
+ax.set(xlim=(0, width + 5.2), ylim=(len(page) - 0.5, -0.5))
 ax.axis("off")
+part = ""
 for row, line in enumerate(page):
     if row % 2:
         ax.axhspan(row - 0.5, row + 0.5, color="0.95", linewidth=0)
+    if line.startswith("def "):
+        part = line[4:].partition("(")[0]
     title = line.startswith("def ") or "# ----" in line
-    formula = (FORWARD if row < backward_at else BACKWARD).get(made(line), "")
+    formula = formulas.get((part, line.strip().partition(" = ")[0]), "") if " = " in line else ""
     ax.text(0.1, row, line, color="#0072B2" if title else "black", size=8.4, family="monospace", va="center")
-    ax.text(width, row, formula, size=10, va="center")
+    ax.text(width, row, in_math(formula), size=10, va="center")
 figure.savefig(options.out / "read_the_gradient.png", dpi=100)
 
 # %% [markdown]
@@ -200,7 +165,7 @@ print(transcript.getvalue())
 # %%
 summary = {
     "calls": program.lines,
-    "formulas": len(BACKWARD),
+    "formulas": len(formulas),
     "workspace_bytes": program.peak_bytes,
     "without_reuse_bytes": program.bytes_without_reuse,
     "same_bits_as_autograd": bool(same_bits),

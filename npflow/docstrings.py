@@ -40,6 +40,37 @@ def documented(shared):
     return decorate
 
 
+def formulas_of(thing):
+    """The formulas in the docstring of a class: its paragraphs in which every line has an equation.
+
+    Returns
+    -------
+    str
+        One or more paragraphs, as they stand; empty where there is none.
+
+    Examples
+    --------
+    >>> from npflow.docstrings import formulas_of
+    >>> from npflow.layers import Shift
+    >>> print(formulas_of(Shift))
+    z = x + shift       log|det J| = 0
+    x = z - shift
+    """
+    text, _ = _split(thing.__doc__ or "")
+    found = []
+    for paragraph in re.split(r"\n\s*\n", text)[1:]:
+        lines = paragraph.strip("\n").splitlines()
+        columns = any("   " in line.strip() for line in lines) or all(map(_starts_with_equation, lines))
+        if columns and all(" = " in line for line in lines):
+            found.append("\n".join(lines))
+    return "\n\n".join(found)
+
+
+def _starts_with_equation(line):
+    """Whether a line is an equation, and no sentence with one in it."""
+    return len(line.split(" = ")[0].split()) <= 3 and not line.rstrip().endswith((".", ":"))
+
+
 def _split(docstring):
     """The text before the first section, and the sections by title."""
     text, *parts = re.split(r"^(\w+)\n---+\n", inspect.cleandoc(docstring), flags=re.MULTILINE)

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 import npflow
-from npflow.docstrings import SECTIONS, documented
+from npflow.docstrings import SECTIONS, documented, formulas_of
 
 # Rooms for a library that may not be there.
 ROOMS = {"npflow.verify.torch": "torch", "npflow.verify.jax": "jax"}
@@ -73,3 +73,25 @@ def test_functions_describe_all_their_parameters_in_order(name):
             entries = re.findall(r"^\**(\w[\w, ]*?)(?= :|$)", section[1], re.MULTILINE)
             described = [parameter for entry in entries for parameter in entry.split(", ")]
             assert described == [*inspect.signature(function).parameters], function
+
+
+def test_the_formulas_of_a_layer_are_those_of_its_docstring():
+    class Sentence:
+        """A layer = a map.
+
+        Outside, z = x. The slopes = 1
+        Inside = is where x is.
+        """
+
+    assert formulas_of(Sentence) == ""
+    assert formulas_of(npflow.layers.AdditiveCoupling).splitlines()[2:] == [
+        "z_b = b + network(a)                            log|det J| = 0",
+        "b = z_b - network(a)",
+    ]
+    layers = [thing for thing in vars(npflow.layers).values() if isinstance(thing, type)]
+    without = {layer.__name__ for layer in layers if not formulas_of(layer)}
+    assert without == {"Composite", "Given", "Layer", "Step"}
+
+
+def test_a_class_without_a_docstring_has_no_formulas():
+    assert formulas_of(type("Plain", (), {})) == ""

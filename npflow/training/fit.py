@@ -60,6 +60,8 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
         The decay of an exponential moving average of the parameters, such as 0.999. The average is then validated and
         returned. The decay at step k is at most (1 + k) / (10 + k), so that the average does not keep the initial
         parameters.
+    patience : int, optional
+        Stop when the validation loss has not improved for this many validations, such as epochs.
     checkpoint : path, optional
         An ``.npz`` that is written every `checkpoint_every` steps, at the end, and at Ctrl-C; `npflow.load` reads it.
         If the file exists, its run is resumed. The result is that of an uninterrupted run, to the bit; only the
@@ -160,7 +162,7 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
         if options.record:
             run.history.peak_bytes = prepare(run, programs, options.steps, held_out is not None)
             bar.set_description(f"memory {run.history.peak_bytes / 1e6:,.0f} MB")
-        while run.step < options.steps and not interrupted.is_set():
+        while run.step < options.steps and not run.has_stalled and not interrupted.is_set():
             batch = run.next_batch()
             arrays = run.batches.take(batch)
             with explaining_steps(model, run.params, arrays):
@@ -188,7 +190,7 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
             bar.set_postfix(loss=loss, rate=f"{rate:.1e}", refresh=False)
             bar.update()
         run.read()
-        run.history.interrupted = run.step < options.steps
+        run.history.interrupted = interrupted.is_set() and run.step < options.steps
         run.check_parameters()
         if saver is not None:
             saver.save(last=True)

@@ -48,6 +48,7 @@ class Options(Declared):
     optimizer: Adam = instance(Adam, Adam())
     clip_norm: float | None = number(None, above=0)
     average: float | None = number(None, least=0, below=1)
+    patience: int | None = count(None)
     checkpoint: Path | None = checked(check_path, None)
     checkpoint_every: int | timedelta = checked(check_interval, 100)
     on_checkpoint: Callable | None = checked(check_callable, None)

@@ -166,6 +166,12 @@ class Run:
         if loss < self.best_loss:
             self.best, self.best_loss = current.copy(), loss
 
+    @property
+    def has_stalled(self):
+        """Whether the validation loss has not improved for `patience` validations."""
+        losses, patience = self.history.validation_loss, self.options.patience
+        return patience is not None and len(losses) > patience and len(losses) - 1 - np.argmin(losses) >= patience
+
     def start_clock(self):
         """Go on counting seconds from those of the history."""
         self.started = time.perf_counter() - (self.history.seconds[-1] if self.history.seconds else 0.0)

@@ -1,0 +1,104 @@
+# %% [markdown]
+# # 4. The warm-up: one affine layer
+#
+# **Does maximum likelihood find what statistics already knows?** The smallest flow has two parameters for each feature,
+# and the best values have a closed form. So this is a test of everything in between: the log-determinant, the gradient,
+# the optimizer.
+
+# %%
+import inspect
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import npflow
+from npflow import Flow, fit, plots
+from npflow.layers import Affine
+from npflow.priors import Normal
+from npflow.training import Adam, WarmupCosine
+
+rng = np.random.default_rng(0)
+x = rng.normal(3.0, 0.5, (2000, 1))
+
+# %% [markdown]
+# ## The layer
+#
+# $$z = (x - m)\, e^{-s}, \qquad x = m + z\, e^{s}, \qquad \log|\det J| = -\sum_i s_i.$$
+#
+# The Jacobian is diagonal, with $e^{-s_i}$ on its diagonal. The scale is kept as its logarithm $s$, for three reasons: a
+# scale must not be zero or change its sign, any real number is allowed for $s$, and the log-determinant is a plain sum.
+# This is the whole layer:
+
+# %%
+print(inspect.getsource(Affine))
+
+# %% [markdown]
+# ## The loss, and its gradient by hand
+#
+# With a standard normal prior the loss of one feature is
+#
+# $$L(m, s) = \frac{1}{n} \sum_i \left[\tfrac12 \left(\frac{x_i - m}{e^s}\right)^2 + s\right] + \tfrac12 \log 2\pi.$$
+#
+# Its derivatives are
+#
+# $$\frac{\partial L}{\partial m} = -\frac{\bar x - m}{e^{2s}}, \qquad
+# \frac{\partial L}{\partial s} = 1 - \frac{\overline{(x - m)^2}}{e^{2s}}.$$
+#
+# Both vanish at the sample's mean and standard deviation. autograd finds the same numbers:
+
+# %%
+flow = Flow(Affine(), Normal(1))
+params = {"layer": {"mean": np.array([1.0]), "log_std": np.array([0.3])}, "prior": {}}
+value, gradient = npflow.autodiff.value_and_grad(flow.loss)(params, x)
+m, s = 1.0, 0.3
+print("d/dm by autograd and by hand:", gradient["layer"]["mean"][0], -(x.mean() - m) / np.exp(2 * s))
+print("d/ds by autograd and by hand:", gradient["layer"]["log_std"][0], 1 - np.mean((x - m) ** 2) / np.exp(2 * s))
+
+# %% [markdown]
+# ## Training
+
+# %%
+params, history = fit(
+    flow,
+    params,
+    x,
+    rng=rng,
+    steps=500,
+    batch_size=len(x),
+    optimizer=Adam(WarmupCosine(0.1, steps=500)),
+    progress=False,
+)
+mean, std = params["layer"]["mean"][0], np.exp(params["layer"]["log_std"][0])
+print(f"learned  mean {mean:.6f}  std {std:.6f}")
+print(f"sample   mean {x.mean():.6f}  std {x.std():.6f}")
+
+# %%
+figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+at = np.linspace(1, 5, 300)[:, None]
+left.hist(x[:, 0], bins=50, density=True, color="0.85", label="data")
+left.plot(at, np.exp(flow.log_prob(params, at)), color="#0072B2", label="flow")
+left.set(xlabel="x", ylabel="density", title="The density that was learned")
+left.legend()
+plots.history(history, right, limit=float(np.log(x.std() * np.sqrt(2 * np.pi * np.e))), limit_label="maximum likelihood")
+
+# %% [markdown]
+# The loss ends at $\log(\sigma \sqrt{2 \pi e})$, the entropy of a normal distribution with the sample's standard deviation. No
+# choice of $m$ and $s$ does better on these data.
+
+# %% [markdown]
+# ## What can go wrong
+#
+# The number of nats depends on the units: measure $x$ in millimetres instead of metres, and $\log 1000 = 6.9$ nats are
+# added for each feature. Losses can be compared on the same data in the same units only.
+
+# %%
+for unit, factor in (("m", 1.0), ("mm", 1000.0)):
+    scaled = {"layer": {"mean": factor * params["layer"]["mean"], "log_std": params["layer"]["log_std"] + np.log(factor)}, "prior": {}}
+    print(f"loss in {unit}: {flow.loss(scaled, factor * x):.4f} nats")
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Write the layer $z = a x + b$ with the parameter $a$ itself instead of its logarithm. What does `check` find?
+# 2. Use a Laplace prior, $\log p(z) = -|z| - \log 2$. Which statistics of the sample are the best $m$ and $e^s$ now?
+# 3. `npflow exercise affine` writes a file with the formula and an empty `forward` and `inverse`.

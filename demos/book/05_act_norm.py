@@ -1,0 +1,105 @@
+# %% [markdown]
+# # 5. ActNorm: start where the data is
+#
+# **Why does a deep flow need a layer that only shifts and scales?** Because its networks work on numbers of the order of
+# one, and data comes in metres, in dollars, in grey levels. Glow's answer looks at the first batch once, and is a
+# trained affine layer ever after.
+
+# %%
+import inspect
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from npflow import Flow, fit
+from npflow.layers import ActNorm, AffineCoupling, Chain, Permutation
+from npflow.networks import MLP
+from npflow.priors import Normal
+from npflow.verify import check
+
+rng = np.random.default_rng(0)
+
+# %% [markdown]
+# ## The layer
+#
+# $$z = x\, e^{s} + b, \qquad x = (z - b)\, e^{-s}, \qquad \log|\det J| = H W \sum_c s_c.$$
+#
+# There is one $s$ and one $b$ for each channel $c$. In an image of $H \times W$ pixels every pixel of a channel is scaled
+# by the same $e^{s_c}$, so the diagonal of the Jacobian has each of them $H W$ times. That is where the factor $H W$ comes
+# from; forgetting it is a classic.
+#
+# `init` chooses $s$ and $b$ so that the first batch leaves with mean 0 and variance 1 in each channel:
+# $e^{s} = 1 / \text{std}$ and $b = -\text{mean} / \text{std}$.
+
+# %%
+print(inspect.getsource(ActNorm))
+
+# %%
+x = rng.normal([1e6, -3.0, 2e-5], [1e3, 0.1, 1e-6], (500, 3))
+layer = ActNorm()
+params = layer.init(rng, x)
+z, log_det = layer.forward(params, x)
+print("mean of z:", np.round(z.mean(axis=0), 9), " std of z:", np.round(z.std(axis=0), 9))
+print("log|det J|:", log_det[0], " sum of -log std:", -np.log(x.std(axis=0)).sum())
+
+# %% [markdown]
+# ## Why the bias is in units of $z$
+#
+# One could as well write $z = (x - m)\, e^{s}$ with $m$ in the units of the data. As a map it is the same. As something to
+# train it is not: Adam moves every parameter by about the learning rate in a step, whatever its units. If the data is in
+# units of $10^{-6}$, a step of $10^{-3}$ throws $m$ a thousand standard deviations away. A bias of the order of one, like
+# every other parameter, is moved by a thousandth of a standard deviation.
+
+# %% [markdown]
+# ## What it does for training
+#
+# The same flow with and without ActNorm, on data in three units.
+
+
+# %%
+def flow_of(first):
+    couplings = [AffineCoupling(MLP((16,), "tanh")), Permutation()] * 4
+    return Flow(Chain([*first, *couplings]), Normal(2))
+
+
+base = rng.standard_normal((1000, 2))
+base[:, 1] = base[:, 0] ** 2 + 0.3 * base[:, 1]
+figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.2), layout="constrained", sharey=True)
+for ax, unit in zip(axes, (1e-3, 1.0, 1e3)):
+    for name, first, color in (("with ActNorm", [ActNorm()], "#0072B2"), ("without", [], "#D55E00")):
+        flow = flow_of(first)
+        start = flow.init(np.random.default_rng(0), unit * base)
+        _, history = fit(flow, start, unit * base, rng=np.random.default_rng(0), steps=200, progress=False)
+        ax.plot(np.array(history.loss) - 2 * np.log(unit), color=color, label=name)
+    ax.set(title=f"units of {unit:g}", xlabel="step", ylim=(1, 12))
+axes[0].set_ylabel("loss less that of the units, nats")
+axes[0].legend()
+
+# %% [markdown]
+# ## Its Jacobian, and what `check` says where H W is missing
+
+
+# %%
+class NoPixels(ActNorm):
+    def forward(self, params, x):
+        z, log_det = super().forward(params, x)
+        return z, log_det / (x.shape[1] * x.shape[2])
+
+    def inverse(self, params, z):
+        x, log_det = super().inverse(params, z)
+        return x, log_det / (z.shape[1] * z.shape[2])
+
+    def log_det(self, params, x):
+        return super().log_det(params, x) / (x.shape[1] * x.shape[2])
+
+
+images = rng.normal(2, 3, (16, 2, 3, 2))
+print(next(one.sentence for one in check(NoPixels(), images).failures if "log-det" in one.name))
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. A channel is constant in the first batch. What is its standard deviation, and what should `init` do?
+# 2. Batch normalization standardizes each batch by its own mean. Why can it not be a layer of a flow as it stands?
+#    (Run `check` on such a layer.)
+# 3. `npflow exercise act_norm` marks your own.
