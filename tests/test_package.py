@@ -29,7 +29,7 @@ LEVELS = [
     {"dequantization", "latent"},
     {"models", "datasets"},
     {"training", "verify"},
-    {"plots"},
+    {"plots", "exercises"},
     {""},
     {"cli"},
     {"__main__"},
