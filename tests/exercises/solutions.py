@@ -165,6 +165,31 @@ SOLUTIONS = {
     ),
 }
 
+# Right answers that are written in another way.
+OTHERS = {
+    "triangle": (
+        "np.dot(x, L.T)",
+        "np.log(np.prod(np.diag(L))) * np.ones_like(x[:, 0])",
+        "np.dot(z, np.linalg.inv(L).T)",
+        "-np.log(np.prod(np.diag(L))) * np.ones_like(z[:, 0])",
+    ),
+    "squeeze": (
+        "np.concatenate([x[:, a::2, b::2, c:c + 1] for c in range(C) for a in (0, 1) for b in (0, 1)], axis=3)",
+        *SOLUTIONS["squeeze"][1:],
+    ),
+    "autoregressive": (
+        *SOLUTIONS["autoregressive"][:2],
+        """z
+        found = []
+        for i in range(z.shape[1]):
+            known = np.concatenate([*found, np.zeros_like(z[:, i:])], axis=1)
+            log_scale, shift = self.numbers(params, known)
+            found.append((z[:, i : i + 1] - shift[:, i : i + 1]) * np.exp(-log_scale[:, i : i + 1]))
+        x = np.concatenate(found, axis=1)""",
+        "-np.sum(self.numbers(params, x)[0], axis=1)",
+    ),
+}
+
 # Typical wrong answers: the exercise, what to replace in the right one, by what, and words of the hint.
 DET, LOG_STD = "np.log(np.abs(np.linalg.det(A)))", '-np.sum(params["log_std"]) * np.ones_like(x[:, 0])'
 LOG_SCALES, DIAGONAL = "= np.sum(log_scale, axis=1)", '= np.sum(params["log_diagonal"])'

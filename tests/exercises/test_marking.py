@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from solutions import SOLUTIONS, WRONG
+from solutions import OTHERS, SOLUTIONS, WRONG
 
 import npflow
 from npflow import exercises
@@ -46,6 +46,12 @@ def test_the_page_is_solved_by_its_formula(name, mark):
     result = mark(name, completed(name, SOLUTIONS[name]))
     assert result.passed, result
     assert str(result).startswith(f"{name}: right. The library's own: ")
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_an_answer_may_be_written_in_another_way(name, mark):
+    result = mark(name, completed(name, OTHERS[name]))
+    assert result.passed, result
 
 
 @every_exercise
