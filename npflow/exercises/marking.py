@@ -171,7 +171,8 @@ class LayerExercise(Exercise):
             if fault := self.compare(layer, x):
                 return fault._replace(more=said(report))
             if first:
-                return Fault(f"forward gives the right z. {said(report)}")
+                known = said(report).partition(": the two directions")[0]  # a guess follows; hints know more
+                return Fault(f"forward gives the right z. {known}")
             return Fault(f"forward is right. {blank.sentence}") if blank else None
         return Fault(said(report))
 
