@@ -29,7 +29,7 @@ LEVELS = [
     {"dequantization", "latent"},
     {"models", "datasets"},
     {"training", "verify"},
-    {"plots", "estimators"},
+    {"plots", "exercises", "estimators"},
     {""},
     {"cli"},
     {"__main__"},

@@ -121,7 +121,11 @@ class Watched(Differentiated):
 
     def __init__(self, value, fun, args, kwargs, argnums, parents):
         super().__init__(value, fun, args, kwargs, argnums, parents)
-        made, given = (np.result_type(array) for array in (value, args[argnums[0]]))
+        # np.split makes a list of arrays.
+        made, given = (
+            np.result_type(*(one if isinstance(one, (list, tuple)) else (one,)))
+            for one in (value, args[argnums[0]])
+        )
         if made != given and made.kind + given.kind == "ff":
             raise TypeError(f"{fun.__name__} made {made} of {given}")
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -121,8 +122,8 @@ def own_case(name, shape):
     return Case(layer, GUESSES[0])
 
 
-def own_layer(path, name):
-    """The layer that a file calls `name`: an object, the layer of a Flow, or what a class or function makes."""
+def own_module(path):
+    """What a reader's Python file defines; raise `InputError` unless it runs."""
     if not Path(path).is_file():
         raise InputError(f"expected a Python file, got {path!r}, which is none")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
@@ -132,9 +133,21 @@ def own_layer(path, name):
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise InputError(f"expected {path} to run, got {type(error).__name__}: {error}") from error
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename == spec.origin
+        ]
+        at = f", at line {lines[-1]}" if lines else ""  # Python names that of a syntax error
+        raise InputError(f"expected {path} to run, got {type(error).__name__}: {error}{at}") from error
     finally:
         sys.path.pop(0)
+    return module
+
+
+def own_layer(path, name):
+    """The layer that a file calls `name`: an object, the layer of a Flow, or what a class or function makes."""
+    module = own_module(path)
     if not hasattr(module, name):
         known = ", ".join(one for one in vars(module) if not one.startswith("_"))
         raise InputError(f"expected a name in {path} among {known}; got {name!r}")

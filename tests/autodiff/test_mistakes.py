@@ -166,6 +166,13 @@ def ones(self, params, x):
     return x * np.exp(params["s"]), np.sum(params["s"]) * np.ones(len(x))  # here
 
 
+@mistake("expected float32 throughout, got float64 from multiply")
+def ones_beside_a_list_of_arrays(self, params, x):
+    a, b = np.split(x, 2, axis=1)
+    z = np.concatenate([a, b], axis=1) * np.exp(params["s"])
+    return z, np.sum(params["s"]) + np.zeros(len(x)) * a[:, 0]  # here
+
+
 @mistake("a number read off it")
 def reads_a_float(self, params, x):
     return x * np.exp(params["s"]) + 0 * float(params["s"][0]), self.total(params, x)  # here

@@ -34,7 +34,16 @@ def test_help_version_and_usage(arguments, status, capsys):
 
 @pytest.mark.parametrize(
     "command",
-    ["sample", "score", "interpolate", "edit", "verify", "train", *(f"train {model}" for model in MODELS)],
+    [
+        "sample",
+        "score",
+        "interpolate",
+        "edit",
+        "verify",
+        "exercise",
+        "train",
+        *(f"train {model}" for model in MODELS),
+    ],
 )
 def test_help_shows_an_example(command, capsys):
     with pytest.raises(SystemExit) as raised:

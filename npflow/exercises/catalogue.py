@@ -1,0 +1,478 @@
+"""The exercises in reading order, with the mistakes that each invites."""
+
+import numpy as np
+
+from npflow import priors
+from npflow.dequantization import Dequantized
+from npflow.errors import InputError
+from npflow.exercises.marking import FunctionExercise, LayerExercise
+from npflow.flow import Flow
+from npflow.layers import (
+    ActNorm,
+    AdditiveCoupling,
+    Affine,
+    AffineCoupling,
+    Chain,
+    Conv1x1,
+    Gaussianize,
+    MaskedAutoregressive,
+    Reverse,
+    Spline,
+    Split,
+    Squeeze,
+)
+from npflow.networks import MADE, MLP
+from npflow.networks.masked import causal_mask
+
+SMALL = MLP((16, 16), "tanh")
+COUPLING = AffineCoupling(MLP((16,), "tanh"))
+NO_INVERSE, FORMULA = r"the right z\. \w+\(\w+\(\w\)\) is ", "forward gives (z|the numbers of z)"
+
+# ---------------------------------------------------------------- functions
+
+
+def log_volume(A):
+    """The answer to `volume`."""
+    return np.linalg.slogdet(A)[1]
+
+
+def log_density(x, sign=-1, constant=True):
+    """The answer to `density`, by default."""
+    z = np.log(x)
+    log_prior = priors.Normal(x.shape[1]).log_prob({}, z) if constant else -np.sum(z * z, axis=1) / 2
+    return log_prior + sign * np.sum(z, axis=1)
+
+
+def mask(kind, places, channels):
+    """The answer to `causal_mask`."""
+    return causal_mask(kind, (places, channels, channels), channels, np.float64)
+
+
+def bits_per_dim(log_prob, x, u, levels):
+    """The answer to `dequantization`."""
+    D = x.shape[1]
+    model = Dequantized(Flow(Affine(), priors.Normal(D)), levels)
+    return (D * np.log(levels) - log_prob(model.dequantize(x, u))) / (D * np.log(2))
+
+
+def pixels(rng):
+    """Arguments of `bits_per_dim`."""
+    prior = priors.Normal(6)
+    return [(lambda y: prior.log_prob({}, y), rng.integers(8, size=(5, 6)), rng.random((5, 6)), 8)]
+
+
+VOLUME = FunctionExercise(
+    "volume",
+    "log_volume",
+    own=log_volume,
+    arguments=lambda rng: [(rng.standard_normal((8, 3, 3)),)],
+    hints=(
+        (
+            "= nan",
+            "Half of all determinants are negative. A volume has no sign: take np.abs before the logarithm.",
+        ),
+        ("of shape", "np.linalg.det gives one number for each matrix. Keep them apart."),
+    ),
+    variants=(
+        (lambda A: np.exp(log_volume(A)), "This is the factor itself. Return its logarithm."),
+        (lambda A: log_volume(A) / np.log(2), "This is in bits. Take the natural logarithm, np.log."),
+        (
+            lambda A: log_volume(A) / np.log(10),
+            "This is to the base of 10. Take the natural logarithm, np.log.",
+        ),
+    ),
+)
+DENSITY = FunctionExercise(
+    "density",
+    "log_prob",
+    own=log_density,
+    arguments=lambda rng: [(rng.lognormal(size=(6, 3)),)],
+    variants=(
+        (
+            lambda x: log_density(x, sign=1),
+            "This is the log-det of z -> x. The formula asks for x -> z: the derivative of log(x) is 1 / x.",
+        ),
+        (
+            lambda x: log_density(x, sign=0),
+            "The log-det is missing. The Jacobian of z_i = log(x_i) has 1 / x_i on its diagonal.",
+        ),
+        (
+            lambda x: log_density(x, constant=False),
+            "The constant of the normal density is missing: each component has a term -log(2 pi) / 2.",
+        ),
+        (
+            lambda x: log_density(x, sign=0) - np.sum(np.log(x)),
+            "Each row has a log-det of its own: sum over the components of a row (axis=1), not over all "
+            "rows.",
+        ),
+        (
+            lambda x: log_density(x, sign=0) + np.sum(1 / x, axis=1),
+            "The determinant is the product of the 1 / x_i. Its logarithm is the sum of their logarithms.",
+        ),
+    ),
+)
+CAUSAL_MASK = FunctionExercise(
+    "causal_mask",
+    "causal_mask",
+    own=mask,
+    arguments=lambda rng: [("B", 5, 3), ("A", 5, 3), ("A", 1, 2)],
+    hints=(
+        (r"result\[[0-3],", "The first four places are all ones. Write to the last place alone."),
+        (
+            r"result\[4, (\d), \1\]",
+            'Here a channel sees itself, or not: with mask "B" it does, with mask "A" it must not.',
+        ),
+        (
+            r"result\[",
+            "The first index of the two is the input channel i, the second the output channel j: j sees the "
+            "i before it.",
+        ),
+    ),
+)
+DEQUANTIZATION = FunctionExercise(
+    "dequantization",
+    "bits_per_dim",
+    own=bits_per_dim,
+    arguments=pixels,
+    variants=(
+        (
+            lambda log_prob, x, u, levels: bits_per_dim(log_prob, x, u, levels) - 2 * np.log2(levels),
+            "Subtract D log(levels): a division by `levels` shrinks the volume of a cell.",
+        ),
+        (
+            lambda log_prob, x, u, levels: bits_per_dim(log_prob, x, u, levels) - np.log2(levels),
+            "The change of variables is missing: D numbers are divided by `levels`.",
+        ),
+        (
+            lambda *given: bits_per_dim(*given) - (1 - 1 / given[1].shape[1]) * np.log2(given[3]),
+            "Each of the D numbers of a row is divided by `levels`: the term counts D times.",
+        ),
+        (lambda *given: bits_per_dim(*given) * given[1].shape[1], "This is for the whole row. Divide by D."),
+        (
+            lambda *given: bits_per_dim(*given) * np.log(2),
+            "This is in nats. A bit is log(2) nats: divide by log(2).",
+        ),
+        (lambda *given: -bits_per_dim(*given), "A code of a likely row is short: bits are -log P(x)."),
+        (
+            lambda log_prob, x, u, levels: bits_per_dim(log_prob, x, 0 * u, levels),
+            "The noise is missing: y = (x + u) / levels.",
+        ),
+        (
+            lambda log_prob, *given: bits_per_dim(lambda y: log_prob(given[2] * y), *given),
+            "log_prob takes numbers between 0 and 1: divide by `levels`.",
+        ),
+    ),
+)
+
+# ---------------------------------------------------------------- layers
+
+CHAIN = LayerExercise(
+    "chain",
+    "MyChain",
+    own=Chain([ActNorm(), COUPLING, Reverse(), COUPLING]),
+    shape=(4,),
+    hints=(
+        (FORMULA, "The first layer takes x, and each other layer what the one before it gave."),
+        (
+            NO_INVERSE,
+            "The layer that was applied last is undone first, by its inverse: reverse the list of pairs.",
+        ),
+        ("opposite sign", "layer.inverse gives the log-det of the inverse. Add it as it is."),
+        (
+            "differently in each row|leaves out",
+            "Add up the log-dets of all layers, each taken at what its own layer was given.",
+        ),
+    ),
+)
+TRIANGLE = LayerExercise(
+    "triangle",
+    "MyTriangle",
+    own=Conv1x1(),
+    shape=(3,),
+    translate=lambda params: {
+        "permutation": np.arange(len(params["below"])),
+        "lower": np.zeros_like(params["below"]),
+        "upper": params["below"].T,
+        "log_scale": params["log_diagonal"],
+        "sign": np.ones(len(params["below"]), np.int8),
+    },
+    hints=(
+        ("is -inf", "Above the diagonal L is 0. The determinant is the product of the diagonal alone."),
+        (FORMULA, "A row of a batch is a row vector: z = L x is `x @ L.T`."),
+        (
+            "depends on the parameters",
+            "log_diagonal holds the logarithms of the diagonal already: add them up.",
+        ),
+    ),
+)
+AFFINE = LayerExercise(
+    "affine",
+    "MyAffine",
+    own=Affine(),
+    shape=(3,),
+    hints=(
+        (
+            NO_INVERSE,
+            "forward subtracts the mean first, and scales then. So the inverse undoes the scale first, and "
+            "adds the mean last.",
+        ),
+        (
+            "log_det of forward has the opposite sign",
+            "forward divides by exp(log_std). Where log_std is large it shrinks space, and the log-det is "
+            "negative.",
+        ),
+    ),
+)
+ACT_NORM = LayerExercise(
+    "act_norm",
+    "MyActNorm",
+    own=ActNorm(),
+    shape=(2, 3, 2),
+    starts=True,
+    hints=(
+        (
+            "init gives .* of shape",
+            "A channel has one number: take mean and std over rows and pixels, axis=(0, 1, 2).",
+        ),
+        ("init gives log_scale", "exp(log_scale) = 1 / std. Solve it for log_scale."),
+        (
+            "init gives bias",
+            "Scale first, then look at the mean: x / std + bias has mean 0 where bias = -mean / std.",
+        ),
+        (
+            NO_INVERSE,
+            "forward scales first, and adds the bias last. So the inverse subtracts the bias first.",
+        ),
+    ),
+)
+ADDITIVE = LayerExercise(
+    "additive_coupling",
+    "MyAdditiveCoupling",
+    own=AdditiveCoupling(SMALL),
+    shape=(4,),
+    variants=((AdditiveCoupling(SMALL, "first"), "The network sees a, the first half, and b is shifted."),),
+    hints=(
+        ("in another order", "Join the halves as they were cut: a comes first, in z and in x."),
+        (FORMULA, "z = (a, b + network(a)): a comes first and is unchanged, and the network sees a alone."),
+        (
+            NO_INVERSE,
+            "a is the same in x and z, so the network gives the same shift of b. The inverse subtracts it.",
+        ),
+        ("opposite sign|off by", "The diagonal of the Jacobian is all ones, and the logarithm of 1 is 0."),
+    ),
+)
+AFFINE_COUPLING = LayerExercise(
+    "coupling",
+    "MyCoupling",
+    own=AffineCoupling(SMALL),
+    shape=(4,),
+    variants=(
+        (AffineCoupling(SMALL, "first"), "The network sees a, the first half, and b is scaled and shifted."),
+        (
+            AffineCoupling(SMALL, log_scale_limit=1.0),
+            "log_scale is 2 tanh(raw / 2): both numbers 2 are needed.",
+        ),
+        (AffineCoupling(SMALL, log_scale_limit=1e6), "log_scale is not raw itself, but 2 tanh(raw / 2)."),
+    ),
+    hints=(
+        ("in another order", "Join the halves as they were cut: a comes first, in z and in x."),
+        (
+            FORMULA,
+            "z = (a, b * exp(log_scale) + shift): a comes first, raw is the first half of the network's "
+            "outputs, and b is scaled before it is shifted.",
+        ),
+        (
+            NO_INVERSE,
+            "forward scales b first, and shifts it last. So the inverse subtracts the shift first, and then "
+            "multiplies by exp(-log_scale).",
+        ),
+        ("differently in each row", "The log-det is the sum of log_scale, the bounded one, over a row."),
+    ),
+)
+CONV1X1 = LayerExercise(
+    "conv1x1",
+    "MyConv1x1",
+    own=Conv1x1(),
+    shape=(2, 2, 3),
+    hints=(
+        (
+            "is -inf|is nan",
+            "|det W| is the product of the diagonal of U without its signs. log_scale has the logarithms.",
+        ),
+        (
+            FORMULA,
+            'Take `L @ U` first, then its rows by params["permutation"]. In z = x W the matrix comes last.',
+        ),
+        (
+            NO_INVERSE,
+            "The inverse multiplies by the inverse of the whole W, permutation included, on the same side.",
+        ),
+    ),
+)
+SQUEEZE = LayerExercise(
+    "squeeze",
+    "MySqueeze",
+    own=Squeeze(),
+    shape=(4, 2, 3),
+    hints=(
+        (
+            FORMULA,
+            "In channel 4 c + 2 a + b of z, c changes slowest and b fastest. So the axes before the last "
+            "reshape are row, i, j, c, a, b.",
+        ),
+        (
+            NO_INVERSE,
+            "The inverse reshapes z to row, i, j, c, a, b, and transposes it to row, i, a, j, b, c.",
+        ),
+        ("off by", "Numbers only change their places, so each volume stays as it is: the log-det is 0."),
+    ),
+)
+SPLIT = LayerExercise(
+    "split",
+    "MySplit",
+    own=Split(Conv1x1()),
+    shape=(2, 2, 4),
+    hints=(
+        ("in another order", "Join the halves as they were cut: a comes first, in z and in x."),
+        (FORMULA, "z = (a, f(b)): a is the first half of the channels, and f takes the others."),
+        (NO_INVERSE, "a is the same in x and z. The inverse applies the inverse of f to the second half."),
+        ("log_det", "The block of a is the identity and adds nothing. The log-det is that of f, as it is."),
+    ),
+)
+AUTOREGRESSIVE = LayerExercise(
+    "autoregressive",
+    "MyAutoregressive",
+    own=MaskedAutoregressive(MADE((16, 16), "tanh")),
+    shape=(4,),
+    hints=(
+        (
+            NO_INVERSE,
+            "Each round makes one more component right, so D rounds are needed. A round computes log_scale "
+            "and shift from the newest x, and then x anew from z.",
+        ),
+        (
+            "log_det of inverse is taken at",
+            "log_scale depends on x: take it at the x that was found, not at z.",
+        ),
+    ),
+)
+GAUSSIANIZE = LayerExercise(
+    "gaussianize",
+    "MyGaussianize",
+    own=Gaussianize(3),
+    shape=(2,),
+    hints=(
+        (FORMULA, "x goes to the logit of F(x), and this logit to z by normal_of_logit."),
+        (NO_INVERSE, "z goes back to the logit by logit_of_normal, and this logit to x by mixture_quantile."),
+        (
+            "differently in each row|taken at",
+            "Each component has two terms, log_slope of the mixture and log_normal_slope(z, logit). The "
+            "inverse has both with a minus, at the x that was found.",
+        ),
+    ),
+)
+SPLINE = LayerExercise(
+    "spline",
+    "MySpline",
+    own=Spline(),
+    shape=(2,),
+    hints=(
+        (
+            "rows, those where",
+            "Outside [-bound, bound] the curve is z = x: `np.where(outside, x, z)`, and so for x.",
+        ),
+        (
+            r"no len|expected transform|expected untransform",
+            "Return the log-slope of each component. The class adds them up.",
+        ),
+        (FORMULA, "Check z: d0 belongs to t u, s to t^2, and h times the fraction is added to y0."),
+        (
+            NO_INVERSE,
+            "Here t is a share of the bin: between 0 and 1. Check A, B and C, the sign of the root, and x = "
+            "x0 + t w.",
+        ),
+        (
+            "differently in each row",
+            "Check the slope: d1 belongs to t^2, d0 to u^2, and the whole is divided by D^2. Then take its "
+            "logarithm.",
+        ),
+    ),
+)
+CONDITIONAL = LayerExercise(
+    "conditional",
+    "MyConditional",
+    own=AdditiveCoupling(SMALL),
+    shape=(4,),
+    starts=True,
+    context=(0.5, -1.0),
+    hints=(
+        (
+            "init gives .* of shape",
+            "The network sees a and the context, and returns one number for each component of b.",
+        ),
+        ("takes a context", "Keep the argument context=None in all three methods."),
+        (
+            "shapes fit",
+            "The network sees `np.concatenate([a, context], axis=1)` in all three methods, a first.",
+        ),
+        (
+            FORMULA,
+            "The network sees `np.concatenate([a, context], axis=1)`, a first. Its output is added to b.",
+        ),
+        (
+            NO_INVERSE,
+            "a and the context are known, so the network gives the same shift of b. The inverse subtracts "
+            "it.",
+        ),
+    ),
+)
+
+EXERCISES = {
+    exercise.name: exercise
+    for exercise in (
+        VOLUME,
+        DENSITY,
+        CHAIN,
+        TRIANGLE,
+        AFFINE,
+        ACT_NORM,
+        ADDITIVE,
+        AFFINE_COUPLING,
+        CONV1X1,
+        SQUEEZE,
+        SPLIT,
+        AUTOREGRESSIVE,
+        CAUSAL_MASK,
+        GAUSSIANIZE,
+        SPLINE,
+        CONDITIONAL,
+        DEQUANTIZATION,
+    )
+}
+
+
+def find(name):
+    """Return the exercise of a name.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    Exercise
+
+    Raises
+    ------
+    InputError
+        If there is none of that name.
+
+    Examples
+    --------
+    >>> from npflow import exercises
+    >>> exercises.find("affine").title
+    'scale and shift each component'
+    """
+    if name not in EXERCISES:
+        raise InputError(f"expected an exercise among {', '.join(EXERCISES)}, got {name!r}")
+    return EXERCISES[name]
