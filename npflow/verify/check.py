@@ -14,7 +14,7 @@ from npflow.autodiff.mistakes import explain, explaining
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.errors import InputError
 from npflow.layers.composite import walk
-from npflow.layers.layer import check_layer, check_start
+from npflow.layers.layer import Layer, check_layer, check_start
 from npflow.validation import check_rng, check_rows
 from npflow.verify import contract, formulas, gradients
 from npflow.verify.finding import DIRECTIONS, CannotRun, NotDecided, finding_of, together, undecided
@@ -205,7 +205,9 @@ def check(layer, x, *, params=None, rng=None, skip=()):
         if params is None:
             with explaining():
                 params_of_init = layer.init(rng, x.copy())
-            check_start(layer.init, params_of_init, x)
+                check_start(layer.init, params_of_init, x)
+                if isinstance(layer, Layer):
+                    layer.check_parts(params_of_init, x)
         start = cast_tree(params_of_init if params is None else to_host(params), np.float64)
         near, far = _points(rng, layer, pristine, start, x)
         at_start = replace(near[0], params=copy_tree(start))

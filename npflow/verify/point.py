@@ -151,14 +151,14 @@ class Point:
     def apart(self):
         """For each direction what groups of rows give among all and alone: (point, rows, pair, pair) each.
 
-        Some rows are called one by one, and all in two halves.
+        All rows are called in two halves, and some of the user's, or of few rows, one by one.
         """
 
         def calls(direction):
             few, n = self.few, len(self.x)
-            singles = len(few.x) if self.rows is not None else 2
-            groups = [(few, np.array([row])) for row in range(singles)]
-            groups += [(self, np.arange(n)[half::2]) for half in (0, 1)] if n > len(few.x) else []
+            groups = [(self, np.arange(n)[half::2]) for half in (0, 1)] if n > len(few.x) else []
+            singles = len(few.x) if self.rows is not None else 0 if groups else 2
+            groups = [(few, np.array([row])) for row in range(singles)] + groups
             return [
                 (
                     whole,

@@ -175,7 +175,7 @@ class CheckerboardSummedOverAllPixels(Small):
     mask = Mask("checkerboard-odd")
 
 
-@wrong("x -> z -> x", "are halves taken and joined in the same way", event_shape=(2, 4, 2))
+@wrong("x -> z -> x", "is a permutation or transpose undone", event_shape=(2, 4, 2))
 class SqueezedInOneOrderUnsqueezedInTheOther(Squeeze):
     """All channels of the first pixel first, then back as if the pixels of each channel lay side by side."""
 
