@@ -23,12 +23,19 @@ author = "the npflow developers"
 release = npflow.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode", "numpydoc"]
 exclude_patterns = ["_build", "jupyter_execute", *(["gallery.md", "gallery/*"] if QUICK else [])]
-suppress_warnings = ["toc.excluded"] if QUICK else []  # the entry of the gallery
+suppress_warnings = ["toc.excluded", "toc.not_readable"] if QUICK else []  # the entry of the gallery
 html_theme = "pydata_sphinx_theme"
 html_title = "npflow"
 html_sourcelink_suffix = ""
 
 # ---------------------------------------------------------------- pages that run
+
+
+# A page shows what is printed and drawn, not the value of a cell's last line, such as a legend. And tqdm prefers
+# ipywidgets, which no page needs.
+QUIETLY = """%config InteractiveShell.ast_node_interactivity = 'none'
+import warnings
+warnings.filterwarnings("ignore", message="IProgress not found")"""
 
 
 def notebooks(scripts, folder):
@@ -43,9 +50,8 @@ def notebooks(scripts, folder):
         notebook = jupytext.read(script, fmt="py:percent")
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
         notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
-        # A page shows what is printed and drawn, not the value of a cell's last line, such as a legend.
         hidden = notebook.cells[0].copy()
-        hidden.update(cell_type="code", source="%config InteractiveShell.ast_node_interactivity = 'none'")
+        hidden.update(cell_type="code", source=QUIETLY)
         hidden.update(metadata={"tags": ["remove-cell"]}, outputs=[], execution_count=None, id="quiet")
         notebook.cells.insert(1, hidden)
         jupytext.write(notebook, page)
@@ -61,6 +67,7 @@ nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_excludepatterns = ["gallery/*"]
 nb_merge_streams = True
+nb_output_stderr = "warn"  # so a warning of NumPy or npflow fails the build
 myst_enable_extensions = ["dollarmath", "amsmath"]
 
 # ---------------------------------------------------------------- the reference
