@@ -62,7 +62,7 @@ if not QUICK:
     notebooks((HERE.parent / "demos").glob("*.py"), HERE / "gallery")
 
 nb_execution_mode = "cache"
-nb_execution_cache_path = str(HERE / "_build" / "executed")
+nb_execution_cache_path = str(HERE / "_build" / ("executed_quick" if QUICK else "executed"))
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_execution_excludepatterns = ["gallery/*"]
