@@ -6,6 +6,9 @@
 # smooth map.
 
 # %%
+import inspect
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.differentiate import jacobian
@@ -35,7 +38,7 @@ for at in x:
 # %%
 figure, ax = plt.subplots(figsize=(6, 2.6), layout="constrained")
 ticks = np.linspace(-2, 2, 17)
-for left, right in zip(ticks[:-1], ticks[1:]):
+for left, right in itertools.pairwise(ticks):
     shade = BLUE if round(8 * (left + 2)) % 4 == 0 else ORANGE
     ax.fill([left, right, np.sinh(right), np.sinh(left)], [1, 1, 0, 0], color=shade, alpha=0.5, linewidth=0)
 ax.set(yticks=[0, 1], yticklabels=["z = sinh x", "x"], title="Equal intervals of x, and what they become")
@@ -96,7 +99,7 @@ print(f"{np.mean(determinants < 0):.0%} of 1,000 random matrices have a negative
 # a sequence of maps the chain rule multiplies Jacobians, and the determinant of a product is the product of the
 # determinants. **Factors multiply, so their logarithms add.** That is why a flow adds up one log-determinant a layer.
 #
-# Take polar coordinates bent into the plane, and look at small squares.
+# Take a strip bent around the origin by polar coordinates, and look at small squares.
 
 
 # %%
@@ -123,6 +126,7 @@ right.set(title="their images, with |det J| in the middle of each", aspect="equa
 # determinant of a numerical Jacobian, which is what the picture above does.
 
 # %%
+from npflow import plots
 from npflow.layers import Conv1x1
 from npflow.verify import check
 
@@ -132,9 +136,19 @@ z, log_det = layer.forward(params, rows)
 print("log|det J| of each row:", np.round(log_det, 4))
 
 report = check(layer, rows)
+plots.jacobian(report.jacobians["forward"].numerical, title="the Jacobian of this layer, by differences")
 for direction in ("forward", "inverse"):
     one = report.jacobians[direction]
-    print(f"{direction}: log|det| of the numerical Jacobian {one.log_abs_det:.10f}, of the formula {one.log_det:.10f}")
+    print(
+        f"{direction}: log|det| of the numerical Jacobian {one.log_abs_det:.10f}, of the formula {one.log_det:.10f}"
+    )
+
+# %% [markdown]
+# The layer's two maps, from its file. Chapter 7 explains the parts of its matrix.
+
+# %%
+print(inspect.getsource(Conv1x1.forward))
+print(inspect.getsource(Conv1x1.inverse))
 
 # %% [markdown]
 # ## What can go wrong
@@ -151,7 +165,7 @@ class NoAbs(Conv1x1):
     """A matrix whose log-determinant is log det, without the absolute value."""
 
     def init(self, rng, x):
-        weight = np.eye(x.shape[1]) + 0.1 * rng.standard_normal((x.shape[1], x.shape[1]))
+        weight = 0.8 * np.eye(x.shape[1]) + 0.05 * rng.standard_normal((x.shape[1], x.shape[1]))
         return {"weight": weight.astype(x.dtype)}
 
     def forward(self, params, x):

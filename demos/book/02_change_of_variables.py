@@ -6,11 +6,13 @@
 # data to $z = 0$, where the density is highest?
 
 # %%
+import inspect
+
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import norm
 
-from npflow import Flow
+from npflow import Flow, plots
 from npflow.layers import Affine
 from npflow.priors import Normal
 
@@ -30,7 +32,10 @@ rng = np.random.default_rng(0)
 #
 # $$\log p_x(x) = \log p_z(f(x)) + \log|\det J(x)|.$$
 #
-# This is the formula in `Flow`: `log_prob = prior.log_prob(z) + log_det`.
+# This is what `Flow` computes. The lines from its file:
+
+# %%
+print(inspect.getsource(Flow.losses))
 
 # %% [markdown]
 # ## Watch it
@@ -46,13 +51,17 @@ with_factor = norm.pdf(np.arcsinh(at)) / np.sqrt(1 + at**2)
 without = norm.pdf(np.arcsinh(at))
 
 figure, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
-ax.hist(x, bins=np.linspace(-5, 5, 101), weights=np.full(len(x), 10 / len(x)), color="0.85", label="samples of x")
+ax.hist(
+    x, bins=np.linspace(-5, 5, 101), weights=np.full(len(x), 10 / len(x)), color="0.85", label="samples of x"
+)
 ax.plot(at, with_factor, color=BLUE, label=r"$p_z(f(x))\,|f'(x)|$")
 ax.plot(at, without, color=ORANGE, linestyle="--", label=r"$p_z(f(x))$, which is no density")
 ax.set(xlabel="x", ylabel="density")
 ax.legend()
 step = at[1] - at[0]
-print(f"mass of the two curves: {with_factor.sum() * step:.3f} and {without.sum() * step:.3f}")
+print(
+    f"mass of the two curves between -5 and 5: {with_factor.sum() * step:.3f} and {without.sum() * step:.3f}"
+)
 
 # %% [markdown]
 # Without the factor the curve is not a density: it has more mass than one.
@@ -87,7 +96,13 @@ ax.plot(scales, volume, color="0.5", linestyle=":", label="log|det J|: wants no 
 ax.plot(scales, total, color=BLUE, label="their sum, log p(x)")
 best = scales[np.argmax(total)]
 ax.axvline(best, color=BLUE, linewidth=0.8)
-ax.set(xscale="log", xlabel="s", ylabel="nats", ylim=(-8, 3), title=f"The best s is {best:.2f}; the data has std {data.std():.2f}")
+ax.set(
+    xscale="log",
+    xlabel="s",
+    ylabel="nats",
+    ylim=(-8, 3),
+    title=f"The best s is {best:.2f}; the data has std {data.std():.2f}",
+)
 ax.legend()
 
 # %% [markdown]
@@ -130,6 +145,9 @@ class WrongSign(Affine):
         return -super().log_det(params, x)
 
 
+report = check(Affine(), data[:8])
+matrix = report.jacobians["forward"].numerical
+plots.jacobian(matrix, title="the Jacobian of Affine, one feature")
 print(check(WrongSign(), data[:8]).failures[0].sentence)
 
 # %% [markdown]

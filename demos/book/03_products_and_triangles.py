@@ -6,6 +6,8 @@
 # products of them.
 
 # %%
+import inspect
+
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -79,11 +81,7 @@ print(f"by differences {one.log_abs_det:+.9f}, by the formula {one.log_det:+.9f}
 # This is the whole `forward` of a chain, from its file:
 
 # %%
-import inspect
-
-from npflow.layers import chain as chain_file
-
-print(inspect.getsource(chain_file.Chain))
+print(inspect.getsource(Chain))
 
 # %% [markdown]
 # ## $P L U$

@@ -16,6 +16,7 @@ from npflow import Flow, fit, plots
 from npflow.layers import Affine
 from npflow.priors import Normal
 from npflow.training import Adam, WarmupCosine
+from npflow.verify import check
 
 rng = np.random.default_rng(0)
 x = rng.normal(3.0, 0.5, (2000, 1))
@@ -31,6 +32,15 @@ x = rng.normal(3.0, 0.5, (2000, 1))
 
 # %%
 print(inspect.getsource(Affine))
+
+# %% [markdown]
+# Its Jacobian for three features, by differences, and the two numbers that `check` compares:
+
+# %%
+report = check(Affine(), rng.normal(3.0, 0.5, (8, 3)))
+one = report.jacobians["forward"]
+plots.jacobian(one.numerical, title="the Jacobian of Affine, three features")
+print(f"log|det J| by differences {one.log_abs_det:+.10f}, by the formula {one.log_det:+.10f}")
 
 # %% [markdown]
 # ## The loss, and its gradient by hand
@@ -52,7 +62,11 @@ params = {"layer": {"mean": np.array([1.0]), "log_std": np.array([0.3])}, "prior
 value, gradient = npflow.autodiff.value_and_grad(flow.loss)(params, x)
 m, s = 1.0, 0.3
 print("d/dm by autograd and by hand:", gradient["layer"]["mean"][0], -(x.mean() - m) / np.exp(2 * s))
-print("d/ds by autograd and by hand:", gradient["layer"]["log_std"][0], 1 - np.mean((x - m) ** 2) / np.exp(2 * s))
+print(
+    "d/ds by autograd and by hand:",
+    gradient["layer"]["log_std"][0],
+    1 - np.mean((x - m) ** 2) / np.exp(2 * s),
+)
 
 # %% [markdown]
 # ## Training
@@ -79,7 +93,9 @@ left.hist(x[:, 0], bins=50, density=True, color="0.85", label="data")
 left.plot(at, np.exp(flow.log_prob(params, at)), color="#0072B2", label="flow")
 left.set(xlabel="x", ylabel="density", title="The density that was learned")
 left.legend()
-plots.history(history, right, limit=float(np.log(x.std() * np.sqrt(2 * np.pi * np.e))), limit_label="maximum likelihood")
+plots.history(
+    history, right, limit=float(np.log(x.std() * np.sqrt(2 * np.pi * np.e))), limit_label="maximum likelihood"
+)
 
 # %% [markdown]
 # The loss ends at $\log(\sigma \sqrt{2 \pi e})$, the entropy of a normal distribution with the sample's standard deviation. No
@@ -93,8 +109,32 @@ plots.history(history, right, limit=float(np.log(x.std() * np.sqrt(2 * np.pi * n
 
 # %%
 for unit, factor in (("m", 1.0), ("mm", 1000.0)):
-    scaled = {"layer": {"mean": factor * params["layer"]["mean"], "log_std": params["layer"]["log_std"] + np.log(factor)}, "prior": {}}
+    scaled = {
+        "layer": {
+            "mean": factor * params["layer"]["mean"],
+            "log_std": params["layer"]["log_std"] + np.log(factor),
+        },
+        "prior": {},
+    }
     print(f"loss in {unit}: {flow.loss(scaled, factor * x):.4f} nats")
+
+# %% [markdown]
+# The other classic is to forget that the log-determinant is a sum over features. `check` says so:
+
+
+# %%
+class MeanOfScales(Affine):
+    """Takes the mean of the log-scales where the sum belongs."""
+
+    def log_det(self, params, x):
+        return super().log_det(params, x) / x.shape[1]
+
+
+print(
+    next(
+        one.sentence for one in check(MeanOfScales(), x.reshape(-1, 2)[:16]).failures if "log-det" in one.name
+    )
+)
 
 # %% [markdown]
 # ## Exercises

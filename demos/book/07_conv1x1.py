@@ -43,10 +43,15 @@ plots.jacobian(report.jacobians["forward"].numerical, title="2 x 2 pixels, 3 cha
 # is the whole log-determinant, and $W$ can never become singular.
 
 # %%
-W = np.linalg.qr(rng.standard_normal((4, 4)))[0]
+W = rng.standard_normal((4, 4))
 P, L, U = lu(W)
 print("P L U is W:", np.allclose(P @ L @ U, W))
-print("log|det W|:", np.linalg.slogdet(W)[1].round(12), "  sum of log|U_cc|:", np.log(np.abs(np.diag(U))).sum().round(12))
+print(
+    "log|det W|:",
+    np.linalg.slogdet(W)[1].round(12),
+    "  sum of log|U_cc|:",
+    np.log(np.abs(np.diag(U))).sum().round(12),
+)
 
 figure, axes = plt.subplots(1, 4, figsize=(11, 3), layout="constrained")
 for ax, (name, matrix) in zip(axes, {"W": W, "P": P, "L": L, "U": U}.items()):

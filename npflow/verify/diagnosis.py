@@ -53,7 +53,7 @@ def of_log_det(claimed, true, direction, event, parts, point=None, rows=None):
     if mistake := _of_parts(claimed, parts, explains):
         return f"{subject} {mistake}"
     if np.ptp(true) > 1e-5:
-        if close(np.sort(claimed), np.sort(true)):
+        if close(np.sort(claimed), np.sort(true)) and not close(claimed, true):
             return f"{subject} has the rows in another order"
         ratios = claimed[np.abs(true) > 1e-3] / true[np.abs(true) > 1e-3]
         if len(ratios) > 2 and np.allclose(ratios, ratios[0], rtol=1e-5) and abs(ratios[0] - 1) > 1e-5:
