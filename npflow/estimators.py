@@ -66,7 +66,9 @@ class _FlowEstimator(BaseEstimator):
         validated = len(held_out) > 0
         batch_size = min(check_count(self.batch_size, "batch_size"), len(kept))
         epoch = math.ceil(len(kept) / batch_size)  # steps
-        patience = None if self.patience is None else math.ceil(check_count(self.patience, "patience") / epoch)
+        patience = (
+            None if self.patience is None else math.ceil(check_count(self.patience, "patience") / epoch)
+        )
         params, self.history_ = fit(
             self.flow_,
             self.flow_.init(rng, x[kept], context(kept)),
