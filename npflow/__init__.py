@@ -25,6 +25,7 @@ from npflow.errors import (
     VerificationError,
 )
 from npflow.flow import Flow
+from npflow.summary import summary
 from npflow.training import fit, load, save
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "plots",
     "priors",
     "save",
+    "summary",
     "to_device",
     "to_host",
     "training",

@@ -1,5 +1,6 @@
 """Flows as scikit-learn estimators: a density that is also a transformer, and a classifier by Bayes' rule."""
 
+import inspect
 import math
 
 import numpy as np
@@ -97,11 +98,17 @@ class _FlowEstimator(BaseEstimator):
             raise InputError(
                 f"expected at least 2 features for {self.recipe}, whose couplings leave some of them alone, got 1 feature(s)"
             )
-        if self.recipe == "neural_spline" and features == 1:
-            options.setdefault("kind", "autoregressive")  # a coupling needs two features
+        if self.recipe == "neural_spline":
+            options.setdefault("kind", "autoregressive")  # does better on small tables, and takes one feature
         if classes:
             options["context_features"] = classes
-        return getattr(models, self.recipe)(features, **options)
+        make = getattr(models, self.recipe)
+        unknown = set(options) - set(inspect.signature(make).parameters)
+        if unknown:
+            raise InputError(
+                f"expected options to be arguments of {self.recipe}, got {', '.join(sorted(unknown))}"
+            )
+        return make(features, **options)
 
     def _standardized(self, X):
         return (X - self.mean_) / self.scale_
@@ -131,7 +138,8 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
     recipe : {"neural_spline", "nice", "real_nvp", "glow", "maf", "iaf", "gaussianization"}
         The recipe of `npflow.models` that makes the flow.
     options : dict, optional
-        Further arguments of the recipe, such as ``{"steps": 5}``.
+        Further arguments of the recipe, such as ``{"steps": 5}``. A spline is autoregressive unless they say
+        ``{"kind": "coupling"}``, which samples faster.
     steps : int
         The largest number of training steps.
     batch_size : int
@@ -292,11 +300,11 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
 
     Examples
     --------
-    >>> from sklearn.datasets import load_wine
     >>> from npflow.estimators import FlowClassifier
-    >>> x, y = load_wine(return_X_y=True)
-    >>> classifier = FlowClassifier("real_nvp", steps=100, random_state=0).fit(x, y)
-    >>> classifier.score(x, y) > 0.9
+    >>> from sklearn.datasets import load_iris
+    >>> x, y = load_iris(return_X_y=True)
+    >>> classifier = FlowClassifier("maf", {"steps": 2}, random_state=0).fit(x[::2], y[::2])
+    >>> classifier.score(x[1::2], y[1::2]) > 0.9
     True
     """
 
@@ -377,4 +385,5 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
         -------
         ndarray, shape (n_samples,)
         """
-        return self.classes_[np.argmax(self._joint_log_prob(X), axis=1)]
+        joint = self._joint_log_prob(X)
+        return self.classes_[np.argmax(joint, axis=1)]

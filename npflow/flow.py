@@ -35,6 +35,7 @@ from npflow.layers.units import context_units, in_units
 from npflow.model import Model, without_nan
 from npflow.priors import Prior, check_drawn
 from npflow.rations import SMALL, Rationed, TooLarge, ration_for
+from npflow.summary import summary
 from npflow.validation import (
     cast,
     check_context,
@@ -296,6 +297,9 @@ class Flow(Model):
         if self.context_features:
             lines += f"\ncontext_features={self.context_features},"
         return f"Flow(\n{textwrap.indent(lines, '    ')}\n)"
+
+    def _repr_html_(self):
+        return summary(self)._repr_html_()
 
 
 @contextmanager

@@ -19,12 +19,12 @@ MODULES = {
 }
 LEVELS = [
     {"errors"},
-    {"validation", "files"},
+    {"validation", "files", "tables"},
     {"autodiff"},
     {"description", "docstrings"},
     {"networks", "priors", "rations"},
     {"layers"},
-    {"model"},
+    {"model", "summary"},
     {"flow"},
     {"dequantization", "latent"},
     {"models", "datasets"},

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from npflow.cli.folder import Folder
 from npflow.errors import InputError
+from npflow.training.terminal import import_tqdm
 
 
 def add_command(commands, name, run, summary, more, example, *, folder=True, seed=None, picture=False):
@@ -83,9 +84,7 @@ def tell(line):
 
     Where it cannot be written, as its reader has gone, the run goes on without.
     """
-    from tqdm.auto import tqdm
-
-    with tqdm.external_write_mode():
+    with import_tqdm().external_write_mode():
         try:
             print(line, flush=True)
         except OSError as error:

@@ -133,6 +133,8 @@ def fit(model, params, x, context=None, *, rng, validation=None, validation_cont
         check_domain(validation[0], model.domain, "validation")
     elif validation_context is not None:
         raise InputError("expected validation beside validation_context, got none")
+    if options.patience is not None and validation is None:
+        raise InputError("expected validation beside patience, got none")
     held_out = tuple(array for array in validation or () if array is not None)
     if options.checkpoint is not None:
         prepare_to_write(options.checkpoint, "checkpoint")

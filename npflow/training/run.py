@@ -170,11 +170,7 @@ class Run:
     def has_stalled(self):
         """Whether the validation loss has not improved for `patience` validations."""
         losses, patience = self.history.validation_loss, self.options.patience
-        return (
-            patience is not None
-            and len(losses) > patience
-            and len(losses) - 1 - np.argmin(losses) >= patience
-        )
+        return bool(losses) and patience is not None and len(losses) - 1 - np.argmin(losses) >= patience
 
     def start_clock(self):
         """Go on counting seconds from those of the history."""

@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+import warnings
 from contextlib import contextmanager, suppress
 
 
@@ -38,10 +39,19 @@ def ctrl_c():
             signal.signal(number, handlers[number])
 
 
+def import_tqdm():
+    """tqdm's bar for a terminal or a notebook, without its warning where a notebook has no ipywidgets."""
+    from tqdm import TqdmWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TqdmWarning)
+        from tqdm.auto import tqdm
+    return tqdm
+
+
 def progress_bar(steps, done, show):
     """tqdm's bar: steps made, time left, steps a second, and what the loop adds."""
-    from tqdm.auto import tqdm
-
+    tqdm = import_tqdm()
     hidden = not show or getattr(sys.stderr, "closed", sys.stderr is None)  # None: closed before Python began
     return tqdm(total=steps, initial=done, disable=hidden, unit="step", file=Forgiving(sys.stderr))
 

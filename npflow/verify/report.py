@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npflow.errors import VerificationError
+from npflow.tables import Table
 
 
 @dataclass(frozen=True)
@@ -168,20 +169,32 @@ class Report:
             "notes": list(self.notes),
         }
 
+    def _repr_html_(self):
+        rows = [(check.name, *_written(check), _word(check), check.sentence) for check in self.checks]
+        columns = ("check", "error", "allowed", "", "")
+        return Table(self._head(), columns, tuple(rows))._repr_html_()
+
+    def _head(self):
+        head = self.verdict if self.passed else f"{self.verdict.upper()}. {self.cause}"
+        return "\n".join([f"{self.subject}: {head}", *(f"  {note}" for note in self.notes)])
+
     def __str__(self):
         width = max([len(check.name) for check in self.checks], default=0)
-        head = self.verdict if self.passed else f"{self.verdict.upper()}. {self.cause}"
-        lines = [f"{self.subject}: {head}", *(f"  {note}" for note in self.notes)]
-        lines.append(f"  {'check':{width}}  {'error':>8}  {'allowed':>8}")
-        verdicts = {"passed": "ok", "failed": "FAILED"}
+        lines = [self._head(), f"  {'check':{width}}  {'error':>8}  {'allowed':>8}"]
         for check in self.checks:
-            numbers = (
-                "" if math.isnan(number) else f"{number:.1e}" for number in (check.error, check.tolerance)
-            )
-            numbers = "  ".join(f"{number:>8}" for number in numbers)
-            lines.append(f"  {check.name:{width}}  {numbers}  {verdicts.get(check.status, check.status)}")
+            numbers = "  ".join(f"{number:>8}" for number in _written(check))
+            lines.append(f"  {check.name:{width}}  {numbers}  {_word(check)}")
             if check.sentence and check.status != "not run":
                 lines.append(f"      {check.sentence}")
         if self.skipped:
             lines.append(f"  skipped: {', '.join(self.skipped)}")
         return "\n".join(lines)
+
+
+def _written(check):
+    """The error and the tolerance of a check as text; empty where there is none."""
+    return ["" if math.isnan(number) else f"{number:.1e}" for number in (check.error, check.tolerance)]
+
+
+def _word(check):
+    return {"passed": "ok", "failed": "FAILED"}.get(check.status, check.status)

@@ -180,6 +180,7 @@ def test_a_run_killed_at_a_random_moment_ends_with_the_bits_of_one_left_alone(tm
         ({"validation": np.zeros((3, 5))}, "validation with rows of 2 features, got rows of 5"),
         ({"validation": np.zeros((3, 2), np.float32)}, "validation in float64"),
         ({"validation_context": np.zeros((3, 1))}, "validation beside validation_context, got none"),
+        ({"patience": 3}, "validation beside patience, got none"),
         ({"x": np.zeros((0, 2))}, "x to have at least one row"),
         ({"x": np.zeros((50, 3))}, "x with rows of 2 features, got rows of 3"),
         ({"x": np.ones((50, 2), complex)}, "x in float32 or float64, got complex128"),

@@ -62,6 +62,20 @@ def test_the_best_parameters_by_validation_are_returned():
     )  # it overfits, so the best is not the last
 
 
+def test_a_run_stops_when_the_validation_loss_has_not_improved_for_a_while(tmp_path):
+    """Its rows lie elsewhere: training leads away from them."""
+    options = {"validation": data()[:7] + 3, "optimizer": Adam(0.3), "patience": 2, "steps": 200}
+    params, history = run(data(), checkpoint=tmp_path / "run.npz", **options)
+    losses = history.validation_loss
+    assert len(losses) - 1 - np.argmin(losses) == 2 and history.steps == 4 * len(losses) < 200
+    assert not history.interrupted
+    best, _ = run(data(), **options | {"patience": None, "steps": 4 * (len(losses) - 2)})
+    same_bits(params, best)
+    again, resumed = run(data(), checkpoint=tmp_path / "run.npz", **options)  # nothing is left to do
+    same_bits(params, again)
+    assert resumed.steps == history.steps
+
+
 # ---------------------------------------------------------------- going on
 
 

@@ -5,7 +5,9 @@ import io
 import signal
 import sys
 import threading
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import Failing, same_bits
@@ -13,6 +15,7 @@ from runs import data, run
 
 from npflow import load
 from npflow.training import Adam
+from npflow.training.terminal import import_tqdm
 
 pytestmark = pytest.mark.usefixtures("usual_signals")
 
@@ -135,3 +138,16 @@ def test_a_full_stderr_keeps_nothing_to_be_written_as_python_ends(monkeypatch):
         monkeypatch.setattr(sys, "stderr", full)
         assert run(data(), progress=True)[1].steps == 20
         monkeypatch.undo()
+
+
+def test_a_notebook_without_ipywidgets_gets_the_bar_of_a_terminal_and_no_warning(monkeypatch):
+    import tqdm.std
+
+    for name in ("tqdm.auto", "tqdm.autonotebook"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "ipykernel.zmqshell", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=object))
+    monkeypatch.setattr("tqdm.notebook.IProgress", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert issubclass(import_tqdm(), tqdm.std.tqdm)

@@ -8,6 +8,7 @@ import operator
 import weakref
 from collections import defaultdict, deque
 from contextlib import contextmanager
+from html import escape
 from types import ModuleType
 from typing import NamedTuple
 
@@ -204,6 +205,12 @@ class Program:
 
     def __repr__(self):
         return f"Program({self._head().split(':')[0]})"
+
+    def _repr_html_(self):
+        return (
+            f"<pre>{escape(str(self))}</pre>"
+            f"<details><summary>source</summary><pre>{escape(self.source)}</pre></details>"
+        )
 
     def __str__(self):
         total = self.total_cost
