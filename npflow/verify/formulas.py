@@ -319,6 +319,7 @@ def _compare_jacobians(point, direction, numerical, errors):
     allowed = np.where(np.isfinite(allowed), allowed, np.inf)
     if np.mean(allowed < 1e-4 * (1 + np.abs(numerical))) < 0.5:
         return undecided(f"finite differences did not resolve the Jacobian of {direction}")
+    allowed = allowed + point.own * (1 + np.abs(numerical))
     off = np.where(np.isfinite(exact), np.abs(exact - numerical), np.inf)
     off = np.where(np.isfinite(numerical), off, 0.0)  # a step led out of the domain
     _, output, inp = worst = np.unravel_index(np.argmax(off / allowed), off.shape)

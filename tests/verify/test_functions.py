@@ -201,6 +201,17 @@ def test_the_noise_of_an_iterative_inverse_is_measured(x):
     assert not report.failures
 
 
+def test_an_exact_jacobian_is_as_exact_as_the_tolerance(x):
+    """As where a map is an integral by quadrature, and its derivative the integrand itself."""
+    log_det = lambda x: total(np.log(1 + 0.5 * np.cos(x)))
+    forward = lambda x: (x + 0.5 * np.sin(x) + 1e-6 * np.sin(30 * x), log_det(x))
+    jacobian = lambda x: np.stack([np.diag(row) for row in 1 + 0.5 * np.cos(x)])
+    known = {"jacobian": jacobian, "dtypes": "float64"}
+    check = check_functions(forward, None, x, **known)["exact Jacobian of forward"]
+    assert check.failed and "is not the Jacobian of this map" in check.sentence
+    assert not check_functions(forward, None, x, tolerance=1e-3, **known).failures
+
+
 # ---------------------------------------------------------------- shapes
 
 
