@@ -197,7 +197,7 @@ def targets(page):
     return [target for target in found if not target.startswith("http")]
 
 
-@pytest.mark.parametrize("page", [README, *sorted(DOCS.rglob("*.md"))], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [README, *sorted(DOCS.glob("*.md")), *GUIDE[1:]], ids=lambda page: page.stem)
 def test_every_link_of_a_page_leads_somewhere(page):
     missing = [target for target in targets(page) if not (page.parent / target.partition("#")[0]).exists()]
     assert missing == []
