@@ -59,7 +59,7 @@ def main():
 
 
 def print_markdown(results):
-    """Print the table of the README: milliseconds of the first column, and how many times as long others take."""
+    """Print the table of the guide: milliseconds of the first column, and how many times as long others take."""
     print("\n| batch |", *(f"{row['name']} |" for row in results[0]["libraries"]))
     print("| --- |" + " --- |" * len(results[0]["libraries"]))
     for result in results:

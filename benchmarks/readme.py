@@ -1,10 +1,10 @@
-"""What README shows, made again by the commands that it names.
+"""What README and the guide show, made again by the commands that they name.
 
-Above each picture and each table of figures README has a comment ``<!-- made by: COMMAND -->``. The commands of a block of
+Above each picture and each table of figures a page has a comment ``<!-- made by: COMMAND -->``. The commands of a block of
 ``sh`` make the block of text that follows them.
 
     python benchmarks/readme.py                      # list the commands
-    python benchmarks/readme.py tabular              # run those with this word; show what differs from README
+    python benchmarks/readme.py tabular              # run those with this word; show what differs from the page
     python benchmarks/readme.py demos/moons --write  # also put new pictures in the place of the old ones
 
 Lines are compared with their numbers left out, and the numbers are shown beside each other: those of a training run or a clock
@@ -25,20 +25,21 @@ from io import StringIO
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/guide/*.md"))]
 NUMBER = r"[-\u2212]?\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?"
 MADE_BY = r"<!-- made by: (.*?) -->\n+(!\[.*?\]\((.*?)\)|(?:\|.*\n)+)"
 OUTPUT = r"```sh\n((?:npflow [^\n]*\n)+)```\n+```text\n(.*?)```"
 
 
 def shown_by_commands():
-    """Tuples (command, picture or None, lines) of README."""
-    text = README.read_text("utf-8")
-    for command, lines, picture in re.findall(MADE_BY, text):
-        yield command, picture or None, lines.splitlines()
-    for commands, lines in re.findall(OUTPUT, text, flags=re.DOTALL):
-        commands = re.sub(r" +#.*", "", commands).strip()
-        yield " && ".join(commands.splitlines()), None, lines.splitlines()
+    """Tuples (command, path of the picture or None, lines) of the pages."""
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for command, lines, picture in re.findall(MADE_BY, text):
+            yield command, (page.parent / picture).resolve() if picture else None, lines.splitlines()
+        for commands, lines in re.findall(OUTPUT, text, flags=re.DOTALL):
+            commands = re.sub(r" +#.*", "", commands).strip()
+            yield " && ".join(commands.splitlines()), None, lines.splitlines()
 
 
 def shows(figures, summary):
@@ -96,13 +97,13 @@ def words(line):
 
 
 def compare(lines, printed):
-    """Print README's lines beside those of the same words that were printed; return how many have none."""
+    """Print a page's lines beside those of the same words that were printed; return how many have none."""
     missing = 0
     for line in lines:
         same = [new for new in printed if words(new) == words(line)]
         missing += not same
         if line not in same:
-            print(f"README  {line}\nnow     {same[0] if same else 'no such line'}")
+            print(f"page  {line}\nnow   {same[0] if same else 'no such line'}")
     return missing
 
 
@@ -117,7 +118,10 @@ def main():
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     missing = 0
     for command, picture, lines in shown_by_commands():
-        print(f"\n{command}\n    makes {picture or f'{len(lines)} lines'}", flush=True)
+        print(
+            f"\n{command}\n    makes {picture.relative_to(ROOT) if picture else f'{len(lines)} lines'}",
+            flush=True,
+        )
         if options.word is None or options.word not in command:
             continue
         with tempfile.TemporaryDirectory() as folder:
@@ -128,8 +132,8 @@ def main():
             if picture is None:
                 missing += compare(lines, result.stdout.splitlines())
             elif options.write:
-                name = "levels" if picture == "demos/cifar10.png" else Path(picture).stem
-                keep(ROOT / picture, next(Path(folder).rglob(f"{name}.png")))
+                name = "levels" if picture.stem == "cifar10" else picture.stem
+                keep(picture, next(Path(folder).rglob(f"{name}.png")))
     return int(missing > 0)
 
 

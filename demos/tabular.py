@@ -322,7 +322,7 @@ for name, rows in results.items():
         )
 
 # %% [markdown]
-# The test losses as the table of the README; the smallest in a column is bold.
+# The test losses as the table of the guide; the smallest in a column is bold.
 
 # %%
 best = {name: min(row["test_nll"] for row in rows.values()) for name, rows in results.items()}

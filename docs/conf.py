@@ -27,6 +27,9 @@ suppress_warnings = ["toc.excluded", "toc.not_readable"] if QUICK else []  # the
 html_theme = "pydata_sphinx_theme"
 html_title = "npflow"
 html_sourcelink_suffix = ""
+html_sidebars = {
+    page: [] for page in ("lab", "lab_zh", "glossary")
+}  # no pages below them: more room for code
 
 # ---------------------------------------------------------------- pages that run
 

@@ -1,4 +1,4 @@
-"""What the README shows runs as it stands, and the numbers that it states are those of the library.
+"""What README and the guide show runs as it stands, and the numbers that they state are those of the library.
 
 Numbers of a clock or of a training run are made by the command beside them; `benchmarks/readme.py` runs it.
 """
@@ -8,6 +8,7 @@ import configparser
 import inspect
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from helpers import TOLERANCES
 
-from npflow import datasets, models
+from npflow import autodiff, cli, datasets, models
 from npflow.autodiff import record
 from npflow.autodiff.gpu import devices
 from npflow.autodiff.program import slices
@@ -30,50 +31,82 @@ from npflow.training import on_device
 pytestmark = pytest.mark.usefixtures("uncovered")
 
 README = Path(__file__).parent.parent / "README.md"
-TEXT = README.read_text()
+DOCS = README.parent / "docs"
+GUIDE = [DOCS / "guide.md", *sorted(DOCS.glob("guide/*.md"))]
+PAGES = [README, *GUIDE]
+TEXT = "\n\n".join(page.read_text() for page in PAGES)
 BENCHMARKS = README.parent / "benchmarks"
 WORDS = {3: "three", 5: "five", 7: "seven", 8: "eight", 9: "nine", 16: "sixteen"}
 
 
-def blocks():
-    return re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+def blocks(name, language="python"):
+    """The blocks of code of README or of a page of the guide."""
+    (page,) = (page for page in PAGES if page.stem == name)
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+def run(lines, **options):
+    return subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, **options)
 
 
 @pytest.fixture
-def fast_fit(monkeypatch):
-    """`fit` with fewer steps: the README's point is the code, not the figures."""
+def quick(monkeypatch):
+    """Fewer training steps, and fewer points on a page: the point is the code, not the figures."""
     import npflow
 
-    fit = npflow.fit
+    fit, step_page = npflow.fit, npflow.plots.step_page
 
     def short(*args, steps, **kwargs):
         return fit(*args, steps=10, **kwargs)
 
+    def small(flow, params, x, path):
+        return step_page(flow, params, x[:2], path, marked=[0])
+
     monkeypatch.setattr(npflow, "fit", short)
+    monkeypatch.setattr(npflow.plots, "step_page", small)
 
 
-def test_the_ten_lines_the_program_and_the_checkpoint_run(fast_fit, tmp_path, monkeypatch, capsys):
+def test_the_readme_is_read_in_five_minutes():
+    assert len(README.read_text().split()) <= 900  # as `wc -w` counts, code included
+
+
+def test_the_ten_lines_the_page_the_program_and_the_checkpoint_run(quick, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    ten_lines, _, _, _, _, _, program, train, on_a_gpu, _ = blocks()
+    ten_lines, page, *_, program = blocks("README")
+    assert len(ten_lines.splitlines()) - ten_lines.count("\n\n") - ten_lines.count("import") <= 10
     scope = {}
-    exec(compile(ten_lines, "README", "exec"), scope)
+    for lines in (ten_lines, page, *blocks("training")):
+        exec(compile(lines, "README", "exec"), scope)
     assert scope["new"].shape == (1000, 2)
     assert scope["nats"].shape == (20_000,)
-    assert (tmp_path / "moons.png").exists()
-    exec(compile(program, "README", "exec"), scope)
-    shown = re.search(r"```text\n(.*?)```", TEXT, flags=re.DOTALL)[1].splitlines()
-    assert len(shown) == 4
-    assert set(shown) <= set(capsys.readouterr().out.splitlines())
-    exec(compile(train, "README", "exec"), scope)
     assert scope["history"].steps == 10
-    assert (tmp_path / "moons.npz").exists()
+    assert {"moons.png", "step.html", "moons.npz"} <= {path.name for path in tmp_path.iterdir()}
+    on_a_gpu, _ = blocks("gpu")
     exec(compile(on_a_gpu.replace('"cuda"', '"strict"'), "README", "exec"), scope)
     assert isinstance(scope["new"], np.ndarray)
     assert devices.device_of(scope["there"]).name == "strict"
+    capsys.readouterr()
+    exec(compile(program, "README", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    for page, lines in (("README", 4), ("programs", 2)):
+        (shown,) = blocks(page, "text")
+        assert len(shown.splitlines()) == lines
+        assert set(shown.splitlines()) <= set(printed)
+
+
+def test_the_gradient_as_a_tree_is_like_the_parameters():
+    (lines,) = blocks("programs")
+    scope = {}
+    exec(lines, scope)
+    shapes = [
+        {path: np.shape(leaf) for path, leaf in autodiff.tree.items(scope[name])}
+        for name in ("tree", "params")
+    ]
+    assert shapes[0] == shapes[1]
 
 
 def test_the_lines_that_use_autograd_alone_run(device):
-    *_, alone = blocks()
+    _, alone = blocks("gpu")
     lines = alone.replace("import autograd, cupy", "import autograd")
     assert lines != alone
     scope = {"cupy": device.module}
@@ -84,11 +117,9 @@ def test_the_lines_that_use_autograd_alone_run(device):
 
 
 def test_the_lines_to_step_through_step_through():
-    _, stepping, *_ = blocks()
+    (stepping,) = blocks("step_through")
     commands = "b AffineCoupling.forward\nc\nw\nn\nn\nn\nprint(log_scale)\np log_scale._value.shape\nc\n"
-    result = subprocess.run(
-        [sys.executable, "-c", stepping], input=commands, capture_output=True, text=True, timeout=100
-    )
+    result = run(stepping, input=commands, timeout=100)
     assert result.returncode == 0, result.stderr
     assert "Autograd ArrayBox with value [[" in result.stdout
     assert "(8, 1)" in result.stdout
@@ -98,25 +129,37 @@ def test_the_lines_to_step_through_step_through():
 
 
 def test_the_layer_of_your_own_takes_twenty_lines_and_is_verified():
-    _, _, own_layer, one_line, *_ = blocks()
+    _, _, own_layer, one_line, *_ = blocks("README")
     program = own_layer.split("@dataclass")[1]
     assert len([line for line in program.splitlines() if line.strip()]) <= 20
-    lines = own_layer + one_line  # the same layer in a test suite
-    result = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True)
+    wrong = own_layer.replace("-self.log_det", "self.log_det")  # as README proposes
+    assert wrong != own_layer
+    # The same layer in a test suite, and without its minus.
+    result = run(f"{own_layer}\n{one_line}\n{wrong}")
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("SinhArcsinh: passed")
+    right, wrong = result.stdout.split("SinhArcsinh: ")[1:]
+    assert right.startswith("passed")
+    assert wrong.startswith("FAILED.")
+    assert "log_det of inverse has the opposite sign" in wrong.splitlines()[0]
+
+
+def test_the_pages_on_verify_show_what_is_said_of_a_mistake_and_check_functions(capsys):
+    mistake, functions = blocks("verify")
+    exec(mistake, {})
+    assert blocks("verify", "text") == [capsys.readouterr().out]
+    exec(functions, {})
 
 
 @pytest.mark.parametrize(("check", "library"), [("check_torch", "torch"), ("check_jax", "flowjax")])
 def test_the_line_for_another_library_runs_where_it_is_installed(check, library):
     pytest.importorskip(library)
-    (lines,) = (block for block in blocks() if f"import {check}" in block)
-    result = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True)
+    (lines,) = (block for block in blocks("README") if f"import {check}" in block)
+    result = run(lines)
     assert result.returncode == 0, result.stderr
 
 
 def test_the_command_that_verifies_a_layer_of_your_own_runs(tmp_path):
-    own_layer = blocks()[2].partition("\n\nreport = ")[0]
+    own_layer = blocks("README")[2].partition("\n\nx = ")[0]
     (tmp_path / "my_layers.py").write_text(own_layer.replace("SinhArcsinh", "MyLayer"))
     command = re.search(r"^npflow (verify my_layers.*?)  #", TEXT, flags=re.MULTILINE)[1]
     arguments = [sys.executable, "-m", "npflow", *command.split()]
@@ -126,10 +169,57 @@ def test_the_command_that_verifies_a_layer_of_your_own_runs(tmp_path):
     assert len(list((tmp_path / "jacobians").glob("*.png"))) == 1
 
 
+def test_every_page_whose_code_runs_here_is_known():
+    # Each test above takes all blocks of its page; a new block, or a page with blocks, asks for a new line in one.
+    counted = {page.stem: len(blocks(page.stem)) for page in PAGES}
+    known = {"README": 7, "training": 1, "gpu": 2, "programs": 1, "step_through": 1, "verify": 2}
+    assert {page: count for page, count in counted.items() if count} == known
+
+
+def test_every_command_that_a_page_names_can_be_called(monkeypatch):
+    lines = "\n".join(block for page in PAGES for block in blocks(page.stem, "sh"))
+    shown = re.findall(r"^npflow (.*?)(?:  #.*)?$", lines, flags=re.MULTILINE)
+    shown += [line for line in re.findall(r"`npflow ([^`]*)`", TEXT) if "MODEL" not in line]
+    assert {line.split()[0] for line in shown} == {
+        command.__name__.split(".")[-1] for command in cli.COMMANDS
+    }
+    for line in shown:
+        called = []
+        for command in cli.COMMANDS:
+            monkeypatch.setattr(command, "run", called.append)
+        assert cli.main(shlex.split(line)) is None, line
+        assert len(called) == 1
+
+
+def targets(page):
+    """What the links and pictures of a page point to, apart from addresses."""
+    found = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    return [target for target in found if not target.startswith("http")]
+
+
+@pytest.mark.parametrize("page", [README, *sorted(DOCS.glob("*.md")), *GUIDE[1:]], ids=lambda page: page.stem)
+def test_every_link_of_a_page_leads_somewhere(page):
+    missing = [target for target in targets(page) if not (page.parent / target.partition("#")[0]).exists()]
+    assert missing == []
+
+
+def test_every_page_of_the_guide_is_linked_twice():
+    pages = [f"guide/{page.stem}" for page in GUIDE if page.stem != "guide"]
+    text = (DOCS / "guide.md").read_text()
+    assert sorted(re.findall(r"\]\((guide/\w+)\.md\)", text)) == pages
+    assert sorted(re.findall(r"^(guide/\w+)$", text, flags=re.MULTILINE)) == pages  # what Sphinx lists
+
+
 def test_every_path_that_it_names_exists():
-    paths = re.findall(r"`((?:npflow|demos)/[\w/.]+)`", TEXT) + re.findall(r"\]\((demos/[\w.]+)\)", TEXT)
-    assert len(paths) > 8
+    paths = re.findall(r"`((?:npflow|demos|benchmarks)/[\w/.]+)`", TEXT)
+    assert len(paths) > 20
     assert [path for path in paths if not (README.parent / path).exists()] == []
+
+
+def row(first):
+    """The names in a row of the page that says where things are."""
+    (line,) = (line for line in TEXT.splitlines() if line.startswith(f"| `{first}` |"))
+    return set(re.findall(r"`([\w.]+)`", line.split("|")[2]))
 
 
 def test_every_layer_it_lists_and_no_other_is_there():
@@ -138,6 +228,11 @@ def test_every_layer_it_lists_and_no_other_is_there():
     rows = "\n".join(line for line in TEXT.splitlines() if line.startswith("| · "))
     listed = set(re.findall(r"`(\w+)`", rows))
     assert listed == set(layers.__all__) - {"Layer", "Elementwise"}
+
+
+def test_every_demo_and_command_it_lists_and_no_other_is_there():
+    assert row("demos") == {path.name for path in README.parent.glob("demos/*.py")}
+    assert row("npflow/cli") == {command.__name__.split(".")[-1] for command in cli.COMMANDS}
 
 
 # ---------------------------------------------------------------- what it states
@@ -233,7 +328,7 @@ STATED = (
 
 
 @pytest.mark.parametrize("sentences", STATED)
-def test_a_number_that_can_be_computed_is_what_the_readme_states(sentences):
+def test_a_number_that_can_be_computed_is_what_the_pages_state(sentences):
     text = " ".join(TEXT.split())
     for sentence in sentences():
         pattern = ".*?".join(map(re.escape, sentence.split("...")))
@@ -243,10 +338,15 @@ def test_a_number_that_can_be_computed_is_what_the_readme_states(sentences):
 def test_every_picture_and_table_of_figures_names_the_command_that_makes_it():
     shown = list(runpy.run_path(str(BENCHMARKS / "readme.py"))["shown_by_commands"]())
     pictures = [picture for _, picture, _ in shown if picture]
-    assert sorted(pictures) == sorted(re.findall(r"!\[.*\]\((.*)\)", TEXT))
+    expected = [
+        (page.parent / path).resolve()
+        for page in PAGES
+        for path in re.findall(r"!\[.*\]\((.*)\)", page.read_text())
+    ]
+    assert sorted(pictures) == sorted(expected)
     tables = [lines[0] for _, picture, lines in shown if not picture and lines[0].startswith("|")]
-    words = ["| word | meaning | in a common course lab |", "| | |"]  # tables without figures
-    assert sorted(tables + words) == sorted(re.findall(r"(\|.*\|)\n\| ---", TEXT))
+    tables += ["| place | what is there |"]  # without figures
+    assert sorted(tables) == sorted(re.findall(r"(\|.*\|)\n\| ---", TEXT))
     for command, *_ in shown:
         program, script = command.split()[:2]
         assert program == "npflow" or (README.parent / script).exists()
