@@ -7,6 +7,7 @@
 
 # %%
 import inspect
+import os
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,6 +18,7 @@ from npflow.networks import MADE, MLP
 from npflow.verify import check
 
 rng = np.random.default_rng(0)
+FEATURES = 4 if os.environ.get("NPFLOW_QUICK") else 6
 
 # %% [markdown]
 # ## A triangle's determinant is the product of its diagonal
@@ -45,7 +47,7 @@ print(f"product of the diagonal {np.prod(np.diag(matrix)):.10f}, determinant {np
 # $x$ alone, so $A$ is the identity, and scales the other half one component at a time, so $C$ is diagonal.
 
 # %%
-x = rng.standard_normal((16, 6))
+x = rng.standard_normal((16, FEATURES))
 layers = {
     "coupling: block triangle": AffineCoupling(MLP((16,), "tanh")),
     "autoregressive: triangle": MaskedAutoregressive(network=MADE((16,), "tanh")),

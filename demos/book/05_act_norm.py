@@ -20,7 +20,7 @@ from npflow.training import Adam
 from npflow.verify import check
 
 rng = np.random.default_rng(0)
-STEPS = 10 if os.environ.get("NPFLOW_QUICK") else 200
+STEPS, COUPLINGS = (10, 1) if os.environ.get("NPFLOW_QUICK") else (200, 4)
 
 # %% [markdown]
 # ## The layer
@@ -61,7 +61,7 @@ print("log|det J|:", log_det[0], " sum of -log std:", -np.log(x.std(axis=0)).sum
 
 # %%
 def flow_of(first):
-    couplings = [AffineCoupling(MLP((16,), "tanh")), Permutation()] * 4
+    couplings = [AffineCoupling(MLP((16,), "tanh")), Permutation()] * COUPLINGS
     return Flow(Chain([*first, *couplings]), Normal(2))
 
 

@@ -20,7 +20,7 @@ from npflow.training import Adam, WarmupCosine
 from npflow.verify import check
 
 rng = np.random.default_rng(0)
-STEPS = 10 if os.environ.get("NPFLOW_QUICK") else 600
+STEPS, COUPLINGS = (10, 2) if os.environ.get("NPFLOW_QUICK") else (600, 8)
 
 # %% [markdown]
 # ## The additive coupling (NICE)
@@ -56,7 +56,7 @@ print(inspect.getsource(AffineCoupling))
 # network starts at zero, so a new coupling is the identity, from where training is easy at any depth.
 
 # %%
-x = rng.standard_normal((16, 6))
+x = rng.standard_normal((16, 4))
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.8), layout="constrained")
 for ax, layer in zip(axes, (AdditiveCoupling(MLP((16,), "tanh")), AffineCoupling(MLP((16,), "tanh")))):
     report = check(layer, x)
@@ -74,7 +74,7 @@ for ax, layer in zip(axes, (AdditiveCoupling(MLP((16,), "tanh")), AffineCoupling
 
 # %%
 x = datasets.moons(4000, rng=rng).astype(np.float32)
-flow = real_nvp(features=2, couplings=8, network=MLP((32, 32), "tanh"))
+flow = real_nvp(features=2, couplings=COUPLINGS, network=MLP((32, 32), "tanh"))
 params = flow.init(rng, x)
 params, _ = fit(
     flow, params, x, rng=rng, steps=STEPS, optimizer=Adam(WarmupCosine(5e-3, steps=STEPS)), progress=False
@@ -99,7 +99,7 @@ print(f"loss {flow.loss(params, x):.3f} nats; the entropy of the data is {datase
 # is still that of two points of the prior. Compare the two on the same data:
 
 # %%
-for name, model in (("NICE", nice(2, 8, MLP((32, 32), "tanh"))), ("RealNVP", flow)):
+for name, model in (("NICE", nice(2, COUPLINGS, MLP((32, 32), "tanh"))), ("RealNVP", flow)):
     start = model.init(np.random.default_rng(0), x)
     learned, _ = fit(
         model,
@@ -130,7 +130,7 @@ class SeesBoth(AdditiveCoupling):
         return anp.concatenate([z[:, :half], z[:, half:] + 0.3 * anp.tanh(x[:, half:])], axis=1), log_det
 
 
-report = check(SeesBoth(MLP((16,), "tanh")), rng.standard_normal((16, 6)))
+report = check(SeesBoth(MLP((16,), "tanh")), rng.standard_normal((16, 4)))
 for one in report.failures[:4]:
     print(f"{one.name}: {one.sentence}")
 

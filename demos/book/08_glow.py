@@ -20,7 +20,7 @@ from npflow.training import Adam, WarmupCosine
 from npflow.verify import check
 
 rng = np.random.default_rng(0)
-STEPS = 10 if os.environ.get("NPFLOW_QUICK") else 1000
+STEPS, DEPTH, ROWS = (10, 2, 1000) if os.environ.get("NPFLOW_QUICK") else (1000, 10, 10_000)
 
 # %% [markdown]
 # ## The flow
@@ -63,8 +63,8 @@ print(f"log|det J| by differences {one.log_abs_det:+.9f}, by the formula {one.lo
 
 # %%
 density = datasets.Moons()
-x = datasets.moons(10_000, rng=rng).astype(np.float32)
-start = glow(features=2, steps=10, network=MLP((32, 32), "tanh"))
+x = datasets.moons(ROWS, rng=rng).astype(np.float32)
+start = glow(features=2, steps=DEPTH, network=MLP((32, 32), "tanh"))
 z = start.encode(start.init(np.random.default_rng(1), x[:1000]), x[:1000])
 upper = (
     x[:1000, 1] > 0.25
@@ -77,7 +77,7 @@ priors = {
 }
 trained = {}
 for name, prior in priors.items():
-    flow = glow(features=2, steps=10, network=MLP((32, 32), "tanh"), prior=prior)
+    flow = glow(features=2, steps=DEPTH, network=MLP((32, 32), "tanh"), prior=prior)
     params = flow.init(np.random.default_rng(1), x[:1000])
     schedule = WarmupCosine(5e-3, steps=STEPS)
     params, _ = fit(
@@ -119,9 +119,9 @@ for (name, (flow, params)), color in zip(trained.items(), ("#D55E00", "#0072B2")
     on_line = flow.log_prob(params, line.astype(np.float32))
     ax.plot(line[:, 0], on_line, color=color, label=name)
     print(f"{name:14} least log p on the line {on_line.min():.1f} nats")
-limit = np.quantile(density.log_prob(datasets.moons(100_000, rng=rng)), 1e-4)
+limit = np.quantile(density.log_prob(datasets.moons(10 * ROWS, rng=rng)), 1e-4)
 for name, (flow, params) in trained.items():
-    far = density.log_prob(flow.sample(params, np.random.default_rng(4), 20_000).astype(float)) < limit
+    far = density.log_prob(flow.sample(params, np.random.default_rng(4), 2 * ROWS).astype(float)) < limit
     print(f"{name:14} {np.mean(far):.2%} of the samples lie outside the moons")
 ax.set(
     xlabel="x_1 along the line from (0, 1) to (1, -0.5)",

@@ -20,7 +20,7 @@ from npflow.training import Adam, WarmupCosine, distill, kl_divergence
 from npflow.verify import check
 
 rng = np.random.default_rng(0)
-STEPS = 10 if os.environ.get("NPFLOW_QUICK") else 600
+STEPS, FEATURES, DEPTH = (10, 3, 1) if os.environ.get("NPFLOW_QUICK") else (600, 6, 5)
 
 # %% [markdown]
 # ## Any density is a product of conditionals
@@ -44,7 +44,7 @@ print(inspect.getsource(MaskedAutoregressive.forward))
 print(inspect.getsource(MaskedAutoregressive.inverse))
 
 # %%
-x = rng.standard_normal((16, 6))
+x = rng.standard_normal((16, FEATURES))
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained")
 for ax, order in zip(axes, ("natural", "reversed")):
     report = check(MaskedAutoregressive(MADE((16,), "tanh", order=order)), x)
@@ -124,7 +124,10 @@ for name in ("MAF", "IAF"):
 # %%
 moons = datasets.moons(5000, rng=rng)
 network = MADE((32, 32), "tanh")
-teacher, student = maf(features=2, steps=5, network=network), iaf(features=2, steps=5, network=network)
+teacher, student = (
+    maf(features=2, steps=DEPTH, network=network),
+    iaf(features=2, steps=DEPTH, network=network),
+)
 options = {
     "steps": STEPS,
     "optimizer": Adam(WarmupCosine(5e-3, steps=STEPS)),

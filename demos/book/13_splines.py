@@ -6,6 +6,7 @@
 
 # %%
 import inspect
+import os
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,6 +19,7 @@ from npflow.networks import MLP
 from npflow.verify import check
 
 rng = np.random.default_rng(0)
+FEATURES = 2 if os.environ.get("NPFLOW_QUICK") else 6
 
 # %% [markdown]
 # ## One bin
@@ -85,7 +87,7 @@ print(f"largest error of x -> z -> x: {np.abs(back - x).max():.1e}")
 # $$\log|\det J| = \sum_i \log \frac{dz_i}{dx_i}.$$
 
 # %%
-rows = rng.standard_normal((16, 6))
+rows = rng.standard_normal((16, FEATURES))
 report = check(SplineCoupling(MLP((16,), "tanh")), rows)
 one = report.jacobians["forward"]
 plots.jacobian(one.numerical, title="the Jacobian of a spline coupling")

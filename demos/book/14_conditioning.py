@@ -20,7 +20,7 @@ from npflow.training import Adam, WarmupCosine
 from npflow.verify import check
 
 rng = np.random.default_rng(0)
-STEPS = 10 if os.environ.get("NPFLOW_QUICK") else 500
+STEPS, DEPTH = (10, 1) if os.environ.get("NPFLOW_QUICK") else (500, 6)
 
 # %% [markdown]
 # ## The change of variables, given $c$
@@ -54,7 +54,7 @@ for ax, context in zip(axes, ((1.0, 0.0), (0.0, 1.0))):
 
 # %%
 points, label = make_moons(4000, noise=0.15, random_state=0)
-flow = glow(features=2, steps=6, network=MLP((32, 32), "tanh"), context_features=2)
+flow = glow(features=2, steps=DEPTH, network=MLP((32, 32), "tanh"), context_features=2)
 context = np.eye(2)[label]
 params = flow.init(rng, points, context)
 params, _ = fit(
