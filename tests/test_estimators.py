@@ -1,18 +1,9 @@
 """The estimators: scikit-learn's own checks, pipelines and searches, units, early stopping."""
 
-import pickle
 
-import numpy as np
-import pandas as pd
 import pytest
-from sklearn.base import clone
-from sklearn.datasets import load_wine
-from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from npflow import InputError, datasets
 from npflow.estimators import FlowClassifier, FlowDensity
 
 QUICK = {"steps": 30, "options": {"steps": 1}, "random_state": 0}
