@@ -11,22 +11,17 @@
 # `log p(x) = log prior(z) + log|det J|` must find these two numbers.
 
 # %%
-import argparse
 import json
-from pathlib import Path
 
 import numpy as np
 
 from npflow import Flow, fit, plots
+from npflow.cli.demo import demo_options
 from npflow.layers import Affine
 from npflow.priors import Normal
 from npflow.training import Adam, WarmupCosine
 
-parser = argparse.ArgumentParser(description="One affine layer learns a mean and a standard deviation.")
-parser.add_argument("--out", type=Path, default=Path("out/affine"), help="where figures and summary.json go")
-parser.add_argument("--quick", action="store_true", help="less data; the result is the same")
-options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
-options.out.mkdir(parents=True, exist_ok=True)
+options = demo_options("affine", "One affine layer learns a mean and a standard deviation.")
 
 # %% [markdown]
 # ## Data

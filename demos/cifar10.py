@@ -23,6 +23,7 @@ import numpy as np
 
 from npflow import Dequantized, datasets, fit, latent, plots
 from npflow.autodiff import Layout
+from npflow.cli.demo import demo_options
 from npflow.errors import InputError, MissingDataError
 from npflow.layers import Squeeze
 from npflow.models import image_glow
@@ -30,23 +31,23 @@ from npflow.networks import ConvNet
 from npflow.plots.canvas import BLACK, BLUE, VERMILLION
 from npflow.training import Adam, WarmupCosine
 
-parser = argparse.ArgumentParser(
-    description="A small Glow on CIFAR-10, or on patches of photographs, in minutes."
+
+def minutes(text):
+    """A training time that makes sense."""
+    if not 0 < float(text) < 10**6:
+        raise argparse.ArgumentTypeError(f"expected --minutes above 0 and below 1000000, got {text}")
+    return float(text)
+
+
+options = demo_options(
+    "cifar10",
+    "A small Glow on CIFAR-10, or on patches of photographs, in minutes. With --quick it trains for a few steps, "
+    "on a few images of --path, or on small patches without it (NPFLOW_DATA is not used).",
+    {
+        "--path": {"type": Path, "help": "folder or archive of CIFAR-10, complete or a part of it"},
+        "--minutes": {"type": minutes, "default": 4.0, "help": "training time (%(default)s)"},
+    },
 )
-parser.add_argument("--out", type=Path, default=Path("out/cifar10"), help="where figures and summary.json go")
-parser.add_argument("--path", type=Path, help="folder or archive of CIFAR-10, complete or a part of it")
-length = parser.add_mutually_exclusive_group()
-length.add_argument("--minutes", type=float, default=4.0, help="training time (default: %(default)s)")
-length.add_argument(
-    "--quick",
-    action="store_true",
-    help="a test that it runs: only a few steps, on a few images of --path, or on small patches without it "
-    "(NPFLOW_DATA is not used)",
-)
-options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
-if not 0 < options.minutes < 10**6:
-    parser.error(f"expected --minutes above 0 and below 1000000, got {options.minutes:g}")
-options.out.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
 # ## Data

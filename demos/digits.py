@@ -8,10 +8,8 @@
 # can do and a PixelCNN cannot, because only a flow has a z.
 
 # %%
-import argparse
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -23,18 +21,15 @@ from tqdm.auto import tqdm
 from npflow import Dequantized, Flow, datasets, fit, latent, plots
 from npflow.autodiff import Layout
 from npflow.autodiff.program.threads import available_cores
+from npflow.cli.demo import demo_options
 from npflow.models import PixelCNN, image_glow, image_nice, image_real_nvp, mintnet
 from npflow.networks import ConvNet, MaskedConvNet, ResNet
 from npflow.plots.canvas import BLACK, BLUE, VERMILLION
 from npflow.training import Adam, WarmupCosine
 
-parser = argparse.ArgumentParser(
-    description="NICE, RealNVP, Glow, MintNet and PixelCNN on 8 x 8 digits, in bits per pixel."
+options = demo_options(
+    "digits", "NICE, RealNVP, Glow, MintNet and PixelCNN on 8 x 8 digits, in bits per pixel."
 )
-parser.add_argument("--out", type=Path, default=Path("out/digits"), help="where figures and summary.json go")
-parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
-options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
-options.out.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
 # ## Data

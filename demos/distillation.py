@@ -13,27 +13,20 @@
 # (van den Oord et al. 2017).
 
 # %%
-import argparse
 import json
 import time
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 from npflow import datasets, fit, plots
 from npflow.autodiff.program.threads import one_blas_thread
+from npflow.cli.demo import demo_options
 from npflow.models import iaf, maf
 from npflow.networks import MADE
 from npflow.training import Adam, WarmupCosine, distill, kl_divergence
 
-parser = argparse.ArgumentParser(description="A MAF learns from data, an IAF from the MAF.")
-parser.add_argument(
-    "--out", type=Path, default=Path("out/distillation"), help="where figures and summary.json go"
-)
-parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
-options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
-options.out.mkdir(parents=True, exist_ok=True)
+options = demo_options("distillation", "A MAF learns from data, an IAF from the MAF.")
 STYLES = (
     ("#0072B2", "o"),
     ("#D55E00", "s"),

@@ -9,10 +9,8 @@
 # Kullback-Leibler divergence: the error of the flow in nats.
 
 # %%
-import argparse
 import json
 import time
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,6 +22,7 @@ from tqdm.auto import tqdm
 
 from npflow import Flow, fit, plots
 from npflow.autodiff.program.threads import available_cores
+from npflow.cli.demo import demo_options
 from npflow.datasets import DENSITIES
 from npflow.layers import ActNorm, Chain, Conv1x1
 from npflow.models import gaussianization, glow, iaf, maf, neural_spline, nice, real_nvp
@@ -31,17 +30,7 @@ from npflow.networks import MADE, MLP
 from npflow.priors import Normal
 from npflow.training import Adam, WarmupCosine
 
-parser = argparse.ArgumentParser(description="Every family of flows learns eight densities in the plane.")
-parser.add_argument(
-    "--out", type=Path, default=Path("out/families"), help="where figures and summary.json go"
-)
-parser.add_argument(
-    "--quick",
-    action="store_true",
-    help="only a few steps on one density: a test that it runs",
-)
-options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
-options.out.mkdir(parents=True, exist_ok=True)
+options = demo_options("families", "Every family of flows learns eight densities in the plane.")
 clock = time.perf_counter()
 
 # %% [markdown]

@@ -12,30 +12,23 @@
 # normalizing flow that starts from a good density. This demo does both.
 
 # %%
-import argparse
 import json
 import time
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
 from npflow import datasets, fit, plots
+from npflow.cli.demo import demo_options
 from npflow.layers import Gaussianize
 from npflow.models import gaussianization
 from npflow.plots.canvas import BLACK, BLUE, VERMILLION
 from npflow.training import Adam, WarmupCosine
 
-parser = argparse.ArgumentParser(
-    description="Iterative Gaussianization of two moons, and the flow trained from it."
+options = demo_options(
+    "gaussianization", "Iterative Gaussianization of two moons, and the flow trained from it."
 )
-parser.add_argument(
-    "--out", type=Path, default=Path("out/gaussianization"), help="where figures and summary.json go"
-)
-parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
-options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
-options.out.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
 # ## Data

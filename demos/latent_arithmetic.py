@@ -12,10 +12,8 @@
 # All this is in `npflow.latent`, three lines each: encode, calculate, decode.
 
 # %%
-import argparse
 import json
 import time
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,17 +21,12 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
 from npflow import datasets, fit, latent, plots
+from npflow.cli.demo import demo_options
 from npflow.models import glow, nice, real_nvp
 from npflow.networks import MLP
 from npflow.training import Adam, WarmupCosine
 
-parser = argparse.ArgumentParser(description="Attributes, interpolation and translation in the latent space.")
-parser.add_argument(
-    "--out", type=Path, default=Path("out/latent_arithmetic"), help="where figures and summary.json go"
-)
-parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
-options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
-options.out.mkdir(parents=True, exist_ok=True)
+options = demo_options("latent_arithmetic", "Attributes, interpolation and translation in the latent space.")
 
 # %% [markdown]
 # ## Data

@@ -13,16 +13,15 @@
 # counts the steps.
 
 # %%
-import argparse
 import json
 import time
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 from npflow import Dequantized, datasets, fit, plots
 from npflow.autodiff import tree
+from npflow.cli.demo import demo_options
 from npflow.layers import MaskedConvolution
 from npflow.layers.masked_convolution import residual_block
 from npflow.models import mintnet
@@ -30,11 +29,7 @@ from npflow.plots.canvas import BLACK, BLUE, VERMILLION
 from npflow.training import Adam, WarmupCosine
 from npflow.verify.jacobians import by_autograd
 
-parser = argparse.ArgumentParser(description="A MintNet of 8 x 8 digits, its Jacobians, and its inverse.")
-parser.add_argument("--out", type=Path, default=Path("out/mintnet"), help="where figures and summary.json go")
-parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
-options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
-options.out.mkdir(parents=True, exist_ok=True)
+options = demo_options("mintnet", "A MintNet of 8 x 8 digits, its Jacobians, and its inverse.")
 
 # %% [markdown]
 # ## Data and training

@@ -12,26 +12,21 @@
 # model has a lower test loss. This limit is computed below.
 
 # %%
-import argparse
 import json
 import time
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.cluster import KMeans
 
 from npflow import Flow, datasets, fit, plots
+from npflow.cli.demo import demo_options
 from npflow.models import glow
 from npflow.networks import MLP
 from npflow.priors import GaussianMixture, Normal
 from npflow.training import Adam, WarmupCosine
 
-parser = argparse.ArgumentParser(description="A ten-step Glow learns two moons, with two priors.")
-parser.add_argument("--out", type=Path, default=Path("out/moons"), help="where figures and summary.json go")
-parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
-options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
-options.out.mkdir(parents=True, exist_ok=True)
+options = demo_options("moons", "A ten-step Glow learns two moons, with two priors.")
 
 # %% [markdown]
 # ## Data

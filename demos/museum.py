@@ -11,31 +11,24 @@
 # formula.
 
 # %%
-import argparse
 import json
 import math
 import textwrap
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 from npflow import plots
 from npflow.autodiff import Layout
+from npflow.cli.demo import demo_options
 from npflow.layers import AffineCoupling, Chain, Conv1x1, Layer
 from npflow.networks import MLP
 from npflow.verify import check, check_functions
 from npflow.verify.jacobians import by_finite_differences
 
-parser = argparse.ArgumentParser(description="Real bugs in log-dets, rebuilt, and what npflow says of them.")
-parser.add_argument("--out", type=Path, default=Path("out/museum"), help="where figures and summary.json go")
-parser.add_argument(
-    "--quick", action="store_true", help="as for the other demos; this one takes seconds anyway"
-)
-options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
-options.out.mkdir(parents=True, exist_ok=True)
+options = demo_options("museum", "Real bugs in log-dets, rebuilt, and what npflow says of them.")
 rng = np.random.default_rng(0)
 
 

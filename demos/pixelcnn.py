@@ -11,10 +11,8 @@
 # the class.
 
 # %%
-import argparse
 import json
 import time
-from pathlib import Path
 
 import autograd.numpy as anp
 import matplotlib.pyplot as plt
@@ -24,21 +22,14 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from npflow import datasets, fit, plots
 from npflow.autodiff import Layout, value_and_grad
+from npflow.cli.demo import demo_options
 from npflow.models import PixelCNN
 from npflow.networks import MaskedConvNet
 from npflow.networks.masked import causal_mask
 from npflow.plots.canvas import BLACK, BLUE, VERMILLION
 from npflow.training import Adam, WarmupCosine
 
-parser = argparse.ArgumentParser(
-    description="A class-conditional PixelCNN of 8 x 8 digits, and its receptive field."
-)
-parser.add_argument(
-    "--out", type=Path, default=Path("out/pixelcnn"), help="where figures and summary.json go"
-)
-parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
-options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
-options.out.mkdir(parents=True, exist_ok=True)
+options = demo_options("pixelcnn", "A class-conditional PixelCNN of 8 x 8 digits, and its receptive field.")
 
 # %% [markdown]
 # ## Masks

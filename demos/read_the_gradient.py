@@ -7,13 +7,11 @@
 # differences, and a debugger session.
 
 # %%
-import argparse
 import contextlib
 import io
 import json
 import pdb
 import re
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,17 +20,12 @@ from scipy.differentiate import derivative
 from npflow import Flow, datasets
 from npflow.autodiff import Layout, record, value_and_grad
 from npflow.autodiff.program.reading import lines_of
+from npflow.cli.demo import demo_options
 from npflow.layers import AffineCoupling
 from npflow.networks import MLP
 from npflow.priors import Normal
 
-parser = argparse.ArgumentParser(description="The program of one coupling layer, line by line.")
-parser.add_argument(
-    "--out", type=Path, default=Path("out/read_the_gradient"), help="where the figure and summary.json go"
-)
-parser.add_argument("--quick", action="store_true", help="no difference: the demo takes seconds")
-options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
-options.out.mkdir(parents=True, exist_ok=True)
+options = demo_options("read_the_gradient", "The program of one coupling layer, line by line.")
 
 # %% [markdown]
 # ## A flow of one layer

@@ -11,13 +11,11 @@
 # the step at which training stops.
 
 # %%
-import argparse
 import json
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,18 +30,13 @@ from tqdm.auto import tqdm
 from npflow import Flow, datasets, fit
 from npflow.autodiff import tree
 from npflow.autodiff.program.threads import available_cores
+from npflow.cli.demo import demo_options
 from npflow.layers import Chain, Spline
 from npflow.models import gaussianization, glow, iaf, maf, neural_spline, nice, real_nvp
 from npflow.networks import MADE, MLP
 from npflow.training import Adam
 
-parser = argparse.ArgumentParser(description="Flows, kernels and mixtures on three small tables.")
-parser.add_argument("--out", type=Path, default=Path("out/tabular"), help="where figures and summary.json go")
-parser.add_argument(
-    "--quick", action="store_true", help="only a few steps on a few rows: a test that it runs"
-)
-options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
-options.out.mkdir(parents=True, exist_ok=True)
+options = demo_options("tabular", "Flows, kernels and mixtures on three small tables.")
 
 # %% [markdown]
 # ## Data

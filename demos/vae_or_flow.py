@@ -14,10 +14,8 @@
 # VAE's ELBO alone would count this gap against the VAE.
 
 # %%
-import argparse
 import json
 import time
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,17 +23,12 @@ from sklearn.datasets import load_digits
 
 from npflow import datasets, fit, plots
 from npflow.autodiff import Layout
+from npflow.cli.demo import demo_options
 from npflow.models import VAE, glow, real_nvp
 from npflow.networks import MLP
 from npflow.training import Adam, WarmupCosine
 
-parser = argparse.ArgumentParser(description="A VAE and a flow learn the same data by the same fit.")
-parser.add_argument(
-    "--out", type=Path, default=Path("out/vae_or_flow"), help="where figures and summary.json go"
-)
-parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
-options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
-options.out.mkdir(parents=True, exist_ok=True)
+options = demo_options("vae_or_flow", "A VAE and a flow learn the same data by the same fit.")
 BLUE, VERMILLION = "#0072B2", "#D55E00"
 
 # %% [markdown]

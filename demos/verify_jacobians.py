@@ -9,27 +9,22 @@
 # This demo checks every layer, draws the Jacobians, and then shows the report on a wrong formula.
 
 # %%
-import argparse
 import json
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import autograd.numpy as np
 import matplotlib.pyplot as plt
 
 from npflow import plots
 from npflow.autodiff.primitives import split_last, tanh
+from npflow.cli.demo import demo_options
 from npflow.layers import AffineCoupling, Layer
 from npflow.networks import MLP
 from npflow.verify import check
 from npflow.verify.cases import CASES
 
-parser = argparse.ArgumentParser(description="Compares every layer's log-det with its numerical Jacobian.")
-parser.add_argument("--out", type=Path, default=Path("out/verify"), help="where figures and summary.json go")
-parser.add_argument("--quick", action="store_true", help="only a few of the layers")
-options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
-options.out.mkdir(parents=True, exist_ok=True)
+options = demo_options("verify", "Compares every layer's log-det with its numerical Jacobian.")
 
 # %% [markdown]
 # ## Every layer
