@@ -23,6 +23,8 @@ from npflow.layers.layer import mean_and_std
 from npflow.training import Adam, WarmupCosine, fit
 from npflow.validation import check_choice, check_count, check_number
 
+__all__ = ["FlowClassifier", "FlowDensity"]
+
 RECIPES = ("nice", "real_nvp", "glow", "maf", "iaf", "neural_spline", "gaussianization")
 
 

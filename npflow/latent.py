@@ -16,6 +16,8 @@ from npflow.errors import InputError
 from npflow.model import Model
 from npflow.validation import cast, check_array, check_number, check_rows, check_sequence
 
+__all__ = ["add_attribute", "attribute_vector", "interpolate", "translate"]
+
 # A decorator that adds to a docstring what the functions of this file share.
 arithmetic = documented(
     """
@@ -96,6 +98,18 @@ def add_attribute(flow, params, x, vector, strength=1.0, *, context=None):
     vector : ndarray, shape (*event,)
         From `attribute_vector`.
     strength : float
+
+    Examples
+    --------
+    Where z and x are the same, as here, the samples move by the vector itself:
+
+    >>> import npflow
+    >>> import numpy as np
+    >>> from npflow.latent import add_attribute
+    >>> rng = np.random.default_rng(0)
+    >>> flow, x = npflow.Flow(npflow.layers.Affine(), npflow.priors.Normal(2)), np.zeros((1, 2))
+    >>> add_attribute(flow, flow.init(rng, x), x, vector=np.array([1.0, 2.0]), strength=0.5)
+    array([[0.5, 1. ]])
     """
     z, context = encode(flow, params, x, context)
     vector = check_array(vector, "expected vector as an array of numbers", z.dtype)
@@ -133,6 +147,18 @@ def interpolate(flow, params, a, b, shares, *, context_a=None, context_b=None):
     ----------
     Kingma, Dhariwal: Glow: Generative flow with invertible 1x1 convolutions, 2018, section 6 (synthesis and
     interpolation). https://arxiv.org/abs/1807.03039
+
+    Examples
+    --------
+    >>> import npflow
+    >>> import numpy as np
+    >>> from npflow.latent import interpolate
+    >>> rng = np.random.default_rng(0)
+    >>> flow = npflow.models.real_nvp(features=2, couplings=2)
+    >>> a, b = rng.normal(size=(5, 2)), rng.normal(size=(5, 2))
+    >>> x = interpolate(flow, flow.init(rng, a), a, b, shares=[0, 0.5, 1])
+    >>> x.shape, np.allclose(x[0], a), np.allclose(x[-1], b)
+    ((3, 5, 2), True, True)
     """
     shares = [check_number(share, "each of shares") for share in check_sequence(shares, "shares")]
     if not shares:

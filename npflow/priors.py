@@ -17,6 +17,8 @@ from npflow.description import Described, checked, flag
 from npflow.errors import InputError, in_short
 from npflow.validation import cast, check_count, check_number, check_sequence
 
+__all__ = ["GaussianMixture", "Logistic", "Normal", "Prior"]
+
 LOG_2PI = math.log(2 * math.pi)
 
 

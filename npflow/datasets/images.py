@@ -34,6 +34,13 @@ class ImageData(NamedTuple):
         Values are below `levels`.
     train_labels, test_labels : ndarray of int64, shape (n,), or None
         The class of each image; None if the data set has none.
+
+    Examples
+    --------
+    >>> from npflow.datasets import image_data
+    >>> data = image_data("digits")
+    >>> data.levels, data.train.shape, data.test_labels.shape
+    (17, (1437, 8, 8, 1), (360,))
     """
 
     name: str

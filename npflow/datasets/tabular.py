@@ -144,6 +144,14 @@ def tabular(name, *, rng, copies=1):
     Street, Wolberg, Mangasarian: Breast cancer Wisconsin (diagnostic), 1993. https://doi.org/10.24432/C5DW2B
 
     Aeberhard, Forina: Wine, 1991. https://doi.org/10.24432/C5PC7J
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npflow.datasets import tabular
+    >>> train, validation, test = tabular("wine", rng=np.random.default_rng(0))
+    >>> train.shape, np.allclose(train.mean(axis=0), 0), np.allclose(train.std(axis=0), 1)
+    ((124, 13), True, True)
     """
     from sklearn import datasets
 

@@ -42,6 +42,14 @@ class Mark:
         What is wrong; empty where the answer is right.
     hint : str
         What helps with this mistake; for a right answer, where the library's own stands.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npflow import exercises
+    >>> given = exercises.mark("volume", lambda A: np.log(np.linalg.det(A)))
+    >>> given.passed, given.hint.split(".")[0]
+    (False, 'Half of all determinants are negative')
     """
 
     name: str

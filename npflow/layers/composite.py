@@ -37,6 +37,15 @@ class Step(NamedTuple):
         Its input.
     direction : {"forward", "inverse"}
     context : ndarray, shape (n, context features), optional
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npflow.layers import Shift, Step
+    >>> step = Step("second", Shift(), np.zeros((1, 2)))
+    >>> params = {"first": {}, "second": {"raw": np.array([1.0, 2.0])}}
+    >>> step.apply(step.params(params))
+    (array([[1., 2.]]), array([0.]))
     """
 
     name: object

@@ -215,6 +215,18 @@ class ElementwiseCoupling(Coupling):
     References
     ----------
     Dinh et al. 2017, Density estimation using Real NVP, section 3.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npflow.layers import ElementwiseCoupling, Spline
+    >>> rng = np.random.default_rng(0)
+    >>> layer, x = ElementwiseCoupling(transformed="odd", transformer=Spline(bins=4)), rng.normal(size=(5, 4))
+    >>> params = layer.init(rng, x)
+    >>> params[-1]["bias"] += 1.0  # no longer the identity
+    >>> z, _ = layer.forward(params, x)
+    >>> np.all(z == x, axis=0)
+    array([ True, False,  True, False])
     """
 
     transformer: Elementwise = instance(Elementwise, ScaleShift())

@@ -26,6 +26,24 @@ class Elementwise(Layer):
     ----------
     numbers : int
         How many numbers each component needs.
+
+    Examples
+    --------
+    >>> import autograd.numpy as np
+    >>> from dataclasses import dataclass
+    >>> from npflow.layers import Elementwise
+    >>> @dataclass(frozen=True)
+    ... class Scale(Elementwise):
+    ...     numbers = 1
+    ...
+    ...     def transform(self, raw, x):
+    ...         return x * np.exp(raw), raw * np.ones_like(x)
+    ...
+    ...     def untransform(self, raw, z):
+    ...         return z * np.exp(-raw), -raw * np.ones_like(z)
+    >>> z, log_det = Scale().forward({"raw": np.log([2.0, 3.0])}, np.ones((1, 2)))
+    >>> z.round(4), log_det.round(4)  # log(2 * 3)
+    (array([[2., 3.]]), array([1.7918]))
     """
 
     numbers = 0
@@ -95,6 +113,13 @@ class Shift(Elementwise):
     References
     ----------
     Dinh et al. 2014, NICE, section 3.2 (the additive coupling).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npflow.layers import Shift
+    >>> Shift().forward({"raw": np.array([1.0, -2.0])}, np.zeros((1, 2)))
+    (array([[ 1., -2.]]), array([0.]))
     """
 
     numbers = 1
@@ -123,6 +148,17 @@ class ScaleShift(Elementwise):
     References
     ----------
     Dinh et al. 2017, Density estimation using Real NVP, section 3.2; the tanh is after its section 4.1.
+
+    Examples
+    --------
+    However large the numbers of a network are, log_scale stays within the limit:
+
+    >>> import numpy as np
+    >>> from npflow.layers import ScaleShift
+    >>> raw = np.array([0.1, 1000.0, 5.0, 6.0])  # of log_scale for both components, then of shift
+    >>> z, log_det = ScaleShift(log_scale_limit=2).forward({"raw": raw}, np.zeros((1, 2)))
+    >>> z, log_det.round(2)  # 0.1 and 2
+    (array([[5., 6.]]), array([2.1]))
     """
 
     log_scale_limit: float = number(2.0, above=0)

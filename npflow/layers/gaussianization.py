@@ -43,6 +43,19 @@ class Gaussianize(Layer):
 
     Meng, Song, Song, Ermon: Gaussianization flows, 2020, section 3.1.
     https://arxiv.org/abs/2003.01941
+
+    Examples
+    --------
+    Two clusters become one standard normal:
+
+    >>> import numpy as np
+    >>> from npflow.layers import Gaussianize
+    >>> rng = np.random.default_rng(0)
+    >>> x = np.concatenate([rng.normal(-3, 0.5, (500, 1)), rng.normal(2, 1, (500, 1))])
+    >>> layer = Gaussianize(components=4)
+    >>> z, _ = layer.forward(layer.init(rng, x), x)
+    >>> np.quantile(z, [0.159, 0.841]).round(1)  # of a standard normal: -1 and 1
+    array([-1.,  1.])
     """
 
     components: int = count(8)

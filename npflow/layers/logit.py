@@ -34,6 +34,16 @@ class Logit(Layer):
     Dinh et al. 2017, Density estimation using Real NVP, section 4.1, with p = alpha + (1 - alpha) x, which
     reaches 1; moved away from both ends as by Papamakarios et al. 2017, Masked autoregressive flow for density
     estimation.
+
+    Examples
+    --------
+    A pixel at 0 or 1 stays finite:
+
+    >>> import numpy as np
+    >>> from npflow.layers import Logit
+    >>> z, log_det = Logit(alpha=0.05).forward({}, np.array([[0.0, 0.5, 1.0]]))
+    >>> z.round(4)
+    array([[-2.9444,  0.    ,  2.9444]])
     """
 
     alpha: float = number(0.05, least=0, below=0.5)

@@ -59,6 +59,23 @@ class MaskedConvolution(Layer):
     ----------
     Song, Meng, Ermon: MintNet: Building invertible neural networks with masked convolutions, 2019.
     https://arxiv.org/abs/1907.07945
+
+    Examples
+    --------
+    Where one pixel changes, z changes at that pixel and at later ones:
+
+    >>> import numpy as np
+    >>> from npflow.layers import MaskedConvolution
+    >>> rng = np.random.default_rng(0)
+    >>> layer, x = MaskedConvolution(filters=4), rng.normal(size=(1, 3, 3, 1))
+    >>> params = layer.init(rng, x)
+    >>> y = x.copy()
+    >>> y[0, 1, 1, 0] += 1
+    >>> changed = np.abs(layer.forward(params, y)[0] - layer.forward(params, x)[0]) > 1e-9
+    >>> changed[0, :, :, 0].astype(int)
+    array([[0, 0, 0],
+           [0, 1, 1],
+           [1, 1, 1]])
     """
 
     filters: int = count(16)

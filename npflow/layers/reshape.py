@@ -21,6 +21,15 @@ class Squeeze(Layer):
     References
     ----------
     Dinh et al. 2017, Density estimation using Real NVP, section 3.6; Kingma & Dhariwal 2018, Glow, section 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npflow.layers import Squeeze
+    >>> x = np.arange(16.0).reshape(1, 4, 4, 1)  # row by row
+    >>> z, log_det = Squeeze().forward({}, x)
+    >>> z.shape, z[0, 0, 0]  # the pixel at the upper left: two of the first row, two of the second
+    ((1, 2, 2, 4), array([0., 1., 4., 5.]))
     """
 
     def forward(self, params, x):
@@ -38,6 +47,15 @@ class Unsqueeze(Layer):
     r"""Make each pixel a block of 2 x 2 pixels with a quarter of its channels: the inverse of `Squeeze`.
 
     z[2 i + a, 2 j + b, c] = x[i, j, 4 c + 2 a + b]         log|det J| = 0
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npflow.layers import Unsqueeze
+    >>> z, log_det = Unsqueeze().forward({}, np.array([[[[1.0, 2.0, 3.0, 4.0]]]]))
+    >>> z.shape, z[0, :, :, 0]
+    ((1, 2, 2, 1), array([[1., 2.],
+           [3., 4.]]))
     """
 
     def forward(self, params, x):

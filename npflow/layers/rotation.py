@@ -41,6 +41,18 @@ class Rotation(Layer):
 
     Tomczak, Welling: Improving variational auto-encoders using Householder flow, 2016.
     https://arxiv.org/abs/1611.09630
+
+    Examples
+    --------
+    The rows of the identity leave as the rows of Q:
+
+    >>> import numpy as np
+    >>> from npflow.layers import Rotation
+    >>> rng = np.random.default_rng(0)
+    >>> layer = Rotation(reflections=2)
+    >>> Q, log_det = layer.forward(layer.init(rng, np.zeros((1, 3))), np.eye(3))
+    >>> np.allclose(Q @ Q.T, np.eye(3)), round(float(np.linalg.det(Q)), 6), log_det
+    (True, 1.0, array([0., 0., 0.]))
     """
 
     reflections: int | None = count(None)

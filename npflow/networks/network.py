@@ -16,6 +16,24 @@ class Network(Described):
 
     A network is a frozen dataclass of hyper-parameters; its arrays live in `params`. A new network returns
     zeros, so that a layer conditioned by it starts as the identity.
+
+    Examples
+    --------
+    >>> import autograd.numpy as np
+    >>> from dataclasses import dataclass
+    >>> from npflow.layers import AffineCoupling
+    >>> from npflow.networks import Network
+    >>> @dataclass(frozen=True)
+    ... class Linear(Network):
+    ...     def init(self, rng, x, outputs):
+    ...         return {"weight": np.zeros((x.shape[-1], outputs), x.dtype)}
+    ...
+    ...     def apply(self, params, x):
+    ...         return x @ params["weight"]
+    >>> rng = np.random.default_rng(0)
+    >>> layer, x = AffineCoupling(network=Linear()), rng.normal(size=(5, 4))
+    >>> layer.init(rng, x)["weight"].shape  # log_scale and shift of two components, from the other two
+    (2, 4)
     """
 
     def init(self, rng, x, outputs):

@@ -26,6 +26,16 @@ class Check:
         is not run.
     sentence : str
         What is likely wrong where the check failed, why it is not decided or not run, or what else is to be known.
+
+    Examples
+    --------
+    >>> import npflow
+    >>> import numpy as np
+    >>> from npflow.layers import Reverse
+    >>> x = np.random.default_rng(0).normal(size=(8, 4))
+    >>> one = npflow.verify.check(Reverse(), x)["rows independent"]
+    >>> one.name, one.status, one.error <= one.tolerance
+    ('rows independent', 'passed', True)
     """
 
     name: str

@@ -52,6 +52,17 @@ class Program:
         Their sum.
     constants : dict
         The functions and large constants that the source names and does not make.
+
+    Examples
+    --------
+    >>> import autograd.numpy as np
+    >>> from npflow.autodiff import record
+    >>> loss = lambda params, x: np.sum((x - params["mean"]) ** 2)
+    >>> params, x = {"mean": np.zeros(2)}, np.ones((3, 2))
+    >>> program = record(loss, params, x)
+    >>> value, gradient = program(params, x)
+    >>> float(value), gradient  # 3 rows of 2 ones; -2 sum(x - mean)
+    (6.0, array([-6., -6.]))
     """
 
     def __init__(self, fun, params, args, names, tape, reuse=True):
