@@ -614,7 +614,7 @@ ndarray of float64, shape (n, 2)
 Raises
 ------
 InputError
-    If `n` is not an integer of at least 1, or `rng` is not a Generator.
+    If an argument cannot be used.
 
 Examples
 --------

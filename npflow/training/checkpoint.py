@@ -79,10 +79,12 @@ def save(path, flow, params):
     >>> import npflow
     >>> import numpy as np
     >>> import tempfile
-    >>> rng, path = np.random.default_rng(0), f"{tempfile.mkdtemp()}/moons.npz"
+    >>> rng = np.random.default_rng(0)
     >>> flow = npflow.models.real_nvp(features=2, couplings=2)
-    >>> npflow.save(path, flow, flow.init(rng, rng.normal(size=(100, 2))))
-    >>> npflow.load(path).flow == flow
+    >>> params = flow.init(rng, rng.normal(size=(100, 2)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     npflow.save(f"{folder}/moons.npz", flow, params)
+    ...     npflow.load(f"{folder}/moons.npz").flow == flow
     True
     """
     path = check_path(path)
@@ -135,13 +137,14 @@ def load(path):
     >>> import npflow
     >>> import numpy as np
     >>> import tempfile
-    >>> rng, path = np.random.default_rng(0), f"{tempfile.mkdtemp()}/moons.npz"
+    >>> rng = np.random.default_rng(0)
     >>> flow = npflow.models.real_nvp(features=2, couplings=2)
     >>> params = flow.init(rng, rng.normal(size=(100, 2)))
-    >>> npflow.save(path, flow, params)
-    >>> checkpoint = npflow.load(path)
-    >>> checkpoint.flow == flow, checkpoint.flow.sample(checkpoint.params, rng, 5).shape
-    (True, (5, 2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     npflow.save(f"{folder}/moons.npz", flow, params)
+    ...     checkpoint = npflow.load(f"{folder}/moons.npz")
+    >>> checkpoint.flow.sample(checkpoint.params, rng, 5).shape
+    (5, 2)
     """
     try:
         path = Path(path)
