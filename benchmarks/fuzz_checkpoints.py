@@ -32,7 +32,7 @@ import numpy as np
 import npflow
 from npflow import Dequantized, Flow, InputError, fit, load, models
 from npflow.autodiff import tree
-from npflow.description import Described
+from npflow.description import KNOWN
 from npflow.layers import AffineCoupling, Chain, Logit, MaskedConvolution, Rotation
 from npflow.networks import MADE, MLP, ConvNet, MaskedConvNet
 from npflow.priors import GaussianMixture, Normal
@@ -158,7 +158,7 @@ def mutate(rng, description):
         if isinstance(old, int) and how < 0.5:
             parent[path[-1]] = rng.choice(SIZES)
         elif path[-1] == "class" and how < 0.7:
-            parent[path[-1]] = rng.choice(sorted(Described.known))
+            parent[path[-1]] = rng.choice(sorted(KNOWN))
         elif how < 0.2:
             del parent[path[-1]]
         elif isinstance(old, list) and how < 0.5:
@@ -272,7 +272,7 @@ def crafted():
                 "PixelCNN", shape=[features, 4, 3], levels=features, network=network, context_features=9
             )
             made[f"pixelcnn {features} {blocks}"] = pixels
-    for name in Described.known:
+    for name in KNOWN:
         made[f"class {name}"] = {"class": name}
     return made
 

@@ -87,23 +87,61 @@ class Dequantized(Model):
         return math.prod(self.event_shape)
 
     def dequantize(self, x, u):
-        """(x + u) / levels, in the dtype of `u`: a point in the cell of each integer.
+        """Map integers to points in their cells, (x + u) / levels.
 
-        The sum is kept below x + 1, to which it may be rounded.
+        Parameters
+        ----------
+        x : ndarray of int, shape (n, *event)
+        u : ndarray, shape (n, *event)
+            In [0, 1).
+
+        Returns
+        -------
+        ndarray, shape (n, *event)
+            In the dtype of `u`. The sum is kept below x + 1, to which it may be rounded.
         """
         x = x.astype(u.dtype)
         below_next = (x + 1) * (1 - float(onp.finfo(u.dtype).eps))
         return np.minimum(x + u, below_next) / self.levels
 
     def quantize(self, y):
-        """The integer whose cell each number is in; the nearest one for numbers outside [0, 1]."""
+        """Map numbers to the integers whose cells they are in.
+
+        Parameters
+        ----------
+        y : ndarray, shape (n, *event)
+
+        Returns
+        -------
+        ndarray of uint8 or uint16, shape (n, *event)
+            The nearest integer for numbers outside [0, 1].
+        """
         x = np.clip(np.floor(self.levels * y), 0, self.levels - 1)
         return x.astype(onp.uint8 if self.levels <= 2**8 else onp.uint16)
 
     def init(self, rng, x, context=None, dtype=onp.float32):
-        """Parameters in a dtype, drawn from `rng` and started on the batch `x`, integers of shape (n, *event).
+        """Draw parameters of the flow, and start them on a batch of integers.
 
-        They are computed on the host and live where `x` lives.
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            The only source of randomness.
+        x : array_like of int, shape (n, *event)
+            A batch like the training data.
+        context : array_like, shape (n, context features), optional
+            For a conditional flow.
+        dtype : dtype
+            That of the parameters, float32 or float64.
+
+        Returns
+        -------
+        tree of ndarray
+            They are computed on the host and live where `x` lives.
+
+        Raises
+        ------
+        InputError
+            If `x` are not integers from 0 to levels - 1, or as `Flow.init` raises it.
         """
         check_rng(rng)
         dtype = check_dtype(dtype)
@@ -126,9 +164,18 @@ class Dequantized(Model):
         return (np.maximum(u, float(onp.finfo(dtype).eps) / 4),)
 
     def losses(self, params, *batch):
-        """D log levels - log p((x + u) / levels) of each row in nats, shape (n,).
+        """Compute D log levels - log p((x + u) / levels) of each row; its mean over u is a bound on -log P(x).
 
-        The mean over u is a bound on -log P(x). A batch is (x, u), or (x, context, u) where the flow is conditional.
+        Parameters
+        ----------
+        params : tree of ndarray
+        *batch : ndarray
+            x and u, or x, context and u where the flow is conditional.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            In nats. It is pure arithmetic and checks nothing.
         """
         return self.flow.losses(params, *self._dequantized(batch)) + self.dims * math.log(self.levels)
 
@@ -141,11 +188,31 @@ class Dequantized(Model):
         return f"{loss / (self.dims * math.log(2)):.4f} bits/dim"
 
     def log_prob(self, params, x, context=None, *, rng, draws=1):
-        r"""log P(x) in nats, shape (n,), estimated from `draws` draws of u for each row.
+        """Estimate log P(x) of each row from K draws of u.
 
         log P(x) ~ log 1/K sum_k p((x + u_k) / levels) - D log levels
 
-        Its expectation lies between the bound, at K = 1, and log P(x), and grows with the number of draws K.
+        Its expectation lies between the bound, at K = 1, and log P(x), and grows with K.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        x : array_like of int, shape (n, *event)
+        context : array_like, shape (n, context features), optional
+        rng : numpy.random.Generator
+            Draws u.
+        draws : int
+            K.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            In nats.
+
+        Raises
+        ------
+        InputError
+            If an argument cannot be used, or does not fit the flow.
         """
         check_count(draws, "draws")
         check_rng(rng)
@@ -165,31 +232,104 @@ class Dequantized(Model):
         return np.concatenate(found)
 
     def bits_per_dim(self, params, x, context=None, *, rng, draws=1):
-        """-log P(x) / (D log 2), shape (n,), with log P(x) from `log_prob`."""
+        """Estimate -log P(x) / (D log 2) of each row, as `log_prob` estimates log P(x).
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        x : array_like of int, shape (n, *event)
+        context : array_like, shape (n, context features), optional
+        rng : numpy.random.Generator
+        draws : int
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            In bits/dim.
+        """
         return self.log_prob(params, x, context, rng=rng, draws=draws) / (-self.dims * math.log(2))
 
     def sample(self, params, rng, n, context=None, temperature=1.0):
-        """`n` draws of x, integers of shape (n, *event), uint8, or uint16 for more than 256 levels.
+        """Draw rows of integers: a draw of the flow, taken to the integer of its cell.
 
-        `context` and `temperature` are those of `Flow.sample`. A draw of the flow outside [0, 1] becomes the nearest
-        integer.
+        Parameters
+        ----------
+        params : tree of ndarray
+        rng : numpy.random.Generator
+        n : int
+            The number of rows.
+        context : array_like, shape (n, context features), optional
+        temperature : float
+            As `Flow.sample` takes it.
+
+        Returns
+        -------
+        ndarray of uint8, shape (n, *event)
+            Of uint16 for more than 256 levels.
+
+        Raises
+        ------
+        InputError, ConvergenceError
+            As `Flow.sample`; `ConvergenceError` also where the inverse of the flow gives nan.
         """
         return self.quantize(check_solved(self.flow.sample(params, rng, n, context, temperature)))
 
     def encode(self, params, x, context=None):
-        """z of the middle of the cell of x, where u is 1/2; both of shape (n, *event)."""
+        """Map integers to z: that of the middle of the cell, where u is 1/2.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        x : array_like of int, shape (n, *event)
+        context : array_like, shape (n, context features), optional
+
+        Returns
+        -------
+        ndarray, shape (n, *event)
+            In the dtype of the parameters.
+
+        Raises
+        ------
+        InputError
+            If `params`, `x` or `context` does not fit the flow.
+        """
         layout, x, context = self.checked(params, x, context)
         middle = self.dequantize(x, np.full_like(x, 0.5, dtype=layout.dtype))
         return self.flow.encode(params, middle, context)
 
     def decode(self, params, z, context=None):
-        """x of z, both of shape (n, *event), as integers."""
+        """Map z to integers.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        z : array_like, shape (n, *event)
+        context : array_like, shape (n, context features), optional
+
+        Returns
+        -------
+        ndarray of uint8 or uint16, shape (n, *event)
+
+        Raises
+        ------
+        InputError, ConvergenceError
+            As `Flow.decode`; `ConvergenceError` also where the inverse of the flow gives nan.
+        """
         return self.quantize(check_solved(self.flow.decode(params, z, context)))
 
     def reconstruction_error(self, params, x, context=None):
-        """How far `encode` and the inverse of the flow move each integer, in levels, shape (n, *event).
+        """Compute how far `encode` and the inverse of the flow move each integer.
 
-        Below 1/2 it decodes to itself.
+        Parameters
+        ----------
+        params : tree of ndarray
+        x : array_like of int, shape (n, *event)
+        context : array_like, shape (n, context features), optional
+
+        Returns
+        -------
+        ndarray, shape (n, *event)
+            In levels. Below 1/2 the integer decodes to itself.
         """
         _, x, context = self.checked(params, x, context)
         y = self.flow.decode(params, self.encode(params, x, context), context)

@@ -13,13 +13,14 @@ names up among the classes that are defined already; it imports nothing and runs
 import zlib
 from dataclasses import MISSING, field, fields, is_dataclass
 from functools import partial
-from typing import ClassVar
 
 import numpy as np
 
 from npflow.autodiff.gpu.devices import fetch
 from npflow.errors import InputError, in_short, kind_of
 from npflow.validation import check_choice, check_count, check_flag, check_instance, check_number
+
+KNOWN = {}  # the classes that can be described, by the name that a description has
 
 
 class Declared:
@@ -29,13 +30,13 @@ class Declared:
         for declared in fields(self):
             check, value = declared.metadata.get("check"), getattr(self, declared.name)
             if check is not None and not (value is None and declared.default is None):
-                self._store(declared.name, check(value, self.name_of(declared.name)))
+                self._store(declared.name, check(value, self._name_of(declared.name)))
 
     def _store(self, name, value):
         """Set a field of a new object, frozen or not; for `__post_init__` alone."""
         object.__setattr__(self, name, value)
 
-    def name_of(self, field_name):
+    def _name_of(self, field_name):
         """What an error calls a field."""
         return f"{type(self).__name__}'s {field_name}"
 
@@ -47,11 +48,9 @@ class Described(Declared):
     own never stands in for npflow's.
     """
 
-    known: ClassVar[dict] = {}
-
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        Described.known[class_name(cls)] = cls
+        KNOWN[class_name(cls)] = cls
 
 
 # ---------------------------------------------------------------- declarations of hyper-parameters
@@ -143,14 +142,14 @@ def rebuild(description):
         return description
     values = {name: rebuild(value) for name, value in description.items() if name != "class"}
     name = description.get("class")
-    if not isinstance(name, str) or not is_dataclass(Described.known.get(name)):  # bases are none
+    if not isinstance(name, str) or not is_dataclass(KNOWN.get(name)):  # bases are none
         raise InputError(
             f"expected the name of a class that is defined, got {name!r}: "
             "a class of your own is found once the module that defines it has been imported"
         )
-    check_names(values, Described.known[name], f"the hyper-parameters of {name}")
+    check_names(values, KNOWN[name], f"the hyper-parameters of {name}")
     try:
-        return Described.known[name](**values)
+        return KNOWN[name](**values)
     except (InputError, RecursionError):
         raise
     except Exception as error:  # of a hyper-parameter of another kind

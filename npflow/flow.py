@@ -121,9 +121,28 @@ class Flow(Model):
     # ---------------------------------------------------------------- parameters
 
     def init(self, rng, x, context=None):
-        """Parameters in the dtype of `x`, drawn from `rng` and started on the batch `x`, shape (n, *event).
+        """Draw parameters, and start them on a batch.
 
-        They are computed on the host and live where `x` lives.
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            The only source of randomness.
+        x : array_like, shape (n, *event)
+            A batch like the training data. The parameters have its dtype; those of layers such as `ActNorm` depend on its
+            values.
+        context : array_like, shape (n, context features), optional
+            For a conditional flow.
+
+        Returns
+        -------
+        tree of ndarray
+            They are computed on the host and live where `x` lives.
+
+        Raises
+        ------
+        InputError
+            If `x` or `context` does not fit the flow, or lies outside its `domain`; or if a layer or the prior breaks its
+            contract.
         """
         check_rng(rng)
         x, context = self.check_batch(x, context)
@@ -179,7 +198,19 @@ class Flow(Model):
     # ---------------------------------------------------------------- the density
 
     def losses(self, params, x, context=None):
-        """-log p(x) of each row in nats, shape (n,). It is pure arithmetic and checks nothing."""
+        """Compute -log p(x) of each row. It is pure arithmetic and checks nothing.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        x : ndarray, shape (n, *event)
+        context : ndarray, shape (n, context features), optional
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            In nats.
+        """
         # As `_pair`, but without its frame on the way from `fit` to a layer.
         forward, context = self.layer.forward, in_units(params, context)
         z, log_det = pair_of(forward, forward(params["layer"], x, **given(self.layer, context)))
@@ -187,14 +218,41 @@ class Flow(Model):
         return -log_prob
 
     def loss(self, params, x, context=None):
-        """The mean of -log p(x) over a batch in nats: what `fit` minimizes and a program records."""
+        """Compute the mean of -log p(x) over a batch: what `fit` minimizes and a program records.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        x : ndarray, shape (n, *event)
+        context : ndarray, shape (n, context features), optional
+
+        Returns
+        -------
+        float
+            In nats. It is pure arithmetic and checks nothing.
+        """
         return np.sum(self.losses(params, x, context)) / len(x)
 
     def log_prob(self, params, x, context=None):
-        """log p(x) in nats, shape (n,), for rows of shape (n, *event).
+        """Compute log p(x) of each row.
 
-        It is -inf outside the `domain`, and where a row is so far out that the layers overflow. A layer of your own
-        that gives nan for ordinary rows gives -inf here too: `npflow.verify.check` tells why.
+        Parameters
+        ----------
+        params : tree of ndarray
+        x : array_like, shape (n, *event)
+        context : array_like, shape (n, context features), optional
+            For a conditional flow: a row for each row of `x`, or one for all, or classes.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            In nats. It is -inf outside the `domain`, and where a row is so far out that the layers overflow. A layer of
+            your own that gives nan for ordinary rows gives -inf here too: `npflow.verify.check` tells why.
+
+        Raises
+        ------
+        InputError
+            If `params`, `x` or `context` does not fit the flow.
         """
         layout, x, context = self.checked(params, x, context)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -204,15 +262,33 @@ class Flow(Model):
     # ---------------------------------------------------------------- x and z
 
     def sample(self, params, rng, n, context=None, temperature=1.0):
-        """`n` draws of x, shape (n, *event): z from the prior, then the inverse of the layer.
+        """Draw rows of x: z from the prior, then the inverse of the layer.
 
-        They are made where the parameters live. On a GPU the random numbers come from a generator of the GPU, which is
-        seeded from `rng`: they are reproducible, and differ from those of the host. A `context` has a row for each
-        draw, or one for all.
+        Parameters
+        ----------
+        params : tree of ndarray
+        rng : numpy.random.Generator
+            On a GPU it seeds a generator of the GPU, whose draws are reproducible and differ from those of the host.
+        n : int
+            The number of rows.
+        context : array_like, shape (n, context features), optional
+            For a conditional flow: a row for each draw, or one for all.
+        temperature : float
+            T, at least 0, multiplies z where the prior is a standard normal. That draws z from p(z)^(1/T^2), normalized:
+            below 1 samples are closer to each other and more likely, at 0 all are the x of z = 0. Other priors draw z T
+            times as far from its mean, a mixture from the mean of each component.
 
-        The `temperature` T, at least 0, multiplies z where the prior is a standard normal. That draws z from
-        p(z)^(1/T^2), normalized: below 1 samples are closer to each other and more likely, at 0 all are the x of
-        z = 0. Other priors draw z T times as far from its mean, a mixture from the mean of each component.
+        Returns
+        -------
+        ndarray, shape (n, *event)
+            In the dtype of the parameters, and where they live.
+
+        Raises
+        ------
+        InputError
+            If an argument cannot be used, or `params` are another flow's.
+        ConvergenceError
+            If the inverse of a layer is an iteration that does not converge.
 
         References
         ----------
@@ -223,22 +299,78 @@ class Flow(Model):
         return self._map_rows(self._decode, params, z, context, "inverse")
 
     def sample_and_log_prob(self, params, rng, n, context=None):
-        """`n` draws of x, shape (n, *event), and log p(x) of each in nats, shape (n,).
+        """Draw rows of x, with log p(x) of each.
 
         log p(x) = log prior(z) - log|det dx/dz| comes from the z that x was made of, without `forward`. For an inverse
         autoregressive flow, whose `forward` takes one pass for each feature, that is much faster.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        rng : numpy.random.Generator
+        n : int
+            The number of rows.
+        context : array_like, shape (n, context features), optional
+            For a conditional flow: a row for each draw, or one for all.
+
+        Returns
+        -------
+        x : ndarray, shape (n, *event)
+        log_prob : ndarray, shape (n,)
+            In nats.
+
+        Raises
+        ------
+        InputError, ConvergenceError
+            As `sample`.
         """
         z, context = self._draw(params, rng, n, context)
         both = self._map_rows(self._sample_log_prob, params, z, context, "inverse")
         return np.reshape(both[:, :-1], z.shape), both[:, -1]
 
     def encode(self, params, x, context=None):
-        """z of x, both of shape (n, *event)."""
+        """Map x to z.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        x : array_like, shape (n, *event)
+        context : array_like, shape (n, context features), optional
+
+        Returns
+        -------
+        ndarray, shape (n, *event)
+            z, distributed as the prior where x is distributed as the flow.
+
+        Raises
+        ------
+        InputError
+            If `params`, `x` or `context` does not fit the flow.
+        """
         _, x, context = self.checked(params, x, context)
         return self._map_rows(self._encode, params, x, context, "forward")
 
     def decode(self, params, z, context=None):
-        """x of z, both of shape (n, *event)."""
+        """Map z to x, the inverse of `encode`.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        z : array_like, shape (n, *event)
+        context : array_like, shape (n, context features), optional
+
+        Returns
+        -------
+        ndarray, shape (n, *event)
+            x.
+
+        Raises
+        ------
+        InputError
+            If `params`, `z` or `context` does not fit the flow.
+        ConvergenceError
+            If the inverse of a layer is an iteration that does not converge.
+        """
         _, z, context = self.checked(params, z, context, "z")
         return self._map_rows(self._decode, params, z, context, "inverse")
 
@@ -264,7 +396,20 @@ class Flow(Model):
         return pair_of(method, method(params["layer"], x, **given(self.layer, in_units(params, context))))
 
     def decode_with_log_prob(self, params, z, context=None):
-        """x of z, shape (n, *event), and log p(x) in nats, shape (n,). It is pure arithmetic and checks nothing."""
+        """Map z to x, with log p(x). It is pure arithmetic and checks nothing.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        z : ndarray, shape (n, *event)
+        context : ndarray, shape (n, context features), optional
+
+        Returns
+        -------
+        x : ndarray, shape (n, *event)
+        log_prob : ndarray, shape (n,)
+            In nats.
+        """
         x, log_det = self._pair(self.layer.inverse, params, z, context)
         return x, self.prior.log_prob(params["prior"], z) - log_det
 

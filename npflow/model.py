@@ -35,16 +35,45 @@ class Model(Described):
     domain = (-math.inf, math.inf)
 
     def check(self, params):
-        """The layout of `params`; an `InputError` is raised unless they are those of this model."""
-        raise NotImplementedError
+        """Raise unless `params` are those of this model.
 
-    def check_batch(self, x, context=None, dtype=None, name="x"):
-        """`x`, which the caller calls `name`, and `context` or None, as arrays for this model.
+        Parameters
+        ----------
+        params : tree of ndarray
+
+        Returns
+        -------
+        npflow.autodiff.Layout
+            How their numbers lie in one vector.
 
         Raises
         ------
         InputError
-            Unless they are rows that the model takes, in the `dtype` of its parameters.
+            At the first place where the tree, a shape or a dtype is another model's.
+        """
+        raise NotImplementedError
+
+    def check_batch(self, x, context=None, dtype=None, name="x"):
+        """Convert a batch to arrays for this model.
+
+        Parameters
+        ----------
+        x : array_like, shape (n, *event)
+        context : array_like, shape (n, context features), optional
+        dtype : dtype, optional
+            That of the parameters; by default that of `x`.
+        name : str
+            What the caller calls `x`.
+
+        Returns
+        -------
+        x : ndarray, shape (n, *event)
+        context : ndarray, shape (n, context features), or None
+
+        Raises
+        ------
+        InputError
+            Unless they are rows that the model takes.
         """
         raise NotImplementedError
 
@@ -54,15 +83,51 @@ class Model(Described):
         return layout, *self.check_batch(x, context, layout.dtype if layout.size else None, name)
 
     def losses(self, params, *batch):
-        """The loss of each row of a batch in nats, shape (n,). It is pure arithmetic and checks nothing."""
+        """Compute the loss of each row of a batch. It is pure arithmetic and checks nothing.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        *batch : ndarray
+            The data, a context where the model is conditional, and noise where it takes some.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            In nats.
+        """
         raise NotImplementedError
 
     def loss(self, params, *batch):
-        """The mean loss of a batch in nats: what `fit` minimizes and a program records."""
+        """Compute the mean loss of a batch: what `fit` minimizes and a program records.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        *batch : ndarray
+            As `losses` takes it.
+
+        Returns
+        -------
+        float
+            In nats.
+        """
         return np.sum(self.losses(params, *batch)) / len(batch[0])
 
     def noise(self, rng, rows, dtype):
-        """The noise of a batch, a tuple of arrays with `rows` rows."""
+        """Draw the noise of a batch.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+        rows : int
+        dtype : dtype
+
+        Returns
+        -------
+        tuple of ndarray
+            Each with `rows` rows; empty where the loss takes no noise.
+        """
         return ()
 
     def visits(self, params, *batch):

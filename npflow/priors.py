@@ -29,23 +29,81 @@ class Prior(Described):
     ----------
     event_shape : tuple of int
         The shape of one row of z.
+
+    Examples
+    --------
+    A prior of one's own:
+
+    >>> import autograd.numpy as np
+    >>> import math
+    >>> import npflow
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Laplace(npflow.priors.Prior):
+    ...     event_shape: tuple
+    ...
+    ...     def log_prob(self, params, z):
+    ...         return -np.sum(np.abs(z) + math.log(2), axis=-1)
+    ...
+    ...     def sample(self, params, rng, n, dtype=float, temperature=1.0):
+    ...         return (temperature * rng.laplace(size=(n, *self.event_shape))).astype(dtype)
+    >>> flow, x = npflow.Flow(npflow.layers.Affine(), Laplace((2,))), np.zeros((1, 2))
+    >>> flow.log_prob(flow.init(np.random.default_rng(0), x), x).round(4)  # -2 log 2
+    array([-1.3863])
     """
 
     event_shape: tuple
 
     def init(self, rng, z):
-        """Return the initial parameters in the dtype of `z`; an empty dict if the prior is fixed."""
+        """Return the initial parameters.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            The only source of randomness.
+        z : ndarray, shape (n, *event_shape)
+            A batch. The parameters have its dtype.
+
+        Returns
+        -------
+        dict of ndarray
+            Empty if the prior is fixed.
+        """
         return {}
 
     def log_prob(self, params, z):
-        """Compute log p(z) in nats, shape (n,), for `z` of shape (n, *event_shape)."""
+        """Compute log p(z) of each row.
+
+        Parameters
+        ----------
+        params : dict of ndarray
+        z : ndarray, shape (n, *event_shape)
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            In nats, in the dtype of `z`.
+        """
         raise NotImplementedError
 
     def sample(self, params, rng, n, dtype=onp.float64, temperature=1.0):
-        """Draw `n` rows of z, shape (n, *event_shape).
+        """Draw rows of z.
 
-        The temperature multiplies the distance of a draw from its mean. For a normal density p this samples
-        from the density proportional to p^(1 / temperature^2).
+        Parameters
+        ----------
+        params : dict of ndarray
+        rng : numpy.random.Generator
+        n : int
+            The number of rows.
+        dtype : dtype
+        temperature : float
+            Multiplies the distance of a draw from its mean. For a normal density p this samples from the density
+            proportional to p^(1 / temperature^2).
+
+        Returns
+        -------
+        ndarray, shape (n, *event_shape)
+            In `dtype`.
         """
         raise NotImplementedError
 

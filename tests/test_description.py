@@ -9,6 +9,7 @@ from helpers import refusal
 
 from npflow import layers
 from npflow.description import (
+    KNOWN,
     Described,
     checked,
     choice,
@@ -122,7 +123,7 @@ def test_every_layer_network_prior_and_model_of_npflow_is_among_the_objects_trie
     bases = {"Composite", "Coupling", "Elementwise", "Layer", "Network", "Prior"}
     bases |= {"Distillation"}  # holds the arrays of a teacher
     parts = ("npflow.layers", "npflow.networks", "npflow.priors", "npflow.flow", "npflow.models")
-    own = {name for name, kind in Described.known.items() if kind.__module__.startswith(parts)}
+    own = {name for name, kind in KNOWN.items() if kind.__module__.startswith(parts)}
     assert own - bases == {type(value).__name__ for value in OBJECTS if not isinstance(value, Bumps)}
 
 
@@ -158,7 +159,7 @@ def test_numpys_numbers_are_described_as_pythons(value, expected):
 def test_a_class_of_your_own_goes_by_module_and_name():
     assert class_name(Bumps) == OWN
     assert describe(Bumps())["class"] == OWN
-    assert Described.known[OWN] is Bumps
+    assert KNOWN[OWN] is Bumps
     assert class_name(ActNorm) == "ActNorm"
 
 
@@ -212,7 +213,7 @@ def test_a_layer_that_is_no_dataclass_cannot_be_described():
 
 
 def test_bases_are_known_by_name_too():
-    assert [Described.known[kind.__name__] for kind in (Layer, Network, Prior)] == [Layer, Network, Prior]
+    assert [KNOWN[kind.__name__] for kind in (Layer, Network, Prior)] == [Layer, Network, Prior]
 
 
 # ---------------------------------------------------------------- declarations

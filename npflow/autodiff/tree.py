@@ -137,9 +137,23 @@ class Layout:
         self.blank = np.empty_like(getval(last), self.dtype, shape=(0,))
 
     def pack(self, tree, out=None):
-        """The trained leaves of a tree of this layout as one vector, written to `out` if it is given.
+        """Write the trained leaves of a tree of this layout into one vector.
 
-        None counts as zeros, so that a gradient may have None for a leaf without influence.
+        Parameters
+        ----------
+        tree : tree of ndarray
+            None counts as zeros, so that a gradient may have None for a leaf without influence.
+        out : ndarray, shape (size,), optional
+            Where to write them; by default a new vector.
+
+        Returns
+        -------
+        ndarray, shape (size,)
+
+        Raises
+        ------
+        InputError
+            If a leaf has another shape.
         """
         vector = np.empty_like(self.blank, shape=(self.size,)) if out is None else out
         for leaf, (_, value) in zip(self.leaves, items(tree), strict=True):
@@ -153,7 +167,24 @@ class Layout:
         return vector
 
     def unpack(self, vector, tree):
-        """A tree like `tree`, its trained leaves views of `vector` and its constants those of `tree`."""
+        """Take a vector apart.
+
+        Parameters
+        ----------
+        vector : ndarray, shape (size,)
+        tree : tree of ndarray
+            Its constants are taken.
+
+        Returns
+        -------
+        tree of ndarray
+            Like `tree`; its trained leaves are views of `vector`.
+
+        Raises
+        ------
+        InputError
+            If the vector has another size.
+        """
         if vector.shape != (self.size,):
             raise InputError(f"expected a vector of {self.size} numbers, got shape {vector.shape}")
         leaves = iter(self.leaves)
@@ -165,7 +196,16 @@ class Layout:
         return build(view, tree)
 
     def locate(self, index):
-        """The path of the leaf that holds number `index` of the vector."""
+        """Return the path of the leaf that holds a number of the vector.
+
+        Parameters
+        ----------
+        index : int
+
+        Returns
+        -------
+        str
+        """
         trained = (leaf for leaf in self.leaves if leaf.offset >= 0)
         return next(leaf.path for leaf in trained if leaf.offset <= index < leaf.offset + leaf.size)
 

@@ -36,7 +36,7 @@ class Settings(Declared):
         for name, size in self.sizes.items():
             check_count(size, option(name))
 
-    def name_of(self, field_name):
+    def _name_of(self, field_name):
         return {"model": "the model", "sizes": "the model's sizes"}.get(field_name, option(field_name))
 
     @property

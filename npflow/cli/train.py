@@ -149,7 +149,7 @@ def resumed_settings(folder, given):
     for name, value in before.items():
         if given.get(name, value) != value and name != "path":  # data may have moved
             raise InputError(
-                f"expected {settings.name_of(name)} {value}, with which the run in {folder.path} was started, "
+                f"expected {settings._name_of(name)} {value}, with which the run in {folder.path} was started, "
                 f"got {given[name]}: start a new run with another --out"
             )
     return settings

@@ -597,9 +597,42 @@ class Banana(ToyDensity):
         return LOG_2PI_E + math.log(10)
 
 
+SAMPLER = """Draw rows of {rows}; see `{kind}`.
+
+Parameters
+----------
+n : int
+    The number of rows.
+rng : numpy.random.Generator
+    The only source of randomness.{noise}
+
+Returns
+-------
+ndarray of float64, shape (n, 2)
+    The rows in random order.
+
+Raises
+------
+InputError
+    If an argument cannot be used.
+
+Examples
+--------
+>>> import numpy as np
+>>> from npflow.datasets import {kind}, {name}
+>>> x = {name}(5, rng=np.random.default_rng(0))
+>>> x.shape, bool(np.all(x == {kind}().sample(5, rng=np.random.default_rng(0))))
+((5, 2), True)
+"""
+NOISE = """
+noise : float
+    The standard deviation of the noise, at least 0."""
+
+
 def _sampler(name, kind, rows):
     """The function that draws from a density in one call."""
-    if "noise" in kind.__dataclass_fields__:
+    noisy = "noise" in kind.__dataclass_fields__
+    if noisy:
 
         def draw(n, *, rng, noise=kind.noise):
             return kind(noise).sample(n, rng=rng)
@@ -610,7 +643,7 @@ def _sampler(name, kind, rows):
             return kind().sample(n, rng=rng)
 
     draw.__name__ = draw.__qualname__ = name
-    draw.__doc__ = f"Draw `n` rows of {rows}, shape (n, 2); see `{kind.__name__}`."
+    draw.__doc__ = SAMPLER.format(name=name, kind=kind.__name__, rows=rows, noise=NOISE if noisy else "")
     return draw
 
 

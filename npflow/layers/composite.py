@@ -55,7 +55,22 @@ class Step(NamedTuple):
     context: object = None
 
     def params(self, params):
-        """The inner layer's parameters, in those of the composite."""
+        """Return the inner layer's parameters.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+            Those of the composite.
+
+        Returns
+        -------
+        tree of ndarray
+
+        Raises
+        ------
+        InputError
+            If there are none under the step's name.
+        """
         try:
             return params if self.name is None else params[self.name]
         except (LookupError, TypeError):
@@ -63,7 +78,19 @@ class Step(NamedTuple):
             raise InputError(f"expected parameters for the step {self.name!r}, got {got}") from None
 
     def apply(self, params):
-        """The inner layer's output and log-det, from its parameters."""
+        """Apply the inner layer.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+            Those of the inner layer.
+
+        Returns
+        -------
+        output : ndarray, shape (n, ...)
+        log_det : ndarray, shape (n,)
+            In nats.
+        """
         method = getattr(self.layer, self.direction)
         return method(params, self.x, **given(self.layer, self.context))
 
@@ -119,8 +146,7 @@ class Composite(Layer):
         )
 
     def init(self, rng, x, context=None):
-        """Parameters of the inner layers, each started on what those before it make of the batch."""
-        params, layers = {}, {}
+        params, layers = {}, {}  # of the inner layers; each starts on what those before it make of the batch
 
         @follows_steps
         def start(step):
@@ -165,11 +191,35 @@ class Composite(Layer):
             total = log_det if total is None else total + log_det
 
     def trace(self, params, x, context=None):
-        """Every step from x to z, as a list of `Traced`."""
+        """List every step from x to z.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        x : ndarray, shape (n, ...)
+        context : ndarray, shape (n, context features), optional
+
+        Returns
+        -------
+        list of Traced
+            The name, the output and the log-det of each.
+        """
         return self._trace(params, x, "forward", context)
 
     def trace_inverse(self, params, z, context=None):
-        """Every step from z to x, as a list of `Traced`."""
+        """List every step from z to x.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        z : ndarray, shape (n, ...)
+        context : ndarray, shape (n, context features), optional
+
+        Returns
+        -------
+        list of Traced
+            The name, the output and the log-det of each.
+        """
         return self._trace(params, z, "inverse", context)
 
     def _trace(self, params, x, direction, context):

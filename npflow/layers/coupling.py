@@ -99,7 +99,8 @@ class AdditiveCoupling(Coupling):
     network : Network
         Computes the shift from the unchanged part.
     transformed : str or tuple of bool
-        The part that is transformed; see `Coupling`.
+        The part that is transformed: "second" or "first", a half of the channels; "odd" or "even" channels;
+        "checkerboard-odd" or "checkerboard-even" pixels; or a mask. See `npflow.layers.coupling.Coupling`.
 
     References
     ----------
@@ -148,7 +149,8 @@ class AffineCoupling(Coupling):
     network : Network
         Computes raw and shift from the unchanged part. `npflow.networks.Beside` makes one network of two.
     transformed : str or tuple of bool
-        The part that is transformed; see `Coupling`.
+        The part that is transformed: "second" or "first", a half of the channels; "odd" or "even" channels;
+        "checkerboard-odd" or "checkerboard-even" pixels; or a mask. See `npflow.layers.coupling.Coupling`.
     log_scale_limit : float
         The bound L on abs(log_scale), above 0.
 
@@ -208,7 +210,8 @@ class ElementwiseCoupling(Coupling):
     network : Network
         Computes the numbers of t from the unchanged part.
     transformed : str or tuple of bool
-        The part that is transformed; see `Coupling`.
+        The part that is transformed: "second" or "first", a half of the channels; "odd" or "even" channels;
+        "checkerboard-odd" or "checkerboard-even" pixels; or a mask. See `npflow.layers.coupling.Coupling`.
     transformer : Elementwise
         t, such as `ScaleShift` or `Spline`.
 
@@ -267,7 +270,8 @@ class SplineCoupling(ElementwiseCoupling):
     network : Network
         Computes the widths, heights and slopes of the splines from the unchanged part.
     transformed : str or tuple of bool
-        The part that is transformed; see `Coupling`.
+        The part that is transformed: "second" or "first", a half of the channels; "odd" or "even" channels;
+        "checkerboard-odd" or "checkerboard-even" pixels; or a mask. See `npflow.layers.coupling.Coupling`.
     transformer : Spline
 
     References

@@ -49,7 +49,7 @@ class Elementwise(Layer):
     numbers = 0
 
     def transform(self, raw, x):
-        """The normalizing direction: x -> z, and log(dz/dx) of each component, both like `x`.
+        """Apply the normalizing direction, x -> z.
 
         Parameters
         ----------
@@ -58,11 +58,27 @@ class Elementwise(Layer):
             first numbers of all components, then the second. The axes before it are those of `x`, or broadcast to
             them.
         x : ndarray, shape (..., c)
+
+        Returns
+        -------
+        z, log_slope : ndarray, shape (..., c)
+            log_slope is log(dz/dx) of each component.
         """
         raise NotImplementedError
 
     def untransform(self, raw, z):
-        """The generating direction: z -> x, and log(dx/dz) of each component."""
+        """Apply the generating direction, z -> x.
+
+        Parameters
+        ----------
+        raw : ndarray, shape (..., numbers * c)
+        z : ndarray, shape (..., c)
+
+        Returns
+        -------
+        x, log_slope : ndarray, shape (..., c)
+            log_slope is log(dx/dz) of each component.
+        """
         raise NotImplementedError
 
     def init(self, rng, x):

@@ -115,11 +115,34 @@ class Layer(Described):
         """
 
     def log_det(self, params, x, context=None):
-        """Return log|det dz/dx| alone, in nats, shape (n,)."""
+        """Compute the log-det of `forward` alone. Override it where the closed form needs no z.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        x : ndarray, shape (n, ...)
+        context : ndarray, shape (n, context features), optional
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            log|det dz/dx| in nats.
+        """
         return self.forward(params, x, **given(self, context))[1]
 
     def output_shape(self, shape, direction="forward"):
-        """Return the shape of one output row. Override it in a layer that rearranges a row."""
+        """Return the shape of one output row. Override it in a layer that rearranges a row.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            That of one input row.
+        direction : {"forward", "inverse"}
+
+        Returns
+        -------
+        tuple of int
+        """
         return shape
 
 

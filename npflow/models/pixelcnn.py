@@ -83,7 +83,28 @@ class PixelCNN(Model):
     context_features: int = count(0, least=0)
 
     def init(self, rng, x, context=None, dtype=onp.float32):
-        """Draw parameters in float32 or float64, on the device of the images `x`, shape (n, *shape)."""
+        """Draw parameters.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            The only source of randomness.
+        x : array_like of int, shape (n, *shape)
+            A batch like the training data.
+        context : array_like, shape (n, context_features), optional
+        dtype : dtype
+            That of the parameters, float32 or float64.
+
+        Returns
+        -------
+        tree of ndarray
+            On the device of `x`.
+
+        Raises
+        ------
+        InputError
+            If `x` are not integers from 0 to levels - 1, or the context does not fit the model.
+        """
         check_rng(rng)
         check_dtype(dtype)
         x, context = self.check_batch(x, context, dtype)
@@ -123,19 +144,71 @@ class PixelCNN(Model):
         return f"{loss / (self.dims * math.log(2)):.4f} bits/dim"
 
     def log_prob(self, params, x, context=None):
-        """Compute log p(x) in nats, shape (n,), for images of shape (n, *shape)."""
+        """Compute log p(x) of each image.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        x : array_like of int, shape (n, *shape)
+        context : array_like, shape (n, context_features), optional
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            In nats.
+
+        Raises
+        ------
+        InputError
+            If `params`, `x` or `context` does not fit the model.
+        """
         return -self._map_rows(self.losses, params, x, context)
 
     def bits_per_dim(self, params, x, context=None):
-        """Compute -log2 p(x) / dims, shape (n,); it is log2(levels) for the uniform distribution."""
+        """Compute -log2 p(x) / dims of each image; it is log2(levels) for the uniform distribution.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        x : array_like of int, shape (n, *shape)
+        context : array_like, shape (n, context_features), optional
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            In bits/dim.
+        """
         return -self.log_prob(params, x, context) / (math.log(2) * self.dims)
 
     def logits(self, params, x, context=None):
-        """Compute the logits of each number given those before it, shape (n, *shape, levels)."""
+        """Compute the logits of each number given those before it.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        x : array_like of int, shape (n, *shape)
+        context : array_like, shape (n, context_features), optional
+
+        Returns
+        -------
+        ndarray, shape (n, *shape, levels)
+        """
         return self._map_rows(self._logits, params, x, context)
 
     def losses(self, params, x, context=None):
-        """Compute -log p(x) in nats, shape (n,), without the checks of `log_prob`."""
+        """Compute -log p(x) of each image, without the checks of `log_prob`.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        x : ndarray of int, shape (n, *shape)
+        context : ndarray, shape (n, context_features), optional
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            In nats.
+        """
         return -sum_event(log_softmax_at(self._logits(params, x, context), x))
 
     def _logits(self, params, x, context=None):
@@ -174,7 +247,29 @@ class PixelCNN(Model):
         return self.complete(params, rng, blank, 0, context, temperature)
 
     def complete(self, params, rng, x, rows, context=None, temperature=1.0):
-        """Keep the first `rows` rows of images `x`, shape (n, *shape), and draw the others as in `sample`."""
+        """Keep the first rows of pixels of images, and draw the others as `sample` does.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        rng : numpy.random.Generator
+        x : array_like of int, shape (n, *shape)
+        rows : int
+            How many rows of pixels are kept, from the top.
+        context : array_like, shape (n, context_features), optional
+        temperature : float
+            As in `sample`.
+
+        Returns
+        -------
+        ndarray of int, shape (n, *shape)
+            In the dtype of `x`.
+
+        Raises
+        ------
+        InputError
+            If an argument cannot be used, or does not fit the model.
+        """
         check_rng(rng)
         _, x, context = self.checked(params, x, context)
         device_of({"params": params, "x": x, "context": context})  # raises unless it is one

@@ -85,7 +85,24 @@ class VAE(Model):
     norm = Chain([Units(), ActNorm()])
 
     def init(self, rng, x):
-        """Draw parameters, in the dtype and on the device of the batch `x`, shape (n, features)."""
+        """Draw parameters, and start them on a batch.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            The only source of randomness.
+        x : array_like, shape (n, features)
+
+        Returns
+        -------
+        tree of ndarray
+            In the dtype and on the device of `x`.
+
+        Raises
+        ------
+        InputError
+            If `x` has rows of another length, or is not finite.
+        """
         check_rng(rng)
         x, _ = self.check_batch(x)
         return to_device(self._init(rng, to_host(x)), device_of(x).name)
@@ -125,7 +142,20 @@ class VAE(Model):
         return (rng.standard_normal((rows, self.latent), dtype),)
 
     def losses(self, params, x, epsilon):
-        """Estimate -ELBO(x) from one draw of z per row, in nats, shape (n,)."""
+        """Estimate -ELBO(x) of each row from one draw of z. It is pure arithmetic and checks nothing.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        x : ndarray, shape (n, features)
+        epsilon : ndarray, shape (n, latent)
+            From `noise`.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            In nats.
+        """
         y, log_det = self.norm.forward(params["norm"], x)
         mean, log_std = self._posterior(params, y)
         z = mean + np.exp(log_std) * epsilon
@@ -157,19 +187,62 @@ class VAE(Model):
         return self.log_std_limit * tanh(raw / self.log_std_limit)
 
     def elbo(self, params, x, context=None, *, rng, draws=1):
-        """Estimate ELBO(x) in nats, shape (n,), from `draws` draws of z per row; a VAE takes no context."""
+        """Estimate ELBO(x) of each row: the mean over several draws of z.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        x : array_like, shape (n, features)
+        context : None
+            A VAE takes no context.
+        rng : numpy.random.Generator
+            Draws z.
+        draws : int
+            Draws of z for each row.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            In nats.
+
+        Raises
+        ------
+        InputError
+            If an argument cannot be used, or does not fit the VAE.
+        """
         draws, total = check_count(draws, "draws"), 0.0
         for elbos in self._estimates(self._elbo, params, x, context, rng, draws):
             total = total + np.sum(elbos, axis=1)
         return total / draws
 
     def log_prob(self, params, x, context=None, *, rng, draws=100):
-        r"""Estimate log p(x) in nats, shape (n,), by importance sampling.
+        """Estimate log p(x) of each row by importance sampling.
 
         log p(x) ~ log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x),        z_k ~ q(z | x)
 
-        K is the number of `draws` per row. In expectation the estimate is the ELBO for K = 1, and rises to
-        log p(x) as K grows. The time is proportional to K; the memory does not depend on it.
+        In expectation the estimate is the ELBO for K = 1, and rises to log p(x) as K grows. The time is proportional to
+        K; the memory does not depend on it.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        x : array_like, shape (n, features)
+        context : None
+            A VAE takes no context.
+        rng : numpy.random.Generator
+            Draws z.
+        draws : int
+            K.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            In nats.
+
+        Raises
+        ------
+        InputError
+            If an argument cannot be used, or does not fit the VAE.
         """
         draws, total = check_count(draws, "draws"), None
         for log_weights in self._estimates(self._log_weights, params, x, context, rng, draws):
@@ -190,9 +263,27 @@ class VAE(Model):
             yield np.reshape(without_nan(found, layout, params), (len(x), few))
 
     def sample(self, params, rng, n, context=None, temperature=1.0):
-        """Draw `n` rows of x, shape (n, features): z from the prior, then x from p(x | z).
+        """Draw rows of x: z from the prior, then x from p(x | z).
 
-        The `temperature`, at least 0, multiplies z and the deviation of x from its mean. A VAE takes no context.
+        Parameters
+        ----------
+        params : tree of ndarray
+        rng : numpy.random.Generator
+        n : int
+            The number of rows.
+        context : None
+            A VAE takes no context.
+        temperature : float
+            At least 0; multiplies z and the deviation of x from its mean.
+
+        Returns
+        -------
+        ndarray, shape (n, features)
+
+        Raises
+        ------
+        InputError
+            If an argument cannot be used, or `params` are another model's.
         """
         n = check_count(n, "the number of samples")
         check_rng(rng)
@@ -211,7 +302,22 @@ class VAE(Model):
         return self.norm.inverse(params["norm"], mean + np.exp(log_std) * noise)[0]
 
     def encode(self, params, x):
-        """Compute mean and log std of q(z | x), both of shape (n, latent)."""
+        """Compute the normal distribution q(z | x) of each row.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        x : array_like, shape (n, features)
+
+        Returns
+        -------
+        mean, log_std : ndarray, shape (n, latent)
+
+        Raises
+        ------
+        InputError
+            If `params` or `x` does not fit the VAE.
+        """
         _, x, _ = self.checked(params, x)
         return split_last(map_rows(self._encode, params, x), self.latent)
 
@@ -220,7 +326,22 @@ class VAE(Model):
         return concatenate_last(*self._posterior(params, y))
 
     def decode(self, params, z):
-        """Compute mean and log std of p(x | z), both of shape (n, features)."""
+        """Compute the normal distribution p(x | z) of each row.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        z : array_like, shape (n, latent)
+
+        Returns
+        -------
+        mean, log_std : ndarray, shape (n, features)
+
+        Raises
+        ------
+        InputError
+            If `params` or `z` does not fit the VAE.
+        """
         z = check_rows(z, (self.latent,), self.check(params).dtype, "z")
         return split_last(map_rows(self._decode, params, z), self.features)
 

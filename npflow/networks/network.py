@@ -54,7 +54,17 @@ class Network(Described):
         raise NotImplementedError
 
     def apply(self, params, x):
-        """Evaluate the network: `x` of shape (n, ..., inputs) gives shape (n, ..., outputs)."""
+        """Evaluate the network.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        x : ndarray, shape (n, ..., inputs)
+
+        Returns
+        -------
+        ndarray, shape (n, ..., outputs)
+        """
         raise NotImplementedError
 
 

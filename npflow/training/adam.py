@@ -62,7 +62,18 @@ class Adam(Described):
     epsilon: float = number(1e-8, above=0)
 
     def init(self, vector):
-        """Return m and v for a parameter vector: two vectors of zeros like it."""
+        """Return the state before the first step.
+
+        Parameters
+        ----------
+        vector : ndarray, shape (d,)
+            The parameters.
+
+        Returns
+        -------
+        dict
+            m and v: vectors of zeros like it.
+        """
         return {"m": np.zeros_like(vector), "v": np.zeros_like(vector)}
 
     def update(self, state, vector, gradient, step):

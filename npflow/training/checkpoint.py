@@ -57,12 +57,12 @@ class Checkpoint:
 
 
 def save(path, flow, params):
-    """Write a flow, or another model, and its parameters to `path`, which ends in ``.npz``.
+    """Write a flow, or another model, and its parameters to a file.
 
     Parameters
     ----------
     path : str or path
-        An existing file is replaced once the new one is complete, which keeps its permissions.
+        It ends in ``.npz``. An existing file is replaced once the new one is complete, which keeps its permissions.
     flow : Flow or Model
     params : tree of ndarray
 
@@ -78,10 +78,14 @@ def save(path, flow, params):
     --------
     >>> import npflow
     >>> import numpy as np
+    >>> import tempfile
     >>> rng = np.random.default_rng(0)
     >>> flow = npflow.models.real_nvp(features=2, couplings=2)
     >>> params = flow.init(rng, rng.normal(size=(100, 2)))
-    >>> npflow.save("moons.npz", flow, params)                         # doctest: +SKIP
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     npflow.save(f"{folder}/moons.npz", flow, params)
+    ...     npflow.load(f"{folder}/moons.npz").flow == flow
+    True
     """
     path = check_path(path)
     if not isinstance(flow, Model):
@@ -110,6 +114,10 @@ def write(path, flow, params, run, arrays):
 def load(path):
     """Read a checkpoint.
 
+    Parameters
+    ----------
+    path : str or path
+
     Returns
     -------
     Checkpoint
@@ -128,9 +136,15 @@ def load(path):
     --------
     >>> import npflow
     >>> import numpy as np
+    >>> import tempfile
     >>> rng = np.random.default_rng(0)
-    >>> checkpoint = npflow.load("moons.npz")                          # doctest: +SKIP
-    >>> checkpoint.flow.sample(checkpoint.params, rng, 100)            # doctest: +SKIP
+    >>> flow = npflow.models.real_nvp(features=2, couplings=2)
+    >>> params = flow.init(rng, rng.normal(size=(100, 2)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     npflow.save(f"{folder}/moons.npz", flow, params)
+    ...     checkpoint = npflow.load(f"{folder}/moons.npz")
+    >>> checkpoint.flow.sample(checkpoint.params, rng, 5).shape
+    (5, 2)
     """
     try:
         path = Path(path)

@@ -78,7 +78,19 @@ class History:
         return f"History({self.steps:,} steps{last})"
 
     def plot(self, ax=None, **kwargs):
-        """Plot the run; see `npflow.plots.history`."""
+        """Plot the run.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; by default a new figure.
+        **kwargs
+            Those of `npflow.plots.history`.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
         from npflow import plots
 
         return plots.history(self, ax, **kwargs)

@@ -62,7 +62,7 @@ class Options(Declared):
         if self.on_checkpoint is not None and self.checkpoint is None:
             raise InputError("expected a checkpoint beside on_checkpoint, got none")
 
-    def name_of(self, field_name):
+    def _name_of(self, field_name):
         return field_name
 
     @classmethod

@@ -26,7 +26,7 @@ from npflow.verify.check import check
 from npflow.verify.functions import check_functions
 from npflow.verify.report import Check, Report
 
-__all__ = ["Check", "Report", "assert_flow", "check", "check_functions", "check_jax", "check_torch"]
+__all__ = ["Check", "Report", "assert_flow", "check", "check_functions"]
 ROOMS = {"check_torch": "torch", "check_jax": "jax"}
 
 

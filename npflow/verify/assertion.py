@@ -16,7 +16,7 @@ JAX = {"flowjax", "distrax", "numpyro", "tensorflow_probability", "equinox"}
 
 
 def assert_flow(subject, *arguments, **options):
-    """Raise unless a flow passes the checks of `npflow.verify`; return the `Report`.
+    """Raise unless a flow passes the checks of `npflow.verify`.
 
     Parameters
     ----------
@@ -26,6 +26,10 @@ def assert_flow(subject, *arguments, **options):
     arguments, options
         Those of `check`, `check_functions`, ``check_torch`` or ``check_jax``. The `params` of a `Flow` are those of the
         flow. A conditional one is checked at one `context`, shape (context_features,), of ones by default.
+
+    Returns
+    -------
+    Report
 
     Raises
     ------

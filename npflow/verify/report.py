@@ -156,7 +156,17 @@ class Report:
         return named[name]
 
     def log_det_error(self, how):
-        """The larger log-det error of the two directions, in nats, by "finite differences" or "autograd"."""
+        """Return the larger log-det error of the two directions.
+
+        Parameters
+        ----------
+        how : {"finite differences", "autograd"}
+
+        Returns
+        -------
+        float
+            In nats.
+        """
         return max(self[f"log-det {direction}, {how}"].error for direction in ("forward", "inverse"))
 
     def raise_if_failed(self):

@@ -92,8 +92,10 @@ def test_the_functions_draw_from_the_densities(name, draw, density):
     np.testing.assert_array_equal(density.sample(50, rng=default_rng(0)), draw(50, rng=default_rng(0)))
     help, noise = inspect.getdoc(draw), f", noise={density.noise}" if draw in BLURRED else ""
     assert f"{draw.__name__}{inspect.signature(draw)}" == f"{name}(n, *, rng{noise})"
-    assert help.startswith("Draw `n` rows of ")
-    assert help.endswith(f"; see `{type(density).__name__}`.")
+    summary = help.splitlines()[0]
+    assert summary.startswith("Draw rows of ")
+    assert summary.endswith(f"; see `{type(density).__name__}`.")
+    assert ("\nnoise : float\n" in help) == (draw in BLURRED)
     if draw in BLURRED:
         expected = BLURRED[draw](0.2).sample(50, rng=default_rng(0))
         np.testing.assert_array_equal(draw(50, rng=default_rng(0), noise=0.2), expected)

@@ -148,7 +148,30 @@ def to_device(arrays, name):
 
 
 def to_host(arrays):
-    """An array, or a tree of arrays, as NumPy's; NumPy's arrays are not copied."""
+    """Move an array, or a tree of arrays, to the host.
+
+    Parameters
+    ----------
+    arrays : ndarray or tree of ndarray
+
+    Returns
+    -------
+    tree of ndarray
+        A tree like `arrays`, of NumPy's arrays. Those that are NumPy's already are not copied.
+
+    Raises
+    ------
+    InputError
+        If a leaf is not an array of numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npflow import to_host
+    >>> params = {"scale": np.ones(2)}
+    >>> to_host(params)["scale"] is params["scale"]
+    True
+    """
     return to_device(arrays, "cpu")
 
 

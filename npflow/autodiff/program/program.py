@@ -116,7 +116,23 @@ class Program:
         return (value, gradient.vector) if self.with_gradient else value
 
     def read(self, params, *args):
-        """Check the arguments; return the arrays that the program reads, parameters and data."""
+        """Check the arguments, and collect the arrays that the program reads.
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        *args : tree of ndarray
+            Those of the function.
+
+        Returns
+        -------
+        parameters, data : tuple of ndarray
+
+        Raises
+        ------
+        InputError
+            If shapes, dtypes or constants differ from those that were recorded.
+        """
         if len(args) != len(self.arguments):
             raise InputError(
                 f"expected {len(self.arguments)} arguments after params for {self!r}, got {len(args)}"
@@ -128,7 +144,22 @@ class Program:
         return tuple(parameters), tuple(data)
 
     def run(self, parameters, data, workspace, gradient=None):
-        """The value for arrays from `read`; the gradient is written to `gradient`, from `new_gradient`."""
+        """Compute the value, and the gradient if the program has one; nothing is checked.
+
+        Parameters
+        ----------
+        parameters, data : tuple of ndarray
+            From `read`.
+        workspace : tuple of ndarray
+            From `workspace`. The value may lie in it.
+        gradient : Gradient, optional
+            From `new_gradient`; the gradient is written to it.
+
+        Returns
+        -------
+        float or ndarray
+            The value.
+        """
         with np.errstate(invalid="ignore"):  # see primitives._dot
             if not self.with_gradient:
                 return self.forward(parameters, data, workspace)
