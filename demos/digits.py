@@ -24,12 +24,13 @@ from npflow.autodiff.program.threads import available_cores
 from npflow.cli.demo import demo_options
 from npflow.models import PixelCNN, image_glow, image_nice, image_real_nvp, mintnet
 from npflow.networks import ConvNet, MaskedConvNet, ResNet
-from npflow.plots.canvas import BLACK, BLUE, VERMILLION
+from npflow.plots.style import BLACK, BLUE, VERMILLION
 from npflow.training import Adam, WarmupCosine
 
 options = demo_options(
     "digits", "NICE, RealNVP, Glow, MintNet and PixelCNN on 8 x 8 digits, in bits per pixel."
 )
+plt.style.use(plots.STYLE)
 
 # %% [markdown]
 # ## Data
@@ -214,7 +215,7 @@ axes[1].set(
 )
 axes[1].grid(axis="y", color="0.9")
 axes[1].legend(fontsize=8)
-figure.savefig(options.out / "bits.png", dpi=80)
+figure.savefig(options.out / "bits.png")
 
 # %% [markdown]
 # ## Samples, class by class
@@ -241,7 +242,7 @@ for name in told:
         drawn[name, temperature] = x.reshape(10, -1, *SHAPE)[:, :7]
 
 real = np.stack([test[labels["test"] == digit][:7] for digit in range(10)])
-ink = {"levels": LEVELS, "cmap": "gray_r"}
+ink = {"levels": LEVELS}
 figure, axes = plt.subplots(
     2,
     1 + len(told),
@@ -263,7 +264,7 @@ axes[1, 0].set(
 axes[1, 0].invert_yaxis()
 axes[1, 0].margins(y=0.3)
 axes[1, 0].legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1))
-figure.savefig(options.out / "samples.png", dpi=90)
+figure.savefig(options.out / "samples.png")
 
 # %% [markdown]
 # ## Attributes, by the Glow
@@ -301,7 +302,7 @@ axes[3].set(
     xlabel="strength", ylabel="share", ylim=(-0.05, 1.05), title="classified by five nearest neighbours"
 )
 axes[3].legend(fontsize=8)
-figure.savefig(options.out / "attributes.png", dpi=80)
+figure.savefig(options.out / "attributes.png")
 
 # %% [markdown]
 # ## Interpolation, by the Glow
@@ -322,7 +323,7 @@ for ax, between, title in zip(axes, (in_z, in_pixels), ("mixed in z", "mixed pix
     ax.set_xticks(9 * np.arange(len(SHARES))[::2] + 3.5, labels=[f"{share:g}" for share in SHARES[::2]])
     ax.tick_params(length=0)
     ax.set_xlabel("share of the digit on the right")
-figure.savefig(options.out / "interpolation.png", dpi=80)
+figure.savefig(options.out / "interpolation.png")
 
 # %%
 summary = {

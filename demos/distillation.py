@@ -27,6 +27,7 @@ from npflow.networks import MADE
 from npflow.training import Adam, WarmupCosine, distill, kl_divergence
 
 options = demo_options("distillation", "A MAF learns from data, an IAF from the MAF.")
+plt.style.use(plots.STYLE)
 STYLES = (
     ("#0072B2", "o"),
     ("#D55E00", "s"),
@@ -103,7 +104,7 @@ for ax, (name, (params, _)) in zip(axes[2:], students.items()):
     samples = student.sample(params, np.random.default_rng(4), 2000)
     plots.samples(samples, ax, limits=LIMITS, color=STYLES[0][0])
     ax.set_title(title, fontsize=10)
-figure.savefig(options.out / "moons.png", dpi=90)
+figure.savefig(options.out / "moons.png")
 
 # %% [markdown]
 # ## In many dimensions
@@ -194,7 +195,7 @@ figure, axes = plt.subplots(1, 3, figsize=(14, 4), layout="constrained", sharey=
 for ax, (name, curves), color in zip(axes, made.items(), ("0.35", STYLES[1][0], STYLES[0][0])):
     ax.plot((curves + 4 * np.arange(8)[:, None]).T, color=color, linewidth=1)
     ax.set(title=name, xlabel="t", yticks=[])
-figure.savefig(options.out / "series.png", dpi=90)
+figure.savefig(options.out / "series.png")
 
 # %% [markdown]
 # ## How many times faster?
@@ -229,7 +230,7 @@ axes[2].set(
     xlabel="step", ylabel="nats a feature", yscale="log", title="KL(student || teacher) during training"
 )
 axes[2].legend(fontsize=8)
-figure.savefig(options.out / "speed.png", dpi=90)
+figure.savefig(options.out / "speed.png")
 
 # %%
 summary = {

@@ -31,6 +31,7 @@ from npflow.priors import Normal
 from npflow.training import Adam, WarmupCosine
 
 options = demo_options("families", "Every family of flows learns eight densities in the plane.")
+plt.style.use(plots.STYLE)
 clock = time.perf_counter()
 
 # %% [markdown]
@@ -211,7 +212,7 @@ for ax in axes.flat:
     ax.set(xticks=[], yticks=[])
 for column, ax in zip(columns, axes[0]):
     ax.set_title(column.replace(" ", "\n"), fontsize=9)
-figure.savefig(options.out / "families.png", dpi=80)
+figure.savefig(options.out / "families.png")
 
 # %% [markdown]
 # ## In numbers
@@ -291,7 +292,7 @@ axes[0].set_title(f"the true density: {moons.true_nll:.4f} nats")
 for ax, (name, row, image) in zip(axes[1:], models):
     show(ax, image, limits, true.max())
     ax.set_title(f"{name}: {row['test_nll']:.4f} nats")
-figure.savefig(options.out / "moons.png", dpi=100)
+figure.savefig(options.out / "moons.png")
 
 # %%
 print(f"\n{'two moons':24}{'test nll':>10}{'above true':>12}{'std. error':>12}{'seconds':>10}")

@@ -23,12 +23,13 @@ from npflow import datasets, fit, plots
 from npflow.cli.demo import demo_options
 from npflow.layers import Gaussianize
 from npflow.models import gaussianization
-from npflow.plots.canvas import BLACK, BLUE, VERMILLION
+from npflow.plots.style import BLACK, BLUE, VERMILLION
 from npflow.training import Adam, WarmupCosine
 
 options = demo_options(
     "gaussianization", "Iterative Gaussianization of two moons, and the flow trained from it."
 )
+plt.style.use(plots.STYLE)
 
 # %% [markdown]
 # ## Data
@@ -74,7 +75,7 @@ axes[2].plot(normal, stats.norm.pdf(normal), color=VERMILLION, linewidth=1.6, la
 axes[2].set(xlabel="z", ylabel="density", ylim=(0, 0.58), title="after")
 for ax in (axes[0], axes[2]):
     ax.legend(loc="upper left", fontsize=8)
-figure.savefig(options.out / "one_column.png", dpi=80)
+figure.savefig(options.out / "one_column.png")
 
 # %% [markdown]
 # ## Two columns, step by step
@@ -92,7 +93,7 @@ params = flow.init(np.random.default_rng(1), x)
 _, *steps = flow.layer.trace(params["layer"], x[:3000])
 names = [f"{step.name.split('(')[1].rstrip(')')} {1 + number // 2}" for number, step in enumerate(steps)]
 axes = plots.steps([x[:3000], *[step.output for step in steps]], names=["x", *names])
-axes.flat[0].figure.savefig(options.out / "iterative.png", dpi=80)
+axes.flat[0].figure.savefig(options.out / "iterative.png")
 
 # %% [markdown]
 # ## How good is the density?
@@ -162,7 +163,7 @@ for ax, title, log_prob in (
     plots.density(log_prob, ax, limits=LIMITS, resolution=50 if options.quick else 200)
     nats = true_nll if title.startswith("the") else -np.mean(log_prob(test))
     ax.set_title(f"{title}: {nats:.3f} nats on test data")
-figure.savefig(options.out / "densities.png", dpi=80)
+figure.savefig(options.out / "densities.png")
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
@@ -178,7 +179,7 @@ axes[0].minorticks_off()
 axes[0].legend()
 history.plot(axes[1], limit=entropy)
 axes[1].set_title("training, starting at the iterative model")
-figure.savefig(options.out / "losses.png", dpi=80)
+figure.savefig(options.out / "losses.png")
 
 # %%
 summary = {"entropy": entropy, "true_nll": true_nll, "iterative": iterative, "trained": trained}

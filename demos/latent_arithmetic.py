@@ -27,6 +27,7 @@ from npflow.networks import MLP
 from npflow.training import Adam, WarmupCosine
 
 options = demo_options("latent_arithmetic", "Attributes, interpolation and translation in the latent space.")
+plt.style.use(plots.STYLE)
 
 # %% [markdown]
 # ## Data
@@ -118,7 +119,7 @@ for source, target in PAIRS:
 
 def mosaic(x, ax, title):
     """Draw digits of shape (rows, columns, 64) as a grid, dark on white, with a tick for each column."""
-    plots.images(x.reshape(*x.shape[:2], 8, 8, 1), ax, levels=2, title=title, cmap="gray_r")
+    plots.images(x.reshape(*x.shape[:2], 8, 8, 1), ax, levels=2, title=title)
     ax.set_xticks(9 * np.arange(x.shape[1]) + 3.5)
 
 
@@ -140,7 +141,7 @@ axes[3].set(
     xlabel="strength", ylabel="share", ylim=(-0.05, 1.05), title="classified by five nearest neighbours"
 )
 axes[3].legend(fontsize=8, loc="upper left")
-figure.savefig(options.out / "attributes.png", dpi=90)
+figure.savefig(options.out / "attributes.png")
 
 # %% [markdown]
 # Five nearest neighbours are not strict: they also classify a three as an eight after the difference of the
@@ -183,7 +184,7 @@ for ax, mixed, title in zip(axes, (between, pixels), ("mixed in z", "mixed pixel
     mosaic(mixed.swapaxes(0, 1), ax, title)
     ax.set_xticklabels([f"{share:.2f}" for share in SHARES])
     ax.set_xlabel("share of the digit on the right")
-figure.savefig(options.out / "interpolation.png", dpi=90)
+figure.savefig(options.out / "interpolation.png")
 
 
 # %% [markdown]
@@ -229,7 +230,7 @@ for (i, j), share in np.ndenumerate(accepted):
     axes[1].text(j, i, f"{share:.2f}".lstrip("0"), ha="center", va="center", fontsize=8, color=color)
 axes[1].set(xticks=range(10), yticks=range(10), xlabel="decoded as", ylabel="encoded as")
 axes[1].set_title("share classified as the decoded class")
-figure.savefig(options.out / "translation.png", dpi=90)
+figure.savefig(options.out / "translation.png")
 
 # %% [markdown]
 # ## Carry over: from one data set to another, by two flows
@@ -275,7 +276,7 @@ figure, axes = plt.subplots(1, 3, figsize=(13, 4.7), layout="constrained")
 plots.samples(moons, axes[0], title="moons", **hue)
 plots.samples(codes, axes[1], title="z", limits=((-4, 4), (-4, 4)), **hue)
 plots.samples(circles, axes[2], title="the same points as circles", limits=((-1.6, 1.6), (-1.6, 1.6)), **hue)
-figure.savefig(options.out / "moons_to_circles.png", dpi=90)
+figure.savefig(options.out / "moons_to_circles.png")
 
 # %% [markdown]
 # ## How much volume do digits take?
@@ -304,7 +305,7 @@ for (name, values), (color, mark) in zip(log_scales.items(), (STYLES[2], STYLES[
     plots.spectrum(values, ax, color=color, marker=mark, markersize=3.5, label=label)
 ax.set(ylabel="standard deviation", title="the spread of digits along 64 dimensions")
 ax.legend(loc="lower left")
-figure.savefig(options.out / "spectrum.png", dpi=90)
+figure.savefig(options.out / "spectrum.png")
 
 # %%
 off_diagonal = accepted[~np.eye(10, dtype=bool)]

@@ -25,11 +25,12 @@ from npflow.cli.demo import demo_options
 from npflow.layers import MaskedConvolution
 from npflow.layers.masked_convolution import residual_block
 from npflow.models import mintnet
-from npflow.plots.canvas import BLACK, BLUE, VERMILLION
+from npflow.plots.style import BLACK, BLUE, VERMILLION
 from npflow.training import Adam, WarmupCosine
 from npflow.verify.jacobians import by_autograd
 
 options = demo_options("mintnet", "A MintNet of 8 x 8 digits, its Jacobians, and its inverse.")
+plt.style.use(plots.STYLE)
 
 # %% [markdown]
 # ## Data and training
@@ -74,7 +75,7 @@ def score(images):
 bits = {name: score(images) for name, images in {"train": data.train[:360], "test": test}.items()}
 axes = plots.history(history)
 axes.set_title(f"{bits['test']['bits_per_dim']:.3f} bits per pixel of the test digits")
-axes.figure.savefig(options.out / "history.png", dpi=80)
+axes.figure.savefig(options.out / "history.png")
 
 # %% [markdown]
 # ## Samples
@@ -87,9 +88,9 @@ samples = model.sample(params, np.random.default_rng(3), 100)
 sampling = time.perf_counter() - clock
 figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.7), layout="constrained")
 figure.get_layout_engine().set(wspace=0.1)
-plots.images(samples, axes[0], levels=17, columns=10, title="samples", cmap="gray_r")
-plots.images(data.train[:100], axes[1], levels=17, columns=10, title="digits", cmap="gray_r")
-figure.savefig(options.out / "samples.png", dpi=80)
+plots.images(samples, axes[0], levels=17, columns=10, title="samples")
+plots.images(data.train[:100], axes[1], levels=17, columns=10, title="digits")
+figure.savefig(options.out / "samples.png")
 
 # %% [markdown]
 # ## Triangular Jacobians
@@ -128,7 +129,7 @@ for ax, matrix, title in zip(
 ):
     plots.jacobian(matrix, ax, title=title, limit=limit)
     ax.set(xticks=range(0, 64, 8), yticks=range(0, 64, 8))
-figure.savefig(options.out / "jacobians.png", dpi=80)
+figure.savefig(options.out / "jacobians.png")
 triangular = {
     "above_the_diagonal": float(np.abs(np.triu(matrices[0], 1)).max()),
     "below_the_diagonal": float(np.abs(np.tril(matrices[1], -1)).max()),
@@ -197,7 +198,7 @@ for ax in axes:
     ax.set(yscale="log", ylim=(1e-16, 1e4), xlabel="steps")
     ax.axhline(1e-10, color="0.6", linestyle="--", linewidth=0.8, label="1e-10")
     ax.legend(fontsize=9)
-figure.savefig(options.out / "convergence.png", dpi=80)
+figure.savefig(options.out / "convergence.png")
 convergence = {
     "steps_to_1e-10_by_alpha": {f"{alpha:g}": steps_to(found, 1e-10) for alpha, found in by_alpha.items()},
     "steps_to_1e-10_by_layer": {str(number): steps_to(found, 1e-10) for number, found in by_layer.items()},
@@ -217,7 +218,7 @@ errors = {
 }
 back = model.decode(params, model.encode(params, test[:10]))
 figure, axes = plt.subplots(1, 2, figsize=(12, 3.2), layout="constrained", width_ratios=(1.6, 1))
-plots.images(np.stack([test[:10], back]), axes[0], levels=17, cmap="gray_r")
+plots.images(np.stack([test[:10], back]), axes[0], levels=17)
 axes[0].set_title("test digits, and their reconstructions")
 bins = np.geomspace(1e-17, 1, 69)
 for (name, error), color in zip(errors.items(), (BLUE, VERMILLION)):
@@ -228,7 +229,7 @@ axes[1].axvline(0.5, color=BLACK, linestyle="--", linewidth=1, label="half a lev
 axes[1].set(xscale="log", xlabel="error of a pixel [levels], 1e-17 stands for 0", ylabel="pixels")
 axes[1].margins(y=0.4)  # room for the legend
 axes[1].legend(fontsize=9, loc="upper left")
-figure.savefig(options.out / "reconstruction.png", dpi=80)
+figure.savefig(options.out / "reconstruction.png")
 
 # %%
 summary = {

@@ -27,6 +27,7 @@ from npflow.priors import GaussianMixture, Normal
 from npflow.training import Adam, WarmupCosine
 
 options = demo_options("moons", "A ten-step Glow learns two moons, with two priors.")
+plt.style.use(plots.STYLE)
 
 # %% [markdown]
 # ## Data
@@ -149,7 +150,7 @@ for row, (name, (flow, params, _, numbers)) in zip(axes, trained.items()):
     )
     row[3].set(title="a square grid, from z to x", xlim=LIMITS[0], ylim=LIMITS[1])
     row[3].legend(loc="lower left", fontsize=7)
-figure.savefig(options.out / "moons.png", dpi=80)
+figure.savefig(options.out / "moons.png")
 
 # %% [markdown]
 # ## Step by step
@@ -164,7 +165,7 @@ for name, (flow, params, _, _) in list(trained.items())[: 1 if options.quick els
     steps = [*layers[2:-2:3], layers[-1]]  # a step has three layers; the units of the data come back last
     names = ["z", *[f"after step {k} of 10" for k in range(1, 11)]]
     axes = plots.steps([z, *[step.output for step in steps]], names=names)
-    axes.flat[0].figure.savefig(options.out / f"steps_{name}.png", dpi=80)
+    axes.flat[0].figure.savefig(options.out / f"steps_{name}.png")
 
 # %% [markdown]
 # ## Training curves
@@ -174,7 +175,7 @@ figure, axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained", sharey=
 for ax, (name, (_, _, history, _)) in zip(axes, trained.items()):
     history.plot(ax, limit=entropy)
     ax.set_title(f"{name} prior")
-figure.savefig(options.out / "history.png", dpi=100)
+figure.savefig(options.out / "history.png")
 
 # %%
 summary = {

@@ -29,6 +29,7 @@ from npflow.verify import check, check_functions
 from npflow.verify.jacobians import by_finite_differences
 
 options = demo_options("museum", "Real bugs in log-dets, rebuilt, and what npflow says of them.")
+plt.style.use(plots.STYLE)
 rng = np.random.default_rng(0)
 
 
@@ -646,7 +647,7 @@ for ax, one in zip(axes.flat, MUSEUM):
     ax.set(
         ylabel="", xlabel=f"J of {WHICH[one.shown]}{f', up to {size:.0e}' if size < 1e-3 else ''}\n{words}"
     )
-figure.savefig(options.out / "museum.png", dpi=100)
+figure.savefig(options.out / "museum.png")
 
 # %%
 summary = {

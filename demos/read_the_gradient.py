@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.differentiate import derivative
 
-from npflow import Flow, datasets
+from npflow import Flow, datasets, plots
 from npflow.autodiff import Layout, record, value_and_grad
 from npflow.autodiff.program.reading import lines_of
 from npflow.cli.demo import demo_options
@@ -26,6 +26,7 @@ from npflow.networks import MLP
 from npflow.priors import Normal
 
 options = demo_options("read_the_gradient", "The program of one coupling layer, line by line.")
+plt.style.use(plots.STYLE)
 
 # %% [markdown]
 # ## A flow of one layer
@@ -106,7 +107,7 @@ for row, line in enumerate(page):
     formula = formulas.get((part, line.strip().partition(" = ")[0]), "") if " = " in line else ""
     ax.text(0.1, row, line, color="#0072B2" if title else "black", size=8.4, family="monospace", va="center")
     ax.text(width, row, in_math(formula), size=10, va="center")
-figure.savefig(options.out / "read_the_gradient.png", dpi=100)
+figure.savefig(options.out / "read_the_gradient.png")
 
 # %% [markdown]
 # ## Is it right?

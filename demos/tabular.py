@@ -27,7 +27,7 @@ from sklearn.neighbors import KernelDensity
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from npflow import Flow, datasets, fit
+from npflow import Flow, datasets, fit, plots
 from npflow.autodiff import tree
 from npflow.autodiff.program.threads import available_cores
 from npflow.cli.demo import demo_options
@@ -37,6 +37,7 @@ from npflow.networks import MADE, MLP
 from npflow.training import Adam
 
 options = demo_options("tabular", "Flows, kernels and mixtures on three small tables.")
+plt.style.use(plots.STYLE)
 
 # %% [markdown]
 # ## Data
@@ -261,7 +262,7 @@ for ax, (name, rows) in zip(axes, results.items()):
     ax.margins(y=0.15)
     ax.grid(axis="y", color="0.9")
 axes[0].legend()
-figure.savefig(options.out / "tabular.png", dpi=100)
+figure.savefig(options.out / "tabular.png")
 
 # %% [markdown]
 # ## Overfitting
@@ -275,7 +276,7 @@ for name in ["digits"] if options.quick else tables:
     for ax, kind in zip(axes.flat, FAMILIES):
         models[name][kind].history.plot(ax)
         ax.set_title(f"{kind} on {name}")
-    figure.savefig(options.out / f"history_{name}.png", dpi=80)
+    figure.savefig(options.out / f"history_{name}.png")
 
 # %% [markdown]
 # ## Digits, real and drawn
@@ -302,7 +303,7 @@ for ax, (kind, rows) in zip(axes, drawn.items()):
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     ax.set_ylabel(kind, rotation=0, ha="right", va="center")
-figure.savefig(options.out / "digits.png", dpi=100)
+figure.savefig(options.out / "digits.png")
 
 # %%
 (options.out / "summary.json").write_text(json.dumps(results, indent=2))

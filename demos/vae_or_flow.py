@@ -29,6 +29,7 @@ from npflow.networks import MLP
 from npflow.training import Adam, WarmupCosine
 
 options = demo_options("vae_or_flow", "A VAE and a flow learn the same data by the same fit.")
+plt.style.use(plots.STYLE)
 BLUE, VERMILLION = "#0072B2", "#D55E00"
 
 # %% [markdown]
@@ -176,7 +177,7 @@ for ax, (name, color) in zip(axes[1:], (("VAE", VERMILLION), ("flow", BLUE))):
     plots.samples(x, ax, limits=LIMITS, color=color, title=f"samples of the {name}")
 axes[3].axhline(-ENTROPY, color="black", linestyle="--", linewidth=1, label="minus the entropy of the data")
 draw_estimates(axes[3], "moons")
-figure.savefig(options.out / "moons.png", dpi=90)
+figure.savefig(options.out / "moons.png")
 
 # %% [markdown]
 # ## Digits
@@ -208,7 +209,7 @@ mosaic(flow.sample(flow_params, np.random.default_rng(6), 64), axes[1], "samples
 mosaic(vae.sample(vae_params, np.random.default_rng(6), 64), axes[2], "samples of the VAE, x ~ p(x | z)")
 mosaic(vae.decode(vae_params, z)[0], axes[3], "the VAE's means of p(x | z)")
 draw_estimates(axes[4], "digits")
-figure.savefig(options.out / "digits.png", dpi=90)
+figure.savefig(options.out / "digits.png")
 
 # %% [markdown]
 # ## Training curves
@@ -220,7 +221,7 @@ figure, axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
 for ax, name, label in zip(axes, ("VAE", "flow"), ("-ELBO [nats]", "negative log-likelihood [nats]")):
     trained["digits", name][2].plot(ax)
     ax.set(title=f"{name} of the digits", ylabel=label)
-figure.savefig(options.out / "history.png", dpi=90)
+figure.savefig(options.out / "history.png")
 
 # %%
 summary = {

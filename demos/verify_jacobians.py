@@ -25,6 +25,7 @@ from npflow.verify import check
 from npflow.verify.cases import CASES
 
 options = demo_options("verify", "Compares every layer's log-det with its numerical Jacobian.")
+plt.style.use(plots.STYLE)
 
 # %% [markdown]
 # ## Every layer
@@ -53,7 +54,7 @@ print(next(iter(reports.values())))
 # %%
 for name, report in reports.items():
     figure = plots.jacobians(report)[0, 0].figure
-    figure.savefig(options.out / f"{name.replace('/', '_')}.png", dpi=80)
+    figure.savefig(options.out / f"{name.replace('/', '_')}.png")
     if name not in ("ActNorm", "AffineCoupling", "Permutation", "Conv1x1/image"):  # a notebook shows these
         plt.close(figure)
 
@@ -106,7 +107,7 @@ ax.set(
 )
 ax.grid(axis="y", color="0.9", zorder=0)
 ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-figure.savefig(options.out / "errors.png", dpi=100)
+figure.savefig(options.out / "errors.png")
 
 # %%
 summary = {
