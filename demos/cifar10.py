@@ -171,7 +171,7 @@ row = {
 # %%
 steps = np.arange(1, history.steps + 1)
 held = in_bits(history.validation_loss)
-figure, axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 for ax in axes:
     ax.plot(steps, in_bits(history.loss), color=BLUE, linewidth=0.6, alpha=0.5, label="each step")
     ax.plot(history.validation_step, held, "o-", color=VERMILLION, markersize=3.5, label="held out")
@@ -193,7 +193,7 @@ figure.savefig(options.out / "history.png")
 # %%
 TEMPERATURES = (0.5, 0.7, 0.9, 1.0)
 SIDE = 3 if options.quick else 6
-figure, axes = plt.subplots(1, 5, figsize=(17, 3.8), layout="constrained")
+figure, axes = plt.subplots(1, 5, figsize=(10, 2.5), layout="constrained")
 plots.images(test[: SIDE**2], axes[0], title="held-out images")
 spread = {}
 for ax, temperature in zip(axes[1:], TEMPERATURES):

@@ -24,6 +24,7 @@ from npflow import datasets, fit, latent, plots
 from npflow.cli.demo import demo_options
 from npflow.models import glow, nice, real_nvp
 from npflow.networks import MLP
+from npflow.plots.style import BLACK, BLUE, VERMILLION
 from npflow.training import Adam, WarmupCosine
 
 options = demo_options("latent_arithmetic", "Attributes, interpolation and translation in the latent space.")
@@ -123,24 +124,20 @@ def mosaic(x, ax, title):
     ax.set_xticks(9 * np.arange(x.shape[1]) + 3.5)
 
 
-figure, axes = plt.subplots(1, 4, figsize=(16, 4.2), layout="constrained", width_ratios=(1, 1, 1, 1.15))
+figure, axes = plt.subplots(1, 4, figsize=(10, 2.9), layout="constrained", width_ratios=(1, 1, 1, 1.15))
 for ax, (source, target) in zip(axes, PAIRS):
     shown = np.stack(attributes[source, target][::2], axis=1)[:6]
     mosaic(shown, ax, f"{source} + strength * ({target} - {source})")
     ax.set_xticklabels([f"{strength:g}" for strength in STRENGTHS[::2]])
     ax.set_xlabel("strength")
-STYLES = (
-    ("#0072B2", "o"),
-    ("#D55E00", "s"),
-    ("#000000", "^"),
-)  # distinguishable for all readers
+STYLES = ((BLUE, "o"), (VERMILLION, "s"), (BLACK, "^"))
 for (color, mark), (source, target) in zip(STYLES, PAIRS):
     label = f"test {source}s classified as {target}"
     axes[3].plot(STRENGTHS, shares[source, target], color=color, marker=mark, label=label, markersize=4)
 axes[3].set(
     xlabel="strength", ylabel="share", ylim=(-0.05, 1.05), title="classified by five nearest neighbours"
 )
-axes[3].legend(fontsize=8, loc="upper left")
+axes[3].legend(loc="upper left")
 figure.savefig(options.out / "attributes.png")
 
 # %% [markdown]
@@ -179,7 +176,7 @@ SHARES = np.linspace(0, 1, 7)
 a, b = (np.stack([test[test_y == pair[side]][side] for pair in ENDS]) for side in (0, 1))
 between = latent.interpolate(flow, params, a, b, SHARES)
 pixels = np.stack([(1 - share) * a + share * b for share in SHARES])
-figure, axes = plt.subplots(1, 2, figsize=(11, 4.9), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(10, 4.7), layout="constrained")
 for ax, mixed, title in zip(axes, (between, pixels), ("mixed in z", "mixed pixel by pixel")):
     mosaic(mixed.swapaxes(0, 1), ax, title)
     ax.set_xticklabels([f"{share:.2f}" for share in SHARES])
@@ -220,7 +217,7 @@ for source in range(2 if options.quick else 10):
         )
         written[source, 2 + target] = there[0]
         accepted[source, target] = np.mean(judge.predict(there) == target)
-figure, axes = plt.subplots(1, 2, figsize=(12.5, 5.2), layout="constrained", width_ratios=(1.15, 1))
+figure, axes = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained", width_ratios=(1.15, 1))
 mosaic(written, axes[0], "one handwriting, ten digits")
 axes[0].set_xticks(9 * np.array([0, *range(2, 12)]) + 3.5, labels=["test", *range(10)])
 axes[0].set_xlabel("decoded as")
@@ -271,8 +268,8 @@ plane_row = {
 }
 
 place = moons[:, 0] - 1.2 * moons[:, 1]
-hue = {"c": place, "cmap": "viridis", "alpha": 0.9}
-figure, axes = plt.subplots(1, 3, figsize=(13, 4.7), layout="constrained")
+hue = {"c": place, "cmap": "cividis", "alpha": 0.9}
+figure, axes = plt.subplots(1, 3, figsize=(10, 3.9), layout="constrained")
 plots.samples(moons, axes[0], title="moons", **hue)
 plots.samples(codes, axes[1], title="z", limits=((-4, 4), (-4, 4)), **hue)
 plots.samples(circles, axes[2], title="the same points as circles", limits=((-1.6, 1.6), (-1.6, 1.6)), **hue)

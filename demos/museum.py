@@ -636,7 +636,7 @@ print(reports[MUSEUM[0].name])
 
 # %%
 WHICH = {"forward": "z(x)", "inverse": "x(z)", "back": "x(z(x))"}
-figure, axes = plt.subplots(3, 6, figsize=(14, 10.2), layout="constrained")
+figure, axes = plt.subplots(3, 6, figsize=(10, 7.5), layout="constrained")
 figure.get_layout_engine().set(h_pad=0.15)
 for ax, one in zip(axes.flat, MUSEUM):
     matrix, words, _ = shown[one.name]

@@ -46,7 +46,7 @@ plt.style.use(plots.STYLE)
 # right.)
 
 # %%
-figure, axes = plt.subplots(1, 4, figsize=(13, 3.7), layout="constrained")
+figure, axes = plt.subplots(1, 4, figsize=(10, 3.1), layout="constrained")
 for kind, places, middle in (("A", axes[0], axes[1]), ("B", axes[2], axes[3])):
     mask = causal_mask(kind, (25, 3, 3), 3, np.dtype(float))
     kernel = np.zeros(49)
@@ -120,7 +120,7 @@ def sight_of_new(network):
 
 
 networks = [MaskedConvNet(16, blocks, kernel, ()) for kernel, blocks in ((3, 0), (3, 3), (3, 10), (7, 3))]
-figure, axes = plt.subplots(1, 4, figsize=(14, 3.7), layout="constrained")
+figure, axes = plt.subplots(1, 4, figsize=(10, 2.9), layout="constrained")
 out_of_sight = {}
 for ax, network in zip(axes, networks):
     seen = sight_of_new(network)
@@ -170,7 +170,7 @@ seconds = time.perf_counter() - clock
 scaled = test.astype(np.float32) / 8 - 1
 few = slice(20 if options.quick else None)
 seen = sight(model.network, params, scaled[few], (5, 4), ONE_HOT[test_labels[few]])
-figure, axes = plt.subplots(1, 2, figsize=(11, 3.7), layout="constrained", width_ratios=(1.6, 1))
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained", width_ratios=(1.6, 1))
 history.plot(axes[0])
 axes[0].set_title("training")
 image = draw_sight(axes[1], seen, (5, 4), "what a pixel of test digits looks at")
@@ -219,7 +219,7 @@ def bits_of_pixels(x, label):
 
 shown = [int(np.flatnonzero(test_labels == digit)[0]) for digit in (0, 2, 3, 7)]
 each = bits_of_pixels(test, test_labels)
-figure, axes = plt.subplots(2, 5, figsize=(12, 5), layout="constrained")
+figure, axes = plt.subplots(2, 5, figsize=(10, 4.4), layout="constrained")
 for column, number in zip(axes.T, shown):
     column[0].imshow(test[number, ..., 0], cmap="gray_r", vmin=0, vmax=16)
     image = column[1].imshow(each[number], cmap="cividis", vmin=0, vmax=6)
@@ -259,7 +259,7 @@ called = {"test": float(judge.score(test.reshape(-1, 64), test_labels))} | {
 
 
 real = np.stack([test[test_labels == digit][:10] for digit in range(10)])
-figure, axes = plt.subplots(1, 3, figsize=(13, 4.4), layout="constrained", gridspec_kw={"wspace": 0.05})
+figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained", gridspec_kw={"wspace": 0.05})
 ink = {"levels": 17}
 plots.images(real, axes[0], title="test digits", **ink)
 for ax, (temperature, x) in zip(axes[1:], samples.items()):

@@ -117,7 +117,7 @@ def steps(arrays, axes=None, *, names=None, columns=6):
 
 
 @drawing
-def density(log_prob, ax=None, *, limits=((-1.5, 2.5), (-1.0, 1.5)), resolution=200, contours=3):
+def density(log_prob, ax=None, *, limits=((-1.5, 2.5), (-1.0, 1.5)), resolution=200, contours=3, bar=True):
     """Draw a density in the plane, with contours that enclose given shares of its mass.
 
     The 90 % contour is at the level t where {x : p(x) >= t} contains 90 % of the mass; it is the smallest
@@ -136,6 +136,8 @@ def density(log_prob, ax=None, *, limits=((-1.5, 2.5), (-1.0, 1.5)), resolution=
     contours : int
         The number of contours, at most 6, taken in turn from 50, 90, 99, 75, 25 and 10 %; the labels of more than
         3 need axes of two inches.
+    bar : bool
+        Whether to add the colour bar with the shares.
 
     Examples
     --------
@@ -156,16 +158,17 @@ def density(log_prob, ax=None, *, limits=((-1.5, 2.5), (-1.0, 1.5)), resolution=
     image = ax.imshow(p, cmap="cividis", origin="lower", extent=limits.ravel(), interpolation="nearest")
     image.set_clim(vmin=0)
     ax.locator_params(nbins=5)
-    bar = color_bar(image, pad=0.5, label="density")
+    bar = color_bar(image, pad=0.5, label="density") if bar else None
     levels = mass_levels(p, widths.prod(), SHARES[:contours])
     levels = {share: level for share, level in levels.items() if p.min() < level < p.max()}
     if levels:
         heights = sorted(set(levels.values()))
         colors = [ink(image, height) for height in heights]
         lines = ax.contour(x, y, p, heights, colors=colors, linewidths=0.7)
-        bar.add_lines(lines)
         _leave_out_small_loops(lines, np.ptp(limits, axis=1) / 50)
-        _label_shares(bar.ax, levels, top=p.max())
+        if bar:
+            bar.add_lines(lines)
+            _label_shares(bar.ax, levels, top=p.max())
     return ax
 
 
