@@ -6,13 +6,18 @@ Above each picture and each table of figures a page has a comment ``<!-- made by
     python benchmarks/readme.py                      # list the commands
     python benchmarks/readme.py tabular              # run those with this word; show what differs from the page
     python benchmarks/readme.py demos/moons --write  # also put new pictures in the place of the old ones
+    python benchmarks/readme.py --stale              # which pictures were drawn by other code than today's
 
 Lines are compared with their numbers left out, and the numbers are shown beside each other: those of a training run or a clock
-differ between machines. A picture keeps in its file what the quick run of its demo showed when it was made. The tests compare
-that with the quick run of today, and fail where the picture has become stale.
+differ between machines. A picture keeps in its file a digest of the code that drew it, and what the quick run of its demo
+showed then: the texts and the numbers. The tests compare both with those of today, and fail where the picture has become stale.
+The digest covers the demo and the files of npflow.plots that it calls, without comments and docstrings; a change elsewhere in
+npflow counts if it changes a number of the quick run by more than a thousandth.
 """
 
 import argparse
+import hashlib
+import inspect
 import json
 import os
 import re
@@ -62,6 +67,24 @@ def shows(figures, summary):
     return {"texts": sorted(words), "numbers": dict(numbers(summary))}
 
 
+def digest(picture):
+    """A digest of the code that draws a picture: its demo, and the files of npflow.plots that this calls."""
+    from npflow import plots
+
+    demo = picture.with_suffix(".py")
+    called = re.findall(r"\bplots\.(\w+)\(", demo.read_text("utf-8"))
+    files = {Path(inspect.getsourcefile(getattr(plots, name))) for name in called}
+    files |= {Path(plots.__file__).with_name(name) for name in ("canvas.py", "style.py")}
+    code = "".join(file.read_text("utf-8") for file in [demo, *sorted(files)])
+    code = re.sub(r'""".*?"""|^\s*#.*?$|\s', "", code, flags=re.DOTALL | re.MULTILINE)
+    return hashlib.sha256(code.encode()).hexdigest()[:16]
+
+
+def stale(picture):
+    """Whether other code than today's drew a picture."""
+    return kept(picture).get("digest") != digest(picture)
+
+
 def kept(picture):
     """What a picture keeps of the quick run of its demo."""
     from PIL import Image
@@ -83,11 +106,17 @@ def keep(picture, new):
         runpy.run_path(str(demo), run_name="__main__")
         summary = json.loads((Path(out) / "summary.json").read_text())
     info = PngInfo()
-    info.add_text("Shows", json.dumps(shows(map(pyplot.figure, pyplot.get_fignums()), summary)))
+    shown = shows(map(pyplot.figure, pyplot.get_fignums()), summary) | {"digest": digest(picture)}
+    info.add_text("Shows", json.dumps(shown))
     pyplot.close("all")
     with Image.open(new) as image:
         image.convert("RGB").quantize(256).save(picture, pnginfo=info, optimize=True)  # a third of the bytes
     print(f"written to {picture}")
+
+
+def remedy(picture):
+    """The command that makes a picture again."""
+    return f"python benchmarks/readme.py demos/{picture.stem} --write"
 
 
 def words(line):
@@ -114,7 +143,12 @@ def main():
     )
     parser.add_argument("--more", default="", help="further options of the command, such as --path DIR")
     parser.add_argument("--write", action="store_true", help="put new pictures in the place of the old ones")
+    parser.add_argument("--stale", action="store_true", help="list the pictures that other code has drawn")
     options = parser.parse_args()
+    if options.stale:
+        old = [picture for picture in sorted(ROOT.glob("demos/*.png")) if stale(picture)]
+        print(*(f"stale: {remedy(picture)}" for picture in old), sep="\n", end="\n" * bool(old))
+        return int(bool(old))
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     missing = 0
     for command, picture, lines in shown_by_commands():

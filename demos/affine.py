@@ -18,6 +18,7 @@ import numpy as np
 from npflow import Flow, fit, plots
 from npflow.cli.demo import demo_options
 from npflow.layers import Affine
+from npflow.plots.style import BLUE
 from npflow.priors import Normal
 from npflow.training import Adam, WarmupCosine
 
@@ -62,16 +63,17 @@ learned = {
 # %%
 import matplotlib.pyplot as plt
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+plt.style.use(plots.STYLE)
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 at = np.linspace(MU - 4 * SIGMA, MU + 4 * SIGMA, 300)[:, None]
 left.hist(x[:, 0], bins=60, density=True, color="0.8", label="data")
-left.plot(at[:, 0], np.exp(flow.log_prob(params, at)), color="#0072B2", label="flow")
-left.set(xlabel="x", ylabel="density", title="The density that was learned")
+left.plot(at[:, 0], np.exp(flow.log_prob(params, at)), color=BLUE, label="flow")
+left.set(xlabel="x", ylabel="density [1 / unit of x]", title="the density")
 left.legend()
 limit = float(np.log(mle["sigma"] * np.sqrt(2 * np.pi * np.e)))
 plots.history(history, right, limit=limit, limit_label="maximum likelihood")
-right.set_title("The way there")
-figure.savefig(options.out / "affine.png", dpi=120)
+right.set_title("training")
+figure.savefig(options.out / "affine.png")
 
 # %%
 summary = {

@@ -28,7 +28,7 @@ from npflow.errors import InputError, MissingDataError
 from npflow.layers import Squeeze
 from npflow.models import image_glow
 from npflow.networks import ConvNet
-from npflow.plots.canvas import BLACK, BLUE, VERMILLION
+from npflow.plots.style import BLACK, BLUE, VERMILLION
 from npflow.training import Adam, WarmupCosine
 
 
@@ -48,6 +48,7 @@ options = demo_options(
         "--minutes": {"type": minutes, "default": 4.0, "help": "training time (%(default)s)"},
     },
 )
+plt.style.use(plots.STYLE)
 
 # %% [markdown]
 # ## Data
@@ -170,7 +171,7 @@ row = {
 # %%
 steps = np.arange(1, history.steps + 1)
 held = in_bits(history.validation_loss)
-figure, axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 for ax in axes:
     ax.plot(steps, in_bits(history.loss), color=BLUE, linewidth=0.6, alpha=0.5, label="each step")
     ax.plot(history.validation_step, held, "o-", color=VERMILLION, markersize=3.5, label="held out")
@@ -180,7 +181,7 @@ axes[0].axhline(8, color=BLACK, linestyle="--", linewidth=1, label="uniform")
 axes[0].set(ylim=(0, 9), title="on the scale of 8 bits")
 axes[0].legend(loc="lower left")
 axes[1].set(ylim=(held.min() - 0.4, held.min() + 1), title="enlarged")
-figure.savefig(options.out / "history.png", dpi=80)
+figure.savefig(options.out / "history.png")
 
 # %% [markdown]
 # ## Samples
@@ -192,14 +193,14 @@ figure.savefig(options.out / "history.png", dpi=80)
 # %%
 TEMPERATURES = (0.5, 0.7, 0.9, 1.0)
 SIDE = 3 if options.quick else 6
-figure, axes = plt.subplots(1, 5, figsize=(17, 3.8), layout="constrained")
+figure, axes = plt.subplots(1, 5, figsize=(10, 2.5), layout="constrained")
 plots.images(test[: SIDE**2], axes[0], title="held-out images")
 spread = {}
 for ax, temperature in zip(axes[1:], TEMPERATURES):
     x = model.sample(params, np.random.default_rng(7), SIDE**2, temperature=temperature)
     plots.images(x, ax, title=f"samples, temperature {temperature:g}")
     spread[temperature] = float(x.std(axis=0).mean())
-figure.savefig(options.out / "samples.png", dpi=90)
+figure.savefig(options.out / "samples.png")
 
 # %% [markdown]
 # ## There and back
@@ -223,7 +224,7 @@ figure, ax = plt.subplots(figsize=(8.5, 3.2), layout="constrained")
 plots.images(np.stack([test[:COLUMNS], as_image, back[:COLUMNS]]), ax)
 ax.set_yticks((shape[0] + 1) * np.arange(3) + shape[0] / 2, labels=["held out", "z, from -3 to 3", "back"])
 ax.tick_params(length=0)
-figure.savefig(options.out / "there_and_back.png", dpi=90)
+figure.savefig(options.out / "there_and_back.png")
 
 # %% [markdown]
 # ## Interpolation
@@ -238,7 +239,7 @@ plots.images(between.swapaxes(0, 1), ax)
 ax.set_xticks((shape[1] + 1) * np.arange(9) + shape[1] / 2, labels=[f"{share:g}" for share in SHARES])
 ax.tick_params(length=0)
 ax.set_xlabel("share of the image on the right")
-figure.savefig(options.out / "interpolation.png", dpi=90)
+figure.savefig(options.out / "interpolation.png")
 
 # %% [markdown]
 # ## What each level holds

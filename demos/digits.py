@@ -24,12 +24,13 @@ from npflow.autodiff.program.threads import available_cores
 from npflow.cli.demo import demo_options
 from npflow.models import PixelCNN, image_glow, image_nice, image_real_nvp, mintnet
 from npflow.networks import ConvNet, MaskedConvNet, ResNet
-from npflow.plots.canvas import BLACK, BLUE, VERMILLION
+from npflow.plots.style import BLACK, BLUE, ORANGE, SKY, VERMILLION
 from npflow.training import Adam, WarmupCosine
 
 options = demo_options(
     "digits", "NICE, RealNVP, Glow, MintNet and PixelCNN on 8 x 8 digits, in bits per pixel."
 )
+plt.style.use(plots.STYLE)
 
 # %% [markdown]
 # ## Data
@@ -191,13 +192,15 @@ rows |= {kind: row for kind, (_, _, row) in learned.items()}
 # training digits (strokes) and of test digits (marks). The distance between the two shows the overfitting.
 
 # %%
+COLORS = dict(zip(MODELS, zip((BLUE, ORANGE, BLACK, SKY, VERMILLION), "osD^v")))
 STYLES = ((False, BLUE, "o", "any digit"), (True, VERMILLION, "s", "given the class"))
-figure, axes = plt.subplots(1, 2, figsize=(12, 4.2), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
 best = []
 for (name, by_class), (_, history, _) in learned.items():
     if not by_class:
         bits = np.array(history.validation_loss) / (64 * np.log(2))
-        axes[0].plot(history.validation_step, bits, "o-", label=name, markersize=3)
+        color, mark = COLORS[name]
+        axes[0].plot(history.validation_step, bits, color=color, marker=mark, label=name)
         best.append(bits.min())
 axes[0].set(xlabel="step", ylabel="bits per pixel", title="validation digits, during training")
 axes[0].set(xlim=(0, None), ylim=(min(best) - 0.1, max(best) + 1))  # the first steps may be far above
@@ -213,8 +216,8 @@ axes[1].set(
     yticks=range(len(names)), yticklabels=names[::-1], xlabel="bits per pixel", title="after training"
 )
 axes[1].grid(axis="y", color="0.9")
-axes[1].legend(fontsize=8)
-figure.savefig(options.out / "bits.png", dpi=80)
+figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower right", ncols=4)
+figure.savefig(options.out / "bits.png")
 
 # %% [markdown]
 # ## Samples, class by class
@@ -241,29 +244,29 @@ for name in told:
         drawn[name, temperature] = x.reshape(10, -1, *SHAPE)[:, :7]
 
 real = np.stack([test[labels["test"] == digit][:7] for digit in range(10)])
-ink = {"levels": LEVELS, "cmap": "gray_r"}
+ink = {"levels": LEVELS}
 figure, axes = plt.subplots(
     2,
     1 + len(told),
-    figsize=(2.7 * (1 + len(told)), 7.8),
+    figsize=(10, 6),
     layout="constrained",
     gridspec_kw={"wspace": 0.05},
 )
 plots.images(real, axes[0, 0], title="test digits", **ink)
 for column, name in zip(axes.T[1:], told):
     for ax, temperature in zip(column, TEMPERATURES):
-        plots.images(drawn[name, temperature], ax, title=f"{name}, temperature {temperature:g}", **ink)
+        plots.images(drawn[name, temperature], ax, title=f"{name}, T = {temperature:g}", **ink)
 for temperature, color, mark in zip(TEMPERATURES, (BLUE, VERMILLION), "os"):
     heard = [called[name, temperature] for name in told]
-    axes[1, 0].plot(heard, told, mark, color=color, label=f"temperature {temperature:g}")
+    axes[1, 0].plot(heard, told, mark, color=color, label=f"temperature T = {temperature:g}")
 axes[1, 0].axvline(accuracy, color=BLACK, linestyle="--", linewidth=1, label="test digits")
 axes[1, 0].set(
     xlabel="share of the requested class", xlim=(min(0.7, *called.values()) - 0.05, 1.03), box_aspect=1
 )
 axes[1, 0].invert_yaxis()
 axes[1, 0].margins(y=0.3)
-axes[1, 0].legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1))
-figure.savefig(options.out / "samples.png", dpi=90)
+axes[1, 0].legend(loc="lower center", bbox_to_anchor=(0.5, 1))
+figure.savefig(options.out / "samples.png")
 
 # %% [markdown]
 # ## Attributes, by the Glow
@@ -286,7 +289,7 @@ for source, target in PAIRS:
     attributes[source, target] = np.stack(moved, axis=1)
     shares[source, target] = [float(np.mean(judge.predict(x.reshape(-1, 64)) == target)) for x in moved]
 
-figure, axes = plt.subplots(1, 4, figsize=(16, 3.9), layout="constrained", width_ratios=(1, 1, 1, 1.1))
+figure, axes = plt.subplots(1, 4, figsize=(10, 2.7), layout="constrained", width_ratios=(1, 1, 1, 1.1))
 figure.get_layout_engine().set(wspace=0.1)
 for ax, (source, target) in zip(axes, PAIRS):
     title = f"{source} + strength * ({target} - {source})"
@@ -300,8 +303,8 @@ for (source, target), color, mark in zip(PAIRS, (BLUE, VERMILLION, BLACK), "os^"
 axes[3].set(
     xlabel="strength", ylabel="share", ylim=(-0.05, 1.05), title="classified by five nearest neighbours"
 )
-axes[3].legend(fontsize=8)
-figure.savefig(options.out / "attributes.png", dpi=80)
+axes[3].legend()
+figure.savefig(options.out / "attributes.png")
 
 # %% [markdown]
 # ## Interpolation, by the Glow
@@ -315,14 +318,14 @@ SHARES = np.linspace(0, 1, 9)
 first, last = (np.stack([test[labels["test"] == pair[side]][side] for pair in ENDS]) for side in (0, 1))
 in_z = latent.interpolate(glow, params, first, last, SHARES)
 in_pixels = np.stack([(1 - share) * first + share * last for share in SHARES])
-figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(10, 4.3), layout="constrained")
 figure.get_layout_engine().set(wspace=0.1)
 for ax, between, title in zip(axes, (in_z, in_pixels), ("mixed in z", "mixed pixel by pixel")):
     plots.images(between.swapaxes(0, 1), ax, title=title, **ink)
     ax.set_xticks(9 * np.arange(len(SHARES))[::2] + 3.5, labels=[f"{share:g}" for share in SHARES[::2]])
     ax.tick_params(length=0)
     ax.set_xlabel("share of the digit on the right")
-figure.savefig(options.out / "interpolation.png", dpi=80)
+figure.savefig(options.out / "interpolation.png")
 
 # %%
 summary = {

@@ -24,14 +24,12 @@ from npflow.autodiff.program.threads import one_blas_thread
 from npflow.cli.demo import demo_options
 from npflow.models import iaf, maf
 from npflow.networks import MADE
+from npflow.plots.style import BLACK, BLUE, VERMILLION
 from npflow.training import Adam, WarmupCosine, distill, kl_divergence
 
 options = demo_options("distillation", "A MAF learns from data, an IAF from the MAF.")
-STYLES = (
-    ("#0072B2", "o"),
-    ("#D55E00", "s"),
-    ("#000000", "^"),
-)  # distinguishable for all readers
+plt.style.use(plots.STYLE)
+STYLES = ((BLUE, "o"), (VERMILLION, "s"), (BLACK, "^"))
 
 
 def settings(steps, rate, batch_size):
@@ -94,7 +92,7 @@ for name, (params, history) in students.items():
 
 # %%
 LIMITS = ((-1.6, 2.6), (-1.1, 1.6))
-figure, axes = plt.subplots(1, 4, figsize=(16, 3.8), layout="constrained")
+figure, axes = plt.subplots(1, 4, figsize=(10, 2.6), layout="constrained")
 plots.samples(x[:2000], axes[0], limits=LIMITS, color="0.35", title="data")
 plots.samples(taught[:2000], axes[1], limits=LIMITS, color=STYLES[1][0], title="the teacher, a MAF")
 for ax, (name, (params, _)) in zip(axes[2:], students.items()):
@@ -103,7 +101,7 @@ for ax, (name, (params, _)) in zip(axes[2:], students.items()):
     samples = student.sample(params, np.random.default_rng(4), 2000)
     plots.samples(samples, ax, limits=LIMITS, color=STYLES[0][0])
     ax.set_title(title, fontsize=10)
-figure.savefig(options.out / "moons.png", dpi=90)
+figure.savefig(options.out / "moons.png")
 
 # %% [markdown]
 # ## In many dimensions
@@ -190,11 +188,11 @@ z = np.random.default_rng(8).standard_normal((500, 64), np.float32)
 both = [flow.decode(weights, z).ravel() for flow, weights in flows[64].values()]
 same_z = float(np.corrcoef(*both)[0, 1])
 print(f"correlation of the x of teacher and student for the same z: {same_z:.2f}")
-figure, axes = plt.subplots(1, 3, figsize=(14, 4), layout="constrained", sharey=True)
+figure, axes = plt.subplots(1, 3, figsize=(10, 3.1), layout="constrained", sharey=True)
 for ax, (name, curves), color in zip(axes, made.items(), ("0.35", STYLES[1][0], STYLES[0][0])):
     ax.plot((curves + 4 * np.arange(8)[:, None]).T, color=color, linewidth=1)
     ax.set(title=name, xlabel="t", yticks=[])
-figure.savefig(options.out / "series.png", dpi=90)
+figure.savefig(options.out / "series.png")
 
 # %% [markdown]
 # ## How many times faster?
@@ -205,7 +203,7 @@ figure.savefig(options.out / "series.png", dpi=90)
 # Compared with one pass for each feature, the ratio would be larger still.)
 
 # %%
-figure, axes = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(10, 3), layout="constrained")
 sizes = list(rows)
 for (color, mark), n in zip(STYLES, (1, 256)):
     teacher_ms, student_ms = (1e3 * np.array([rows[d]["seconds"][n][side] for d in sizes]) for side in (0, 1))
@@ -217,7 +215,7 @@ axes[1].set(xlabel="features", ylabel="ratio", title="how many times faster the 
 for ax in axes[:2]:
     ax.set_xscale("log", base=2)
     ax.set_xticks(sizes, labels=sizes)
-    ax.legend(fontsize=8)
+    ax.legend()
 ticks = [tick for tick in (2, 5, 10, 20, 50, 100) if tick < 1.3 * axes[1].get_ylim()[1]]
 axes[1].set_yticks(ticks, labels=ticks)
 axes[1].minorticks_off()
@@ -228,8 +226,8 @@ for (color, _), (features, history) in zip(STYLES, histories.items()):
 axes[2].set(
     xlabel="step", ylabel="nats a feature", yscale="log", title="KL(student || teacher) during training"
 )
-axes[2].legend(fontsize=8)
-figure.savefig(options.out / "speed.png", dpi=90)
+axes[2].legend()
+figure.savefig(options.out / "speed.png")
 
 # %%
 summary = {

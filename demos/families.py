@@ -31,6 +31,7 @@ from npflow.priors import Normal
 from npflow.training import Adam, WarmupCosine
 
 options = demo_options("families", "Every family of flows learns eight densities in the plane.")
+plt.style.use(plots.STYLE)
 clock = time.perf_counter()
 
 # %% [markdown]
@@ -190,7 +191,7 @@ heights = [height / width for width, height in shapes]
 figure, axes = plt.subplots(
     len(names),
     len(columns),
-    figsize=(1.5 * len(columns), 1.5 * sum(heights) + 0.25 * len(names)),
+    figsize=(10, 0.88 * sum(heights) + 0.22 * len(names) + 0.4),
     height_ratios=heights,
     layout="constrained",
     squeeze=False,
@@ -198,20 +199,20 @@ figure, axes = plt.subplots(
 for name, row in zip(names, axes):
     limits = DENSITIES[name].limits
     true = picture(DENSITIES[name].log_prob, limits)
-    plots.samples(data[name].test[:2000], row[0], limits=limits, s=1.5)
-    row[0].set_ylabel(name.replace("_", "\n"), fontsize=9)
+    plots.samples(data[name].test[:2000], row[0], limits=limits, s=1)
+    row[0].set_ylabel(name.replace("_", "\n"))
     show(row[1], true, limits, true.max())
-    row[1].set_xlabel(f"entropy {entropies[name]:.3f}", fontsize=8)
+    row[1].set_xlabel(f"entropy {entropies[name]:.3f}", fontsize=8, labelpad=2)
     best = min(FAMILIES, key=lambda family: rows[name, family]["test_nll"])
     for family, ax in zip(FAMILIES, row[2:]):
         show(ax, pictures[name, family], limits, true.max())
         weight = "bold" if family == best else "normal"
-        ax.set_xlabel(f"{rows[name, family]['above_true']:+.3f}", fontsize=8, weight=weight)
+        ax.set_xlabel(f"{rows[name, family]['above_true']:+.3f}", fontsize=8, weight=weight, labelpad=2)
 for ax in axes.flat:
     ax.set(xticks=[], yticks=[])
 for column, ax in zip(columns, axes[0]):
-    ax.set_title(column.replace(" ", "\n"), fontsize=9)
-figure.savefig(options.out / "families.png", dpi=80)
+    ax.set_title(column.replace(" ", "\n").replace("Gaussianiz", "Gaussian-\niz"), fontsize=8)
+figure.savefig(options.out / "families.png")
 
 # %% [markdown]
 # ## In numbers
@@ -285,13 +286,13 @@ models = Parallel(processes)(delayed(compare)(make) for make in (long_flow, gaus
 # %%
 limits = moons.density.limits
 true = picture(moons.density.log_prob, limits, 2 * PIXELS)
-figure, axes = plt.subplots(1, 4, figsize=(15, 3), layout="constrained")
+figure, axes = plt.subplots(1, 4, figsize=(10, 2.4), layout="constrained")
 show(axes[0], true, limits, true.max())
-axes[0].set_title(f"the true density: {moons.true_nll:.4f} nats")
+axes[0].set_title(f"the true density\n{moons.true_nll:.4f} nats")
 for ax, (name, row, image) in zip(axes[1:], models):
     show(ax, image, limits, true.max())
-    ax.set_title(f"{name}: {row['test_nll']:.4f} nats")
-figure.savefig(options.out / "moons.png", dpi=100)
+    ax.set_title(f"{name}\n{row['test_nll']:.4f} nats")
+figure.savefig(options.out / "moons.png")
 
 # %%
 print(f"\n{'two moons':24}{'test nll':>10}{'above true':>12}{'std. error':>12}{'seconds':>10}")

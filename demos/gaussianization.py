@@ -23,12 +23,13 @@ from npflow import datasets, fit, plots
 from npflow.cli.demo import demo_options
 from npflow.layers import Gaussianize
 from npflow.models import gaussianization
-from npflow.plots.canvas import BLACK, BLUE, VERMILLION
+from npflow.plots.style import BLACK, BLUE, VERMILLION
 from npflow.training import Adam, WarmupCosine
 
 options = demo_options(
     "gaussianization", "Iterative Gaussianization of two moons, and the flow trained from it."
 )
+plt.style.use(plots.STYLE)
 
 # %% [markdown]
 # ## Data
@@ -61,20 +62,20 @@ density = np.exp(log_slope) * stats.norm.pdf(z_at[:, 0])  # F' = z' phi(z)
 means, log_scales, log_weights = (params[name][0] for name in ("means", "log_scales", "log_weights"))
 logistics = np.exp(log_weights) * stats.logistic.pdf(at, means, np.exp(log_scales))
 
-figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(10, 3), layout="constrained")
 axes[0].hist(columns[:, 0], bins=120, density=True, color="0.8", label="the column")
 axes[0].plot(at, logistics, color=BLUE, linewidth=0.8, label=["its eight logistics", *[None] * 7])
 axes[0].plot(at, density, color=BLACK, linewidth=1.6, label="their mixture, F'")
-axes[0].set(xlabel="x", ylabel="density", ylim=(0, 0.95), title="before")
+axes[0].set(xlabel="x", ylabel="density", title="before")
 axes[1].plot(at, z_at, color=BLACK, linewidth=1.6)
-axes[1].set(xlabel="x", ylabel="z", title="the map, z = Phi^-1(F(x))")
+axes[1].set(xlabel="x", ylabel="z", title=r"the map, $z = \Phi^{-1}(F(x))$")
 axes[2].hist(layer.forward(params, columns)[0][:, 0], bins=120, density=True, color="0.8", label="the column")
 normal = np.linspace(-4.5, 4.5, 200)
 axes[2].plot(normal, stats.norm.pdf(normal), color=VERMILLION, linewidth=1.6, label="standard normal")
-axes[2].set(xlabel="z", ylabel="density", ylim=(0, 0.58), title="after")
+axes[2].set(xlabel="z", ylabel="density", title="after")
 for ax in (axes[0], axes[2]):
-    ax.legend(loc="upper left", fontsize=8)
-figure.savefig(options.out / "one_column.png", dpi=80)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.08))  # above the title, not over the curves
+figure.savefig(options.out / "one_column.png")
 
 # %% [markdown]
 # ## Two columns, step by step
@@ -92,7 +93,7 @@ params = flow.init(np.random.default_rng(1), x)
 _, *steps = flow.layer.trace(params["layer"], x[:3000])
 names = [f"{step.name.split('(')[1].rstrip(')')} {1 + number // 2}" for number, step in enumerate(steps)]
 axes = plots.steps([x[:3000], *[step.output for step in steps]], names=["x", *names])
-axes.flat[0].figure.savefig(options.out / "iterative.png", dpi=80)
+axes.flat[0].figure.savefig(options.out / "iterative.png")
 
 # %% [markdown]
 # ## How good is the density?
@@ -153,7 +154,7 @@ trained = score(flow, params) | {"seconds": time.perf_counter() - clock, "steps"
 
 # %%
 LIMITS = ((-1.4, 2.4), (-1.0, 1.5))
-figure, axes = plt.subplots(1, 3, figsize=(15, 3.6), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(10, 2.6), layout="constrained")
 for ax, title, log_prob in (
     (axes[0], "after init", lambda at: flow.log_prob(start, at.astype(np.float32))),
     (axes[1], "trained", lambda at: flow.log_prob(params, at.astype(np.float32))),
@@ -161,11 +162,11 @@ for ax, title, log_prob in (
 ):
     plots.density(log_prob, ax, limits=LIMITS, resolution=50 if options.quick else 200)
     nats = true_nll if title.startswith("the") else -np.mean(log_prob(test))
-    ax.set_title(f"{title}: {nats:.3f} nats on test data")
-figure.savefig(options.out / "densities.png", dpi=80)
+    ax.set_title(f"{title}, test loss {nats:.3f} nats")
+figure.savefig(options.out / "densities.png")
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 counts, losses = list(iterative), [row["test_nll"] for row in iterative.values()]
 axes[0].plot(counts, losses, "o-", color=BLUE, label="iterative Gaussianization")
 axes[0].plot(
@@ -173,12 +174,12 @@ axes[0].plot(
 )
 axes[0].axhline(true_nll, color=BLACK, linestyle="--", linewidth=1, label="true density, on the same points")
 axes[0].set(xscale="log", xticks=counts, xticklabels=counts, xlabel="number of steps [Gaussianize, Rotation]")
-axes[0].set(ylabel="test loss [nats]", ylim=(0.2, None))
+axes[0].set(ylabel="test loss [nats]", ylim=(0, None))
 axes[0].minorticks_off()
-axes[0].legend()
+axes[0].legend(loc="lower left")
 history.plot(axes[1], limit=entropy)
 axes[1].set_title("training, starting at the iterative model")
-figure.savefig(options.out / "losses.png", dpi=80)
+figure.savefig(options.out / "losses.png")
 
 # %%
 summary = {"entropy": entropy, "true_nll": true_nll, "iterative": iterative, "trained": trained}

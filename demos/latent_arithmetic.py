@@ -24,9 +24,11 @@ from npflow import datasets, fit, latent, plots
 from npflow.cli.demo import demo_options
 from npflow.models import glow, nice, real_nvp
 from npflow.networks import MLP
+from npflow.plots.style import BLACK, BLUE, VERMILLION
 from npflow.training import Adam, WarmupCosine
 
 options = demo_options("latent_arithmetic", "Attributes, interpolation and translation in the latent space.")
+plt.style.use(plots.STYLE)
 
 # %% [markdown]
 # ## Data
@@ -118,29 +120,25 @@ for source, target in PAIRS:
 
 def mosaic(x, ax, title):
     """Draw digits of shape (rows, columns, 64) as a grid, dark on white, with a tick for each column."""
-    plots.images(x.reshape(*x.shape[:2], 8, 8, 1), ax, levels=2, title=title, cmap="gray_r")
+    plots.images(x.reshape(*x.shape[:2], 8, 8, 1), ax, levels=2, title=title)
     ax.set_xticks(9 * np.arange(x.shape[1]) + 3.5)
 
 
-figure, axes = plt.subplots(1, 4, figsize=(16, 4.2), layout="constrained", width_ratios=(1, 1, 1, 1.15))
+figure, axes = plt.subplots(1, 4, figsize=(10, 2.9), layout="constrained", width_ratios=(1, 1, 1, 1.15))
 for ax, (source, target) in zip(axes, PAIRS):
     shown = np.stack(attributes[source, target][::2], axis=1)[:6]
     mosaic(shown, ax, f"{source} + strength * ({target} - {source})")
     ax.set_xticklabels([f"{strength:g}" for strength in STRENGTHS[::2]])
     ax.set_xlabel("strength")
-STYLES = (
-    ("#0072B2", "o"),
-    ("#D55E00", "s"),
-    ("#000000", "^"),
-)  # distinguishable for all readers
+STYLES = ((BLUE, "o"), (VERMILLION, "s"), (BLACK, "^"))
 for (color, mark), (source, target) in zip(STYLES, PAIRS):
     label = f"test {source}s classified as {target}"
     axes[3].plot(STRENGTHS, shares[source, target], color=color, marker=mark, label=label, markersize=4)
 axes[3].set(
     xlabel="strength", ylabel="share", ylim=(-0.05, 1.05), title="classified by five nearest neighbours"
 )
-axes[3].legend(fontsize=8, loc="upper left")
-figure.savefig(options.out / "attributes.png", dpi=90)
+axes[3].legend(loc="upper left")
+figure.savefig(options.out / "attributes.png")
 
 # %% [markdown]
 # Five nearest neighbours are not strict: they also classify a three as an eight after the difference of the
@@ -178,12 +176,12 @@ SHARES = np.linspace(0, 1, 7)
 a, b = (np.stack([test[test_y == pair[side]][side] for pair in ENDS]) for side in (0, 1))
 between = latent.interpolate(flow, params, a, b, SHARES)
 pixels = np.stack([(1 - share) * a + share * b for share in SHARES])
-figure, axes = plt.subplots(1, 2, figsize=(11, 4.9), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(10, 4.7), layout="constrained")
 for ax, mixed, title in zip(axes, (between, pixels), ("mixed in z", "mixed pixel by pixel")):
     mosaic(mixed.swapaxes(0, 1), ax, title)
     ax.set_xticklabels([f"{share:.2f}" for share in SHARES])
     ax.set_xlabel("share of the digit on the right")
-figure.savefig(options.out / "interpolation.png", dpi=90)
+figure.savefig(options.out / "interpolation.png")
 
 
 # %% [markdown]
@@ -219,7 +217,7 @@ for source in range(2 if options.quick else 10):
         )
         written[source, 2 + target] = there[0]
         accepted[source, target] = np.mean(judge.predict(there) == target)
-figure, axes = plt.subplots(1, 2, figsize=(12.5, 5.2), layout="constrained", width_ratios=(1.15, 1))
+figure, axes = plt.subplots(1, 2, figsize=(10, 4.4), layout="constrained", width_ratios=(1.15, 1))
 mosaic(written, axes[0], "one handwriting, ten digits")
 axes[0].set_xticks(9 * np.array([0, *range(2, 12)]) + 3.5, labels=["test", *range(10)])
 axes[0].set_xlabel("decoded as")
@@ -229,7 +227,7 @@ for (i, j), share in np.ndenumerate(accepted):
     axes[1].text(j, i, f"{share:.2f}".lstrip("0"), ha="center", va="center", fontsize=8, color=color)
 axes[1].set(xticks=range(10), yticks=range(10), xlabel="decoded as", ylabel="encoded as")
 axes[1].set_title("share classified as the decoded class")
-figure.savefig(options.out / "translation.png", dpi=90)
+figure.savefig(options.out / "translation.png")
 
 # %% [markdown]
 # ## Carry over: from one data set to another, by two flows
@@ -270,12 +268,12 @@ plane_row = {
 }
 
 place = moons[:, 0] - 1.2 * moons[:, 1]
-hue = {"c": place, "cmap": "viridis", "alpha": 0.9}
-figure, axes = plt.subplots(1, 3, figsize=(13, 4.7), layout="constrained")
+hue = {"c": place, "cmap": "cividis", "alpha": 0.9}
+figure, axes = plt.subplots(1, 3, figsize=(10, 3.9), layout="constrained")
 plots.samples(moons, axes[0], title="moons", **hue)
 plots.samples(codes, axes[1], title="z", limits=((-4, 4), (-4, 4)), **hue)
 plots.samples(circles, axes[2], title="the same points as circles", limits=((-1.6, 1.6), (-1.6, 1.6)), **hue)
-figure.savefig(options.out / "moons_to_circles.png", dpi=90)
+figure.savefig(options.out / "moons_to_circles.png")
 
 # %% [markdown]
 # ## How much volume do digits take?
@@ -304,7 +302,7 @@ for (name, values), (color, mark) in zip(log_scales.items(), (STYLES[2], STYLES[
     plots.spectrum(values, ax, color=color, marker=mark, markersize=3.5, label=label)
 ax.set(ylabel="standard deviation", title="the spread of digits along 64 dimensions")
 ax.legend(loc="lower left")
-figure.savefig(options.out / "spectrum.png", dpi=90)
+figure.savefig(options.out / "spectrum.png")
 
 # %%
 off_diagonal = accepted[~np.eye(10, dtype=bool)]

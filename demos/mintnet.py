@@ -25,11 +25,12 @@ from npflow.cli.demo import demo_options
 from npflow.layers import MaskedConvolution
 from npflow.layers.masked_convolution import residual_block
 from npflow.models import mintnet
-from npflow.plots.canvas import BLACK, BLUE, VERMILLION
+from npflow.plots.style import BLACK, BLUE, ORANGE, SKY, VERMILLION
 from npflow.training import Adam, WarmupCosine
 from npflow.verify.jacobians import by_autograd
 
 options = demo_options("mintnet", "A MintNet of 8 x 8 digits, its Jacobians, and its inverse.")
+plt.style.use(plots.STYLE)
 
 # %% [markdown]
 # ## Data and training
@@ -43,8 +44,8 @@ options = demo_options("mintnet", "A MintNet of 8 x 8 digits, its Jacobians, and
 # %%
 STEPS = 40 if options.quick else 1500
 data = datasets.image_data("digits")
-validation, test = data.test[:180], data.test[180:]
-model = Dequantized(mintnet((8, 8, 1), levels=2, steps=2, filters=8), data.levels)
+validation, test = data.test[: 60 if options.quick else 180], data.test[180:]
+model = Dequantized(mintnet((8, 8, 1), levels=2, steps=2, filters=4 if options.quick else 8), data.levels)
 params = model.init(np.random.default_rng(0), data.train)
 clock = time.perf_counter()
 params, history = fit(
@@ -66,7 +67,7 @@ seconds = time.perf_counter() - clock
 
 def score(images):
     """Bits per pixel, the mean over images, and its standard error."""
-    draws = 2 if options.quick else 20
+    draws = 1 if options.quick else 20
     bits = model.bits_per_dim(params, images, rng=np.random.default_rng(2), draws=draws)
     return {"bits_per_dim": float(bits.mean()), "standard_error": float(bits.std() / np.sqrt(len(bits)))}
 
@@ -74,7 +75,7 @@ def score(images):
 bits = {name: score(images) for name, images in {"train": data.train[:360], "test": test}.items()}
 axes = plots.history(history)
 axes.set_title(f"{bits['test']['bits_per_dim']:.3f} bits per pixel of the test digits")
-axes.figure.savefig(options.out / "history.png", dpi=80)
+axes.figure.savefig(options.out / "history.png")
 
 # %% [markdown]
 # ## Samples
@@ -83,13 +84,13 @@ axes.figure.savefig(options.out / "history.png", dpi=80)
 
 # %%
 clock = time.perf_counter()
-samples = model.sample(params, np.random.default_rng(3), 100)
+samples = model.sample(params, np.random.default_rng(3), 20 if options.quick else 100)
 sampling = time.perf_counter() - clock
 figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.7), layout="constrained")
 figure.get_layout_engine().set(wspace=0.1)
-plots.images(samples, axes[0], levels=17, columns=10, title="samples", cmap="gray_r")
-plots.images(data.train[:100], axes[1], levels=17, columns=10, title="digits", cmap="gray_r")
-figure.savefig(options.out / "samples.png", dpi=80)
+plots.images(samples, axes[0], levels=17, columns=10, title="samples")
+plots.images(data.train[:100], axes[1], levels=17, columns=10, title="digits")
+figure.savefig(options.out / "samples.png")
 
 # %% [markdown]
 # ## Triangular Jacobians
@@ -114,7 +115,7 @@ matrices = [
     for number, x in zip((first, first + 1), inputs)
 ]
 log_dets = [float(steps[number].log_det[0]) for number in (first, first + 1)]
-figure, axes = plt.subplots(1, 3, figsize=(14.4, 4.2), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
 limit = float(np.percentile(np.abs(matrices), 99.5))
 for ax, matrix, title in zip(
     axes,
@@ -128,7 +129,7 @@ for ax, matrix, title in zip(
 ):
     plots.jacobian(matrix, ax, title=title, limit=limit)
     ax.set(xticks=range(0, 64, 8), yticks=range(0, 64, 8))
-figure.savefig(options.out / "jacobians.png", dpi=80)
+figure.savefig(options.out / "jacobians.png")
 triangular = {
     "above_the_diagonal": float(np.abs(np.triu(matrices[0], 1)).max()),
     "below_the_diagonal": float(np.abs(np.tril(matrices[1], -1)).max()),
@@ -153,7 +154,7 @@ triangular = {
 # %%
 ALPHAS = (0.5, 0.8, 1.0, 1.2, 1.5)
 COUNT = 60
-few = test[: 10 if options.quick else 100]
+few = test[: 4 if options.quick else 100]
 images = model.dequantize(few, np.full_like(few, 0.5, dtype=float))
 outputs = [images, *(step.output for step in flow.layer.trace(double["layer"], images))]
 
@@ -182,9 +183,9 @@ by_layer = {number: residuals(number, 1.0) for number in convolutions}
 slowest = max(convolutions, key=lambda number: steps_to(by_layer[number], 1e-10) or COUNT)
 by_alpha = {alpha: residuals(slowest, alpha) for alpha in ALPHAS}
 
-figure, axes = plt.subplots(1, 2, figsize=(12, 4.4), layout="constrained", sharey=True)
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.9), layout="constrained", sharey=True)
 for (alpha, found), style in zip(by_alpha.items(), ("v", "s", "o", "D", "^")):
-    color = {0.5: "#56B4E9", 0.8: BLUE, 1.0: BLACK, 1.2: "#E69F00", 1.5: VERMILLION}[alpha]
+    color = {0.5: SKY, 0.8: BLUE, 1.0: BLACK, 1.2: ORANGE, 1.5: VERMILLION}[alpha]
     axes[0].plot(found, marker=style, markersize=3, linewidth=1, color=color, label=f"alpha = {alpha:g}")
 for number, found in by_layer.items():
     raster = flow.layer.layers[number].order == "raster"
@@ -196,8 +197,8 @@ axes[1].set(title="alpha = 1, each of the eight layers", xlim=(-1, 31))
 for ax in axes:
     ax.set(yscale="log", ylim=(1e-16, 1e4), xlabel="steps")
     ax.axhline(1e-10, color="0.6", linestyle="--", linewidth=0.8, label="1e-10")
-    ax.legend(fontsize=9)
-figure.savefig(options.out / "convergence.png", dpi=80)
+    ax.legend()
+figure.savefig(options.out / "convergence.png")
 convergence = {
     "steps_to_1e-10_by_alpha": {f"{alpha:g}": steps_to(found, 1e-10) for alpha, found in by_alpha.items()},
     "steps_to_1e-10_by_layer": {str(number): steps_to(found, 1e-10) for number, found in by_layer.items()},
@@ -216,8 +217,8 @@ errors = {
     "double": model.reconstruction_error(double, some),
 }
 back = model.decode(params, model.encode(params, test[:10]))
-figure, axes = plt.subplots(1, 2, figsize=(12, 3.2), layout="constrained", width_ratios=(1.6, 1))
-plots.images(np.stack([test[:10], back]), axes[0], levels=17, cmap="gray_r")
+figure, axes = plt.subplots(1, 2, figsize=(10, 2.9), layout="constrained", width_ratios=(1.6, 1))
+plots.images(np.stack([test[:10], back]), axes[0], levels=17)
 axes[0].set_title("test digits, and their reconstructions")
 bins = np.geomspace(1e-17, 1, 69)
 for (name, error), color in zip(errors.items(), (BLUE, VERMILLION)):
@@ -227,8 +228,8 @@ for (name, error), color in zip(errors.items(), (BLUE, VERMILLION)):
 axes[1].axvline(0.5, color=BLACK, linestyle="--", linewidth=1, label="half a level")
 axes[1].set(xscale="log", xlabel="error of a pixel [levels], 1e-17 stands for 0", ylabel="pixels")
 axes[1].margins(y=0.4)  # room for the legend
-axes[1].legend(fontsize=9, loc="upper left")
-figure.savefig(options.out / "reconstruction.png", dpi=80)
+axes[1].legend(loc="upper left")
+figure.savefig(options.out / "reconstruction.png")
 
 # %%
 summary = {

@@ -27,6 +27,7 @@ from npflow.priors import GaussianMixture, Normal
 from npflow.training import Adam, WarmupCosine
 
 options = demo_options("moons", "A ten-step Glow learns two moons, with two priors.")
+plt.style.use(plots.STYLE)
 
 # %% [markdown]
 # ## Data
@@ -119,62 +120,70 @@ def train(flow):
 trained = {name: train(flow) for name, flow in flows.items()}
 
 # %% [markdown]
-# ## What they learned
+# ## From data to latent, and back
 #
-# For each prior: samples of z; what the flow makes of them, over the data in grey; the density, with contours
-# around shares of its mass; and the image of a square grid under the map z -> x.
+# A row for each prior. The first five pictures follow the same test points through the flow: the data x, the
+# outputs of some of its ten steps, and z. A dot is a test point, and keeps its colour, which shows its angle in the
+# data. The last two show what the flow makes of this: samples, which are new z sent back through the inverse, and
+# the density, with the contours that enclose 50, 90 and 99 % of its mass.
 
 # %%
-LIMITS, RESOLUTION = ((-1.5, 2.5), (-1.1, 1.6)), 50 if options.quick else 200
+LIMITS, RESOLUTION = ((-1.5, 2.5), (-1.75, 2.25)), 50 if options.quick else 250
+STEPS_SHOWN = (3, 6, 9)
 rng = np.random.default_rng(2)
-figure, axes = plt.subplots(2, 4, figsize=(15, 6), layout="constrained")
+figure, axes = plt.subplots(2, 7, figsize=(10, 3.45), layout="constrained")
 for row, (name, (flow, params, _, numbers)) in zip(axes, trained.items()):
-    z = flow.prior.sample(params["prior"], rng, 2000, np.float32)
-    plots.samples(z, row[0], limits=((-6.6, 6.6), (-4.5, 4.5)), title=f"z, {name} prior")
-    plots.samples(test, row[1], limits=LIMITS, color="0.8")
-    plots.samples(flow.decode(params, z), row[1], limits=LIMITS, title="x = inverse(z), data in grey")
+    _, *layers = flow.layer.trace(params["layer"], test[:1500])  # without the first, which only chooses units
+    outputs = [layers[3 * k - 1].output for k in STEPS_SHOWN]  # a step has three layers
+    plots.steps([test[:1500], *outputs, layers[-1].output], row[:5])
+    samples = flow.sample(params, rng, 1500)
+    plots.samples(samples, row[5], limits=LIMITS, s=3)
     plots.density(
         lambda at, flow=flow, params=params: flow.log_prob(params, at.astype(np.float32)),
-        row[2],
+        row[6],
         limits=LIMITS,
         resolution=RESOLUTION,
+        bar=False,
     )
-    row[2].set_title(f"density, {numbers['test_nll']:.3f} nats on test data")
+    row[0].set_ylabel(f"{name} prior")
+    row[6].set_xlabel(f"loss {numbers['test_nll']:.3f} nats", fontsize=9)
+for ax in axes.flat:
+    ax.set(xticks=[], yticks=[], title="")
+titles = ["data x", *[f"after step {k}" for k in STEPS_SHOWN], "latent z", "samples of x", "density of x"]
+for ax, title in zip(axes[0], titles):
+    ax.set_title(title)
+figure.supxlabel("each dot is a test point, and keeps its colour: its angle in the data", fontsize=9)
+figure.savefig(options.out / "moons.png")
+
+# %% [markdown]
+# ## A square grid of z, as x
+#
+# The inverse is a smooth map of the whole plane. The lines show where it stretches: where they are close together,
+# z is pressed together and the density is high, and the few long ones between the moons are the thread.
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+for ax, (name, (flow, params, _, _)) in zip(axes, trained.items()):
     plots.grid(
         lambda z, flow=flow, params=params: flow.decode(params, z.astype(np.float32)),
-        row[3],
+        ax,
         limits=((-3, 3), (-3, 3)),
         lines=13,
         resolution=RESOLUTION,
     )
-    row[3].set(title="a square grid, from z to x", xlim=LIMITS[0], ylim=LIMITS[1])
-    row[3].legend(loc="lower left", fontsize=7)
-figure.savefig(options.out / "moons.png", dpi=80)
-
-# %% [markdown]
-# ## Step by step
-#
-# Samples of z, and where they are after each of the ten steps on the way to x. Each point keeps its colour,
-# which shows its angle in z.
-
-# %%
-for name, (flow, params, _, _) in list(trained.items())[: 1 if options.quick else None]:
-    z = flow.prior.sample(params["prior"], np.random.default_rng(3), 2000, np.float32)
-    layers = flow.layer.trace_inverse(params["layer"], z)
-    steps = [*layers[2:-2:3], layers[-1]]  # a step has three layers; the units of the data come back last
-    names = ["z", *[f"after step {k} of 10" for k in range(1, 11)]]
-    axes = plots.steps([z, *[step.output for step in steps]], names=names)
-    axes.flat[0].figure.savefig(options.out / f"steps_{name}.png", dpi=80)
+    ax.set(title=f"{name} prior", xlim=LIMITS[0], ylim=(-1.1, 1.6))
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+figure.savefig(options.out / "grid.png")
 
 # %% [markdown]
 # ## Training curves
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained", sharey=True)
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained", sharey=True)
 for ax, (name, (_, _, history, _)) in zip(axes, trained.items()):
     history.plot(ax, limit=entropy)
     ax.set_title(f"{name} prior")
-figure.savefig(options.out / "history.png", dpi=100)
+figure.savefig(options.out / "history.png")
 
 # %%
 summary = {

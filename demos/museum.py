@@ -29,6 +29,7 @@ from npflow.verify import check, check_functions
 from npflow.verify.jacobians import by_finite_differences
 
 options = demo_options("museum", "Real bugs in log-dets, rebuilt, and what npflow says of them.")
+plt.style.use(plots.STYLE)
 rng = np.random.default_rng(0)
 
 
@@ -635,7 +636,7 @@ print(reports[MUSEUM[0].name])
 
 # %%
 WHICH = {"forward": "z(x)", "inverse": "x(z)", "back": "x(z(x))"}
-figure, axes = plt.subplots(3, 6, figsize=(14, 10.2), layout="constrained")
+figure, axes = plt.subplots(3, 6, figsize=(10, 7.5), layout="constrained")
 figure.get_layout_engine().set(h_pad=0.15)
 for ax, one in zip(axes.flat, MUSEUM):
     matrix, words, _ = shown[one.name]
@@ -646,7 +647,7 @@ for ax, one in zip(axes.flat, MUSEUM):
     ax.set(
         ylabel="", xlabel=f"J of {WHICH[one.shown]}{f', up to {size:.0e}' if size < 1e-3 else ''}\n{words}"
     )
-figure.savefig(options.out / "museum.png", dpi=100)
+figure.savefig(options.out / "museum.png")
 
 # %%
 summary = {

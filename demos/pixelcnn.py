@@ -26,10 +26,11 @@ from npflow.cli.demo import demo_options
 from npflow.models import PixelCNN
 from npflow.networks import MaskedConvNet
 from npflow.networks.masked import causal_mask
-from npflow.plots.canvas import BLACK, BLUE, VERMILLION
+from npflow.plots.style import BLACK, BLUE, VERMILLION
 from npflow.training import Adam, WarmupCosine
 
 options = demo_options("pixelcnn", "A class-conditional PixelCNN of 8 x 8 digits, and its receptive field.")
+plt.style.use(plots.STYLE)
 
 # %% [markdown]
 # ## Masks
@@ -45,7 +46,7 @@ options = demo_options("pixelcnn", "A class-conditional PixelCNN of 8 x 8 digits
 # right.)
 
 # %%
-figure, axes = plt.subplots(1, 4, figsize=(13, 3.7), layout="constrained")
+figure, axes = plt.subplots(1, 4, figsize=(10, 3.1), layout="constrained")
 for kind, places, middle in (("A", axes[0], axes[1]), ("B", axes[2], axes[3])):
     mask = causal_mask(kind, (25, 3, 3), 3, np.dtype(float))
     kernel = np.zeros(49)
@@ -58,7 +59,7 @@ for kind, places, middle in (("A", axes[0], axes[1]), ("B", axes[2], axes[3])):
     middle.set(xlabel="for the group", ylabel="sees the group", title=f"mask {kind}, the middle")
     for (i, j), seen in np.ndenumerate(mask[-1]):
         middle.text(j, i, int(seen), ha="center", va="center", color="white" if seen else "black")
-figure.savefig(options.out / "masks.png", dpi=80)
+figure.savefig(options.out / "masks.png")
 
 # %% [markdown]
 # ## What a pixel sees
@@ -119,7 +120,7 @@ def sight_of_new(network):
 
 
 networks = [MaskedConvNet(16, blocks, kernel, ()) for kernel, blocks in ((3, 0), (3, 3), (3, 10), (7, 3))]
-figure, axes = plt.subplots(1, 4, figsize=(14, 3.7), layout="constrained")
+figure, axes = plt.subplots(1, 4, figsize=(10, 2.9), layout="constrained")
 out_of_sight = {}
 for ax, network in zip(axes, networks):
     seen = sight_of_new(network)
@@ -127,7 +128,7 @@ for ax, network in zip(axes, networks):
     image = draw_sight(ax, seen, PIXEL, title)
     out_of_sight[title] = PIXEL[0] * SIDE + PIXEL[1] - int(np.count_nonzero(seen))
 figure.colorbar(image, ax=axes, label="log10 of |gradient|, relative", shrink=0.85)
-figure.savefig(options.out / "sight.png", dpi=80)
+figure.savefig(options.out / "sight.png")
 
 # %% [markdown]
 # ## Digits, given the class
@@ -169,12 +170,12 @@ seconds = time.perf_counter() - clock
 scaled = test.astype(np.float32) / 8 - 1
 few = slice(20 if options.quick else None)
 seen = sight(model.network, params, scaled[few], (5, 4), ONE_HOT[test_labels[few]])
-figure, axes = plt.subplots(1, 2, figsize=(11, 3.7), layout="constrained", width_ratios=(1.6, 1))
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained", width_ratios=(1.6, 1))
 history.plot(axes[0])
 axes[0].set_title("training")
 image = draw_sight(axes[1], seen, (5, 4), "what a pixel of test digits looks at")
 figure.colorbar(image, ax=axes[1], label="log10 of |gradient|, relative")
-figure.savefig(options.out / "history.png", dpi=80)
+figure.savefig(options.out / "history.png")
 
 # %% [markdown]
 # ## How many bits?
@@ -218,7 +219,7 @@ def bits_of_pixels(x, label):
 
 shown = [int(np.flatnonzero(test_labels == digit)[0]) for digit in (0, 2, 3, 7)]
 each = bits_of_pixels(test, test_labels)
-figure, axes = plt.subplots(2, 5, figsize=(12, 5), layout="constrained")
+figure, axes = plt.subplots(2, 5, figsize=(10, 4.4), layout="constrained")
 for column, number in zip(axes.T, shown):
     column[0].imshow(test[number, ..., 0], cmap="gray_r", vmin=0, vmax=16)
     image = column[1].imshow(each[number], cmap="cividis", vmin=0, vmax=6)
@@ -231,7 +232,7 @@ axes[1, 4].set_title(f"{each.mean():.2f} bits per pixel")
 for ax in axes.flat:
     ax.set(xticks=[], yticks=[])
 figure.colorbar(image, ax=axes[1], label="-log2 p(pixel | before) [bits]")
-figure.savefig(options.out / "bits.png", dpi=80)
+figure.savefig(options.out / "bits.png")
 
 # %% [markdown]
 # ## Samples
@@ -258,12 +259,12 @@ called = {"test": float(judge.score(test.reshape(-1, 64), test_labels))} | {
 
 
 real = np.stack([test[test_labels == digit][:10] for digit in range(10)])
-figure, axes = plt.subplots(1, 3, figsize=(13, 4.4), layout="constrained", gridspec_kw={"wspace": 0.05})
-ink = {"levels": 17, "cmap": "gray_r"}
+figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained", gridspec_kw={"wspace": 0.05})
+ink = {"levels": 17}
 plots.images(real, axes[0], title="test digits", **ink)
 for ax, (temperature, x) in zip(axes[1:], samples.items()):
     plots.images(x.reshape(10, -1, 8, 8, 1)[:, :10], ax, title=f"samples, temperature {temperature}", **ink)
-figure.savefig(options.out / "samples.png", dpi=90)
+figure.savefig(options.out / "samples.png")
 
 # %% [markdown]
 # ## The other half
@@ -294,7 +295,7 @@ for ax in axes:
     ax.axvline(17, color=BLUE, linewidth=1)
     ax.set_xticks([3.5, 12.5, 44], labels=["test", "given", "completed"])
     ax.tick_params(length=0)
-figure.savefig(options.out / "completions.png", dpi=90)
+figure.savefig(options.out / "completions.png")
 
 # %% [markdown]
 # ## A likelihood is a classifier

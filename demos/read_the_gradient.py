@@ -17,15 +17,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.differentiate import derivative
 
-from npflow import Flow, datasets
+from npflow import Flow, datasets, plots
 from npflow.autodiff import Layout, record, value_and_grad
 from npflow.autodiff.program.reading import lines_of
 from npflow.cli.demo import demo_options
 from npflow.layers import AffineCoupling
 from npflow.networks import MLP
+from npflow.plots.style import BLUE
 from npflow.priors import Normal
 
 options = demo_options("read_the_gradient", "The program of one coupling layer, line by line.")
+plt.style.use(plots.STYLE)
 
 # %% [markdown]
 # ## A flow of one layer
@@ -67,7 +69,8 @@ print(program.source)
 #
 # `lines_of` reads the source, and writes each line as a formula. A bar means gradient: `h` with a bar is dL/dh,
 # in the shape of `h`. A product with a dot is element by element, one without is of matrices. Values on the way
-# to another one are written out. Read the backward pass from the loss down. Each line takes the gradient with
+# to another one are written out. (The argument `out=`, which names the buffer of a result, is left out here.) Read
+# the backward pass from the loss down. Each line takes the gradient with
 # respect to the output of an operation and gives the gradient with respect to its input.
 
 
@@ -90,11 +93,13 @@ def in_math(formula):
 lines = program.source.splitlines()
 formulas = {(line.part, line.name): line.formula for line in lines_of(program) if line.formula}
 first = next(number for number, line in enumerate(lines) if line.startswith("def forward"))
-page = [line for line in lines[first:] if line.strip()]
-width = 0.07 * max(map(len, page)) + 0.3  # inches, of the longest line
-figure = plt.figure(figsize=(width + 5.2, 0.2 * len(page)))
+page = [re.sub(r", out=\w+\[\d+\]", "", line) for line in lines[first:] if line.strip()]
+page = [line.replace("    ", "  ", 1) for line in page]
+width = 0.0585 * max(map(len, page)) + 0.2  # inches, of the longest line
+FORMULAS = 4.1  # inches
+figure = plt.figure(figsize=(width + FORMULAS, 0.18 * len(page)))
 ax = figure.add_axes((0, 0, 1, 1))  # a notebook shows no figure without axes
-ax.set(xlim=(0, width + 5.2), ylim=(len(page) - 0.5, -0.5))
+ax.set(xlim=(0, width + FORMULAS), ylim=(len(page) - 0.5, -0.5))
 ax.axis("off")
 part = ""
 for row, line in enumerate(page):
@@ -104,9 +109,9 @@ for row, line in enumerate(page):
         part = line[4:].partition("(")[0]
     title = line.startswith("def ") or "# ----" in line
     formula = formulas.get((part, line.strip().partition(" = ")[0]), "") if " = " in line else ""
-    ax.text(0.1, row, line, color="#0072B2" if title else "black", size=8.4, family="monospace", va="center")
-    ax.text(width, row, in_math(formula), size=10, va="center")
-figure.savefig(options.out / "read_the_gradient.png", dpi=100)
+    ax.text(0.1, row, line, color=BLUE if title else "black", size=7, family="monospace", va="center")
+    ax.text(width, row, in_math(formula), size=8, va="center")
+figure.savefig(options.out / "read_the_gradient.png")
 
 # %% [markdown]
 # ## Is it right?

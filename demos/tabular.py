@@ -27,16 +27,18 @@ from sklearn.neighbors import KernelDensity
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from npflow import Flow, datasets, fit
+from npflow import Flow, datasets, fit, plots
 from npflow.autodiff import tree
 from npflow.autodiff.program.threads import available_cores
 from npflow.cli.demo import demo_options
 from npflow.layers import Chain, Spline
 from npflow.models import gaussianization, glow, iaf, maf, neural_spline, nice, real_nvp
 from npflow.networks import MADE, MLP
+from npflow.plots.style import BLUE
 from npflow.training import Adam
 
 options = demo_options("tabular", "Flows, kernels and mixtures on three small tables.")
+plt.style.use(plots.STYLE)
 
 # %% [markdown]
 # ## Data
@@ -244,8 +246,7 @@ results = {name: {kind: learned[name, kind][1] for kind in kinds} for name in ta
 # bars suggest.
 
 # %%
-BLUE = "#0072B2"
-figure, axes = plt.subplots(1, len(tables), figsize=(5 * len(tables), 4), layout="constrained")
+figure, axes = plt.subplots(1, len(tables), figsize=(10, 3.4), layout="constrained")
 for ax, (name, rows) in zip(axes, results.items()):
     places = np.arange(len(rows))[::-1]
     for mark, key in (("o", "test_nll"), ("|", "train_nll")):
@@ -257,11 +258,12 @@ for ax, (name, rows) in zip(axes, results.items()):
         fmt="none",
         color=BLUE,
     )
-    ax.set(title=name, yticks=places, yticklabels=rows, xlabel="negative log-likelihood [nats]")
+    ax.set(title=name.replace("_", " "), yticks=places, xlabel="negative log-likelihood [nats]")
+    ax.set_yticklabels(rows if ax is axes[0] else [])
     ax.margins(y=0.15)
     ax.grid(axis="y", color="0.9")
-axes[0].legend()
-figure.savefig(options.out / "tabular.png", dpi=100)
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+figure.savefig(options.out / "tabular.png")
 
 # %% [markdown]
 # ## Overfitting
@@ -271,11 +273,20 @@ figure.savefig(options.out / "tabular.png", dpi=100)
 
 # %%
 for name in ["digits"] if options.quick else tables:
-    figure, axes = plt.subplots(2, 4, figsize=(17, 7), layout="constrained")
+    figure, axes = plt.subplots(
+        -(-len(FAMILIES) // 4), 4, squeeze=False, figsize=(10, 4.4), layout="constrained"
+    )
     for ax, kind in zip(axes.flat, FAMILIES):
         models[name][kind].history.plot(ax)
-        ax.set_title(f"{kind} on {name}")
-    figure.savefig(options.out / f"history_{name}.png", dpi=80)
+        ax.get_legend().remove()
+        ax.set(title=kind, ylabel="")
+    for ax in axes.flat[len(FAMILIES) :]:
+        ax.set_axis_off()
+    figure.suptitle(name.replace("_", " "))
+    figure.supylabel("negative log-likelihood [nats]", fontsize=9)
+    labelled = axes[0, 0].get_legend_handles_labels()
+    figure.legend(labelled[0], ["training", *labelled[1][1:]], loc="outside lower center", ncols=3)
+    figure.savefig(options.out / f"history_{name}.png")
 
 # %% [markdown]
 # ## Digits, real and drawn
@@ -294,15 +305,15 @@ drawn = {"test rows": tables["digits"].test[:COLUMNS]}
 for kind, model in models["digits"].items():
     drawn[kind] = model.sample(20 * COLUMNS)[::20]  # a mixture draws component by component
 figure, axes = plt.subplots(
-    len(drawn), 1, figsize=(0.6 * COLUMNS + 2, 0.62 * len(drawn)), layout="constrained"
+    len(drawn), 1, figsize=(0.5 * COLUMNS + 2, 0.55 * len(drawn)), layout="constrained"
 )
 for ax, (kind, rows) in zip(axes, drawn.items()):
-    pictures = np.pad((rows * std + mean).reshape(-1, 8, 8), ((0, 0), (0, 0), (1, 1)), constant_values=1)
-    ax.imshow(np.hstack(pictures), cmap="gray", vmin=0, vmax=1)
+    pictures = np.pad((rows * std + mean).reshape(-1, 8, 8), ((0, 0), (0, 0), (1, 1)), constant_values=0)
+    ax.imshow(np.hstack(pictures), cmap="gray_r", vmin=0, vmax=1)
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     ax.set_ylabel(kind, rotation=0, ha="right", va="center")
-figure.savefig(options.out / "digits.png", dpi=100)
+figure.savefig(options.out / "digits.png")
 
 # %%
 (options.out / "summary.json").write_text(json.dumps(results, indent=2))

@@ -26,10 +26,11 @@ from npflow.autodiff import Layout
 from npflow.cli.demo import demo_options
 from npflow.models import VAE, glow, real_nvp
 from npflow.networks import MLP
+from npflow.plots.style import BLUE, VERMILLION
 from npflow.training import Adam, WarmupCosine
 
 options = demo_options("vae_or_flow", "A VAE and a flow learn the same data by the same fit.")
-BLUE, VERMILLION = "#0072B2", "#D55E00"
+plt.style.use(plots.STYLE)
 
 # %% [markdown]
 # ## Data
@@ -165,10 +166,10 @@ def draw_estimates(ax, name):
     ax.set_title("log p(x) of test data")
     low, high = ax.get_ylim()
     ax.set_ylim(low - 0.55 * (high - low), high)  # room for the legend
-    ax.legend(fontsize=8, loc="lower right")
+    ax.legend(loc="lower right")
 
 
-figure, axes = plt.subplots(1, 4, figsize=(16, 3.6), layout="constrained", width_ratios=(1, 1, 1, 1.1))
+figure, axes = plt.subplots(1, 4, figsize=(10, 2.5), layout="constrained", width_ratios=(1, 1, 1, 1.1))
 plots.samples(moons[2], axes[0], limits=LIMITS, color="0.35", title="data")
 for ax, (name, color) in zip(axes[1:], (("VAE", VERMILLION), ("flow", BLUE))):
     model, params, _, _ = trained["moons", name]
@@ -176,7 +177,7 @@ for ax, (name, color) in zip(axes[1:], (("VAE", VERMILLION), ("flow", BLUE))):
     plots.samples(x, ax, limits=LIMITS, color=color, title=f"samples of the {name}")
 axes[3].axhline(-ENTROPY, color="black", linestyle="--", linewidth=1, label="minus the entropy of the data")
 draw_estimates(axes[3], "moons")
-figure.savefig(options.out / "moons.png", dpi=90)
+figure.savefig(options.out / "moons.png")
 
 # %% [markdown]
 # ## Digits
@@ -202,13 +203,13 @@ def mosaic(x, ax, title, columns=7):
 vae, vae_params, _, _ = trained["digits", "VAE"]
 flow, flow_params, _, _ = trained["digits", "flow"]
 z = np.random.default_rng(6).standard_normal((49, vae.latent), np.float32)
-figure, axes = plt.subplots(1, 5, figsize=(19, 4.1), layout="constrained", width_ratios=(1, 1, 1, 1, 1.2))
+figure, axes = plt.subplots(1, 5, figsize=(10, 2.4), layout="constrained", width_ratios=(1, 1, 1, 1, 1.2))
 mosaic(digits[2], axes[0], "test data")
 mosaic(flow.sample(flow_params, np.random.default_rng(6), 64), axes[1], "samples of the flow")
 mosaic(vae.sample(vae_params, np.random.default_rng(6), 64), axes[2], "samples of the VAE, x ~ p(x | z)")
 mosaic(vae.decode(vae_params, z)[0], axes[3], "the VAE's means of p(x | z)")
 draw_estimates(axes[4], "digits")
-figure.savefig(options.out / "digits.png", dpi=90)
+figure.savefig(options.out / "digits.png")
 
 # %% [markdown]
 # ## Training curves
@@ -216,11 +217,11 @@ figure.savefig(options.out / "digits.png", dpi=90)
 # Of the digits. The loss of the VAE is a bound, that of the flow is exact.
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 for ax, name, label in zip(axes, ("VAE", "flow"), ("-ELBO [nats]", "negative log-likelihood [nats]")):
     trained["digits", name][2].plot(ax)
     ax.set(title=f"{name} of the digits", ylabel=label)
-figure.savefig(options.out / "history.png", dpi=90)
+figure.savefig(options.out / "history.png")
 
 # %%
 summary = {

@@ -21,10 +21,12 @@ from npflow.autodiff.primitives import split_last, tanh
 from npflow.cli.demo import demo_options
 from npflow.layers import AffineCoupling, Layer
 from npflow.networks import MLP
+from npflow.plots.style import BLACK, SKY
 from npflow.verify import check
 from npflow.verify.cases import CASES
 
 options = demo_options("verify", "Compares every layer's log-det with its numerical Jacobian.")
+plt.style.use(plots.STYLE)
 
 # %% [markdown]
 # ## Every layer
@@ -53,7 +55,7 @@ print(next(iter(reports.values())))
 # %%
 for name, report in reports.items():
     figure = plots.jacobians(report)[0, 0].figure
-    figure.savefig(options.out / f"{name.replace('/', '_')}.png", dpi=80)
+    figure.savefig(options.out / f"{name.replace('/', '_')}.png")
     if name not in ("ActNorm", "AffineCoupling", "Permutation", "Conv1x1/image"):  # a notebook shows these
         plt.close(figure)
 
@@ -94,19 +96,23 @@ print(wrong)
 
 # %%
 shown = {**reports, "a wrong formula": wrong}
-figure, ax = plt.subplots(figsize=(8, 0.3 * len(shown) + 1.5), layout="constrained")
-places = np.arange(len(shown))[::-1]
-for how, marker, color in (("finite differences", "o", "#0072B2"), ("autograd", "D", "none")):
-    errors = [max(report.log_det_error(how), 1e-17) for report in shown.values()]  # a log axis has no zero
-    style = {"marker": marker, "facecolors": color, "edgecolors": "#0072B2" if color != "none" else "black"}
-    ax.scatter(errors, places, s=45, label=f"against {how}", zorder=2, **style)
-ax.axvline(1e-9, color="0.3", linestyle="--", label="allowed where SciPy\nestimates no error")
-ax.set(
-    xscale="log", xlabel="error of the log-det [nats], 1e-17 stands for 0", yticks=places, yticklabels=shown
+COLUMNS = 1 if options.quick else 3
+height = -(-len(shown) // COLUMNS)
+figure, axes = plt.subplots(
+    1, COLUMNS, figsize=(10, 0.17 * height + 1.3), layout="constrained", sharex=True, squeeze=False
 )
-ax.grid(axis="y", color="0.9", zorder=0)
-ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-figure.savefig(options.out / "errors.png", dpi=100)
+for first, ax in zip(range(0, len(shown), height), axes.flat):
+    part = dict(list(shown.items())[first : first + height])
+    places = np.arange(len(part))
+    for how, mark, color, size in (("finite differences", "o", SKY, 7), ("autograd", "D", BLACK, 3)):
+        errors = [max(report.log_det_error(how), 1e-17) for report in part.values()]  # a log axis has no zero
+        ax.plot(errors, places, mark, color=color, markersize=size, label=f"against {how}")
+    ax.axvline(1e-9, color=BLACK, linestyle="--", linewidth=1, label="allowed where SciPy estimates no error")
+    ax.set(xscale="log", yticks=places, yticklabels=part, ylim=(height - 0.5, -0.5))
+    ax.grid(axis="y")
+figure.supxlabel("error of the log-det [nats]; 1e-17 stands for 0", fontsize=9)
+figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+figure.savefig(options.out / "errors.png")
 
 # %%
 summary = {

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -268,12 +269,15 @@ def distillation_measures_both_divergences_and_how_much_faster_the_student_is(ou
 
 @pytest.mark.usefixtures("uncovered")
 @pytest.mark.parametrize("name", sorted(path.stem for path in DEMOS.glob("*.py")))
-def test_a_demo_writes_pictures_and_a_summary_and_prints_a_table(name, tmp_path, monkeypatch, capsys):
+def test_a_demo_writes_pictures_and_a_summary_and_prints_a_table(
+    name, tmp_path, monkeypatch, capsys, request
+):
     # In this process, which has loaded what takes a third of a short demo: scikit-learn and matplotlib.
     from matplotlib import pyplot
     from matplotlib.image import imread
 
     monkeypatch.chdir(tmp_path)
+    request.addfinalizer(matplotlib.rcdefaults)  # a demo sets the style
     monkeypatch.setattr(sys, "argv", [name, "--out", str(tmp_path), "--quick"])
     runpy.run_path(str(DEMOS / f"{name}.py"), run_name="__main__")
     figures = [pyplot.figure(number) for number in pyplot.get_fignums()]
@@ -291,9 +295,37 @@ def test_a_demo_writes_pictures_and_a_summary_and_prints_a_table(name, tmp_path,
     assert all(figure.axes for figure in figures)
     if (DEMOS / f"{name}.png").exists():
         kept, now = PICTURES["kept"](DEMOS / f"{name}.png"), PICTURES["shows"](figures, summary)
-        stale = f"demos/{name}.png is stale: python benchmarks/readme.py demos/{name} --write"
+        stale = f"demos/{name}.png is stale: {PICTURES['remedy'](DEMOS / f'{name}.png')}"
         assert kept["texts"] == now["texts"], stale
         assert kept["numbers"] == pytest.approx(now["numbers"], rel=1e-3, abs=1e-3), stale
+
+
+@pytest.mark.parametrize("picture", sorted(DEMOS.glob("*.png")), ids=lambda path: path.stem)
+def test_a_picture_was_drawn_by_the_code_of_today_and_names_no_date_or_machine(picture):
+    from PIL import Image
+
+    assert not PICTURES["stale"](picture), PICTURES["remedy"](picture)
+    with Image.open(picture) as image:
+        assert set(image.info) == {"Shows"}
+
+
+def test_a_digest_changes_with_code_and_not_with_comments(tmp_path):
+    picture, demo = tmp_path / "moons.png", tmp_path / "moons.py"
+
+    def digest(text):
+        demo.write_text(text)
+        return PICTURES["digest"](picture)
+
+    code = (DEMOS / "moons.py").read_text()
+    today = digest(code)
+    assert today == PICTURES["digest"](DEMOS / "moons.png")
+    assert digest(code.replace("# ## Data", "# ## The data")) == today
+    assert digest(code.replace("NOISE = 0.05", "NOISE = 0.06")) != today
+    assert (
+        digest(code + "\nplots.jacobian(np.eye(2))\n")
+        != digest(code + "\nplots.spectrum(np.eye(2))\n")
+        != today
+    )
 
 
 def test_the_cifar10_demo_refuses_a_damaged_archive(tmp_path):

@@ -85,6 +85,19 @@ def test_a_colour_bar_has_the_height_of_its_axes_and_is_inside_the_figure(draw):
     assert whole.x1 <= ax.figure.bbox.x1 + 1
 
 
+def test_npflow_gives_its_own_figures_its_style_and_changes_no_setting_of_matplotlib(figures):
+    before = dict(matplotlib.rcParams)
+    plots.samples(np.ones((3, 2)))
+    (ax,) = plots.steps([np.eye(2)]).flat
+    assert dict(matplotlib.rcParams) == before
+    assert ax.figure.dpi == plots.STYLE["figure.dpi"]
+    assert not ax.spines["top"].get_visible()
+    with figures.rc_context():
+        figures.style.use(plots.STYLE)  # every setting is one of Matplotlib's
+        (line,) = figures.subplots()[1].plot([1, 2])
+        assert line.get_color() == "#0072B2"
+
+
 class TestSamples:
     def test_draws_the_points(self, ax, x):
         plots.samples(x, ax, limits=((-1, 2), (-3, 4)), title="data")
@@ -178,7 +191,7 @@ class TestDensity:
 
     def test_contours_enclose_their_share(self, ax):
         """{p >= t} of a standard normal is the disc of squared radius -2 log(2 pi t); its mass 1 - 2 pi t."""
-        plots.density(standard_normal, ax, limits=self.LIMITS)
+        plots.density(standard_normal, ax, limits=self.LIMITS, contours=6)
         (contours,) = (c for c in ax.collections if hasattr(c, "levels"))
         shares = 1 - 2 * np.pi * np.array(contours.levels)
         np.testing.assert_allclose(shares, [0.99, 0.9, 0.75, 0.5, 0.25, 0.1], atol=0.02)
@@ -187,7 +200,7 @@ class TestDensity:
             np.testing.assert_allclose(radius, np.sqrt(-2 * np.log(1 - share)), rtol=0.01)
 
     def test_labels_are_at_their_levels_and_do_not_overlap(self, ax):
-        plots.density(standard_normal, ax, limits=self.LIMITS)
+        plots.density(standard_normal, ax, limits=self.LIMITS, contours=6)
         (bar,) = ax.child_axes
         ax.figure.canvas.draw()
         labels = {text.get_text(): text for text in bar.texts}
@@ -204,7 +217,7 @@ class TestDensity:
             narrow = standard_normal(x / std) - 2 * np.log(std) + np.log(0.05)
             return np.logaddexp(narrow, standard_normal(x) + np.log(0.95))
 
-        plots.density(peak_on_plain, ax, limits=self.LIMITS)
+        plots.density(peak_on_plain, ax, limits=self.LIMITS, contours=6)
         ax.figure.canvas.draw()
         boxes = [text.get_window_extent() for text in ax.child_axes[0].texts]
         assert len(boxes) == 7
@@ -216,8 +229,22 @@ class TestDensity:
 
     def test_a_contour_outside_the_limits_is_left_out(self, ax):
         """The square of half-width 1 contains 47 % of a standard normal."""
-        plots.density(standard_normal, ax, limits=((-1, 1), (-1, 1)))
+        plots.density(standard_normal, ax, limits=((-1, 1), (-1, 1)), contours=6)
         assert [text.get_text() for text in ax.child_axes[0].texts] == ["mass\ninside", "25%", "10%"]
+
+    def test_loops_that_would_look_like_points_are_left_out(self, ax):
+        """A second peak holds a hundredth of the mass, in a circle of radius 0.06 of axes 8 wide."""
+
+        def two_peaks(x):
+            speck = standard_normal((x - [2, 2]) / 0.02) - 2 * np.log(0.02) + np.log(0.01)
+            return np.logaddexp(standard_normal(x) + np.log(0.99), speck)
+
+        plots.density(two_peaks, ax, limits=((-4, 4), (-4, 4)), resolution=400)
+        (contours,) = (c for c in ax.collections if hasattr(c, "levels"))
+        loops = [np.hypot(*path.vertices.T) for path in contours.get_paths()]
+        assert len(loops) == 3
+        for radius in loops:
+            np.testing.assert_allclose(radius, radius.mean(), rtol=0.02)
 
     @pytest.mark.parametrize("log_density", [-np.log(4), -np.inf])
     def test_a_flat_density_has_no_contours(self, ax, log_density):
@@ -266,7 +293,10 @@ class TestGrid:
     def test_its_two_families_have_labels_and_colours(self, ax):
         plots.grid(lambda x: x, ax)
         assert [c.get_label() for c in ax.collections] == ["horizontals", "verticals"]
-        assert not np.allclose(*(c.get_color()[0] for c in ax.collections))
+        thin, wide = ax.collections
+        assert not np.allclose(thin.get_color()[0], wide.get_color()[0])
+        assert thin.get_linewidth() < wide.get_linewidth()
+        assert thin.get_zorder() > wide.get_zorder()  # so that both are seen on the same line
 
     def test_bad_input(self, ax):
         with pytest.raises(InputError, match="expected what map returned with rows of 2 features"):

@@ -18,6 +18,7 @@ def figure_of(x, levels, columns, title, *, across="", down="", column_names=(),
 
     `across` and `down` label the axes; each column and each row may have a name.
     """
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     from npflow import plots
@@ -26,9 +27,9 @@ def figure_of(x, levels, columns, title, *, across="", down="", column_names=(),
     longest = max(map(len, column_names), default=0)
     rotated = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if longest > LONG else {}
     size = (max(5.0, INCHES * columns + 1), INCHES * rows + 1 + (ROTATED * longest if rotated else 0))
-    figure = Figure(figsize=size, layout="constrained")
-    ax = plots.images(x, figure.subplots(), levels=levels, columns=columns)
-    ax.set_title(title, fontsize="medium")
+    with rc_context(plots.STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        ax = plots.images(x, figure.subplots(), levels=levels, columns=columns, title=title)
     height, width = x.shape[1:3]
     ax.set(xlabel=across, ylabel=down)
     ax.set_xticks(middles(width, len(column_names)), column_names, **rotated)

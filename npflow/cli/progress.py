@@ -76,14 +76,18 @@ class Progress:
 
     def history_figure(self, history):
         """A figure of the losses and of the scores, in nats and in bits/dim."""
+        from matplotlib import rc_context
         from matplotlib.figure import Figure
+
+        from npflow.plots import STYLE
 
         nats = self.job.model.dims * np.log(2)  # of one bit/dim
         steps = [entry["step"] for entry in self.scores]
         losses = [nats * entry["bits_per_dim"] for entry in self.scores]
-        figure = Figure(layout="constrained")
-        ax = replace(history, validation_step=steps, validation_loss=losses).plot(figure.subplots())
+        with rc_context(STYLE):
+            figure = Figure(layout="constrained")
+            ax = replace(history, validation_step=steps, validation_loss=losses).plot(figure.subplots())
         bits = ax.secondary_yaxis("right", functions=(lambda loss: loss / nats, lambda bits: bits * nats))
-        bits.set_ylabel("bits/dim")
+        bits.set_ylabel("loss [bits/dim]")
         ax.set_title(f"{self.job.settings.model} on {self.job.data.name}")
         return figure

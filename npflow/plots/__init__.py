@@ -2,9 +2,8 @@
 
 Every function draws into the matplotlib axes it is given, or makes a new figure, and returns the axes; `step_page`
 writes a page for a browser.
-Densities use a perceptually uniform colour map (cividis), signed values one that is white at 0 (PuOr), and
-lines colours that colour-blind readers can distinguish. The first figure imports matplotlib; npflow alone
-does not.
+`STYLE` holds the colours and sizes of all figures; ``matplotlib.pyplot.style.use(npflow.plots.STYLE)`` gives them to
+figures of your own. The first figure imports matplotlib; npflow alone does not.
 """
 
 from npflow.plots.matrix import jacobian, jacobians
@@ -13,8 +12,10 @@ from npflow.plots.pictures import images
 from npflow.plots.plane import density, grid, mass_levels, samples, steps
 from npflow.plots.run import history
 from npflow.plots.spectrum import spectrum
+from npflow.plots.style import STYLE
 
 __all__ = [
+    "STYLE",
     "density",
     "grid",
     "history",

@@ -1,13 +1,10 @@
-"""Shared by the figures: axes, colours, a colour bar."""
+"""Shared by the figures: axes, a colour bar, ink."""
 
 import numpy as np
 
 from npflow.docstrings import documented
 from npflow.errors import InputError, kind_of
-
-# Okabe & Ito 2008, Color Universal Design, https://jfly.uni-koeln.de/color/
-BLUE, VERMILLION, BLACK = "#0072B2", "#D55E00", "#000000"
-
+from npflow.plots.style import STYLE
 
 # A decorator that adds to the docstring of a figure what most figures share.
 drawing = documented(
@@ -30,14 +27,20 @@ drawing = documented(
 )
 
 
+def new_axes(rows=1, columns=1, **figure):
+    """Make a figure in the style of npflow; return its axes, as `subplots` of Matplotlib does."""
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context(STYLE):
+        return plt.subplots(rows, columns, layout="constrained", **figure)[1]
+
+
 def check_axes(ax, title=None):
     """Give `ax`, or the axes of a new figure if it is None, a title; raise `InputError` unless it is axes."""
     from matplotlib.axes import Axes
 
     if ax is None:
-        import matplotlib.pyplot as plt
-
-        _, ax = plt.subplots(layout="constrained")
+        ax = new_axes()
     if not isinstance(ax, Axes):
         raise InputError(f"expected ax to be matplotlib axes, got {kind_of(ax)}")
     if title is not None:

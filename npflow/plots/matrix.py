@@ -3,7 +3,7 @@
 import numpy as np
 
 from npflow.errors import InputError
-from npflow.plots.canvas import check_axes, color_bar, drawing, ink
+from npflow.plots.canvas import check_axes, color_bar, drawing, ink, new_axes
 from npflow.validation import check_number, check_rows
 
 
@@ -68,10 +68,8 @@ def jacobians(report, axes=None):
     >>> axes = jacobians(report)
     """
     if axes is None:
-        import matplotlib.pyplot as plt
-
-        figure, axes = plt.subplots(2, 2, figsize=(10, 8.4), layout="constrained")
-        figure.suptitle(report.subject)
+        axes = new_axes(2, 2, figsize=(8, 7))
+        axes[0, 0].figure.suptitle(report.subject)
     for row, direction in zip(axes, ("forward", "inverse")):
         found = report.jacobians[direction]
         limit = None

@@ -11,7 +11,7 @@ from npflow.validation import check_count
 
 
 @drawing
-def images(x, ax=None, *, levels=256, columns=None, title=None, cmap="gray"):
+def images(x, ax=None, *, levels=256, columns=None, title=None, cmap="gray_r"):
     """Draw images as a mosaic, with a line of background between them.
 
     Parameters
@@ -20,18 +20,19 @@ def images(x, ax=None, *, levels=256, columns=None, title=None, cmap="gray"):
         Numbers from 0 to levels - 1, in one channel or three; values beyond are clipped. An array of five
         axes is a table of images, whose rows and columns are kept.
     levels : int
-        The number of levels, so that levels - 1 is white; 2 for floats from 0 to 1.
+        The number of levels, so that levels - 1 is full ink or light; 2 for floats from 0 to 1.
     columns : int, optional
         The number of images in a row; by default about the number of rows.
     cmap : str
-        The colour map for images of one channel: "gray", or "gray_r" for ink on paper.
+        The colour map for images of one channel, by default black ink on white paper: level 0 is white. "gray" is
+        the other way round.
 
     Examples
     --------
     >>> import npflow
     >>> from npflow.plots import images
     >>> data = npflow.datasets.image_data("digits")
-    >>> ax = images(data.test[:20], levels=data.levels, columns=10, cmap="gray_r")
+    >>> ax = images(data.test[:20], levels=data.levels, columns=10)
     """
     x = fetch(x)
     if x.ndim not in (4, 5) or x.shape[-1] not in (1, 3) or not x.size:

@@ -7,7 +7,8 @@ import numpy as np
 
 from npflow.autodiff.gpu.devices import fetch, to_host
 from npflow.errors import InputError
-from npflow.plots.canvas import BLUE, VERMILLION, check_axes, color_bar, drawing, ink
+from npflow.plots.canvas import check_axes, color_bar, drawing, ink, new_axes
+from npflow.plots.style import BLUE, ORANGE
 from npflow.validation import check_count, check_rows
 
 # The shares of the mass that the contours of `density` enclose, the most important first.
@@ -88,7 +89,12 @@ def steps(arrays, axes=None, *, names=None, columns=6):
     names = [""] * len(arrays) if names is None else [textwrap.fill(str(name), 22) for name in names]
     if len(names) != len(arrays):
         raise InputError(f"expected a name for each of {len(arrays)} arrays, got {len(names)}")
-    axes = _panels(len(arrays), columns) if axes is None else np.asarray(axes)
+    if axes is None:
+        rows = math.ceil(len(arrays) / columns)
+        axes = new_axes(rows, columns, squeeze=False, figsize=(1.65 * columns, 1.9 * rows + 0.3))
+        note = "dots: the same points in each panel; colour: the angle in the first panel"
+        axes[0, 0].figure.supxlabel(note, fontsize=8)
+    axes = np.asarray(axes)
     if axes.size < len(arrays):
         raise InputError(f"expected axes for each of {len(arrays)} arrays, got {axes.size}")
 
@@ -103,7 +109,7 @@ def steps(arrays, axes=None, *, names=None, columns=6):
         low, high = np.percentile(x, [0.5, 99.5], axis=0)
         center, half = (low + high) / 2, 0.65 * np.max(high - low) or 1.0
         ax.set(xlim=(center[0] - half, center[0] + half), ylim=(center[1] - half, center[1] + half))
-        ax.tick_params(labelsize=6)
+        ax.tick_params(labelsize=7)
         ax.locator_params(nbins=4)
     for ax in axes.flat[len(arrays) :]:
         ax.set_axis_off()
@@ -111,12 +117,13 @@ def steps(arrays, axes=None, *, names=None, columns=6):
 
 
 @drawing
-def density(log_prob, ax=None, *, limits=((-1.5, 2.5), (-1.0, 1.5)), resolution=200, contours=6):
+def density(log_prob, ax=None, *, limits=((-1.5, 2.5), (-1.0, 1.5)), resolution=200, contours=3, bar=True):
     """Draw a density in the plane, with contours that enclose given shares of its mass.
 
     The 90 % contour is at the level t where {x : p(x) >= t} contains 90 % of the mass; it is the smallest
     region that does. Masses are sums over the grid, and a contour that the limits do not contain is left out.
-    Each share is written to the left of the colour bar, at the level of its contour.
+    So are loops of less than a fiftieth of the axes, which would look like points. Each share is written to the
+    left of the colour bar, at the level of its contour.
 
     Parameters
     ----------
@@ -127,7 +134,10 @@ def density(log_prob, ax=None, *, limits=((-1.5, 2.5), (-1.0, 1.5)), resolution=
     resolution : int
         The number of grid points along each axis.
     contours : int
-        The number of contours, at most 6, taken in turn from 50, 90, 99, 75, 25 and 10 %.
+        The number of contours, at most 6, taken in turn from 50, 90, 99, 75, 25 and 10 %; the labels of more than
+        3 need axes of two inches.
+    bar : bool
+        Whether to add the colour bar with the shares.
 
     Examples
     --------
@@ -148,15 +158,17 @@ def density(log_prob, ax=None, *, limits=((-1.5, 2.5), (-1.0, 1.5)), resolution=
     image = ax.imshow(p, cmap="cividis", origin="lower", extent=limits.ravel(), interpolation="nearest")
     image.set_clim(vmin=0)
     ax.locator_params(nbins=5)
-    bar = color_bar(image, pad=0.5, label="density")
+    bar = color_bar(image, pad=0.5, label="density") if bar else None
     levels = mass_levels(p, widths.prod(), SHARES[:contours])
     levels = {share: level for share, level in levels.items() if p.min() < level < p.max()}
     if levels:
         heights = sorted(set(levels.values()))
         colors = [ink(image, height) for height in heights]
-        lines = ax.contour(x, y, p, heights, colors=colors, linewidths=0.6)
-        bar.add_lines(lines)
-        _label_shares(bar.ax, levels, top=p.max())
+        lines = ax.contour(x, y, p, heights, colors=colors, linewidths=0.7)
+        _leave_out_small_loops(lines, np.ptp(limits, axis=1) / 50)
+        if bar:
+            bar.add_lines(lines)
+            _label_shares(bar.ax, levels, top=p.max())
     return ax
 
 
@@ -192,7 +204,7 @@ def mass_levels(p, cell, shares):
 
 @drawing
 def grid(map, ax=None, *, limits=((-2, 2), (-2, 2)), lines=21, resolution=200):
-    """Draw a square grid deformed by a map, horizontal lines in blue and vertical ones in vermillion.
+    """Draw a square grid deformed by a map, horizontal lines in blue and vertical ones, wider, in orange.
 
     Parameters
     ----------
@@ -229,19 +241,16 @@ def grid(map, ax=None, *, limits=((-2, 2), (-2, 2)), lines=21, resolution=200):
     deformed = [_check_points(map(line.reshape(-1, 2)), line.shape) for line in (horizontals, verticals)]
 
     ax = check_axes(ax)
-    for image, color, label in zip(deformed, (BLUE, VERMILLION), ("horizontals", "verticals")):
-        ax.add_collection(LineCollection(image, colors=color, linewidths=0.8, label=label))
+    # The wide lines are below the thin ones, so that both are seen where they run side by side.
+    for image, label, color, width in (
+        (deformed[0], "horizontals", BLUE, 0.6),
+        (deformed[1], "verticals", ORANGE, 1.6),
+    ):
+        lines = LineCollection(image, colors=color, linewidths=width, label=label, zorder=2 - width / 10)
+        ax.add_collection(lines)
     ax.autoscale_view()
     ax.set_aspect("equal")
     return ax
-
-
-def _panels(count, columns):
-    import matplotlib.pyplot as plt
-
-    rows = math.ceil(count / columns)
-    size = (1.8 * columns, 2 * rows)
-    return plt.subplots(rows, columns, squeeze=False, figsize=size, layout="constrained")[1]
 
 
 def _mesh(x, y):
@@ -249,16 +258,27 @@ def _mesh(x, y):
     return np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
 
 
+def _leave_out_small_loops(lines, least):
+    """Keep the pieces of contours that are at least as wide or as high as `least`, a pair."""
+    from matplotlib.path import Path
+
+    nothing = Path(np.empty((0, 2)))
+    pieces = [
+        [Path(piece) for piece in level if (np.ptp(piece, axis=0) >= least).any()] for level in lines.allsegs
+    ]
+    lines.set_paths([Path.make_compound_path(*level) if level else nothing for level in pieces])
+
+
 def _label_shares(bar, levels, top):
     """Write each share at its level, to the left of the colour bar."""
-    gap = 0.05  # the height of a line of text, in units of the bar's height
+    gap = 0.1  # the height of a line of text, in units of the bar's height, which is an inch or more
     shares = sorted(levels, reverse=True)
     offsets = gap * np.arange(len(shares))
     # Raise labels that would overlap; the last one must not exceed the bar.
     places = np.array([levels[share] / top for share in shares]) - offsets
     places = np.minimum(np.maximum.accumulate(places), 1 - offsets[-1]) + offsets
-    style = {"transform": bar.transAxes, "ha": "right", "fontsize": 7}
-    bar.text(-0.3, 1 + 0.8 * gap, "mass\ninside", va="bottom", **style)
+    style = {"transform": bar.transAxes, "ha": "right", "fontsize": 8}
+    bar.text(-0.3, 1 + 0.6 * gap, "mass\ninside", va="bottom", **style)
     for share, place in zip(shares, places):
         bar.text(-0.3, place, f"{share:.0%}", va="center", **style)
 

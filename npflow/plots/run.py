@@ -3,7 +3,8 @@
 import numpy as np
 
 from npflow.errors import InputError, kind_of
-from npflow.plots.canvas import BLACK, BLUE, VERMILLION, check_axes, drawing
+from npflow.plots.canvas import check_axes, drawing
+from npflow.plots.style import BLACK, BLUE, VERMILLION
 from npflow.validation import check_number
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 
 from npflow.autodiff.gpu.devices import fetch
-from npflow.plots.canvas import BLUE, check_axes, drawing
+from npflow.plots.canvas import check_axes, drawing
+from npflow.plots.style import BLUE
 from npflow.validation import check_rows
 
 
@@ -40,6 +41,6 @@ def spectrum(log_scale, ax=None, *, title=None, **plot):
     if not {"c", "color"} & plot.keys():
         plot["color"] = BLUE
     ax.plot(np.arange(1, len(spread) + 1), spread, **{"marker": ".", "linewidth": 1.2} | plot)
-    ax.set(xlabel="dimension, sorted", ylabel="spread exp(-log_scale)", yscale="log")
+    ax.set(xlabel="dimension, sorted", ylabel="spread, exp(-log_scale)", yscale="log")
     ax.xaxis.get_major_locator().set_params(integer=True)
     return ax
