@@ -13,6 +13,7 @@
 # %%
 import argparse
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,12 @@ from npflow.training import Adam, WarmupCosine
 
 parser = argparse.ArgumentParser(description="One affine layer learns a mean and a standard deviation.")
 parser.add_argument("--out", type=Path, default=Path("out/affine"), help="where figures and summary.json go")
-parser.add_argument("--quick", action="store_true", help="less data; the result is the same")
+parser.add_argument(
+    "--quick",
+    action="store_true",
+    default=bool(os.environ.get("NPFLOW_QUICK")),
+    help="less data; the result is the same",
+)
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 

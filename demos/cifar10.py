@@ -16,6 +16,7 @@
 # %%
 import argparse
 import json
+import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -40,6 +41,7 @@ length.add_argument("--minutes", type=float, default=4.0, help="training time (d
 length.add_argument(
     "--quick",
     action="store_true",
+    default=bool(os.environ.get("NPFLOW_QUICK")),
     help="a test that it runs: only a few steps, on a few images of --path, or on small patches without it "
     "(NPFLOW_DATA is not used)",
 )

@@ -10,6 +10,7 @@
 # %%
 import argparse
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -32,7 +33,12 @@ parser = argparse.ArgumentParser(
     description="NICE, RealNVP, Glow, MintNet and PixelCNN on 8 x 8 digits, in bits per pixel."
 )
 parser.add_argument("--out", type=Path, default=Path("out/digits"), help="where figures and summary.json go")
-parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
+parser.add_argument(
+    "--quick",
+    action="store_true",
+    default=bool(os.environ.get("NPFLOW_QUICK")),
+    help="only a few steps: a test that it runs",
+)
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 

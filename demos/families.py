@@ -11,6 +11,7 @@
 # %%
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 
@@ -38,6 +39,7 @@ parser.add_argument(
 parser.add_argument(
     "--quick",
     action="store_true",
+    default=bool(os.environ.get("NPFLOW_QUICK")),
     help="only a few steps on one density: a test that it runs",
 )
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none

@@ -14,6 +14,7 @@
 # %%
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 
@@ -31,7 +32,12 @@ parser = argparse.ArgumentParser(description="Attributes, interpolation and tran
 parser.add_argument(
     "--out", type=Path, default=Path("out/latent_arithmetic"), help="where figures and summary.json go"
 )
-parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
+parser.add_argument(
+    "--quick",
+    action="store_true",
+    default=bool(os.environ.get("NPFLOW_QUICK")),
+    help="only a few steps: a test that it runs",
+)
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 

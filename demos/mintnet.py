@@ -15,6 +15,7 @@
 # %%
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 
@@ -32,7 +33,12 @@ from npflow.verify.jacobians import by_autograd
 
 parser = argparse.ArgumentParser(description="A MintNet of 8 x 8 digits, its Jacobians, and its inverse.")
 parser.add_argument("--out", type=Path, default=Path("out/mintnet"), help="where figures and summary.json go")
-parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
+parser.add_argument(
+    "--quick",
+    action="store_true",
+    default=bool(os.environ.get("NPFLOW_QUICK")),
+    help="only a few steps: a test that it runs",
+)
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 

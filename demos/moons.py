@@ -14,6 +14,7 @@
 # %%
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 
@@ -29,7 +30,12 @@ from npflow.training import Adam, WarmupCosine
 
 parser = argparse.ArgumentParser(description="A ten-step Glow learns two moons, with two priors.")
 parser.add_argument("--out", type=Path, default=Path("out/moons"), help="where figures and summary.json go")
-parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
+parser.add_argument(
+    "--quick",
+    action="store_true",
+    default=bool(os.environ.get("NPFLOW_QUICK")),
+    help="only a few steps: a test that it runs",
+)
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 

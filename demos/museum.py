@@ -14,6 +14,7 @@
 import argparse
 import json
 import math
+import os
 import textwrap
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,7 +33,10 @@ from npflow.verify.jacobians import by_finite_differences
 parser = argparse.ArgumentParser(description="Real bugs in log-dets, rebuilt, and what npflow says of them.")
 parser.add_argument("--out", type=Path, default=Path("out/museum"), help="where figures and summary.json go")
 parser.add_argument(
-    "--quick", action="store_true", help="as for the other demos; this one takes seconds anyway"
+    "--quick",
+    action="store_true",
+    default=bool(os.environ.get("NPFLOW_QUICK")),
+    help="as for the other demos; this one takes seconds anyway",
 )
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import pdb
 import re
 from pathlib import Path
@@ -30,7 +31,12 @@ parser = argparse.ArgumentParser(description="The program of one coupling layer,
 parser.add_argument(
     "--out", type=Path, default=Path("out/read_the_gradient"), help="where the figure and summary.json go"
 )
-parser.add_argument("--quick", action="store_true", help="no difference: the demo takes seconds")
+parser.add_argument(
+    "--quick",
+    action="store_true",
+    default=bool(os.environ.get("NPFLOW_QUICK")),
+    help="no difference: the demo takes seconds",
+)
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 

@@ -13,6 +13,7 @@
 # %%
 import argparse
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable
@@ -40,7 +41,10 @@ from npflow.training import Adam
 parser = argparse.ArgumentParser(description="Flows, kernels and mixtures on three small tables.")
 parser.add_argument("--out", type=Path, default=Path("out/tabular"), help="where figures and summary.json go")
 parser.add_argument(
-    "--quick", action="store_true", help="only a few steps on a few rows: a test that it runs"
+    "--quick",
+    action="store_true",
+    default=bool(os.environ.get("NPFLOW_QUICK")),
+    help="only a few steps on a few rows: a test that it runs",
 )
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@
 # %%
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 
@@ -33,7 +34,12 @@ parser = argparse.ArgumentParser(description="A VAE and a flow learn the same da
 parser.add_argument(
     "--out", type=Path, default=Path("out/vae_or_flow"), help="where figures and summary.json go"
 )
-parser.add_argument("--quick", action="store_true", help="only a few steps: a test that it runs")
+parser.add_argument(
+    "--quick",
+    action="store_true",
+    default=bool(os.environ.get("NPFLOW_QUICK")),
+    help="only a few steps: a test that it runs",
+)
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 BLUE, VERMILLION = "#0072B2", "#D55E00"

@@ -11,6 +11,7 @@
 # %%
 import argparse
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,12 @@ from npflow.verify.cases import CASES
 
 parser = argparse.ArgumentParser(description="Compares every layer's log-det with its numerical Jacobian.")
 parser.add_argument("--out", type=Path, default=Path("out/verify"), help="where figures and summary.json go")
-parser.add_argument("--quick", action="store_true", help="only a few of the layers")
+parser.add_argument(
+    "--quick",
+    action="store_true",
+    default=bool(os.environ.get("NPFLOW_QUICK")),
+    help="only a few of the layers",
+)
 options = parser.parse_args(None if "__file__" in globals() else [])  # in a notebook there is none
 options.out.mkdir(parents=True, exist_ok=True)
 
