@@ -1,8 +1,8 @@
 """One site of the book, the demos and the reference: ``python -m sphinx -W docs docs/_build``.
 
 The pages of the book and of the gallery are the scripts of ``demos/``, turned into notebooks beside this file, as Sphinx
-reads pages of its own folder alone. Chapters are executed; a demo takes minutes, and its page shows the script. With
-NPFLOW_QUICK=1 in the environment there is no gallery, and the chapters take few steps.
+reads pages of its own folder alone, and executed. A demo that takes minutes is executed with few steps. So is everything
+with NPFLOW_QUICK=1 in the environment.
 """
 
 import importlib
@@ -22,8 +22,7 @@ project = "npflow"
 author = "the npflow developers"
 release = npflow.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode", "numpydoc"]
-exclude_patterns = ["_build", "jupyter_execute", *(["gallery.md", "gallery/*"] if QUICK else [])]
-suppress_warnings = ["toc.excluded", "toc.not_readable"] if QUICK else []  # the entry of the gallery
+exclude_patterns = ["_build", "jupyter_execute"]
 html_theme = "pydata_sphinx_theme"
 html_title = "npflow"
 html_sourcelink_suffix = ""
@@ -40,9 +39,26 @@ QUIETLY = """%config InteractiveShell.ast_node_interactivity = 'none'
 import warnings
 warnings.filterwarnings("ignore", message="IProgress not found")"""
 
+IN_FULL = {
+    "affine",
+    "gaussianization",
+    "moons",
+    "museum",
+    "read_the_gradient",
+    "verify_jacobians",
+}  # a minute at most
+FEW_STEPS = """import os
+os.environ["NPFLOW_QUICK"] = "1"
+"""
+NOTE = """*This page was made with few steps, to show what the script does. For its results run*
+`python demos/{}.py`."""
 
-def notebooks(scripts, folder):
-    """Turn scripts of `# %%` cells into notebooks; one that is newer than its script is left, and so is its run."""
+
+def notebooks(scripts, folder, in_full=None):
+    """Turn scripts of `# %%` cells into notebooks; one that is newer than its script is left, and so is its run.
+
+    Scripts that are not among `in_full` take few steps, and say so.
+    """
     folder.mkdir(exist_ok=True)
     scripts = {folder / f"{script.stem}.ipynb": script for script in scripts}
     for stale in set(folder.glob("*.ipynb")) - set(scripts):
@@ -53,22 +69,24 @@ def notebooks(scripts, folder):
         notebook = jupytext.read(script, fmt="py:percent")
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
         notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
+        few = in_full is not None and script.stem not in in_full
         hidden = notebook.cells[0].copy()
-        hidden.update(cell_type="code", source=QUIETLY)
+        hidden.update(cell_type="code", source=FEW_STEPS * few + QUIETLY)
         hidden.update(metadata={"tags": ["remove-cell"]}, outputs=[], execution_count=None, id="quiet")
         notebook.cells.insert(1, hidden)
+        if few:
+            notebook.cells[0].source += "\n\n" + NOTE.format(script.stem)
         jupytext.write(notebook, page)
 
 
 notebooks((HERE.parent / "demos" / "book").glob("*.py"), HERE / "book")
-if not QUICK:
-    notebooks((HERE.parent / "demos").glob("*.py"), HERE / "gallery")
+notebooks((HERE.parent / "demos").glob("*.py"), HERE / "gallery", () if QUICK else IN_FULL)
 
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(HERE / "_build" / ("executed_quick" if QUICK else "executed"))
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
-nb_execution_excludepatterns = ["gallery/*"]
+nb_execution_in_temp = True  # a demo writes its pictures and summary to a folder out/
 nb_merge_streams = True
 nb_output_stderr = "warn"  # so a warning of NumPy or npflow fails the build
 myst_enable_extensions = ["dollarmath", "amsmath"]
@@ -121,8 +139,87 @@ def write_reference():
 write_reference()
 
 
-def formulas_as_they_stand(app, what, name, thing, options, lines):
-    """Make a paragraph of formulas a literal block, so that its columns and its line breaks are kept.
+# ---------------------------------------------------------------- formulas
+
+FUNCTIONS = {"exp", "log", "det", "tanh"}  # LaTeX has a command for each
+OPERATORS = {"sum": r"\sum ", "prod": r"\prod "}
+GREEK = {"Phi", "alpha", "beta", "epsilon", "sigma", "pi"}
+NAMES = {"log_scale", "log_std"}  # an underscore in other names starts an index
+SIGNS = {
+    **{"*": r"\cdot ", "<=": r"\le ", ">=": r"\ge ", "<-": r"\leftarrow ", "->": r"\to ", "~": r"\sim "},
+    **{"...": r"\dots ", "||": r"\,\|\, "},
+}
+TOKEN = re.compile(
+    r"(?P<space> )|(?P<name>log_scale|log_std|[A-Za-z]+)(?P<digit>\d?)(?P<prime>'?)|(?P<number>\d+(\.\d+)?)"
+    r"|(?P<power>[_^])(\{(?P<group>[^{}]*)\}|(?P<short>-?\w))?(?P<rest>[A-Za-z]*)"
+    r"|(?P<sign>\.\.\.|<=|>=|<-|->|\|\||[-+*/=<>~()\[\],;:|])"
+)
+PROSE = re.compile(r"\b(is|in|by|for|from|as|one|each|the|to|kernel)\b")
+
+
+def tex_of(formula):
+    """A formula of a docstring in LaTeX; ValueError where a sign is not known."""
+    done, at = [], 0
+    while at < len(formula):
+        found = TOKEN.match(formula, at)
+        if not found:
+            raise ValueError(f"expected a formula, got {formula!r}")
+        at, name = found.end(), found["name"]
+        if name == "sqrt" and formula[at : at + 1] == "(":
+            depth, end = 1, at + 1
+            while depth and end < len(formula):
+                depth, end = depth + {"(": 1, ")": -1}.get(formula[end], 0), end + 1
+            done.append(rf"\sqrt{{{tex_of(formula[at + 1 : end - 1])}}}")
+            at = end
+        elif name:
+            if name in OPERATORS:
+                word = OPERATORS[name]
+            elif name in FUNCTIONS or name in GREEK:
+                word = rf"\{name} "
+            else:
+                word = name if len(name) == 1 else r"\mathrm{" + name.replace("_", r"\_") + "}"
+            done.append(word + (f"_{{{found['digit']}}}" if found["digit"] else "") + found["prime"])
+        elif found["power"]:
+            inside = found["group"] if found["group"] is not None else (found["short"] or "") + found["rest"]
+            if not inside:
+                raise ValueError(f"expected an index, got {formula!r}")
+            done.append(f"{found['power']}{{{tex_of(inside)}}}")
+        elif found["space"]:
+            done.append(r"\ " if done and formula[at - 2 : at - 1] == "," else r"\,")
+        else:
+            done.append(SIGNS.get(found["sign"], found["sign"]) if found["sign"] else found["number"])
+    # Binary signs have spaces of their own.
+    return re.sub(r"\\,(?=[-+=<>]|\\(?:cdot|le|ge|leftarrow|to|sim|,) )|(?<=[-+=<>])\\,", " ", "".join(done))
+
+
+def cell_in_tex(cell):
+    """A column's text: a formula, and words after it."""
+    words = PROSE.search(cell)
+    formula, text = (cell[: words.start()], cell[words.start() :]) if words else (cell, "")
+    if words and re.fullmatch(r"[a-z] ", formula):  # "a is unchanged"
+        formula, text = "", cell
+    if re.search(r"[_^{}\\$<|]", text) or re.search(r"\b[a-z]{3,} [a-z]{3,}\b(?!\()", formula):
+        raise ValueError(f"expected a formula and words, got {cell!r}")
+    return tex_of(formula.rstrip()) + (rf"\ \text{{{' ' * bool(formula)}{text}}}" if text else "")
+
+
+def in_tex(rows):
+    """The lines of a `math` directive for rows of formulas in columns; None where one cannot be read."""
+    cells = [[(one.start(), one[0]) for one in re.finditer(r"\S+(?: \S+)*", row)] for row in rows]
+    starts = sorted({start for row in cells for start, _ in row})
+    columns = [start for i, start in enumerate(starts) if not i or start - starts[i - 1] > 2]
+    try:
+        table = [
+            {max(c for c in columns if c <= start): cell_in_tex(cell) for start, cell in row} for row in cells
+        ]
+    except ValueError:
+        return None
+    lines = [" & ".join(row.get(column, "") for column in columns) + r" \\" for row in table]
+    return [rf"\begin{{array}}{{{'l' * len(columns)}}}", *lines, r"\end{array}"]
+
+
+def formulas_in_tex(app, what, name, thing, options, lines):
+    """Set a paragraph of formulas in LaTeX, or, where it cannot be read, as a literal block that keeps its columns.
 
     Formulas stand above the first section of a docstring. A paragraph is one if every line is set in columns, is
     indented, or is an equation that does not end like a sentence.
@@ -140,7 +237,8 @@ def formulas_as_they_stand(app, what, name, thing, options, lines):
             formula and any(equation.match(row) for row in rows) and not rows[0].startswith((" ", ">>>", "="))
         )
         if formula:
-            done += ["::", "", *(f"    {row}" for row in rows), ""]
+            tex = in_tex(rows)
+            done += [".. math::" if tex else "::", "", *(f"    {row}" for row in tex or rows), ""]
         else:
             done += [*rows, ""]
     lines[:] = [*done, *rest]
@@ -154,7 +252,7 @@ def plain_text(app, what, name, thing, options, lines):
     literal = False
     for i, line in enumerate(lines):
         if line.strip() and not line.startswith(" "):
-            literal = line.strip() == "::" or line.startswith(">>>")
+            literal = line.startswith(("::", ".. math::", ">>>"))
         if not literal and not line.lstrip().startswith((">>>", "...")):
             line = re.sub(r"(?<=[(\s,])\*(?=\w+[,)])", r"\\*", line)
             line = re.sub(r"(?<![`\w\\])\|(?=\w+\|)", r"\\|", line)
@@ -168,7 +266,7 @@ def skip(app, what, name, thing, skipped, options):
 
 def setup(app):
     app.connect(
-        "autodoc-process-docstring", formulas_as_they_stand, priority=400
+        "autodoc-process-docstring", formulas_in_tex, priority=400
     )  # numpydoc, at 500, reads sections
     app.connect("autodoc-process-docstring", plain_text, priority=600)
     app.connect("autodoc-skip-member", skip)

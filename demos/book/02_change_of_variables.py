@@ -157,3 +157,4 @@ print(check(WrongSign(), data[:8]).failures[0].sentence)
 # 2. Let the scale of the affine flow above go to 0 instead of infinity. Which term stops it now?
 # 3. Two flows give losses of 2.10 and 2.05 nats on the same data. How much likelier does the second one make a
 #    typical row?
+# 4. `npflow exercise density` marks your own.

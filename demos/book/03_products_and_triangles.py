@@ -122,3 +122,4 @@ print(next(check.sentence for check in report.failures if "log-det" in check.nam
 #    mark it.
 # 3. A network has 10 layers, each with a dense Jacobian of 3072 x 3072. How many operations would the determinants of one
 #    image cost? How many does a coupling need?
+# 4. `npflow exercise chain` and `npflow exercise triangle` mark your own.

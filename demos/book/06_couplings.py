@@ -140,4 +140,4 @@ for one in report.failures[:4]:
 # 1. Two affine couplings in a row that keep the same half are one affine coupling. Which $s$ and $t$ does it have?
 # 2. How many couplings does it take until every output depends on every input?
 # 3. Write the coupling $z_b = b \cdot \sigma(s(a)) + t(a)$ with the logistic function $\sigma$. What is its log-determinant?
-# 4. `npflow exercise coupling` marks your own.
+# 4. `npflow exercise additive_coupling` and `npflow exercise coupling` mark your own.

@@ -130,3 +130,4 @@ print(check(PlainReshape(), x).failures[0].sentence)
 # 1. Write the permutation matrix of a squeeze of $2 \times 2$ pixels with 2 channels by hand.
 # 2. A 1x1 convolution after a squeeze has 16 weights on a grey image. Which maps of $2 \times 2$ blocks can it learn?
 # 3. The prior of the part that is split off can depend on the part that goes on. Which layer of chapter 6 does that?
+# 4. `npflow exercise squeeze` and `npflow exercise split` mark your own.

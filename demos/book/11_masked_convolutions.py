@@ -148,3 +148,4 @@ print(report.failures[0].sentence)
 # 1. Stack two convolutions with mask B. Which pixels does the last pixel of a row not see, though they are before it?
 # 2. Why must the first convolution of a PixelCNN have mask A, and the others may have mask B?
 # 3. How many iterations does the inverse need at most in exact arithmetic if each $f_i$ is linear in $x_i$?
+# 4. `npflow exercise causal_mask` marks your own.

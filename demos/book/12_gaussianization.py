@@ -127,3 +127,4 @@ print(next(one.sentence for one in report.failures if "log-det" in one.name))
 # 1. Which data are made normal by one Gaussianize, one rotation and one more Gaussianize?
 # 2. In the plane, uncorrelated data have no principal components. Why does a random rotation still make progress?
 # 3. Show that $I(x)$ does not change when each component is mapped by an increasing function of its own.
+# 4. `npflow exercise gaussianize` marks your own.

@@ -122,3 +122,4 @@ print(report.failures[0].sentence)
 # 1. An ActNorm whose scale depends on $c$ alone: what is its log-determinant?
 # 2. When do two separate flows learn more from the same data than one conditional flow, and when less?
 # 3. Half of the labels are missing. Which loss uses all rows? (Start from $p(x) = \sum_c P(c)\, p(x | c)$.)
+# 4. `npflow exercise conditional` marks your own.
