@@ -78,7 +78,7 @@ def test_both_archives_hold_all_files_of_the_package_and_no_tests(archives):
 def test_the_installed_package_is_imported_and_its_command_runs(installed, tmp_path):
     where = run(installed / "python", "-c", "import npflow; print(npflow.__file__)", cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(installed.parent)
-    assert "1 of 1 passed" in run(installed / "npflow", "verify", "Reverse", cwd=tmp_path)
+    assert "2 of 2 passed" in run(installed / "npflow", "verify", "Reverse", cwd=tmp_path)
     run(installed / "npflow", "exercise", "coupling", cwd=tmp_path)
     assert "def inverse" in (tmp_path / "coupling.py").read_text()
 
