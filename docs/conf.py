@@ -102,6 +102,7 @@ MODULES = ["npflow"] + [
 ]
 autosummary_generate = True
 autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the sections of a docstring say what each argument is
 numpydoc_show_class_members = False
 templates_path = ["_templates"]
 

@@ -39,6 +39,8 @@ __all__ = [
     "VerificationError",
     "autodiff",
     "datasets",
+    "estimators",
+    "exercises",
     "fit",
     "latent",
     "layers",
@@ -58,6 +60,8 @@ __all__ = [
 
 LAZY = (
     "datasets",
+    "estimators",
+    "exercises",
     "latent",
     "plots",
     "verify",

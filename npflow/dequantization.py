@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 import autograd.numpy as np
 import numpy as onp
+from numpy import ndarray
+from numpy.random import Generator
+from numpy.typing import ArrayLike, DTypeLike
 
 from npflow.autodiff.gpu.devices import device_of, to_device, to_host
 from npflow.autodiff.program.chunks import map_rows
@@ -12,6 +15,7 @@ from npflow.description import count, instance
 from npflow.errors import ConvergenceError
 from npflow.flow import Flow, named_errors
 from npflow.model import Model
+from npflow.typing import Params
 from npflow.validation import check_count, check_dtype, check_integers, check_rng, context_name
 
 AT_ONCE = 2**24  # numbers of u that are drawn at a time
@@ -86,7 +90,7 @@ class Dequantized(Model):
         """D: the number of integers in a row."""
         return math.prod(self.event_shape)
 
-    def dequantize(self, x, u):
+    def dequantize(self, x: ArrayLike, u: ArrayLike) -> ndarray:
         """Map integers to points in their cells, (x + u) / levels.
 
         Parameters
@@ -104,7 +108,7 @@ class Dequantized(Model):
         below_next = (x + 1) * (1 - float(onp.finfo(u.dtype).eps))
         return np.minimum(x + u, below_next) / self.levels
 
-    def quantize(self, y):
+    def quantize(self, y: ArrayLike) -> ndarray:
         """Map numbers to the integers whose cells they are in.
 
         Parameters
@@ -119,7 +123,9 @@ class Dequantized(Model):
         x = np.clip(np.floor(self.levels * y), 0, self.levels - 1)
         return x.astype(onp.uint8 if self.levels <= 2**8 else onp.uint16)
 
-    def init(self, rng, x, context=None, dtype=onp.float32):
+    def init(
+        self, rng: Generator, x: ArrayLike, context: ArrayLike | None = None, dtype: DTypeLike = onp.float32
+    ) -> Params:
         """Draw parameters of the flow, and start them on a batch of integers.
 
         Parameters
@@ -187,7 +193,15 @@ class Dequantized(Model):
         """A mean loss in nats as the progress bar shows it, in bits/dim."""
         return f"{loss / (self.dims * math.log(2)):.4f} bits/dim"
 
-    def log_prob(self, params, x, context=None, *, rng, draws=1):
+    def log_prob(
+        self,
+        params: Params,
+        x: ArrayLike,
+        context: ArrayLike | None = None,
+        *,
+        rng: Generator,
+        draws: int = 1,
+    ) -> ndarray:
         """Estimate log P(x) of each row from K draws of u.
 
         log P(x) ~ log 1/K sum_k p((x + u_k) / levels) - D log levels
@@ -231,7 +245,15 @@ class Dequantized(Model):
             found.append(total - math.log(draws))
         return np.concatenate(found)
 
-    def bits_per_dim(self, params, x, context=None, *, rng, draws=1):
+    def bits_per_dim(
+        self,
+        params: Params,
+        x: ArrayLike,
+        context: ArrayLike | None = None,
+        *,
+        rng: Generator,
+        draws: int = 1,
+    ) -> ndarray:
         """Estimate -log P(x) / (D log 2) of each row, as `log_prob` estimates log P(x).
 
         Parameters
@@ -249,7 +271,14 @@ class Dequantized(Model):
         """
         return self.log_prob(params, x, context, rng=rng, draws=draws) / (-self.dims * math.log(2))
 
-    def sample(self, params, rng, n, context=None, temperature=1.0):
+    def sample(
+        self,
+        params: Params,
+        rng: Generator,
+        n: int,
+        context: ArrayLike | None = None,
+        temperature: float = 1.0,
+    ) -> ndarray:
         """Draw rows of integers: a draw of the flow, taken to the integer of its cell.
 
         Parameters
@@ -274,7 +303,7 @@ class Dequantized(Model):
         """
         return self.quantize(check_solved(self.flow.sample(params, rng, n, context, temperature)))
 
-    def encode(self, params, x, context=None):
+    def encode(self, params: Params, x: ArrayLike, context: ArrayLike | None = None) -> ndarray:
         """Map integers to z: that of the middle of the cell, where u is 1/2.
 
         Parameters
@@ -297,7 +326,7 @@ class Dequantized(Model):
         middle = self.dequantize(x, np.full_like(x, 0.5, dtype=layout.dtype))
         return self.flow.encode(params, middle, context)
 
-    def decode(self, params, z, context=None):
+    def decode(self, params: Params, z: ArrayLike, context: ArrayLike | None = None) -> ndarray:
         """Map z to integers.
 
         Parameters
@@ -317,7 +346,7 @@ class Dequantized(Model):
         """
         return self.quantize(check_solved(self.flow.decode(params, z, context)))
 
-    def reconstruction_error(self, params, x, context=None):
+    def reconstruction_error(self, params: Params, x: ArrayLike, context: ArrayLike | None = None) -> float:
         """Compute how far `encode` and the inverse of the flow move each integer.
 
         Parameters

@@ -2,6 +2,9 @@
 
 import inspect
 import re
+from collections.abc import Callable
+
+from npflow.typing import Function
 
 SECTIONS = (
     "Parameters",
@@ -14,7 +17,7 @@ SECTIONS = (
 )  # numpydoc's order
 
 
-def documented(shared):
+def documented(shared: str) -> Callable[[Function], Function]:
     """Make a decorator that completes the docstring of a function; the function itself stays as it is.
 
     Parameters
@@ -25,7 +28,7 @@ def documented(shared):
     """
     _, shared = _split(shared)
 
-    def decorate(function):
+    def decorate(function: Function) -> Function:
         if function.__doc__:  # python -OO removes it
             text, own = _split(function.__doc__)
             entries = _entries(shared) | _entries(own)

@@ -4,6 +4,9 @@ import inspect
 import math
 
 import numpy as np
+from numpy import ndarray
+from numpy.random import RandomState
+from numpy.typing import ArrayLike
 from scipy.special import log_softmax, logsumexp
 from sklearn.base import (
     BaseEstimator,
@@ -188,7 +191,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
     True
     """
 
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: object = None) -> "FlowDensity":
         """Train the flow.
 
         Parameters
@@ -203,7 +206,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
         return self._fit(X.astype(np.float64))
 
-    def score_samples(self, X):
+    def score_samples(self, X: ArrayLike) -> ndarray:
         """Compute log p(x) of each row, in nats.
 
         Parameters
@@ -216,7 +219,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         """
         return self._log_prob(self._validated(X))
 
-    def score(self, X, y=None):
+    def score(self, X: ArrayLike, y: object = None) -> float:
         """Compute the mean of log p(x) over rows, in nats.
 
         Parameters
@@ -230,7 +233,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         """
         return float(np.mean(self.score_samples(X)))
 
-    def sample(self, n_samples=1, random_state=None):
+    def sample(self, n_samples: int = 1, random_state: int | RandomState | None = None) -> ndarray:
         """Draw rows from the density.
 
         Parameters
@@ -246,7 +249,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         rng = np.random.default_rng(check_random_state(random_state).randint(2**31))
         return self.flow_.sample(self.params_, rng, n_samples) * self.scale_ + self.mean_
 
-    def transform(self, X):
+    def transform(self, X: ArrayLike) -> ndarray:
         """Take rows to z.
 
         Parameters
@@ -260,7 +263,7 @@ class FlowDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixi
         x = self._validated(X)
         return self.flow_.encode(self.params_, x)
 
-    def inverse_transform(self, Z):
+    def inverse_transform(self, Z: ArrayLike) -> ndarray:
         """Take z to rows.
 
         Parameters
@@ -310,7 +313,7 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
     True
     """
 
-    def fit(self, X, y):
+    def fit(self, X: ArrayLike, y: ArrayLike) -> "FlowClassifier":
         """Train the flow.
 
         Parameters
@@ -337,7 +340,7 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
         each = [self._log_prob(x, label) for label in range(len(self.classes_))]
         return np.stack(each, axis=1) + self.class_log_prior_
 
-    def score_samples(self, X):
+    def score_samples(self, X: ArrayLike) -> ndarray:
         """Compute log p(x) of each row, in nats: that of the mixture of the classes.
 
         Parameters
@@ -350,7 +353,7 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
         """
         return logsumexp(self._joint_log_prob(X), axis=1)
 
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X: ArrayLike) -> ndarray:
         """Compute log P(c | x).
 
         Parameters
@@ -363,7 +366,7 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
         """
         return log_softmax(self._joint_log_prob(X), axis=1)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> ndarray:
         """Compute P(c | x).
 
         Parameters
@@ -376,7 +379,7 @@ class FlowClassifier(ClassifierMixin, _FlowEstimator):
         """
         return np.exp(self.predict_log_proba(X))
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> ndarray:
         """Find the likeliest class of each row.
 
         Parameters

@@ -9,6 +9,9 @@ from functools import lru_cache
 import autograd.numpy as np
 import numpy as onp
 from autograd.tracer import getval
+from numpy import ndarray
+from numpy.random import Generator
+from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
 from npflow.autodiff import Layout
@@ -36,6 +39,7 @@ from npflow.model import Model, without_nan
 from npflow.priors import Prior, check_drawn
 from npflow.rations import SMALL, Rationed, TooLarge, ration_for
 from npflow.summary import summary
+from npflow.typing import Params
 from npflow.validation import (
     cast,
     check_context,
@@ -120,7 +124,7 @@ class Flow(Model):
 
     # ---------------------------------------------------------------- parameters
 
-    def init(self, rng, x, context=None):
+    def init(self, rng: Generator, x: ArrayLike, context: ArrayLike | None = None) -> Params:
         """Draw parameters, and start them on a batch.
 
         Parameters
@@ -197,7 +201,7 @@ class Flow(Model):
 
     # ---------------------------------------------------------------- the density
 
-    def losses(self, params, x, context=None):
+    def losses(self, params: Params, x: ArrayLike, context: ArrayLike | None = None) -> ndarray:
         """Compute -log p(x) of each row. It is pure arithmetic and checks nothing.
 
         Parameters
@@ -217,7 +221,7 @@ class Flow(Model):
         log_prob = self.prior.log_prob(params["prior"], z) + log_det
         return -log_prob
 
-    def loss(self, params, x, context=None):
+    def loss(self, params: Params, x: ArrayLike, context: ArrayLike | None = None) -> float:
         """Compute the mean of -log p(x) over a batch: what `fit` minimizes and a program records.
 
         Parameters
@@ -233,7 +237,7 @@ class Flow(Model):
         """
         return np.sum(self.losses(params, x, context)) / len(x)
 
-    def log_prob(self, params, x, context=None):
+    def log_prob(self, params: Params, x: ArrayLike, context: ArrayLike | None = None) -> ndarray:
         """Compute log p(x) of each row.
 
         Parameters
@@ -261,7 +265,14 @@ class Flow(Model):
 
     # ---------------------------------------------------------------- x and z
 
-    def sample(self, params, rng, n, context=None, temperature=1.0):
+    def sample(
+        self,
+        params: Params,
+        rng: Generator,
+        n: int,
+        context: ArrayLike | None = None,
+        temperature: float = 1.0,
+    ) -> ndarray:
         """Draw rows of x: z from the prior, then the inverse of the layer.
 
         Parameters
@@ -298,7 +309,9 @@ class Flow(Model):
         z, context = self._draw(params, rng, n, context, temperature)
         return self._map_rows(self._decode, params, z, context, "inverse")
 
-    def sample_and_log_prob(self, params, rng, n, context=None):
+    def sample_and_log_prob(
+        self, params: Params, rng: Generator, n: int, context: ArrayLike | None = None
+    ) -> tuple[ndarray, ndarray]:
         """Draw rows of x, with log p(x) of each.
 
         log p(x) = log prior(z) - log|det dx/dz| comes from the z that x was made of, without `forward`. For an inverse
@@ -328,7 +341,7 @@ class Flow(Model):
         both = self._map_rows(self._sample_log_prob, params, z, context, "inverse")
         return np.reshape(both[:, :-1], z.shape), both[:, -1]
 
-    def encode(self, params, x, context=None):
+    def encode(self, params: Params, x: ArrayLike, context: ArrayLike | None = None) -> ndarray:
         """Map x to z.
 
         Parameters
@@ -350,7 +363,7 @@ class Flow(Model):
         _, x, context = self.checked(params, x, context)
         return self._map_rows(self._encode, params, x, context, "forward")
 
-    def decode(self, params, z, context=None):
+    def decode(self, params: Params, z: ArrayLike, context: ArrayLike | None = None) -> ndarray:
         """Map z to x, the inverse of `encode`.
 
         Parameters
@@ -395,7 +408,9 @@ class Flow(Model):
     def _pair(self, method, params, x, context):
         return pair_of(method, method(params["layer"], x, **given(self.layer, in_units(params, context))))
 
-    def decode_with_log_prob(self, params, z, context=None):
+    def decode_with_log_prob(
+        self, params: Params, z: ArrayLike, context: ArrayLike | None = None
+    ) -> tuple[ndarray, ndarray]:
         """Map z to x, with log p(x). It is pure arithmetic and checks nothing.
 
         Parameters

@@ -8,12 +8,15 @@ integers.
 """
 
 import numpy as np
+from numpy import ndarray
+from numpy.typing import ArrayLike
 
 from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import fetch
 from npflow.docstrings import documented
 from npflow.errors import InputError
 from npflow.model import Model
+from npflow.typing import Params
 from npflow.validation import cast, check_array, check_number, check_rows, check_sequence
 
 __all__ = ["add_attribute", "attribute_vector", "interpolate", "translate"]
@@ -43,7 +46,15 @@ arithmetic = documented(
 
 
 @arithmetic
-def attribute_vector(flow, params, a, b, *, context_a=None, context_b=None):
+def attribute_vector(
+    flow: Model,
+    params: Params,
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    context_a: ArrayLike | None = None,
+    context_b: ArrayLike | None = None,
+) -> ndarray:
     r"""The vector in z from samples without an attribute to samples with it: the difference of their means.
 
     vector = mean(z of a) - mean(z of b)
@@ -84,7 +95,15 @@ def attribute_vector(flow, params, a, b, *, context_a=None, context_b=None):
 
 
 @arithmetic
-def add_attribute(flow, params, x, vector, strength=1.0, *, context=None):
+def add_attribute(
+    flow: Model,
+    params: Params,
+    x: ArrayLike,
+    vector: ArrayLike,
+    strength: float = 1.0,
+    *,
+    context: ArrayLike | None = None,
+) -> ndarray:
     r"""Samples moved in z along an attribute: encode, add, decode.
 
     x' = f^-1(f(x) + strength * vector)
@@ -124,7 +143,16 @@ def add_attribute(flow, params, x, vector, strength=1.0, *, context=None):
 
 
 @arithmetic
-def interpolate(flow, params, a, b, shares, *, context_a=None, context_b=None):
+def interpolate(
+    flow: Model,
+    params: Params,
+    a: ArrayLike,
+    b: ArrayLike,
+    shares: ArrayLike,
+    *,
+    context_a: ArrayLike | None = None,
+    context_b: ArrayLike | None = None,
+) -> ndarray:
     r"""Samples between samples: on the straight line from the z of one to the z of the other.
 
     x = f^-1((1 - share) f(a) + share f(b))
@@ -176,7 +204,7 @@ def interpolate(flow, params, a, b, shares, *, context_a=None, context_b=None):
 
 
 @arithmetic
-def translate(x, source, target):
+def translate(x: ArrayLike, source: tuple, target: tuple) -> ndarray:
     r"""Translate samples of one data set to another: encode them by one flow, decode them by another.
 
     y = f_target^-1(f_source(x))

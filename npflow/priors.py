@@ -5,16 +5,21 @@ arrays in `params`. A fixed prior has no parameters.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import autograd.numpy as np
 import numpy as onp
+from numpy import ndarray
+from numpy.random import Generator
+from numpy.typing import ArrayLike, DTypeLike
 
 from npflow.autodiff.gpu.devices import constant, is_array
 from npflow.autodiff.primitives import logsumexp_last, softplus, sum_event
 from npflow.autodiff.program.frames import line_of
 from npflow.description import Described, checked, flag
 from npflow.errors import InputError, in_short
+from npflow.typing import Params
 from npflow.validation import cast, check_count, check_number, check_sequence
 
 __all__ = ["GaussianMixture", "Logistic", "Normal", "Prior"]
@@ -52,9 +57,9 @@ class Prior(Described):
     array([-1.3863])
     """
 
-    event_shape: tuple
+    event_shape: int | Sequence[int]
 
-    def init(self, rng, z):
+    def init(self, rng: Generator, z: ndarray) -> Params:
         """Return the initial parameters.
 
         Parameters
@@ -71,7 +76,7 @@ class Prior(Described):
         """
         return {}
 
-    def log_prob(self, params, z):
+    def log_prob(self, params: Params, z: ndarray) -> ndarray:
         """Compute log p(z) of each row.
 
         Parameters
@@ -86,7 +91,9 @@ class Prior(Described):
         """
         raise NotImplementedError
 
-    def sample(self, params, rng, n, dtype=onp.float64, temperature=1.0):
+    def sample(
+        self, params: Params, rng: Generator, n: int, dtype: DTypeLike = onp.float64, temperature: float = 1.0
+    ) -> ndarray:
         """Draw rows of z.
 
         Parameters
@@ -153,7 +160,7 @@ class Normal(Prior):
     (5, 2)
     """
 
-    event_shape: tuple = checked(check_event_shape)
+    event_shape: int | Sequence[int] = checked(check_event_shape)
     trained: bool = flag(False)
 
     def init(self, rng, z):
@@ -199,7 +206,7 @@ class Logistic(Prior):
     array([-2.7726])
     """
 
-    event_shape: tuple = checked(check_event_shape)
+    event_shape: int | Sequence[int] = checked(check_event_shape)
 
     def log_prob(self, params, z):
         return -sum_event(z + 2 * softplus(-z))
@@ -253,9 +260,9 @@ class GaussianMixture(Prior):
     ((4,), (2,))
     """
 
-    means: tuple = checked(check_means)
-    stds: tuple = checked(check_positive)
-    weights: tuple | None = checked(check_positive, None)
+    means: ArrayLike = checked(check_means)
+    stds: ArrayLike = checked(check_positive)
+    weights: ArrayLike | None = checked(check_positive, None)
     trained: bool = flag(False)
 
     def __post_init__(self):

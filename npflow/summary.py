@@ -9,10 +9,12 @@ from npflow.autodiff import tree
 from npflow.docstrings import formulas_of
 from npflow.errors import InputError, in_short
 from npflow.layers.composite import dry_run, name_of
+from npflow.model import Model
 from npflow.tables import Table
+from npflow.typing import Params
 
 
-def summary(flow, params=None):
+def summary(flow: Model, params: Params | None = None) -> Table:
     """The layers of a flow as a table: what each makes of its input, its parameters and its log-det.
 
     Parameters

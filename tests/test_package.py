@@ -18,13 +18,14 @@ MODULES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 LEVELS = [
-    {"errors"},
+    {"errors", "typing"},
     {"validation", "files", "tables"},
     {"autodiff"},
     {"description", "docstrings"},
     {"networks", "priors", "rations"},
     {"layers"},
-    {"model", "summary"},
+    {"model"},
+    {"summary"},
     {"flow"},
     {"dequantization", "latent"},
     {"models", "datasets"},

@@ -9,6 +9,7 @@ its array.
 """
 
 import functools
+from collections.abc import Callable
 
 from autograd.core import VJPNode, primitive_vjps, sparse_add, sparse_object_types, vspace
 from autograd.extend import defvjp
@@ -19,7 +20,7 @@ from npflow.errors import InputError
 from npflow.validation import check_callable
 
 
-def value_and_grad(fun, node=None):
+def value_and_grad(fun: Callable, node: type | None = None) -> Callable:
     """A function that returns the value of `fun` and its gradient in the float leaves of its first argument.
 
     Parameters

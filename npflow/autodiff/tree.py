@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from autograd.tracer import getval
+from numpy import ndarray
 
 from npflow.errors import InputError, kind_of
+from npflow.typing import Params
 
 
 def items(tree, path=""):
@@ -136,7 +138,7 @@ class Layout:
         # An empty vector on the device of the tree's arrays: `pack` makes its vector like it.
         self.blank = np.empty_like(getval(last), self.dtype, shape=(0,))
 
-    def pack(self, tree, out=None):
+    def pack(self, tree: Params, out: ndarray | None = None) -> ndarray:
         """Write the trained leaves of a tree of this layout into one vector.
 
         Parameters
@@ -166,7 +168,7 @@ class Layout:
                 leaf.view(vector)[...] = 0 if value is None else value
         return vector
 
-    def unpack(self, vector, tree):
+    def unpack(self, vector: ndarray, tree: Params) -> Params:
         """Take a vector apart.
 
         Parameters

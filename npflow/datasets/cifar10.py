@@ -15,10 +15,12 @@ import os
 import pickle
 import warnings
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy import ndarray
 
 from npflow.datasets.archive import read_archive, read_at_most
 from npflow.errors import InputError, MissingDataError, in_short
@@ -69,7 +71,9 @@ FILES = {
 }
 
 
-def cifar10(path=None, split="train", complete=True, download=False):
+def cifar10(
+    path: str | PathLike | None = None, split: str = "train", complete: bool = True, download: bool = False
+) -> tuple[ndarray, ndarray]:
     """Load the images of CIFAR-10 and their labels.
 
     Parameters

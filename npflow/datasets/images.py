@@ -10,9 +10,12 @@ Examples
 ((1437, 8, 8, 1), (360, 8, 8, 1), 17)
 """
 
+from os import PathLike
 from typing import NamedTuple
 
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 from npflow.datasets.cifar10 import cifar10_parts
 from npflow.validation import check_choice, check_count, check_rng
@@ -51,7 +54,16 @@ class ImageData(NamedTuple):
     test_labels: np.ndarray | None
 
 
-def image_data(name="digits", path=None, rng=None, *, complete=True, download=False, n=10_000, size=32):
+def image_data(
+    name: str = "digits",
+    path: str | PathLike | None = None,
+    rng: Generator | None = None,
+    *,
+    complete: bool = True,
+    download: bool = False,
+    n: int = 10_000,
+    size: int = 32,
+) -> ImageData:
     """Load a data set of images by its name.
 
     Parameters
@@ -98,7 +110,7 @@ def image_data(name="digits", path=None, rng=None, *, complete=True, download=Fa
     return ImageData(name, 256, *cifar10_parts(path, complete, download))
 
 
-def digit_images(split="train"):
+def digit_images(split: str = "train") -> tuple[ndarray, ndarray]:
     """Load handwritten digits as images of 17 grey levels, with their labels.
 
     `npflow.datasets.digits` returns the same digits as rows of 64 features, with noise.
@@ -137,7 +149,7 @@ def digit_images(split="train"):
     return levels[rows].reshape(-1, 8, 8, 1).astype(np.uint8), labels[rows].astype(np.int64)
 
 
-def patches(rng, n, size=32, split="train"):
+def patches(rng: Generator, n: int, size: int = 32, split: str = "train") -> ndarray:
     """Draw random patches of two photographs, a Chinese temple and a flower.
 
     Parameters

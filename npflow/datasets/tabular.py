@@ -16,6 +16,9 @@ Examples
 from typing import NamedTuple
 
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
+from numpy.typing import ArrayLike
 
 from npflow.errors import InputError
 from npflow.validation import check_choice, check_count, check_rng, check_rows
@@ -31,7 +34,7 @@ class Parts(NamedTuple):
     test: np.ndarray
 
 
-def digits(*, rng):
+def digits(*, rng: Generator) -> tuple[ndarray, ndarray]:
     r"""Load handwritten digits of 8 x 8 pixels, dequantized, with their labels.
 
     x = (k + u) / 17        k = 0 ... 16 the grey level of a pixel, u uniform in [0, 1)
@@ -75,7 +78,7 @@ def digits(*, rng):
     return (levels + rng.random(levels.shape)) / 17, labels
 
 
-def split(x, *, rng):
+def split(x: ArrayLike, *, rng: Generator) -> Parts:
     """Shuffle the rows of `x` and split them: 70 % training, 10 % validation and 20 % test rows.
 
     Parameters
@@ -110,7 +113,7 @@ def split(x, *, rng):
     return Parts(*np.split(x[rng.permutation(n)], [7 * n // 10, 8 * n // 10]))
 
 
-def tabular(name, *, rng, copies=1):
+def tabular(name: str, *, rng: Generator, copies: int = 1) -> Parts:
     r"""Load a data set by its name, split into three parts and standardized.
 
     x_i <- (x_i - mean_i) / std_i       mean and std of feature i in the training part

@@ -40,6 +40,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
+from numpy.typing import ArrayLike
 from scipy.special import entr, i0e, log_ndtr
 
 from npflow.autodiff.gpu.devices import to_host
@@ -68,7 +71,7 @@ class ToyDensity(Declared):
     {'circles': 0.6061, 'checkerboard': 3.4657, 'funnel': 3.9365}
     """
 
-    def sample(self, n, *, rng):
+    def sample(self, n: int, *, rng: Generator) -> ndarray:
         """Draw rows.
 
         Parameters
@@ -92,7 +95,7 @@ class ToyDensity(Declared):
         check_rng(rng)
         return self._sample(n, rng)
 
-    def log_prob(self, x):
+    def log_prob(self, x: ArrayLike) -> ndarray:
         """Compute log p(x) in nats.
 
         Parameters
@@ -115,7 +118,7 @@ class ToyDensity(Declared):
         log_prob = np.concatenate(parts)
         return np.where(np.isnan(log_prob), -np.inf, log_prob)
 
-    def entropy(self):
+    def entropy(self) -> float:
         """Compute the entropy -int p log p dx, in nats."""
         raise NotImplementedError
 
@@ -634,12 +637,12 @@ def _sampler(name, kind, rows):
     noisy = "noise" in kind.__dataclass_fields__
     if noisy:
 
-        def draw(n, *, rng, noise=kind.noise):
+        def draw(n: int, *, rng: Generator, noise: float = kind.noise) -> ndarray:
             return kind(noise).sample(n, rng=rng)
 
     else:
 
-        def draw(n, *, rng):
+        def draw(n: int, *, rng: Generator) -> ndarray:
             return kind().sample(n, rng=rng)
 
     draw.__name__ = draw.__qualname__ = name

@@ -10,7 +10,7 @@ from npflow.exercises.marking import Mark
 __all__ = ["EXERCISES", "Mark", "find", "mark", "page"]
 
 
-def page(name):
+def page(name: str) -> str:
     """Return the page of an exercise: a Python file to complete.
 
     Parameters
@@ -36,7 +36,7 @@ def page(name):
     return find(name).page
 
 
-def mark(name, subject):
+def mark(name: str, subject: object) -> Mark:
     """Mark an answer to an exercise.
 
     Parameters

@@ -451,7 +451,7 @@ EXERCISES = {
 }
 
 
-def find(name):
+def find(name: str) -> "LayerExercise | FunctionExercise":
     """Return the exercise of a name.
 
     Parameters

@@ -1,6 +1,7 @@
 """Layers in order."""
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from npflow.description import checked
@@ -36,7 +37,7 @@ class Chain(Composite):
     ((100, 4), (100,))
     """
 
-    layers: tuple = checked(check_layers)
+    layers: Sequence = checked(check_layers)
 
     @property
     def domain(self):

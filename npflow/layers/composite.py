@@ -1,12 +1,13 @@
 """Layers made of layers: one method says how, and everything that looks inside uses it."""
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from numpy import ndarray
 
 from npflow.autodiff.mistakes import pair_of
 from npflow.autodiff.program.frames import follows_steps
@@ -21,6 +22,7 @@ from npflow.layers.layer import (
     zeros_per_row,
 )
 from npflow.rations import SMALL
+from npflow.typing import Params
 from npflow.validation import check_domain, check_sequence
 
 
@@ -131,7 +133,7 @@ class Composite(Layer):
     def check_params(self, params):
         """Check the parameters of the steps, and raise `InputError`. The base class checks nothing."""
 
-    def steps(self, x, direction, context=None):
+    def steps(self, x: ndarray, direction: str, context: ndarray | None = None) -> Iterator:
         """Yield a `Step` for each inner layer, receive its output, and return the output of the whole.
 
         Parameters
@@ -190,7 +192,7 @@ class Composite(Layer):
             output, log_det = pair_of(method, result)
             total = log_det if total is None else total + log_det
 
-    def trace(self, params, x, context=None):
+    def trace(self, params: Params, x: ndarray, context: ndarray | None = None) -> "list[Traced]":
         """List every step from x to z.
 
         Parameters
@@ -206,7 +208,7 @@ class Composite(Layer):
         """
         return self._trace(params, x, "forward", context)
 
-    def trace_inverse(self, params, z, context=None):
+    def trace_inverse(self, params: Params, z: ndarray, context: ndarray | None = None) -> "list[Traced]":
         """List every step from z to x.
 
         Parameters

@@ -1,5 +1,6 @@
 """Couplings: a network of one part of the input says how the other part is transformed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import autograd.numpy as np
@@ -63,7 +64,7 @@ class Coupling(Layer):
     """
 
     network: Network = checked(check_coupling_network, MLP())
-    transformed: str | tuple = checked(check_transformed, "second")
+    transformed: str | Sequence[bool] = checked(check_transformed, "second")
 
     numbers = 0
 

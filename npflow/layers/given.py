@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from numpy.typing import ArrayLike
+
 from npflow.autodiff.gpu.devices import constant
 from npflow.autodiff.primitives import spread_over_rows
 from npflow.description import checked
@@ -43,7 +45,7 @@ class Given(Composite):
     """
 
     layer: Layer = checked(check_layer)
-    context: tuple = checked(check_context)
+    context: ArrayLike = checked(check_context)
 
     def __post_init__(self):
         super().__post_init__()

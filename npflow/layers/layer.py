@@ -6,6 +6,8 @@ import math
 
 import autograd.numpy as np
 import numpy as onp
+from numpy import ndarray
+from numpy.random import Generator
 
 from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import is_array
@@ -14,6 +16,7 @@ from npflow.autodiff.primitives import concatenate_last
 from npflow.autodiff.program.frames import line_of
 from npflow.description import Described
 from npflow.errors import InputError, in_short, kind_of
+from npflow.typing import Params
 
 
 class Layer(Described):
@@ -60,7 +63,7 @@ class Layer(Described):
 
     domain = (-math.inf, math.inf)
 
-    def init(self, rng, x):
+    def init(self, rng: Generator, x: ndarray) -> Params:
         """Return initial parameters for rows shaped like those of `x`.
 
         Parameters
@@ -76,7 +79,7 @@ class Layer(Described):
         """
         return {}
 
-    def forward(self, params, x):
+    def forward(self, params: Params, x: ndarray) -> tuple[ndarray, ndarray]:
         """Apply the normalizing direction, x -> z.
 
         Parameters
@@ -92,7 +95,7 @@ class Layer(Described):
         """
         raise NotImplementedError
 
-    def inverse(self, params, z):
+    def inverse(self, params: Params, z: ndarray) -> tuple[ndarray, ndarray]:
         """Apply the generating direction, z -> x.
 
         Parameters
@@ -114,7 +117,7 @@ class Layer(Described):
         It is called once, after `init`, and not where parameters are only looked at. The base class checks nothing.
         """
 
-    def log_det(self, params, x, context=None):
+    def log_det(self, params: Params, x: ndarray, context: ndarray | None = None) -> ndarray:
         """Compute the log-det of `forward` alone. Override it where the closed form needs no z.
 
         Parameters

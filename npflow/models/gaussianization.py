@@ -1,12 +1,16 @@
 """Gaussianization: iterative, without gradients; and as a flow trained from there."""
 
+from npflow.flow import Flow
 from npflow.layers import Gaussianize, Rotation, Units
 from npflow.models.recipe import check_depth, flow_of, recipe
+from npflow.priors import Prior
 from npflow.validation import check_count
 
 
 @recipe
-def gaussianization(features, steps=5, components=8, rotation="pca", prior=None):
+def gaussianization(
+    features: int, steps: int = 5, components: int = 8, rotation: str = "pca", prior: Prior | None = None
+) -> Flow:
     """Gaussianization: Units, steps of [Gaussianize, Rotation], and a final Gaussianize.
 
     This is two models in one. ``flow.init(rng, x)`` on all of the data is iterative Gaussianization: each

@@ -1,13 +1,21 @@
 """Glow, for rows of features and for images."""
 
+from npflow.flow import Flow
 from npflow.layers import ActNorm, AffineCoupling, Conv1x1, Logit, Units
 from npflow.models.recipe import check_depth, check_image_shape, flow_of, multi_scale, recipe
-from npflow.networks import MLP, ConvNet
+from npflow.networks import MLP, ConvNet, Network
+from npflow.priors import Prior
 from npflow.validation import check_count
 
 
 @recipe
-def glow(features, steps=10, network=None, prior=None, context_features=0):
+def glow(
+    features: int,
+    steps: int = 10,
+    network: Network | None = None,
+    prior: Prior | None = None,
+    context_features: int = 0,
+) -> Flow:
     """Glow on rows of features: Units, then steps of [ActNorm, AffineCoupling, Conv1x1].
 
     The paper has the convolution before the coupling. In a chain of steps the two orders differ at the ends
@@ -44,7 +52,14 @@ def glow(features, steps=10, network=None, prior=None, context_features=0):
 
 
 @recipe
-def image_glow(shape, levels=3, steps=16, network=None, prior=None, context_features=0):
+def image_glow(
+    shape: tuple[int, int, int],
+    levels: int = 3,
+    steps: int = 16,
+    network: Network | None = None,
+    prior: Prior | None = None,
+    context_features: int = 0,
+) -> Flow:
     """Glow on images: Logit, Units, then levels of [Squeeze, steps of [ActNorm, Conv1x1, AffineCoupling], Split].
 
     Squeeze halves height and width and gives pixels four times as many channels. After each level but the

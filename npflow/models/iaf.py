@@ -1,13 +1,22 @@
 """IAF: inverted autoregressive layers, which sample in one pass."""
 
-from npflow.layers import ActNorm, Inverse, MaskedAutoregressive, Reverse, ScaleShift, Units
+from npflow.flow import Flow
+from npflow.layers import ActNorm, Elementwise, Inverse, MaskedAutoregressive, Reverse, ScaleShift, Units
 from npflow.models.recipe import check_depth, flow_of, recipe
 from npflow.networks import MADE
+from npflow.priors import Prior
 from npflow.validation import check_count
 
 
 @recipe
-def iaf(features, steps=5, network=None, transformer=None, prior=None, context_features=0):
+def iaf(
+    features: int,
+    steps: int = 5,
+    network: MADE | None = None,
+    transformer: Elementwise | None = None,
+    prior: Prior | None = None,
+    context_features: int = 0,
+) -> Flow:
     """IAF: Units, then steps of [ActNorm, Inverse(MaskedAutoregressive), Reverse].
 
     Sampling takes one pass of each network, and the density of the samples comes with them; see

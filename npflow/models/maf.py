@@ -1,13 +1,22 @@
 """MAF: autoregressive layers, which compute densities in one pass."""
 
-from npflow.layers import ActNorm, MaskedAutoregressive, Reverse, ScaleShift, Units
+from npflow.flow import Flow
+from npflow.layers import ActNorm, Elementwise, MaskedAutoregressive, Reverse, ScaleShift, Units
 from npflow.models.recipe import check_depth, flow_of, recipe
 from npflow.networks import MADE
+from npflow.priors import Prior
 from npflow.validation import check_count
 
 
 @recipe
-def maf(features, steps=5, network=None, transformer=None, prior=None, context_features=0):
+def maf(
+    features: int,
+    steps: int = 5,
+    network: MADE | None = None,
+    transformer: Elementwise | None = None,
+    prior: Prior | None = None,
+    context_features: int = 0,
+) -> Flow:
     """MAF: Units, then steps of [ActNorm, MaskedAutoregressive, Reverse].
 
     Each step takes the features in the reverse order of the one before. The density takes one pass of each

@@ -1,12 +1,20 @@
 """MintNet: masked convolutions with triangular Jacobians, on images."""
 
+from npflow.flow import Flow
 from npflow.layers import ActNorm, Logit, MaskedConvolution, Squeeze, Units, Unsqueeze
 from npflow.models.recipe import check_depth, check_image_shape, flow_of, recipe
+from npflow.priors import Prior
 from npflow.validation import check_count
 
 
 @recipe
-def mintnet(shape, levels=3, steps=4, filters=16, prior=None):
+def mintnet(
+    shape: tuple[int, int, int],
+    levels: int = 3,
+    steps: int = 4,
+    filters: int = 16,
+    prior: Prior | None = None,
+) -> Flow:
     """MintNet: Logit, Units, then levels of steps of [ActNorm, MaskedConvolution, MaskedConvolution].
 
     The first convolution of a step is in raster order, where a component depends on those before it; the

@@ -1,15 +1,23 @@
 """Neural spline flows: couplings or autoregressive layers of rational-quadratic splines."""
 
+from npflow.flow import Flow
 from npflow.layers import ActNorm, Conv1x1, MaskedAutoregressive, Reverse, Spline, SplineCoupling, Units
 from npflow.models.recipe import check_depth, flow_of, recipe
-from npflow.networks import MADE, MLP
+from npflow.networks import MADE, MLP, Network
+from npflow.priors import Prior
 from npflow.validation import check_choice, check_count
 
 
 @recipe
 def neural_spline(
-    features, steps=5, kind="coupling", network=None, spline=None, prior=None, context_features=0
-):
+    features: int,
+    steps: int = 5,
+    kind: str = "coupling",
+    network: Network | MADE | None = None,
+    spline: Spline | None = None,
+    prior: Prior | None = None,
+    context_features: int = 0,
+) -> Flow:
     """A neural spline flow, of couplings or autoregressive layers.
 
     Units, then steps of [ActNorm, SplineCoupling, Conv1x1], or of [ActNorm, MaskedAutoregressive, Reverse].

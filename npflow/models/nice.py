@@ -1,14 +1,21 @@
 """NICE: additive couplings and a final scaling, for rows of features and for images."""
 
+from npflow.flow import Flow
 from npflow.layers import ActNorm, AdditiveCoupling, Logit, Scaling, Units
 from npflow.models.recipe import check_depth, check_image_shape, flow_of, recipe
-from npflow.networks import MLP, ResNet
-from npflow.priors import Logistic
+from npflow.networks import MLP, Network, ResNet
+from npflow.priors import Logistic, Prior
 from npflow.validation import check_count
 
 
 @recipe
-def nice(features, couplings=4, network=None, prior=None, context_features=0):
+def nice(
+    features: int,
+    couplings: int = 4,
+    network: Network | None = None,
+    prior: Prior | None = None,
+    context_features: int = 0,
+) -> Flow:
     """NICE: Units, ActNorm, additive couplings that shift the odd and the even features in turn, and a Scaling.
 
     The couplings preserve volume, so the final scaling shows how much the data varies along each dimension of
@@ -49,7 +56,13 @@ def nice(features, couplings=4, network=None, prior=None, context_features=0):
 
 
 @recipe
-def image_nice(shape, couplings=4, network=None, prior=None, context_features=0):
+def image_nice(
+    shape: tuple[int, int, int],
+    couplings: int = 4,
+    network: Network | None = None,
+    prior: Prior | None = None,
+    context_features: int = 0,
+) -> Flow:
     """NICE on images: Logit, Units, ActNorm, additive couplings that shift every other pixel in turn, and a Scaling.
 
     The couplings split pixels by a checkerboard and use convolutions; the paper's networks are dense. Pixels

@@ -2,11 +2,15 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import autograd.numpy as np
 import numpy as onp
+from numpy import ndarray
+from numpy.random import Generator
+from numpy.typing import ArrayLike, DTypeLike
 
 from npflow.autodiff import Layout
 from npflow.autodiff.gpu.devices import device_of, to_device, to_host
@@ -20,6 +24,7 @@ from npflow.model import Model
 from npflow.models.recipe import check_image_shape
 from npflow.networks import MaskedConvNet
 from npflow.rations import SMALL, Rationed, ration_for
+from npflow.typing import Params
 from npflow.validation import (
     check_context,
     check_count,
@@ -77,12 +82,14 @@ class PixelCNN(Model):
     ((100,), (7, 5, 5, 1))
     """
 
-    shape: tuple = checked(check_image_shape)
+    shape: Sequence[int] = checked(check_image_shape)
     levels: int = count(256, least=2)
     network: MaskedConvNet = instance(MaskedConvNet, MaskedConvNet())
     context_features: int = count(0, least=0)
 
-    def init(self, rng, x, context=None, dtype=onp.float32):
+    def init(
+        self, rng: Generator, x: ArrayLike, context: ArrayLike | None = None, dtype: DTypeLike = onp.float32
+    ) -> Params:
         """Draw parameters.
 
         Parameters
@@ -143,7 +150,7 @@ class PixelCNN(Model):
         """Format a mean loss in nats as bits/dim, for the progress bar."""
         return f"{loss / (self.dims * math.log(2)):.4f} bits/dim"
 
-    def log_prob(self, params, x, context=None):
+    def log_prob(self, params: Params, x: ArrayLike, context: ArrayLike | None = None) -> ndarray:
         """Compute log p(x) of each image.
 
         Parameters
@@ -164,7 +171,7 @@ class PixelCNN(Model):
         """
         return -self._map_rows(self.losses, params, x, context)
 
-    def bits_per_dim(self, params, x, context=None):
+    def bits_per_dim(self, params: Params, x: ArrayLike, context: ArrayLike | None = None) -> ndarray:
         """Compute -log2 p(x) / dims of each image; it is log2(levels) for the uniform distribution.
 
         Parameters
@@ -180,7 +187,7 @@ class PixelCNN(Model):
         """
         return -self.log_prob(params, x, context) / (math.log(2) * self.dims)
 
-    def logits(self, params, x, context=None):
+    def logits(self, params: Params, x: ArrayLike, context: ArrayLike | None = None) -> ndarray:
         """Compute the logits of each number given those before it.
 
         Parameters
@@ -224,7 +231,14 @@ class PixelCNN(Model):
         device_of({"params": params, "x": x, "context": context})  # raises unless it is one
         return map_rows(method, params, *(x,) if context is None else (x, context))
 
-    def sample(self, params, rng, n, context=None, temperature=1.0):
+    def sample(
+        self,
+        params: Params,
+        rng: Generator,
+        n: int,
+        context: ArrayLike | None = None,
+        temperature: float = 1.0,
+    ) -> ndarray:
         """Draw `n` images number by number, all `n` at once; together they take the arithmetic of one pass.
 
         Parameters
@@ -246,7 +260,15 @@ class PixelCNN(Model):
         blank = to_device(blank, device_of(params).name)
         return self.complete(params, rng, blank, 0, context, temperature)
 
-    def complete(self, params, rng, x, rows, context=None, temperature=1.0):
+    def complete(
+        self,
+        params: Params,
+        rng: Generator,
+        x: ArrayLike,
+        rows: int,
+        context: ArrayLike | None = None,
+        temperature: float = 1.0,
+    ) -> ndarray:
         """Keep the first rows of pixels of images, and draw the others as `sample` does.
 
         Parameters

@@ -1,14 +1,25 @@
 """RealNVP, for rows of features and for images."""
 
+from collections.abc import Sequence
+
 from npflow.errors import InputError
+from npflow.flow import Flow
 from npflow.layers import ActNorm, AffineCoupling, Chain, Logit, Permutation, Split, Squeeze, Units, Unsqueeze
 from npflow.models.recipe import check_depth, check_image_shape, flow_of, recipe
-from npflow.networks import MLP, ResNet
+from npflow.networks import MLP, Network, ResNet
+from npflow.priors import Prior
 from npflow.validation import check_count, check_sequence
 
 
 @recipe
-def real_nvp(features, couplings=8, network=None, masks=None, prior=None, context_features=0):
+def real_nvp(
+    features: int,
+    couplings: int = 8,
+    network: Network | None = None,
+    masks: Sequence | None = None,
+    prior: Prior | None = None,
+    context_features: int = 0,
+) -> Flow:
     """RealNVP: Units, then affine couplings, each after an `ActNorm`, with random permutations or alternating masks.
 
     Training stays finite on heavy-tailed data for the reasons given at `glow`; `ActNorm` replaces the paper's
@@ -55,7 +66,13 @@ def real_nvp(features, couplings=8, network=None, masks=None, prior=None, contex
 
 
 @recipe
-def image_real_nvp(shape, levels=2, network=None, prior=None, context_features=0):
+def image_real_nvp(
+    shape: tuple[int, int, int],
+    levels: int = 2,
+    network: Network | None = None,
+    prior: Prior | None = None,
+    context_features: int = 0,
+) -> Flow:
     """RealNVP on images: Logit, Units, then levels of affine couplings with checkerboard and channel masks.
 
     A level is three checkerboard couplings, Squeeze, three channel couplings and Split. Squeeze halves height

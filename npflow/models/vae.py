@@ -6,6 +6,9 @@ from functools import lru_cache
 
 import autograd.numpy as np
 import numpy as onp
+from numpy import ndarray
+from numpy.random import Generator
+from numpy.typing import ArrayLike
 
 from npflow.autodiff import Layout
 from npflow.autodiff.gpu.devices import device_of, to_device, to_host
@@ -19,6 +22,7 @@ from npflow.model import Model, without_nan
 from npflow.networks import MLP
 from npflow.priors import LOG_2PI
 from npflow.rations import SMALL, Rationed, ration_for
+from npflow.typing import Params
 from npflow.validation import cast, check_count, check_dtype, check_number, check_rng, check_rows
 
 AT_ONCE = 2**14  # draws of z that are evaluated at a time
@@ -84,7 +88,7 @@ class VAE(Model):
     noisy = True
     norm = Chain([Units(), ActNorm()])
 
-    def init(self, rng, x):
+    def init(self, rng: Generator, x: ArrayLike) -> Params:
         """Draw parameters, and start them on a batch.
 
         Parameters
@@ -186,7 +190,15 @@ class VAE(Model):
     def _bounded(self, raw):
         return self.log_std_limit * tanh(raw / self.log_std_limit)
 
-    def elbo(self, params, x, context=None, *, rng, draws=1):
+    def elbo(
+        self,
+        params: Params,
+        x: ArrayLike,
+        context: ArrayLike | None = None,
+        *,
+        rng: Generator,
+        draws: int = 1,
+    ) -> ndarray:
         """Estimate ELBO(x) of each row: the mean over several draws of z.
 
         Parameters
@@ -215,7 +227,15 @@ class VAE(Model):
             total = total + np.sum(elbos, axis=1)
         return total / draws
 
-    def log_prob(self, params, x, context=None, *, rng, draws=100):
+    def log_prob(
+        self,
+        params: Params,
+        x: ArrayLike,
+        context: ArrayLike | None = None,
+        *,
+        rng: Generator,
+        draws: int = 100,
+    ) -> ndarray:
         """Estimate log p(x) of each row by importance sampling.
 
         log p(x) ~ log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x),        z_k ~ q(z | x)
@@ -262,7 +282,14 @@ class VAE(Model):
                 found = map_rows(method, params, rows, *self.noise(there, len(rows), x.dtype))
             yield np.reshape(without_nan(found, layout, params), (len(x), few))
 
-    def sample(self, params, rng, n, context=None, temperature=1.0):
+    def sample(
+        self,
+        params: Params,
+        rng: Generator,
+        n: int,
+        context: ArrayLike | None = None,
+        temperature: float = 1.0,
+    ) -> ndarray:
         """Draw rows of x: z from the prior, then x from p(x | z).
 
         Parameters
@@ -301,7 +328,7 @@ class VAE(Model):
         mean, log_std = self._likelihood(params, z)
         return self.norm.inverse(params["norm"], mean + np.exp(log_std) * noise)[0]
 
-    def encode(self, params, x):
+    def encode(self, params: Params, x: ArrayLike) -> ndarray:
         """Compute the normal distribution q(z | x) of each row.
 
         Parameters
@@ -325,7 +352,7 @@ class VAE(Model):
         y, _ = self.norm.forward(params["norm"], x)
         return concatenate_last(*self._posterior(params, y))
 
-    def decode(self, params, z):
+    def decode(self, params: Params, z: ArrayLike) -> ndarray:
         """Compute the normal distribution p(x | z) of each row.
 
         Parameters

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import autograd.numpy as np
@@ -80,8 +81,8 @@ class ConvNet(Network):
     (5, 8, 8, 6)
     """
 
-    hidden: tuple = checked(check_widths, (512, 512))
-    kernels: tuple = checked(check_kernels, (3, 1, 3))
+    hidden: Sequence[int] = checked(check_widths, (512, 512))
+    kernels: Sequence[int] = checked(check_kernels, (3, 1, 3))
     activation: str = choice(ACTIVATIONS, "relu")
 
     def __post_init__(self):

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import autograd.numpy as np
@@ -79,9 +80,9 @@ class MADE(Network):
     (5, 6)
     """
 
-    hidden: tuple = checked(check_widths, (64, 64))
+    hidden: Sequence[int] = checked(check_widths, (64, 64))
     activation: str = choice(ACTIVATIONS, "leaky_relu")
-    order: str | tuple = checked(check_order, "natural")
+    order: str | Sequence[int] = checked(check_order, "natural")
     squash_inputs: bool = flag(False)
 
     def init(self, rng, x, outputs, context=None):

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import autograd.numpy as np
@@ -56,7 +57,7 @@ class MLP(Network):
     (5, 4)
     """
 
-    hidden: tuple = checked(check_widths, (64, 64, 64))
+    hidden: Sequence[int] = checked(check_widths, (64, 64, 64))
     activation: str = choice(ACTIVATIONS, "leaky_relu")
     squash_inputs: bool = flag(False)
 

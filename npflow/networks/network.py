@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 
+from numpy import ndarray
+from numpy.random import Generator
+
 from npflow.autodiff.gpu.devices import is_array
 from npflow.autodiff.primitives import concatenate_last
 from npflow.autodiff.program.frames import line_of
 from npflow.description import Described, checked
 from npflow.errors import InputError, in_short
+from npflow.typing import Params
 
 DEEPEST = 1000  # blocks: no deeper network is known, and each takes its time to initialize
 
@@ -36,7 +40,7 @@ class Network(Described):
     (2, 4)
     """
 
-    def init(self, rng, x, outputs):
+    def init(self, rng: Generator, x: ndarray, outputs: int) -> Params:
         """Draw parameters.
 
         Parameters
@@ -53,7 +57,7 @@ class Network(Described):
         """
         raise NotImplementedError
 
-    def apply(self, params, x):
+    def apply(self, params: Params, x: ndarray) -> ndarray:
         """Evaluate the network.
 
         Parameters

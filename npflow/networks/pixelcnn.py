@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import autograd.numpy as np
@@ -73,7 +74,7 @@ class MaskedConvNet(Network):
     features: int = count(32)
     blocks: int = count(5, least=0, most=DEEPEST)
     kernel: int = checked(check_kernel, 7)
-    head: tuple = checked(check_widths, (64,))
+    head: Sequence[int] = checked(check_widths, (64,))
 
     def init(self, rng, x, outputs, context=None):
         check_image(x, "MaskedConvNet")

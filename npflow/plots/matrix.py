@@ -1,14 +1,27 @@
 """Jacobians as heat maps."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
+from numpy import ndarray
+from numpy.typing import ArrayLike
 
 from npflow.errors import InputError
 from npflow.plots.canvas import check_axes, color_bar, drawing, ink, new_axes
 from npflow.validation import check_number, check_rows
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from npflow.verify.report import Report
+
 
 @drawing
-def jacobian(matrix, ax=None, *, title=None, limit=None):
+def jacobian(
+    matrix: ArrayLike, ax: Axes | None = None, *, title: str | None = None, limit: float | None = None
+) -> Axes:
     """Draw a square matrix as a heat map, white at 0; a matrix of up to 8 x 8 with its numbers.
 
     Parameters
@@ -42,7 +55,7 @@ def jacobian(matrix, ax=None, *, title=None, limit=None):
     return ax
 
 
-def jacobians(report, axes=None):
+def jacobians(report: Report, axes: ndarray | None = None) -> ndarray:
     """Draw the Jacobians of a `verify.Report`: finite differences beside autograd, forward above inverse.
 
     The titles give log|det J| of the numerical Jacobian and the log_det of the layer's closed form.

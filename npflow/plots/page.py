@@ -3,11 +3,14 @@
 import json
 import math
 import re
+from collections.abc import Sequence
 from importlib import resources
+from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflow.autodiff import record
 from npflow.autodiff.gpu.devices import to_host
@@ -20,6 +23,7 @@ from npflow.layers import Composite
 from npflow.layers.composite import follow
 from npflow.layers.layer import given
 from npflow.layers.units import in_units
+from npflow.typing import Params
 from npflow.validation import check_count, check_domain
 from npflow.verify.jacobians import by_autograd
 
@@ -45,7 +49,16 @@ class Stage(NamedTuple):
     log_det: np.ndarray
 
 
-def step_page(flow, params, x, path, context=None, *, marked=None, title=None):
+def step_page(
+    flow: Flow,
+    params: Params,
+    x: ArrayLike,
+    path: str | PathLike,
+    context: ArrayLike | None = None,
+    *,
+    marked: Sequence[int] | None = None,
+    title: str | None = None,
+) -> Path:
     """Write a page to step through a flow: one HTML file, which needs no server and no network.
 
     A slider goes through the layers from x to z and back. The points keep their colour, which is their place

@@ -1,17 +1,32 @@
 """Images side by side."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflow.autodiff.gpu.devices import fetch
 from npflow.errors import InputError
 from npflow.plots.canvas import check_axes, drawing
 from npflow.validation import check_count
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 @drawing
-def images(x, ax=None, *, levels=256, columns=None, title=None, cmap="gray_r"):
+def images(
+    x: ArrayLike,
+    ax: Axes | None = None,
+    *,
+    levels: int = 256,
+    columns: int | None = None,
+    title: str | None = None,
+    cmap: str = "gray_r",
+) -> Axes:
     """Draw images as a mosaic, with a line of background between them.
 
     Parameters

@@ -1,22 +1,34 @@
 """Figures in the plane: points, points step by step, densities, deformed grids."""
 
+from __future__ import annotations
+
 import math
 import textwrap
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy import ndarray
+from numpy.typing import ArrayLike
 
 from npflow.autodiff.gpu.devices import fetch, to_host
 from npflow.errors import InputError
 from npflow.plots.canvas import check_axes, color_bar, drawing, ink, new_axes
 from npflow.plots.style import BLUE, ORANGE
+from npflow.typing import Limits
 from npflow.validation import check_count, check_rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # The shares of the mass that the contours of `density` enclose, the most important first.
 SHARES = (0.5, 0.9, 0.99, 0.75, 0.25, 0.1)
 
 
 @drawing
-def samples(x, ax=None, *, limits=None, title=None, **scatter):
+def samples(
+    x: ArrayLike, ax: Axes | None = None, *, limits: Limits | None = None, title: str | None = None, **scatter
+) -> Axes:
     """Draw points in the plane.
 
     Parameters
@@ -49,7 +61,13 @@ def samples(x, ax=None, *, limits=None, title=None, **scatter):
 
 
 @drawing
-def steps(arrays, axes=None, *, names=None, columns=6):
+def steps(
+    arrays: Sequence[ArrayLike],
+    axes: ndarray | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    columns: int = 6,
+) -> ndarray:
     """Draw the same points after each step, one panel per step: how layers turn data into noise.
 
     A point keeps its colour from panel to panel: its angle around the mean in the first panel. Every panel
@@ -117,7 +135,15 @@ def steps(arrays, axes=None, *, names=None, columns=6):
 
 
 @drawing
-def density(log_prob, ax=None, *, limits=((-1.5, 2.5), (-1.0, 1.5)), resolution=200, contours=3, bar=True):
+def density(
+    log_prob: Callable,
+    ax: Axes | None = None,
+    *,
+    limits: Limits = ((-1.5, 2.5), (-1.0, 1.5)),
+    resolution: int = 200,
+    contours: int = 3,
+    bar: bool = True,
+) -> Axes:
     """Draw a density in the plane, with contours that enclose given shares of its mass.
 
     The 90 % contour is at the level t where {x : p(x) >= t} contains 90 % of the mass; it is the smallest
@@ -172,7 +198,7 @@ def density(log_prob, ax=None, *, limits=((-1.5, 2.5), (-1.0, 1.5)), resolution=
     return ax
 
 
-def mass_levels(p, cell, shares):
+def mass_levels(p: ndarray, cell: float, shares: Sequence[float]) -> ndarray:
     """Compute the level t at which {p >= t} contains each share of the mass.
 
     Parameters
@@ -203,7 +229,14 @@ def mass_levels(p, cell, shares):
 
 
 @drawing
-def grid(map, ax=None, *, limits=((-2, 2), (-2, 2)), lines=21, resolution=200):
+def grid(
+    map: Callable,
+    ax: Axes | None = None,
+    *,
+    limits: Limits = ((-2, 2), (-2, 2)),
+    lines: int = 21,
+    resolution: int = 200,
+) -> Axes:
     """Draw a square grid deformed by a map, horizontal lines in blue and vertical ones, wider, in orange.
 
     Parameters

@@ -1,5 +1,9 @@
 """Figures of a training run."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from npflow.errors import InputError, kind_of
@@ -7,9 +11,20 @@ from npflow.plots.canvas import check_axes, drawing
 from npflow.plots.style import BLACK, BLUE, VERMILLION
 from npflow.validation import check_number
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from npflow.training.history import History
+
 
 @drawing
-def history(history, ax=None, *, limit=None, limit_label="entropy of the data"):
+def history(
+    history: History,
+    ax: Axes | None = None,
+    *,
+    limit: float | None = None,
+    limit_label: str = "entropy of the data",
+) -> Axes:
     """Draw the loss of each step of a training run, and its running median.
 
     The y axis spans the middle 90 % of the losses and at most as much again above and below, so that a spike
@@ -31,6 +46,7 @@ def history(history, ax=None, *, limit=None, limit_label="entropy of the data"):
     >>> run = npflow.training.History(loss=[2.0, 1.5, 1.25])
     >>> ax = history(run, limit=1.0)
     """
+    from matplotlib.ticker import MaxNLocator
     from scipy.ndimage import median_filter
 
     loss, validation = _check_history(history)
@@ -53,7 +69,7 @@ def history(history, ax=None, *, limit=None, limit_label="entropy of the data"):
     if limit is not None:
         ax.axhline(limit, color=BLACK, linestyle="--", linewidth=1, label=limit_label)
     ax.set(xlabel="step", ylabel="negative log-likelihood [nats]", ylim=(low, high))
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(loc="upper right", fontsize=8)
     return ax
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy import ndarray
 
 from npflow.autodiff.program.chunks import in_chunks
 from npflow.description import Described, checked, number
@@ -61,7 +62,7 @@ class Adam(Described):
     beta2: float = number(0.999, least=0, below=1)
     epsilon: float = number(1e-8, above=0)
 
-    def init(self, vector):
+    def init(self, vector: ndarray) -> dict:
         """Return the state before the first step.
 
         Parameters
@@ -76,7 +77,7 @@ class Adam(Described):
         """
         return {"m": np.zeros_like(vector), "v": np.zeros_like(vector)}
 
-    def update(self, state, vector, gradient, step):
+    def update(self, state: dict, vector: ndarray, gradient: ndarray, step: int) -> float:
         """Make one step, in place.
 
         Parameters

@@ -9,6 +9,7 @@ there at any time. A checkpoint knows no device. It is loaded on the host, and i
 
 import json
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from npflow.training.older_formats import FORMAT, check_format, convert_act_norm
 from npflow.training.options import check_path
 from npflow.training.run_state import check_run
 from npflow.training.skeleton import check_permutations, fill, skeleton_of
+from npflow.typing import Params
 from npflow.validation import check_instance
 
 
@@ -56,7 +58,7 @@ class Checkpoint:
         return f"Checkpoint of {Layout(self.params).size} parameters and {run}:\n{self.flow!r}"
 
 
-def save(path, flow, params):
+def save(path: str | PathLike, flow: Model, params: Params) -> None:
     """Write a flow, or another model, and its parameters to a file.
 
     Parameters
@@ -111,7 +113,7 @@ def write(path, flow, params, run, arrays):
         np.savez(file, **contents)
 
 
-def load(path):
+def load(path: str | PathLike) -> Checkpoint:
     """Read a checkpoint.
 
     Parameters

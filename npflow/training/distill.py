@@ -1,17 +1,30 @@
 """Probability density distillation: a flow that samples fast learns the density of one that is evaluated fast."""
 
 import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike
 
 from npflow.autodiff.gpu.devices import device_of, fetch, find_device, to_device
 from npflow.flow import Flow
 from npflow.models.distillation import Distillation, check_alike, check_same_dtype
 from npflow.training.fit import fit
+from npflow.training.history import History
 from npflow.training.options import takes_options
+from npflow.typing import Params
 from npflow.validation import check_count, check_instance, check_rng
 
 
 @takes_options
-def distill(student, student_params, teacher, teacher_params, context=None, *, rng, **options):
+def distill(
+    student: Flow,
+    student_params: Params,
+    teacher: Flow,
+    teacher_params: Params,
+    context: ArrayLike | None = None,
+    *,
+    rng: Generator,
+    **options,
+) -> tuple[Params, History]:
     r"""Minimize KL(student || teacher), in nats, on the student's own samples; no data is needed.
 
     KL(student || teacher) = E_z[log p_S(x) - log p_T(x)],      x = student(z)
@@ -88,7 +101,15 @@ def distill(student, student_params, teacher, teacher_params, context=None, *, r
     return fit(model, student_params, None, context, rng=rng, **options)
 
 
-def kl_divergence(p, p_params, q, q_params, rng, n, context=None):
+def kl_divergence(
+    p: Flow,
+    p_params: Params,
+    q: Flow,
+    q_params: Params,
+    rng: Generator,
+    n: int,
+    context: ArrayLike | None = None,
+) -> tuple[float, float]:
     r"""KL(p || q) in nats from `n` samples of p: the mean of log p(x) - log q(x), and its standard error.
 
     It is 0 where the two densities are the same and positive otherwise. An estimate may be below 0 by about its

@@ -3,6 +3,8 @@
 from contextlib import closing
 
 import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike
 
 from npflow.autodiff import tree, value_and_grad
 from npflow.autodiff.gpu.devices import HOST, device_of, fetch
@@ -14,16 +16,28 @@ from npflow.files import prepare_to_write
 from npflow.model import Model
 from npflow.training.clipping import clip, euclidean_norm
 from npflow.training.explanations import explaining_steps
+from npflow.training.history import History
 from npflow.training.on_device import DeviceRun
 from npflow.training.options import Options, takes_options
 from npflow.training.run import Run
 from npflow.training.saver import Saver
 from npflow.training.terminal import ctrl_c, progress_bar
+from npflow.typing import Params
 from npflow.validation import check_count, check_domain, check_rng
 
 
 @takes_options
-def fit(model, params, x, context=None, *, rng, validation=None, validation_context=None, **options):
+def fit(
+    model: Model,
+    params: Params,
+    x: ArrayLike | None,
+    context: ArrayLike | None = None,
+    *,
+    rng: Generator,
+    validation: ArrayLike | None = None,
+    validation_context: ArrayLike | None = None,
+    **options,
+) -> tuple[Params, History]:
     """Minimize the mean negative log-likelihood of `x` by mini-batches.
 
     Each epoch goes through all rows once, in a new random order. The last mini-batch of an epoch may be smaller. Ctrl-C

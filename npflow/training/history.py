@@ -1,10 +1,16 @@
 """The record of a training run."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npflow.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass
@@ -77,7 +83,7 @@ class History:
         last = f", the last loss {self.loss[-1]:.4g} nats" if self.loss else ""
         return f"History({self.steps:,} steps{last})"
 
-    def plot(self, ax=None, **kwargs):
+    def plot(self, ax: Axes | None = None, **kwargs) -> Axes:
         """Plot the run.
 
         Parameters

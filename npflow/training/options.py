@@ -13,6 +13,7 @@ from npflow.description import Declared, checked, count, flag, instance, number
 from npflow.errors import InputError, in_short
 from npflow.files import check_target
 from npflow.training.adam import Adam
+from npflow.typing import Function
 from npflow.validation import check_callable, check_count
 
 LONGEST = 10**9  # steps
@@ -77,12 +78,14 @@ class Options(Declared):
         return cls(**options)
 
 
-def takes_options(function):
+def takes_options(function: Function) -> Function:
     """Show the options in the signature of a function that takes them as ``**options``."""
     signature = inspect.signature(function)
     *own, _ = signature.parameters.values()
     shared = [
-        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default)
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type
+        )
         for field in fields(Options)
         if field.default is not MISSING
     ]

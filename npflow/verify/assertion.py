@@ -15,7 +15,7 @@ TORCH = {"torch", "pyro", "zuko", "nflows", "normflows", "FrEIA"}
 JAX = {"flowjax", "distrax", "numpyro", "tensorflow_probability", "equinox"}
 
 
-def assert_flow(subject, *arguments, **options):
+def assert_flow(subject: object, *arguments, **options) -> None:
     """Raise unless a flow passes the checks of `npflow.verify`.
 
     Parameters

@@ -2,11 +2,14 @@
 
 import copy
 import traceback
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike
 
 from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import to_host
@@ -14,7 +17,8 @@ from npflow.autodiff.mistakes import explain, explaining
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.errors import InputError
 from npflow.layers.composite import walk
-from npflow.layers.layer import check_layer, init_layer
+from npflow.layers.layer import Layer, check_layer, init_layer
+from npflow.typing import Params
 from npflow.validation import check_rng, check_rows
 from npflow.verify import contract, formulas, gradients
 from npflow.verify.finding import DIRECTIONS, CannotRun, NotDecided, finding_of, together, undecided
@@ -89,7 +93,14 @@ DECIDED = (
 )
 
 
-def check(layer, x, *, params=None, rng=None, skip=()):
+def check(
+    layer: Layer,
+    x: ArrayLike,
+    *,
+    params: Params | None = None,
+    rng: Generator | None = None,
+    skip: Sequence[str] = (),
+) -> Report:
     """Hold a layer against its numerical Jacobian and the rest of its contract.
 
     An error must not hide at the points that are checked. A new layer is often the identity, whose log-det is

@@ -1,9 +1,11 @@
 """`check_functions`: two plain functions, and what is known of them, held against their numerical Jacobians."""
 
 import copy
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npflow.autodiff.gpu.devices import to_host
 from npflow.autodiff.mistakes import is_pair
@@ -55,22 +57,22 @@ DECIDED = (
 
 
 def check_functions(
-    forward,
-    inverse,
-    x,
+    forward: Callable,
+    inverse: Callable | None,
+    x: ArrayLike,
     *,
-    z=None,
-    context=None,
-    skip=(),
-    domain=None,
-    codomain=None,
-    tolerance=None,
-    jacobian=None,
-    chart=None,
-    log_det="rows",
-    dtypes=("float32", "float64"),
-    name=None,
-):
+    z: ArrayLike | None = None,
+    context: ArrayLike | None = None,
+    skip: Sequence[str] = (),
+    domain: tuple[float, float] | None = None,
+    codomain: tuple[float, float] | None = None,
+    tolerance: float | None = None,
+    jacobian: Callable | None = None,
+    chart: Callable | None = None,
+    log_det: str = "rows",
+    dtypes: str | Sequence[str] = ("float32", "float64"),
+    name: str | None = None,
+) -> Report:
     """Hold two plain functions against their numerical Jacobians, such as another library's transform.
 
     Parameters

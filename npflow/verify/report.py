@@ -155,7 +155,7 @@ class Report:
             raise KeyError(f"expected one of {list(named)}, got {name!r}")
         return named[name]
 
-    def log_det_error(self, how):
+    def log_det_error(self, how: str) -> float:
         """Return the larger log-det error of the two directions.
 
         Parameters
@@ -169,12 +169,12 @@ class Report:
         """
         return max(self[f"log-det {direction}, {how}"].error for direction in ("forward", "inverse"))
 
-    def raise_if_failed(self):
+    def raise_if_failed(self) -> None:
         """Raise `VerificationError`, an AssertionError that shows the report, unless the verdict is "passed"."""
         if not self.passed:
             raise VerificationError(f"\n{self}")
 
-    def as_dict(self):
+    def as_dict(self) -> dict:
         """Plain data for JSON; None stands for an error that is not finite."""
         checks = [asdict(check) for check in self.checks]
         for check in checks:

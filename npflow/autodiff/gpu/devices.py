@@ -18,6 +18,7 @@ from npflow.autodiff.forks import in_forked_child
 from npflow.autodiff.gpu.cupy import register
 from npflow.autodiff.gpu.device import Cuda, Device
 from npflow.errors import InputError, kind_of
+from npflow.typing import Params
 
 HOST = Device()
 MAKERS = {"cpu": Device, "cuda": Cuda}
@@ -99,7 +100,7 @@ def device_of(arrays):
     return next(iter(found), HOST)
 
 
-def to_device(arrays, name):
+def to_device(arrays: Params, name: str) -> Params:
     """An array, or a tree of arrays, on a device.
 
     Parameters
@@ -147,7 +148,7 @@ def to_device(arrays, name):
     return tree.build(move, arrays)
 
 
-def to_host(arrays):
+def to_host(arrays: Params) -> Params:
     """Move an array, or a tree of arrays, to the host.
 
     Parameters

@@ -1,6 +1,7 @@
 """From a function to its program: record, shorten, write, compare."""
 
 import inspect
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
@@ -16,10 +17,11 @@ from npflow.autodiff.program.program import Program
 from npflow.autodiff.program.recording import Recording, one_at_a_time
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.errors import InputError
+from npflow.typing import Params
 from npflow.validation import check_callable
 
 
-def record(fun, params, *args, gradient=True, reuse=True):
+def record(fun: Callable, params: Params, *args, gradient: bool = True, reuse: bool = True) -> Program:
     """Record a function and its gradient once, as a program that repeats them in plain NumPy.
 
     autograd's bookkeeping takes several times as long as the arithmetic of a small layer, and is the same at

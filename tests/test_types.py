@@ -1,0 +1,56 @@
+"""Public functions, and the methods that users call, are annotated; mypy checks them where `.ci/run` calls it."""
+
+import importlib
+import inspect
+
+import pytest
+
+ROOMS = ("", ".layers", ".networks", ".models", ".priors", ".training", ".verify", ".datasets", ".plots")
+ROOMS += (".latent", ".autodiff", ".estimators", ".exercises")
+METHODS = {
+    "Flow": ("init", "log_prob", "sample", "sample_and_log_prob", "encode", "decode", "loss", "losses"),
+    "Dequantized": ("init", "log_prob", "bits_per_dim", "sample", "encode", "decode"),
+    "VAE": ("init", "elbo", "log_prob", "sample", "encode", "decode"),
+    "PixelCNN": ("init", "log_prob", "bits_per_dim", "sample", "complete"),
+    "Prior": ("init", "log_prob", "sample"),
+    "Layer": ("init", "forward", "inverse", "log_det"),
+    "Composite": ("trace", "trace_inverse"),
+    "Network": ("init", "apply"),
+    "Report": ("raise_if_failed", "as_dict", "log_det_error"),
+    "FlowDensity": ("fit", "score_samples", "score", "sample", "transform", "inverse_transform"),
+    "FlowClassifier": ("fit", "predict", "predict_proba", "score_samples"),
+}
+
+
+def public():
+    """Every public function of npflow, and the methods above, by name."""
+    found = {}
+    for room in ROOMS:
+        module = importlib.import_module(f"npflow{room}")
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if inspect.isfunction(thing):
+                found[name] = thing
+            for method in METHODS.get(name, ()):
+                found[f"{name}.{method}"] = getattr(thing, method)
+    return found
+
+
+PUBLIC = public()
+
+
+def test_all_methods_are_found():
+    assert sum(map(len, METHODS.values())) == sum("." in name for name in PUBLIC)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_arguments_and_result_are_annotated(name):
+    signature = inspect.signature(PUBLIC[name])
+    free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    bare = [
+        parameter.name
+        for parameter in signature.parameters.values()
+        if parameter.annotation is parameter.empty and parameter.kind not in free and parameter.name != "self"
+    ]
+    assert not bare
+    assert signature.return_annotation is not signature.empty
