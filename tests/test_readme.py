@@ -216,6 +216,13 @@ def test_every_path_that_it_names_exists():
     assert [path for path in paths if not (README.parent / path).exists()] == []
 
 
+def test_every_module_has_a_place_in_the_page_that_says_where_things_are():
+    package = README.parent / "npflow"
+    modules = [path for path in package.iterdir() if not path.name.startswith(("_", "."))]
+    text = (DOCS / "guide" / "where.md").read_text()
+    assert [path.name for path in modules if f"`npflow/{path.name}`" not in text] == []
+
+
 def row(first):
     """The names in a row of the page that says where things are."""
     (line,) = (line for line in TEXT.splitlines() if line.startswith(f"| `{first}` |"))
