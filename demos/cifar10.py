@@ -175,7 +175,7 @@ figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 for ax in axes:
     ax.plot(steps, in_bits(history.loss), color=BLUE, linewidth=0.6, alpha=0.5, label="each step")
     ax.plot(history.validation_step, held, "o-", color=VERMILLION, markersize=3.5, label="held out")
-    ax.set(xlabel="step", ylabel="bits/dim")
+    ax.set(xlabel="step", ylabel="loss [bits/dim]")
     ax.xaxis.get_major_locator().set_params(integer=True)
 axes[0].axhline(8, color=BLACK, linestyle="--", linewidth=1, label="uniform")
 axes[0].set(ylim=(0, 9), title="on the scale of 8 bits")
@@ -198,7 +198,7 @@ plots.images(test[: SIDE**2], axes[0], title="held-out images")
 spread = {}
 for ax, temperature in zip(axes[1:], TEMPERATURES):
     x = model.sample(params, np.random.default_rng(7), SIDE**2, temperature=temperature)
-    plots.images(x, ax, title=f"samples, temperature {temperature:g}")
+    plots.images(x, ax, title=f"samples, T = {temperature:g}")
     spread[temperature] = float(x.std(axis=0).mean())
 figure.savefig(options.out / "samples.png")
 
@@ -288,11 +288,11 @@ for outer in range(1, LEVELS):
         names.append(f"level 1 {what}" if outer == 1 else f"levels 1 to {outer} {what}")
 rows.append(model.decode(params, joined([*few[:-1], np.zeros_like(few[-1])])))
 names.append(f"level {LEVELS} zero")
-figure, ax = plt.subplots(figsize=(9, len(rows) + 0.5), layout="constrained")
+figure, ax = plt.subplots(figsize=(9.5, 0.95 * len(rows) + 0.3), layout="constrained")
 plots.images(np.stack(rows), ax)
 ax.set_yticks((shape[0] + 1) * np.arange(len(rows)) + shape[0] / 2, labels=names)
 ax.tick_params(length=0)
-figure.savefig(options.out / "levels.png", dpi=90, bbox_inches="tight")
+figure.savefig(options.out / "levels.png")
 
 # %% [markdown]
 # The last level, a quarter of the numbers, holds the content of the picture: colours and coarse shapes. The

@@ -262,7 +262,7 @@ def gaussians():
 
 
 def kernels():
-    held_out = moons.density.sample(5000, rng=np.random.default_rng(101))
+    held_out = moons.density.sample(MANY // 10, rng=np.random.default_rng(101))
     fits = [KernelDensity(bandwidth=h, rtol=1e-3).fit(moons.x) for h in (0.015, 0.02, 0.025, 0.03)]
     kernel = max(fits, key=lambda kernel: kernel.score(held_out))
     return f"kernels of {kernel.bandwidth}", kernel.score_samples

@@ -154,7 +154,7 @@ trained = score(flow, params) | {"seconds": time.perf_counter() - clock, "steps"
 
 # %%
 LIMITS = ((-1.4, 2.4), (-1.0, 1.5))
-figure, axes = plt.subplots(1, 3, figsize=(10, 2.6), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(10, 2.9), layout="constrained")
 for ax, title, log_prob in (
     (axes[0], "after init", lambda at: flow.log_prob(start, at.astype(np.float32))),
     (axes[1], "trained", lambda at: flow.log_prob(params, at.astype(np.float32))),
@@ -162,7 +162,7 @@ for ax, title, log_prob in (
 ):
     plots.density(log_prob, ax, limits=LIMITS, resolution=50 if options.quick else 200)
     nats = true_nll if title.startswith("the") else -np.mean(log_prob(test))
-    ax.set_title(f"{title}, test loss {nats:.3f} nats")
+    ax.set_title(f"{title}\ntest loss {nats:.3f} nats")
 figure.savefig(options.out / "densities.png")
 
 # %%

@@ -206,9 +206,10 @@ print({name: round(value, 3) for name, value in blackness.items()})
 # decoding it as each of the ten.
 
 # %%
-accepted = np.zeros((10, 10))
-written = np.zeros((10, 12, 64), np.float32)  # a test digit, a gap, and the digit as each of the ten
-for source in range(2 if options.quick else 10):
+SOURCES = 2 if options.quick else 10
+accepted = np.zeros((SOURCES, 10))
+written = np.zeros((SOURCES, 12, 64), np.float32)  # a test digit, a gap, and the digit as each of the ten
+for source in range(SOURCES):
     start = test[test_y == source]
     written[source, 0] = start[0]
     for target in range(10):
@@ -224,8 +225,8 @@ axes[0].set_xlabel("decoded as")
 axes[1].imshow(accepted, cmap="cividis", vmin=0, vmax=1)
 for (i, j), share in np.ndenumerate(accepted):
     color = "black" if share > 0.5 else "white"
-    axes[1].text(j, i, f"{share:.2f}".lstrip("0"), ha="center", va="center", fontsize=8, color=color)
-axes[1].set(xticks=range(10), yticks=range(10), xlabel="decoded as", ylabel="encoded as")
+    axes[1].text(j, i, f"{share:.2f}".lstrip("0"), ha="center", va="center", fontsize=7, color=color)
+axes[1].set(xticks=range(10), yticks=range(SOURCES), xlabel="decoded as", ylabel="encoded as")
 axes[1].set_title("share classified as the decoded class")
 figure.savefig(options.out / "translation.png")
 

@@ -636,17 +636,19 @@ print(reports[MUSEUM[0].name])
 
 # %%
 WHICH = {"forward": "z(x)", "inverse": "x(z)", "back": "x(z(x))"}
-figure, axes = plt.subplots(3, 6, figsize=(10, 7.5), layout="constrained")
+figure, axes = plt.subplots(4, 5, figsize=(10, 11), layout="constrained")
 figure.get_layout_engine().set(h_pad=0.15)
 for ax, one in zip(axes.flat, MUSEUM):
     matrix, words, _ = shown[one.name]
     plots.jacobian(matrix, ax, title=f"{one.name}\n{one.reported.split(',')[0]}")
     ax.images[0].colorbar.ax.set_visible(False)  # the numbers are in the cells
-    ax.title.set_fontsize(10)
+    ax.title.set_fontsize(8)
     size = np.max(np.abs(matrix))
     ax.set(
         ylabel="", xlabel=f"J of {WHICH[one.shown]}{f', up to {size:.0e}' if size < 1e-3 else ''}\n{words}"
     )
+for ax in axes.flat[len(MUSEUM) :]:
+    ax.set_axis_off()
 figure.savefig(options.out / "museum.png")
 
 # %%

@@ -147,7 +147,7 @@ ONE_HOT = np.eye(10, dtype=np.float32)  # the context of each class
 
 network = MaskedConvNet(features=12 if options.quick else 48, blocks=5, kernel=3, head=(64,))
 model = PixelCNN(shape=(8, 8, 1), levels=17, network=network, context_features=10)
-STEPS = 20 if options.quick else 450
+STEPS = 12 if options.quick else 450
 clock = time.perf_counter()
 params, history = fit(
     model,

@@ -300,10 +300,10 @@ pixels, _ = datasets.digits(rng=rng)
 train_pixels = datasets.split(pixels, rng=rng).train
 mean, std = np.mean(train_pixels, axis=0), np.std(train_pixels, axis=0)
 
-COLUMNS = 4 if options.quick else 16
+COLUMNS, APART = (4, 1) if options.quick else (16, 20)
 drawn = {"test rows": tables["digits"].test[:COLUMNS]}
 for kind, model in models["digits"].items():
-    drawn[kind] = model.sample(20 * COLUMNS)[::20]  # a mixture draws component by component
+    drawn[kind] = model.sample(APART * COLUMNS)[::APART]  # a mixture draws component by component
 figure, axes = plt.subplots(
     len(drawn), 1, figsize=(0.5 * COLUMNS + 2, 0.55 * len(drawn)), layout="constrained"
 )

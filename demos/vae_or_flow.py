@@ -76,7 +76,7 @@ def train(model, data, steps, rate):
         model.init(np.random.default_rng(1), x[:1000]),
         x,
         rng=np.random.default_rng(2),
-        steps=20 if options.quick else steps,
+        steps=10 if options.quick else steps,
         batch_size=256,
         optimizer=Adam(WarmupCosine(rate, steps=steps, warmup=steps // 20)),
         clip_norm=100.0,

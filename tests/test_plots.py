@@ -232,6 +232,12 @@ class TestDensity:
         plots.density(standard_normal, ax, limits=((-1, 1), (-1, 1)), contours=6)
         assert [text.get_text() for text in ax.child_axes[0].texts] == ["mass\ninside", "25%", "10%"]
 
+    def test_without_a_bar_the_contours_stay(self, ax):
+        plots.density(standard_normal, ax, limits=self.LIMITS, bar=False)
+        assert not ax.child_axes
+        (contours,) = (c for c in ax.collections if hasattr(c, "levels"))
+        assert len(contours.levels) == 3
+
     def test_loops_that_would_look_like_points_are_left_out(self, ax):
         """A second peak holds a hundredth of the mass, in a circle of radius 0.06 of axes 8 wide."""
 
