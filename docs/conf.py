@@ -26,6 +26,8 @@ exclude_patterns = ["_build", "jupyter_execute"]
 html_theme = "pydata_sphinx_theme"
 html_title = "npflow"
 html_sourcelink_suffix = ""
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 
 # ---------------------------------------------------------------- pages that run
 
@@ -94,7 +96,7 @@ MODULES = ["npflow"] + [
     f"npflow.{name}"
     for name in (
         *("layers", "networks", "models", "priors", "training", "estimators"),
-        *("verify", "datasets", "plots", "latent", "autodiff"),
+        *("verify", "datasets", "plots", "latent", "autodiff", "autodiff.primitives", "autodiff.gpu"),
     )
 ]
 autosummary_generate = True
@@ -151,6 +153,7 @@ TOKEN = re.compile(
     r"|(?P<power>[_^])(\{(?P<group>[^{}]*)\}|(?P<short>-?\w))?(?P<rest>[A-Za-z]*)"
     r"|(?P<sign>\.\.\.|<=|>=|<-|->|\|\||[-+*/=<>~()\[\],;:|])"
 )
+WIDE = 75  # characters; a row of columns that is wider is cut into rows
 PROSE = re.compile(r"\b(is|in|by|for|from|as|one|each|the|to|kernel)\b")
 
 
@@ -195,6 +198,8 @@ def cell_in_tex(cell):
     formula, text = (cell[: words.start()], cell[words.start() :]) if words else (cell, "")
     if words and re.fullmatch(r"[a-z] ", formula):  # "a is unchanged"
         formula, text = "", cell
+    if re.match(r"by \w ", text):  # "by x <- x + h"
+        return tex_of(formula.rstrip()) + r"\ \text{ by }\ " + tex_of(text[3:])
     if re.search(r"[_^{}\\$<|]", text) or re.search(r"\b[a-z]{3,} [a-z]{3,}\b(?!\()", formula):
         raise ValueError(f"expected a formula and words, got {cell!r}")
     return tex_of(formula.rstrip()) + (rf"\ \text{{{' ' * bool(formula)}{text}}}" if text else "")
@@ -211,6 +216,8 @@ def in_tex(rows):
         ]
     except ValueError:
         return None
+    if max(sum(len(cell) for _, cell in row) for row in cells) > WIDE:
+        columns, table = [0], [{0: cell} for row in table for cell in row.values()]
     lines = [" & ".join(row.get(column, "") for column in columns) + r" \\" for row in table]
     return [rf"\begin{{array}}{{{'l' * len(columns)}}}", *lines, r"\end{array}"]
 

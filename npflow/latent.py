@@ -16,6 +16,8 @@ from npflow.errors import InputError
 from npflow.model import Model
 from npflow.validation import cast, check_array, check_number, check_rows, check_sequence
 
+__all__ = ["add_attribute", "attribute_vector", "interpolate", "translate"]
+
 # A decorator that adds to a docstring what the functions of this file share.
 arithmetic = documented(
     """

@@ -7,13 +7,15 @@
 
 # %%
 import inspect
+from dataclasses import dataclass
 
+import autograd.numpy as anp
 import matplotlib.pyplot as plt
 import numpy as np
 
 import npflow
 from npflow import Flow, fit, plots
-from npflow.layers import Affine
+from npflow.layers import Affine, Layer
 from npflow.priors import Normal
 from npflow.training import Adam, WarmupCosine
 from npflow.verify import check
@@ -34,6 +36,38 @@ x = rng.normal(3.0, 0.5, (2000, 1))
 print(inspect.getsource(Affine))
 
 # %% [markdown]
+# ## Your own layer has the same parts
+#
+# - It is a frozen dataclass. Its fields are hyper-parameters, such as a network; it holds no arrays.
+# - `init(rng, x)` returns the arrays that are trained, as a dict, for a batch `x` of the data.
+# - `forward(params, x)` returns $z$ and $\log|\det J|$, one number a row: shape `(n,)`. `inverse(params, z)` returns $x$ and the
+#   log-determinant of the way back.
+# - Arrays have rows first, `(n, features)` or `(n, height, width, channels)`. So a matrix stands on the right, `x @ W`.
+# - A layer computes by `autograd.numpy`, which is NumPy whose operations can be differentiated; most files call it `np`. Functions are pure; they change none of their inputs.
+#
+# `check` needs nothing else. It draws parameters, and prints what it compared:
+
+
+# %%
+@dataclass(frozen=True)
+class Shift(Layer):
+    """z = x + b, and log|det J| = 0."""
+
+    def init(self, rng, x):
+        return {"bias": np.zeros(x.shape[1], x.dtype)}
+
+    def forward(self, params, x):
+        return x + params["bias"], anp.zeros_like(x[:, 0])
+
+    def inverse(self, params, z):
+        return z - params["bias"], anp.zeros_like(z[:, 0])
+
+
+print(check(Shift(), rng.normal(3.0, 0.5, (8, 2))))
+
+# %% [markdown]
+# ## The Jacobian of `Affine`
+#
 # Its Jacobian for three features, by differences, and the two numbers that `check` compares:
 
 # %%
