@@ -25,6 +25,9 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx
 exclude_patterns = ["_build", "jupyter_execute"]
 html_theme = "pydata_sphinx_theme"
 html_title = "npflow"
+html_theme_options = {
+    "secondary_sidebar_items": {"**": ["page-toc"], "book/*": [], "gallery/*": []}  # room for code
+}
 html_sourcelink_suffix = ""
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]
@@ -73,6 +76,8 @@ def notebooks(scripts, folder, in_full=None):
         hidden.update(cell_type="code", source=FEW_STEPS * few + QUIETLY)
         hidden.update(metadata={"tags": ["remove-cell"]}, outputs=[], execution_count=None, id="quiet")
         notebook.cells.insert(1, hidden)
+        if in_full is not None:  # demos show progress bars on stderr
+            notebook.metadata["mystnb"] = {"output_stderr": "remove"}
         if few:
             notebook.cells[0].source += "\n\n" + NOTE.format(script.stem)
         jupytext.write(notebook, page)

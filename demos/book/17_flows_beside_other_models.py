@@ -78,8 +78,11 @@ print(f"MAF: loss {autoregressive.loss(autoregressive_params, test):.3f} nats, e
 # an integral over all $z$ that could have made $x$. No change of variables helps: $z$ does not determine $x$. Take an encoder $q(z \mid x)$, any
 # density of $z$. With Bayes' rule $p(x) = p(x, z) / p(z \mid x)$, which holds for every $z$,
 #
-# $$\log p(x) = E_q\left[\log \frac{p(x, z)}{q(z \mid x)}\right] + E_q\left[\log \frac{q(z \mid x)}{p(z \mid x)}\right]
-# = \underbrace{E_q[\log p(x \mid z)] - \operatorname{KL}(q \,\|\, p(z))}_{\text{ELBO}} + \underbrace{\operatorname{KL}\big(q \,\|\, p(z \mid x)\big)}_{\ge\, 0}.$$
+# $$\log p(x) = E_q\left[\log \frac{p(x, z)}{q(z \mid x)}\right] + E_q\left[\log \frac{q(z \mid x)}{p(z \mid x)}\right],$$
+#
+# where the first term can be written in another way, and the second is a divergence:
+#
+# $$\log p(x) = \underbrace{E_q[\log p(x \mid z)] - \operatorname{KL}(q \,\|\, p(z))}_{\text{ELBO}} + \underbrace{\operatorname{KL}\big(q \,\|\, p(z \mid x)\big)}_{\ge\, 0}.$$
 #
 # The ELBO is what can be computed. The gap is how far the encoder is from the true posterior, which nobody knows. Its loss, from its file:
 
