@@ -25,10 +25,15 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx
 exclude_patterns = ["_build", "jupyter_execute"]
 html_theme = "pydata_sphinx_theme"
 html_title = "npflow"
+html_theme_options = {
+    "secondary_sidebar_items": {"**": ["page-toc"], "book/*": [], "gallery/*": []}  # room for code
+}
 html_sourcelink_suffix = ""
 html_sidebars = {
     page: [] for page in ("lab", "lab_zh", "glossary")
 }  # no pages below them: more room for code
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 
 # ---------------------------------------------------------------- pages that run
 
@@ -74,6 +79,8 @@ def notebooks(scripts, folder, in_full=None):
         hidden.update(cell_type="code", source=FEW_STEPS * few + QUIETLY)
         hidden.update(metadata={"tags": ["remove-cell"]}, outputs=[], execution_count=None, id="quiet")
         notebook.cells.insert(1, hidden)
+        if in_full is not None:  # demos show progress bars on stderr
+            notebook.metadata["mystnb"] = {"output_stderr": "remove"}
         if few:
             notebook.cells[0].source += "\n\n" + NOTE.format(script.stem)
         jupytext.write(notebook, page)
@@ -97,7 +104,7 @@ MODULES = ["npflow"] + [
     f"npflow.{name}"
     for name in (
         *("layers", "networks", "models", "priors", "training", "estimators"),
-        *("verify", "datasets", "plots", "latent", "autodiff"),
+        *("verify", "datasets", "plots", "latent", "autodiff", "autodiff.primitives", "autodiff.gpu"),
     )
 ]
 autosummary_generate = True
@@ -155,6 +162,7 @@ TOKEN = re.compile(
     r"|(?P<power>[_^])(\{(?P<group>[^{}]*)\}|(?P<short>-?\w))?(?P<rest>[A-Za-z]*)"
     r"|(?P<sign>\.\.\.|<=|>=|<-|->|\|\||[-+*/=<>~()\[\],;:|])"
 )
+WIDE = 75  # characters; a row of columns that is wider is cut into rows
 PROSE = re.compile(r"\b(is|in|by|for|from|as|one|each|the|to|kernel)\b")
 
 
@@ -199,6 +207,8 @@ def cell_in_tex(cell):
     formula, text = (cell[: words.start()], cell[words.start() :]) if words else (cell, "")
     if words and re.fullmatch(r"[a-z] ", formula):  # "a is unchanged"
         formula, text = "", cell
+    if re.match(r"by \w ", text):  # "by x <- x + h"
+        return tex_of(formula.rstrip()) + r"\ \text{ by }\ " + tex_of(text[3:])
     if re.search(r"[_^{}\\$<|]", text) or re.search(r"\b[a-z]{3,} [a-z]{3,}\b(?!\()", formula):
         raise ValueError(f"expected a formula and words, got {cell!r}")
     return tex_of(formula.rstrip()) + (rf"\ \text{{{' ' * bool(formula)}{text}}}" if text else "")
@@ -215,6 +225,8 @@ def in_tex(rows):
         ]
     except ValueError:
         return None
+    if max(sum(len(cell) for _, cell in row) for row in cells) > WIDE:
+        columns, table = [0], [{0: cell} for row in table for cell in row.values()]
     lines = [" & ".join(row.get(column, "") for column in columns) + r" \\" for row in table]
     return [rf"\begin{{array}}{{{'l' * len(columns)}}}", *lines, r"\end{array}"]
 

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 1. Volumes and determinants
 #
-# **How much does a map stretch space near a point?** The answer is one number, and everything that a flow adds
-# to a loss comes from it. This chapter builds it up: first on a line, then for a parallelogram, then for any
-# smooth map.
+# **How much does a map stretch space near a point?** The answer is one number, and everything that a flow
+# adds to a loss comes from it. This chapter builds it up: first on a line, then for a parallelogram, then for
+# any smooth map.
 
 # %%
 import inspect
@@ -23,8 +23,8 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.6"
 #
 # $$f(x + h) - f(x) = f'(x)\, h + O(h^2).$$
 #
-# So the interval becomes $f'(x)$ times as long, up to an error that vanishes faster than $h$. Where $f$ falls,
-# $f'$ is negative: the interval is turned over. A length has no sign, so the factor is $|f'(x)|$.
+# So the interval becomes $f'(x)$ times as long, up to an error that vanishes faster than $h$. Where $f$
+# falls, $f'$ is negative: the interval is turned over. A length has no sign, so the factor is $|f'(x)|$.
 #
 # Take $f(x) = \sinh x$ as an example. Its derivative is $\cosh x$.
 
@@ -52,15 +52,16 @@ ax.spines[["top", "right", "left"]].set_visible(False)
 # $$A e_1 = \begin{pmatrix} a \\ c \end{pmatrix}, \qquad A e_2 = \begin{pmatrix} b \\ d \end{pmatrix},
 # \qquad A = \begin{pmatrix} a & b \\ c & d \end{pmatrix}.$$
 #
-# What is its area? Slide the second side along the first. That shears the parallelogram, and a shear keeps the
-# area: base and height stay. Slide until the second side stands on the second axis. It has moved by $b / a$ times
-# the first side, so its height is now $d - b c / a$. Then slide the first side along the second until it lies on the
-# first axis: its length is $a$. What is left is a rectangle with the area
+# What is its area? Slide the second side along the first. That shears the parallelogram, and a shear keeps
+# the area: base and height stay. Slide until the second side stands on the second axis. It has moved by
+# $b / a$ times the first side, so its height is now $d - b c / a$. Then slide the first side along the second
+# until it lies on the first axis: its length is $a$. What is left is a rectangle with the area
 #
 # $$\left| a \left(d - \frac{b c}{a}\right) \right| = |a d - b c| = |\det A|.$$
 #
-# In words: the absolute value of the determinant is the factor by which a linear map changes areas. The same argument,
-# one axis after the other, is Gaussian elimination, and holds in any dimension: $|\det A|$ is the factor for volumes.
+# In words: the absolute value of the determinant is the factor by which a linear map changes areas. The same
+# argument, one axis after the other, is Gaussian elimination, and holds in any dimension: $|\det A|$ is the
+# factor for volumes.
 
 # %%
 A = np.array([[2.0, 0.8], [0.5, 1.2]])
@@ -80,8 +81,8 @@ for ax, matrix, title in zip(
 # %% [markdown]
 # ## The sign
 #
-# $\det A$ is negative where $A$ turns the plane over, as a mirror does. Volumes do not see that. Leave the absolute
-# value out, and half of all matrices give the logarithm of a negative number:
+# $\det A$ is negative where $A$ turns the plane over, as a mirror does. Volumes do not see that. Leave the
+# absolute value out, and half of all matrices give the logarithm of a negative number:
 
 # %%
 rng = np.random.default_rng(0)
@@ -95,9 +96,10 @@ print(f"{np.mean(determinants < 0):.0%} of 1,000 random matrices have a negative
 #
 # $$f(x + h) = f(x) + J(x)\, h + O(|h|^2), \qquad J_{ij} = \frac{\partial f_i}{\partial x_j}.$$
 #
-# So a small square at $x$ becomes nearly a parallelogram, and volumes near $x$ change by the factor $|\det J(x)|$. For
-# a sequence of maps the chain rule multiplies Jacobians, and the determinant of a product is the product of the
-# determinants. **Factors multiply, so their logarithms add.** That is why a flow adds up one log-determinant a layer.
+# So a small square at $x$ becomes nearly a parallelogram, and volumes near $x$ change by the factor
+# $|\det J(x)|$. For a sequence of maps the chain rule multiplies Jacobians, and the determinant of a product
+# is the product of the determinants. **Factors multiply, so their logarithms add.** That is why a flow adds
+# up one log-determinant a layer.
 #
 # Take a strip bent around the origin by polar coordinates, and look at small squares.
 
@@ -122,8 +124,8 @@ right.set(title="their images, with |det J| in the middle of each", aspect="equa
 # %% [markdown]
 # ## In npflow
 #
-# A layer returns the logarithm of this factor beside its output, one number a row. `check` holds it against the
-# determinant of a numerical Jacobian, which is what the picture above does.
+# A layer returns the logarithm of this factor beside its output, one number a row. `check` holds it against
+# the determinant of a numerical Jacobian, which is what the picture above does.
 
 # %%
 from npflow import plots
@@ -153,8 +155,8 @@ print(inspect.getsource(Conv1x1.inverse))
 # %% [markdown]
 # ## What can go wrong
 #
-# Forget the absolute value, and everything works until a determinant is negative. `check` moves parameters until
-# it is.
+# Forget the absolute value, and everything works until a determinant is negative. `check` moves parameters
+# until it is.
 
 
 # %%

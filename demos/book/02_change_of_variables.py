@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 2. The change of variables
 #
-# **If $z = f(x)$ and $z$ is normal, how is $x$ distributed?** The formula has one line. All of maximum likelihood
-# with flows follows from it, and it answers a question that everybody asks: why does training not simply send all
-# data to $z = 0$, where the density is highest?
+# **If $z = f(x)$ and $z$ is normal, how is $x$ distributed?** The formula has one line. All of maximum
+# likelihood with flows follows from it, and it answers a question that everybody asks: why does training not
+# simply send all data to $z = 0$, where the density is highest?
 
 # %%
 import inspect
@@ -22,13 +22,13 @@ rng = np.random.default_rng(0)
 # %% [markdown]
 # ## Mass is kept
 #
-# A density $p$ is mass per volume. The mass in a small piece of volume $dx$ at $x$ is $p(x)\, dx$. The map $f$ takes
-# the piece to a piece at $z = f(x)$ of volume $dz = |\det J(x)|\, dx$, and the mass goes with it:
+# A density $p$ is mass per volume. The mass in a small piece of volume $dx$ at $x$ is $p(x)\, dx$. The map
+# $f$ takes the piece to a piece at $z = f(x)$ of volume $dz = |\det J(x)|\, dx$, and the mass goes with it:
 #
 # $$p_x(x)\, dx = p_z(z)\, dz \qquad\Longrightarrow\qquad p_x(x) = p_z(f(x))\, |\det J(x)|.$$
 #
-# Where $f$ stretches space, $dz$ is large: a lot of $z$-mass comes from little $x$-volume, so the density of $x$ is
-# high there. In logarithms
+# Where $f$ stretches space, $dz$ is large: a lot of $z$-mass comes from little $x$-volume, so the density of
+# $x$ is high there. In logarithms
 #
 # $$\log p_x(x) = \log p_z(f(x)) + \log|\det J(x)|.$$
 #
@@ -40,8 +40,8 @@ print(inspect.getsource(Flow.losses))
 # %% [markdown]
 # ## Watch it
 #
-# Draw $z$ from a standard normal, and let $x = \sinh z$. So $f(x) = \operatorname{arcsinh} x$, whose derivative is
-# $1 / \sqrt{1 + x^2}$. The formula is the line; the histogram is counted.
+# Draw $z$ from a standard normal, and let $x = \sinh z$. So $f(x) = \operatorname{arcsinh} x$, whose
+# derivative is $1 / \sqrt{1 + x^2}$. The formula is the line; the histogram is counted.
 
 # %%
 z = rng.standard_normal(100_000)
@@ -69,13 +69,15 @@ print(
 # %% [markdown]
 # ## Why training does not collapse to $z = 0$
 #
-# Training maximizes the mean of $\log p_x(x)$. The first term, $\log p_z(f(x))$, is largest where $z = 0$. So why not
-# shrink everything to 0? Take the simplest flow, $z = (x - m) / s$, and let $s$ grow. Then $z \to 0$, and
+# Training maximizes the mean of $\log p_x(x)$. The first term, $\log p_z(f(x))$, is largest where $z = 0$. So
+# why not shrink everything to 0? Take the simplest flow, $z = (x - m) / s$, and let $s$ grow. Then $z \to 0$,
+# and
 #
 # $$\log p_x(x) = -\frac{(x - m)^2}{2 s^2} - \tfrac{1}{2} \log 2 \pi - \log s.$$
 #
-# The last term is $\log|\det J| = -\log s$. It falls without bound: **a map that shrinks space pays for it.** The two
-# terms balance where $s$ is the standard deviation of the data. Set the derivative in $s$ of the mean to zero:
+# The last term is $\log|\det J| = -\log s$. It falls without bound: **a map that shrinks space pays for it.**
+# The two terms balance where $s$ is the standard deviation of the data. Set the derivative in $s$ of the mean
+# to zero:
 #
 # $$\frac{\overline{(x - m)^2}}{s^3} - \frac{1}{s} = 0 \qquad\Longrightarrow\qquad s^2 = \overline{(x - m)^2}.$$
 
@@ -106,8 +108,8 @@ ax.set(
 ax.legend()
 
 # %% [markdown]
-# The loss that `fit` minimizes is the mean of $-\log p(x)$, in nats. It estimates the entropy of the data plus the
-# Kullback-Leibler divergence of the flow's density from it,
+# The loss that `fit` minimizes is the mean of $-\log p(x)$, in nats. It estimates the entropy of the data
+# plus the Kullback-Leibler divergence of the flow's density from it,
 #
 # $$E[-\log p_x(x)] = H(\text{data}) + \operatorname{KL}(\text{data} \,\|\, p_x) \ge H(\text{data}),$$
 #
@@ -116,8 +118,8 @@ ax.legend()
 # %% [markdown]
 # ## Both directions
 #
-# To sample, draw $z$ and apply the inverse. To evaluate, apply `forward`. The log-determinants of the two directions
-# cancel, because $f^{-1}(f(x)) = x$ and the determinant of the identity is 1.
+# To sample, draw $z$ and apply the inverse. To evaluate, apply `forward`. The log-determinants of the two
+# directions cancel, because $f^{-1}(f(x)) = x$ and the determinant of the identity is 1.
 
 # %%
 params = {"layer": {"mean": np.array([3.0]), "log_std": np.log([0.5])}, "prior": {}}
@@ -129,8 +131,8 @@ print("log-dets:", log_det, "and", log_det_back)
 # %% [markdown]
 # ## What can go wrong
 #
-# The commonest mistake of all is the sign: $\log|\det J|$ of the inverse where that of `forward` belongs. The density
-# then has the wrong mass, and training goes for $z = 0$ after all. `check` names it.
+# The commonest mistake of all is the sign: $\log|\det J|$ of the inverse where that of `forward` belongs. The
+# density then has the wrong mass, and training goes for $z = 0$ after all. `check` names it.
 
 # %%
 from npflow.verify import check
@@ -155,6 +157,6 @@ print(check(WrongSign(), data[:8]).failures[0].sentence)
 #
 # 1. $x = e^z$ with a standard normal $z$. Derive the density of $x$, and compare with `scipy.stats.lognorm`.
 # 2. Let the scale of the affine flow above go to 0 instead of infinity. Which term stops it now?
-# 3. Two flows give losses of 2.10 and 2.05 nats on the same data. How much likelier does the second one make a
-#    typical row?
+# 3. Two flows give losses of 2.10 and 2.05 nats on the same data. How much likelier does the second one make
+#    a typical row?
 # 4. `npflow exercise density` marks your own.

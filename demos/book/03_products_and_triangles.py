@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 3. Products and triangles
 #
-# **The determinant of a $D \times D$ matrix costs $D^3$ operations, and a Jacobian $D$ passes. How can a flow afford
-# one for each row and step?** It never computes one. It is built of maps whose determinant can be read off, and of
-# products of them.
+# **The determinant of a $D \times D$ matrix costs $D^3$ operations, and a Jacobian $D$ passes. How can a flow
+# afford one for each row and step?** It never computes one. It is built of maps whose determinant can be read
+# off, and of products of them.
 
 # %%
 import inspect
@@ -23,8 +23,8 @@ FEATURES = 4 if os.environ.get("NPFLOW_QUICK") else 6
 # %% [markdown]
 # ## A triangle's determinant is the product of its diagonal
 #
-# Let $J$ be lower triangular: output $i$ depends on inputs $1 \dots i$ alone. Expand along the first row, which has one
-# entry that is not zero:
+# Let $J$ be lower triangular: output $i$ depends on inputs $1 \dots i$ alone. Expand along the first row,
+# which has one entry that is not zero:
 #
 # $$\det \begin{pmatrix} J_{11} & 0 \\ v & J' \end{pmatrix} = J_{11} \det J' = J_{11} J_{22} \det J'' = \dots =
 # \prod_i J_{ii}.$$
@@ -33,8 +33,8 @@ FEATURES = 4 if os.environ.get("NPFLOW_QUICK") else 6
 #
 # $$\log|\det J| = \sum_i \log |J_{ii}|,$$
 #
-# which takes $D$ operations. The entries below the diagonal may be anything, such as the derivatives of a deep network:
-# they do not matter.
+# which takes $D$ operations. The entries below the diagonal may be anything, such as the derivatives of a
+# deep network: they do not matter.
 
 # %%
 matrix = np.tril(rng.standard_normal((5, 5)))
@@ -43,8 +43,9 @@ print(f"product of the diagonal {np.prod(np.diag(matrix)):.10f}, determinant {np
 # %% [markdown]
 # ## Blocks
 #
-# The same holds for blocks: $\det \begin{pmatrix} A & 0 \\ B & C \end{pmatrix} = \det A \det C$. A coupling leaves half of
-# $x$ alone, so $A$ is the identity, and scales the other half one component at a time, so $C$ is diagonal.
+# The same holds for blocks: $\det \begin{pmatrix} A & 0 \\ B & C \end{pmatrix} = \det A \det C$. A coupling
+# leaves half of $x$ alone, so $A$ is the identity, and scales the other half one component at a time, so $C$
+# is diagonal.
 
 # %%
 x = rng.standard_normal((16, FEATURES))
@@ -63,13 +64,14 @@ for ax, (title, layer) in zip(axes, layers.items()):
 # %% [markdown]
 # ## Products
 #
-# By the chain rule the Jacobian of $f_2 \circ f_1$ is $J_2(f_1(x))\, J_1(x)$, and $\det(A B) = \det A \det B$: stretch by one
-# factor, then by another. So a chain adds up log-determinants, each at the point that the layers before have reached:
+# By the chain rule the Jacobian of $f_2 \circ f_1$ is $J_2(f_1(x))\, J_1(x)$, and
+# $\det(A B) = \det A \det B$: stretch by one factor, then by another. So a chain adds up log-determinants,
+# each at the point that the layers before have reached:
 #
 # $$\log|\det J| = \sum_k \log|\det J_k(x_k)|, \qquad x_{k+1} = f_k(x_k).$$
 #
-# A product of two triangles is no triangle, if one of them is a lower and the other an upper one, or if a permutation
-# stands between them. The chain below is a full matrix. Its determinant is still read off.
+# A product of two triangles is no triangle, if one of them is a lower and the other an upper one, or if a
+# permutation stands between them. The chain below is a full matrix. Its determinant is still read off.
 
 # %%
 step = [AffineCoupling(MLP((16,), "tanh")), Permutation()]
@@ -88,8 +90,8 @@ print(inspect.getsource(Chain))
 # %% [markdown]
 # ## $P L U$
 #
-# A dense matrix can be kept as a product as well: $W = P L U$ with a permutation $P$, a lower triangle $L$ with ones on
-# its diagonal, and an upper triangle $U$. Then $|\det P| = 1$, $\det L = 1$, and
+# A dense matrix can be kept as a product as well: $W = P L U$ with a permutation $P$, a lower triangle $L$
+# with ones on its diagonal, and an upper triangle $U$. Then $|\det P| = 1$, $\det L = 1$, and
 #
 # $$\log|\det W| = \sum_i \log|U_{ii}|.$$
 #
@@ -98,8 +100,8 @@ print(inspect.getsource(Chain))
 # %% [markdown]
 # ## What can go wrong
 #
-# Each $\log|\det J_k|$ belongs to the point that its layer sees. Evaluate all of them at the first $x$, and the sum is
-# wrong as soon as a log-determinant depends on its input:
+# Each $\log|\det J_k|$ belongs to the point that its layer sees. Evaluate all of them at the first $x$, and
+# the sum is wrong as soon as a log-determinant depends on its input:
 
 
 # %%
@@ -117,9 +119,10 @@ print(next(check.sentence for check in report.failures if "log-det" in check.nam
 # %% [markdown]
 # ## Exercises
 #
-# 1. Show that $\det(A^{-1}) = 1 / \det A$ from the product rule. What does it say about `forward` and `inverse`?
-# 2. Write a layer $z = x L^T$ with a lower triangle $L$ whose diagonal is $e^s$. What is its log-determinant? Let `check`
-#    mark it.
-# 3. A network has 10 layers, each with a dense Jacobian of 3072 x 3072. How many operations would the determinants of one
-#    image cost? How many does a coupling need?
+# 1. Show that $\det(A^{-1}) = 1 / \det A$ from the product rule. What does it say about `forward` and
+#    `inverse`?
+# 2. Write a layer $z = x L^T$ with a lower triangle $L$ whose diagonal is $e^s$. What is its log-determinant?
+#    Let `check` mark it.
+# 3. A network has 10 layers, each with a dense Jacobian of 3072 x 3072. How many operations would the
+#    determinants of one image cost? How many does a coupling need?
 # 4. `npflow exercise chain` and `npflow exercise triangle` mark your own.

@@ -1,19 +1,21 @@
 # %% [markdown]
 # # 4. The warm-up: one affine layer
 #
-# **Does maximum likelihood find what statistics already knows?** The smallest flow has two parameters for each feature,
-# and the best values have a closed form. So this is a test of everything in between: the log-determinant, the gradient,
-# the optimizer.
+# **Does maximum likelihood find what statistics already knows?** The smallest flow has two parameters for
+# each feature, and the best values have a closed form. So this is a test of everything in between: the
+# log-determinant, the gradient, the optimizer.
 
 # %%
 import inspect
+from dataclasses import dataclass
 
+import autograd.numpy as anp
 import matplotlib.pyplot as plt
 import numpy as np
 
 import npflow
 from npflow import Flow, fit, plots
-from npflow.layers import Affine
+from npflow.layers import Affine, Layer
 from npflow.priors import Normal
 from npflow.training import Adam, WarmupCosine
 from npflow.verify import check
@@ -26,14 +28,48 @@ x = rng.normal(3.0, 0.5, (2000, 1))
 #
 # $$z = (x - m)\, e^{-s}, \qquad x = m + z\, e^{s}, \qquad \log|\det J| = -\sum_i s_i.$$
 #
-# The Jacobian is diagonal, with $e^{-s_i}$ on its diagonal. The scale is kept as its logarithm $s$, for three reasons: a
-# scale must not be zero or change its sign, any real number is allowed for $s$, and the log-determinant is a plain sum.
-# This is the whole layer:
+# The Jacobian is diagonal, with $e^{-s_i}$ on its diagonal. The scale is kept as its logarithm $s$, for three
+# reasons: a scale must not be zero or change its sign, any real number is allowed for $s$, and the
+# log-determinant is a plain sum. This is the whole layer:
 
 # %%
 print(inspect.getsource(Affine))
 
 # %% [markdown]
+# ## Your own layer has the same parts
+#
+# - It is a frozen dataclass. Its fields are hyper-parameters, such as a network; it holds no arrays.
+# - `init(rng, x)` returns the arrays that are trained, as a dict, for a batch `x` of the data.
+# - `forward(params, x)` returns $z$ and $\log|\det J|$, one number a row: shape `(n,)`. `inverse(params, z)`
+#   returns $x$ and the log-determinant of the way back.
+# - Arrays have rows first, `(n, features)` or `(n, height, width, channels)`. So a matrix stands on the
+#   right, `x @ W`.
+# - A layer computes by `autograd.numpy`, which is NumPy whose operations can be differentiated; most files
+#   call it `np`. Functions are pure; they change none of their inputs.
+#
+# `check` needs nothing else. It draws parameters, and prints what it compared:
+
+
+# %%
+@dataclass(frozen=True)
+class Shift(Layer):
+    """z = x + b, and log|det J| = 0."""
+
+    def init(self, rng, x):
+        return {"bias": np.zeros(x.shape[1], x.dtype)}
+
+    def forward(self, params, x):
+        return x + params["bias"], anp.zeros_like(x[:, 0])
+
+    def inverse(self, params, z):
+        return z - params["bias"], anp.zeros_like(z[:, 0])
+
+
+print(check(Shift(), rng.normal(3.0, 0.5, (8, 2))))
+
+# %% [markdown]
+# ## The Jacobian of `Affine`
+#
 # Its Jacobian for three features, by differences, and the two numbers that `check` compares:
 
 # %%
@@ -98,14 +134,14 @@ plots.history(
 )
 
 # %% [markdown]
-# The loss ends at $\log(\sigma \sqrt{2 \pi e})$, the entropy of a normal distribution with the sample's standard deviation. No
-# choice of $m$ and $s$ does better on these data.
+# The loss ends at $\log(\sigma \sqrt{2 \pi e})$, the entropy of a normal distribution with the sample's
+# standard deviation. No choice of $m$ and $s$ does better on these data.
 
 # %% [markdown]
 # ## What can go wrong
 #
-# The number of nats depends on the units: measure $x$ in millimetres instead of metres, and $\log 1000 = 6.9$ nats are
-# added for each feature. Losses can be compared on the same data in the same units only.
+# The number of nats depends on the units: measure $x$ in millimetres instead of metres, and $\log 1000 = 6.9$
+# nats are added for each feature. Losses can be compared on the same data in the same units only.
 
 # %%
 for unit, factor in (("m", 1.0), ("mm", 1000.0)):
@@ -139,6 +175,8 @@ print(
 # %% [markdown]
 # ## Exercises
 #
-# 1. Write the layer $z = a x + b$ with the parameter $a$ itself instead of its logarithm. What does `check` find?
-# 2. Use a Laplace prior, $\log p(z) = -|z| - \log 2$. Which statistics of the sample are the best $m$ and $e^s$ now?
+# 1. Write the layer $z = a x + b$ with the parameter $a$ itself instead of its logarithm. What does `check`
+#    find?
+# 2. Use a Laplace prior, $\log p(z) = -|z| - \log 2$. Which statistics of the sample are the best $m$ and
+#    $e^s$ now?
 # 3. `npflow exercise affine` writes a file with the formula and an empty `forward` and `inverse`.

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 5. ActNorm: start where the data is
 #
-# **Why does a deep flow need a layer that only shifts and scales?** Because its networks work on numbers of the order of
-# one, and data comes in metres, in dollars, in grey levels. Glow's answer looks at the first batch once, and is a
-# trained affine layer ever after.
+# **Why does a deep flow need a layer that only shifts and scales?** Because its networks work on numbers of
+# the order of one, and data comes in metres, in dollars, in grey levels. Glow's answer looks at the first
+# batch once, and is a trained affine layer ever after.
 
 # %%
 import inspect
@@ -27,9 +27,9 @@ STEPS, COUPLINGS = (10, 1) if os.environ.get("NPFLOW_QUICK") else (200, 4)
 #
 # $$z = x\, e^{s} + b, \qquad x = (z - b)\, e^{-s}, \qquad \log|\det J| = H W \sum_c s_c.$$
 #
-# There is one $s$ and one $b$ for each channel $c$. In an image of $H \times W$ pixels every pixel of a channel is scaled
-# by the same $e^{s_c}$, so the diagonal of the Jacobian has each of them $H W$ times. That is where the factor $H W$ comes
-# from; forgetting it is a classic.
+# There is one $s$ and one $b$ for each channel $c$. In an image of $H \times W$ pixels every pixel of a
+# channel is scaled by the same $e^{s_c}$, so the diagonal of the Jacobian has each of them $H W$ times. That
+# is where the factor $H W$ comes from; forgetting it is a classic.
 #
 # `init` chooses $s$ and $b$ so that the first batch leaves with mean 0 and variance 1 in each channel:
 # $e^{s} = 1 / \text{std}$ and $b = -\text{mean} / \text{std}$.
@@ -48,10 +48,10 @@ print("log|det J|:", log_det[0], " sum of -log std:", -np.log(x.std(axis=0)).sum
 # %% [markdown]
 # ## Why the bias is in units of $z$
 #
-# One could as well write $z = (x - m)\, e^{s}$ with $m$ in the units of the data. As a map it is the same. As something to
-# train it is not: Adam moves every parameter by about the learning rate in a step, whatever its units. If the data is in
-# units of $10^{-6}$, a step of $10^{-3}$ throws $m$ a thousand standard deviations away. The same step of the bias $b$ is a
-# thousandth of a standard deviation, in any units.
+# One could as well write $z = (x - m)\, e^{s}$ with $m$ in the units of the data. As a map it is the same. As
+# something to train it is not: Adam moves every parameter by about the learning rate in a step, whatever its
+# units. If the data is in units of $10^{-6}$, a step of $10^{-3}$ throws $m$ a thousand standard deviations
+# away. The same step of the bias $b$ is a thousandth of a standard deviation, in any units.
 
 # %% [markdown]
 # ## What it does for training
@@ -81,18 +81,20 @@ axes[0].legend()
 # %% [markdown]
 # ## Why recipes begin with `Units`
 #
-# ActNorm does not help against an origin that is far away. Years have a mean of 2,000 and a standard deviation of
-# 10, say. Then $b = -200$, and since
+# ActNorm does not help against an origin that is far away. Years have a mean of 2,000 and a standard
+# deviation of 10, say. Then $b = -200$, and since
 #
 # $$\frac{\partial z}{\partial s} = x\, e^{s} = z - b,$$
 #
-# a step of $10^{-3}$ in $s$ moves *all* of $z$ by 0.2 standard deviations, where it should scale it by a thousandth. The
-# gradient is as bad: in each batch it is the mean of $z\,(z - b) - 1$, whose noise is 200 times too large.
+# a step of $10^{-3}$ in $s$ moves *all* of $z$ by 0.2 standard deviations, where it should scale it by a
+# thousandth. The gradient is as bad: in each batch it is the mean of $z\,(z - b) - 1$, whose noise is 200
+# times too large.
 #
 # So every recipe begins with `Units`. It looks at the first batch once, like ActNorm, but trains nothing:
-# $z = x\, 2^{-e} - c$ with integers $e$ and $c$. A multiplication by a power of two rounds nothing, and $c$ is zero unless
-# the data are far from zero, where subtracting a nearby number rounds nothing either. So the numbers are those of the data, with
-# a better origin and unit, and ActNorm then has a bias of the order of one.
+# $z = x\, 2^{-e} - c$ with integers $e$ and $c$. A multiplication by a power of two rounds nothing, and $c$
+# is zero unless the data are far from zero, where subtracting a nearby number rounds nothing either. So the
+# numbers are those of the data, with a better origin and unit, and ActNorm then has a bias of the order of
+# one.
 
 # %%
 years = base * [10, 1] + [2000, 0]
@@ -120,8 +122,8 @@ ax.legend()
 # %% [markdown]
 # ## Its Jacobian, and what can go wrong
 #
-# The Jacobian of an image is diagonal, and each channel's scale stands there once for each pixel. Forget that,
-# and `check` finds the missing factor.
+# The Jacobian of an image is diagonal, and each channel's scale stands there once for each pixel. Forget
+# that, and `check` finds the missing factor.
 
 
 # %%
@@ -142,6 +144,6 @@ print(next(one.sentence for one in check(NoPixels(), images).failures if "log-de
 # ## Exercises
 #
 # 1. A channel is constant in the first batch. What is its standard deviation, and what should `init` do?
-# 2. Batch normalization standardizes each batch by its own mean. Why can it not be a layer of a flow as it stands?
-#    (Run `check` on such a layer.)
+# 2. Batch normalization standardizes each batch by its own mean. Why can it not be a layer of a flow as it
+#    stands? (Run `check` on such a layer.)
 # 3. `npflow exercise act_norm` marks your own.

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 6. Couplings: NICE and RealNVP
 #
-# **How can a map contain a deep network and still be inverted?** Leave half of $x$ alone, and let it say what happens to
-# the other half. The network is never inverted. This idea carries most flows there are.
+# **How can a map contain a deep network and still be inverted?** Leave half of $x$ alone, and let it say what
+# happens to the other half. The network is never inverted. This idea carries most flows there are.
 
 # %%
 import inspect
@@ -45,15 +45,20 @@ print(inspect.getsource(AdditiveCoupling))
 #
 # $$z_b = b\, e^{s(a)} + t(a), \qquad b = (z_b - t(a))\, e^{-s(a)}, \qquad \log|\det J| = \sum_i s_i(a).$$
 #
-# Now the lower right block is diagonal with $e^{s_i(a)}$. Couplings of either kind are triangles, so their determinants
-# cost nothing, and the derivatives of the network in the lower left block never matter.
+# Now the lower right block is diagonal with $e^{s_i(a)}$. Couplings of either kind are triangles, so their
+# determinants cost nothing, and the derivatives of the network in the lower left block never matter.
 
 # %%
 print(inspect.getsource(AffineCoupling))
 
 # %% [markdown]
-# The exponent is bounded, $s = L \tanh(r / L)$: an outlier would otherwise make $e^{s}$ overflow. And the last layer of the
-# network starts at zero, so a new coupling is the identity, from where training is easy at any depth.
+# `mask.parts` cuts $x$ into $a$ and $b$, and `mask.join` puts them together again. `network.apply` has two
+# outputs for each component of $b$, which `split_last` cuts into $r$ and $t$. A context, which is joined to
+# $a$, comes in chapter 14. `mask.log_det` sums $s$ over each row.
+#
+# The exponent is bounded, $s = L \tanh(r / L)$: an outlier would otherwise make $e^{s}$ overflow. And the
+# last layer of the network starts at zero, so a new coupling is the identity, from where training is easy at
+# any depth.
 
 # %%
 x = rng.standard_normal((16, 4))
@@ -69,8 +74,9 @@ for ax, layer in zip(axes, (AdditiveCoupling(MLP((16,), "tanh")), AffineCoupling
 # %% [markdown]
 # ## Half is left alone: alternate
 #
-# One coupling does not change $a$ at all. So the next one keeps $b$ and changes $a$. NICE swaps the halves; RealNVP uses masks, which on images are checkerboards
-# and halves of the channels; Glow mixes the channels by a trained matrix in between (chapter 7).
+# One coupling does not change $a$ at all. So the next one keeps $b$ and changes $a$. NICE swaps the halves;
+# RealNVP uses masks, which on images are checkerboards and halves of the channels; Glow mixes the channels by
+# a trained matrix in between (chapter 7).
 
 # %%
 x = datasets.moons(4000, rng=rng).astype(np.float32)
@@ -94,9 +100,10 @@ print(f"loss {flow.loss(params, x):.3f} nats; the entropy of the data is {datase
 # %% [markdown]
 # ## What NICE cannot do
 #
-# A flow that keeps volumes has $p_x(x) = p_z(f(x))$: no point can be denser than the middle of the prior. So NICE ends with
-# one diagonal scaling layer, $z_i = h_i e^{s_i}$. It is the same for all rows: the ratio of two densities, $p_x(x) / p_x(x')$,
-# is still that of two points of the prior. Compare the two on the same data:
+# A flow that keeps volumes has $p_x(x) = p_z(f(x))$: no point can be denser than the middle of the prior. So
+# NICE ends with one diagonal scaling layer, $z_i = h_i e^{s_i}$. It is the same for all rows: the ratio of
+# two densities, $p_x(x) / p_x(x')$, is still that of two points of the prior. Compare the two on the same
+# data:
 
 # %%
 for name, model in (("NICE", nice(2, COUPLINGS, MLP((32, 32), "tanh"))), ("RealNVP", flow)):
@@ -115,9 +122,9 @@ for name, model in (("NICE", nice(2, COUPLINGS, MLP((32, 32), "tanh"))), ("RealN
 # %% [markdown]
 # ## What can go wrong
 #
-# Sum the scales of the wrong half, or of a network that saw the wrong half, and the log-determinant is that of another
-# map. The network must not see $b$: then the Jacobian is no triangle any more, and the inverse needs what it is looking
-# for.
+# Sum the scales of the wrong half, or of a network that saw the wrong half, and the log-determinant is that
+# of another map. The network must not see $b$: then the Jacobian is no triangle any more, and the inverse
+# needs what it is looking for.
 
 
 # %%
@@ -137,7 +144,9 @@ for one in report.failures[:4]:
 # %% [markdown]
 # ## Exercises
 #
-# 1. Two affine couplings in a row that keep the same half are one affine coupling. Which $s$ and $t$ does it have?
+# 1. Two affine couplings in a row that keep the same half are one affine coupling. Which $s$ and $t$ does it
+#    have?
 # 2. How many couplings does it take until every output depends on every input?
-# 3. Write the coupling $z_b = b \cdot \sigma(s(a)) + t(a)$ with the logistic function $\sigma$. What is its log-determinant?
+# 3. Write the coupling $z_b = b \cdot \sigma(s(a)) + t(a)$ with the logistic function $\sigma$. What is its
+#    log-determinant?
 # 4. `npflow exercise additive_coupling` and `npflow exercise coupling` mark your own.

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 7. The 1x1 convolution, and $P L U$
 #
-# **Couplings need their halves to be mixed. Why not learn the mixing?** Glow multiplies the channels of each pixel by a
-# trained matrix. Its determinant would cost $C^3$ operations, in every layer and step, so the matrix is kept in a form
-# whose determinant can be read off.
+# **Couplings need their halves to be mixed. Why not learn the mixing?** Glow multiplies the channels of each
+# pixel by a trained matrix. Its determinant would cost $C^3$ operations, in every layer and step, so the
+# matrix is kept in a form whose determinant can be read off.
 
 # %%
 import inspect
@@ -23,8 +23,9 @@ rng = np.random.default_rng(0)
 #
 # $$z_{ij} = W x_{ij} \quad \text{for every pixel } ij, \qquad \log|\det J| = H W \log|\det W|.$$
 #
-# (In the second formula $H W$ is the number of pixels.) Seen as a map of the whole image, the Jacobian is block diagonal:
-# one copy of $W$ for each pixel. The determinant of a block diagonal matrix is the product of those of its blocks.
+# (In the second formula $H W$ is the number of pixels.) Seen as a map of the whole image, the Jacobian is
+# block diagonal: one copy of $W$ for each pixel. The determinant of a block diagonal matrix is the product of
+# those of its blocks.
 
 # %%
 x = rng.standard_normal((8, 2, 2, 3))
@@ -34,13 +35,13 @@ plots.jacobian(report.jacobians["forward"].numerical, title="2 x 2 pixels, 3 cha
 # %% [markdown]
 # ## $W = P L U$
 #
-# Every invertible matrix is a permutation of rows times a lower triangle with ones on its diagonal times an upper
-# triangle: that is what Gaussian elimination with pivoting computes. Then
+# Every invertible matrix is a permutation of rows times a lower triangle with ones on its diagonal times an
+# upper triangle: that is what Gaussian elimination with pivoting computes. Then
 #
 # $$\log|\det W| = \underbrace{\log|\det P|}_{0} + \underbrace{\log \det L}_{0} + \log|\det U| = \sum_c \log|U_{cc}|.$$
 #
-# So train $L$, $U$'s upper part and $\log|U_{cc}|$; keep $P$ and the signs of $U$'s diagonal fixed. A sum of $C$ numbers
-# is the whole log-determinant, and $W$ can never become singular.
+# So train $L$, $U$'s upper part and $\log|U_{cc}|$; keep $P$ and the signs of $U$'s diagonal fixed. A sum of
+# $C$ numbers is the whole log-determinant, and $W$ can never become singular.
 
 # %%
 W = rng.standard_normal((4, 4))
@@ -63,12 +64,13 @@ print(inspect.getsource(Conv1x1))
 # %% [markdown]
 # ## The inverse
 #
-# $W^{-1} = U^{-1} L^{-1} P^T$, by two triangular systems. It is computed once for a batch, not once for each pixel.
+# $W^{-1} = U^{-1} L^{-1} P^T$, by two triangular systems. It is computed once for a batch, not once for each
+# pixel.
 #
 # ## Why it starts orthogonal
 #
-# A random orthogonal $W$ mixes all channels from the first step, and has $|\det W| = 1$: it neither stretches nor loses
-# anything, and its condition is 1, so the inverse is as exact as it can be.
+# A random orthogonal $W$ mixes all channels from the first step, and has $|\det W| = 1$: it neither stretches
+# nor loses anything, and its condition is 1, so the inverse is as exact as it can be.
 
 # %% [markdown]
 # ## What can go wrong

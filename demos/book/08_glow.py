@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 8. Glow on two moons: why a Gaussian leaves a thread
 #
-# **Can a flow cut its prior in two?** Chapters 5 to 7 have all parts of Glow. Here they are stacked, and learn two moons:
-# two separate pieces, from a normal prior, which is one piece.
+# **Can a flow cut its prior in two?** Chapters 5 to 7 have all parts of Glow. Here they are stacked, and
+# learn two moons: two separate pieces, from a normal prior, which is one piece.
 
 # %%
 import inspect
@@ -25,8 +25,8 @@ STEPS, DEPTH, ROWS = (10, 2, 1000) if os.environ.get("NPFLOW_QUICK") else (1000,
 # %% [markdown]
 # ## The flow
 #
-# A step of Glow is an ActNorm, a coupling and a 1x1 convolution. Ten steps follow each other, after `Units`. The recipe, from
-# its file:
+# A step of Glow is an ActNorm, a coupling and a 1x1 convolution. Ten steps follow each other, after `Units`.
+# The recipe, from its file:
 
 # %%
 print(inspect.getsource(glow))
@@ -49,17 +49,18 @@ print(f"log|det J| by differences {one.log_abs_det:+.9f}, by the formula {one.lo
 # %% [markdown]
 # ## Why there is a thread
 #
-# $f^{-1}$ is continuous. A continuous map takes a connected set to a connected set: join two points of it by a path, and the
-# image of the path joins their images. The normal density is positive on the whole plane, and
+# $f^{-1}$ is continuous. A continuous map takes a connected set to a connected set: join two points of it by
+# a path, and the image of the path joins their images. The normal density is positive on the whole plane, and
 #
 # $$p_x(x) = p_z(f(x))\, |\det J(x)| > 0 \quad \text{for every } x.$$
 #
-# So no flow from $\mathbb{R}^2$ to $\mathbb{R}^2$ can have two separate pieces. What it can do is make the density
-# between them small. For that $|\det J|$ has to be small there: a thin strip of $z$ is stretched over the whole gap. The
-# steeper the stretch, the larger the weights it takes, and the slower they are to learn.
+# So no flow from $\mathbb{R}^2$ to $\mathbb{R}^2$ can have two separate pieces. What it can do is make the
+# density between them small. For that $|\det J|$ has to be small there: a thin strip of $z$ is stretched over
+# the whole gap. The steeper the stretch, the larger the weights it takes, and the slower they are to learn.
 #
-# A prior of two Gaussians has little mass between its pieces to begin with, so less has to be stretched. It is positive
-# everywhere too, so a thread remains. Whether it is thinner depends on training as well: it is measured below.
+# A prior of two Gaussians has little mass between its pieces to begin with, so less has to be stretched. It
+# is positive everywhere too, so a thread remains. Whether it is thinner depends on training as well: it is
+# measured below.
 
 # %%
 density = datasets.Moons()
@@ -107,9 +108,9 @@ for row, (name, (flow, params)) in zip(axes, trained.items()):
 # %% [markdown]
 # ## Along a line through the gap
 #
-# The line goes from one moon to the other. The true density falls as a normal tail does, a square in the logarithm. Both flows
-# follow it down only so far. How much mass lies in the thread? Count samples that are less likely, under the true density, than
-# all but one in 10,000 of the data.
+# The line goes from one moon to the other. The true density falls as a normal tail does, a square in the
+# logarithm. Both flows follow it down only so far. How much mass lies in the thread? Count samples that are
+# less likely, under the true density, than all but one in 10,000 of the data.
 
 # %%
 line = np.linspace([0.0, 1.0], [1.0, -0.5], 400)

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 9. Squeeze, split, and many scales
 #
-# **An image has thousands of numbers, and a flow keeps all of them. How can it be deep and still affordable?** It moves
-# pixels into channels, and lets half of the channels out at each level.
+# **An image has thousands of numbers, and a flow keeps all of them. How can it be deep and still
+# affordable?** It moves pixels into channels, and lets half of the channels out at each level.
 
 # %%
 import inspect
@@ -21,8 +21,9 @@ rng = np.random.default_rng(0)
 # %% [markdown]
 # ## Squeeze
 #
-# Each block of $2 \times 2$ pixels becomes one pixel with four times the channels. No number changes, each moves to another
-# place. So the Jacobian is a permutation matrix: one 1 in each row and column. Its determinant is $\pm 1$, and
+# Each block of $2 \times 2$ pixels becomes one pixel with four times the channels. No number changes, each
+# moves to another place. So the Jacobian is a permutation matrix: one 1 in each row and column. Its
+# determinant is $\pm 1$, and
 #
 # $$\log|\det J| = 0.$$
 
@@ -44,18 +45,19 @@ report = check(Squeeze(), rng.standard_normal((8, 4, 4, 1)))
 plots.jacobian(report.jacobians["forward"].numerical, title="the Jacobian of Squeeze: a permutation")
 
 # %% [markdown]
-# Why squeeze? A coupling or a 1x1 convolution mixes channels, and a grey image has only one. After a squeeze there are four.
-# And a $3 \times 3$ convolution then sees a square of $6 \times 6$ pixels of the image.
+# Why squeeze? A coupling or a 1x1 convolution mixes channels, and a grey image has only one. After a squeeze
+# there are four. And a $3 \times 3$ convolution then sees a square of $6 \times 6$ pixels of the image.
 
 # %% [markdown]
 # ## $H W$
 #
-# A layer with parameters per channel uses them at each of $H W$ pixels. Its Jacobian is block diagonal with $H W$ equal blocks,
-# so
+# A layer with parameters per channel uses them at each of $H W$ pixels. Its Jacobian is block diagonal with
+# $H W$ equal blocks, so
 #
 # $$\log|\det J| = H W \log|\det \text{block}|.$$
 #
-# A squeeze divides $H W$ by four and multiplies the channels by four: their product, the number of components, stays.
+# A squeeze divides $H W$ by four and multiplies the channels by four: their product, the number of
+# components, stays.
 
 # %%
 for name, shape in {"the image": (4, 4, 1), "squeezed": (2, 2, 4), "squeezed twice": (1, 1, 16)}.items():
@@ -70,8 +72,8 @@ for name, shape in {"the image": (4, 4, 1), "squeezed": (2, 2, 4), "squeezed twi
 # %% [markdown]
 # ## Split
 #
-# After some steps, half of the channels are final: they are compared with the prior as they are. Only the other half goes on.
-# The map is a block diagonal one,
+# After some steps, half of the channels are final: they are compared with the prior as they are. Only the
+# other half goes on. The map is a block diagonal one,
 #
 # $$z = \big(a,\; g(b)\big), \qquad J = \begin{pmatrix} I & 0 \\ 0 & J_g \end{pmatrix}, \qquad
 # \log|\det J| = 0 + \log|\det J_g|.$$
@@ -110,7 +112,8 @@ for levels in (1, 2, 3, 4):
 # %% [markdown]
 # ## What can go wrong
 #
-# An inverse that puts pixels back in another order keeps the volume, so its log-determinant is right. It is still no inverse.
+# An inverse that puts pixels back in another order keeps the volume, so its log-determinant is right. It is
+# still no inverse.
 
 
 # %%
@@ -128,6 +131,8 @@ print(check(PlainReshape(), x).failures[0].sentence)
 # ## Exercises
 #
 # 1. Write the permutation matrix of a squeeze of $2 \times 2$ pixels with 2 channels by hand.
-# 2. A 1x1 convolution after a squeeze has 16 weights on a grey image. Which maps of $2 \times 2$ blocks can it learn?
-# 3. The prior of the part that is split off can depend on the part that goes on. Which layer of chapter 6 does that?
+# 2. A 1x1 convolution after a squeeze has 16 weights on a grey image. Which maps of $2 \times 2$ blocks can
+#    it learn?
+# 3. The prior of the part that is split off can depend on the part that goes on. Which layer of chapter 6
+#    does that?
 # 4. `npflow exercise squeeze` and `npflow exercise split` mark your own.

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 10. Autoregressive flows, both ways
 #
-# **Is there a more general triangle than a coupling?** A coupling has an identity in one half. The most general triangle lets
-# each component depend on all before it. The price is that one direction becomes slow.
+# **Is there a more general triangle than a coupling?** A coupling has an identity in one half. The most
+# general triangle lets each component depend on all before it. The price is that one direction becomes slow.
 
 # %%
 import inspect
@@ -27,17 +27,18 @@ STEPS, FEATURES, DEPTH = (10, 3, 1) if os.environ.get("NPFLOW_QUICK") else (600,
 #
 # $$p(x) = p(x_1)\, p(x_2 | x_1)\, p(x_3 | x_1, x_2) \cdots$$
 #
-# Let each conditional be normal, with a mean and a standard deviation that a network computes from the components before. Then
-# standardizing each component is a flow:
+# Let each conditional be normal, with a mean and a standard deviation that a network computes from the
+# components before. Then standardizing each component is a flow:
 #
 # $$z_i = x_i\, e^{s_i(x_{<i})} + t_i(x_{<i}), \qquad x_i = \big(z_i - t_i(x_{<i})\big)\, e^{-s_i(x_{<i})}.$$
 #
-# $z_i$ does not depend on $x_j$ with $j > i$, so the Jacobian is lower triangular with $e^{s_i}$ on its diagonal:
+# $z_i$ does not depend on $x_j$ with $j > i$, so the Jacobian is lower triangular with $e^{s_i}$ on its
+# diagonal:
 #
 # $$\log|\det J| = \sum_i s_i(x_{<i}).$$
 #
-# `forward` has all of $x$, so it is one pass. `inverse` needs $x_1$ before it can ask the network for $x_2$: $D$ passes, one
-# after the other.
+# `forward` has all of $x$, so it is one pass. `inverse` needs $x_1$ before it can ask the network for $x_2$:
+# $D$ passes, one after the other.
 
 # %%
 print(inspect.getsource(MaskedAutoregressive.forward))
@@ -55,10 +56,10 @@ for ax, order in zip(axes, ("natural", "reversed")):
 # %% [markdown]
 # ## MADE: one network for all conditionals
 #
-# $D$ networks would be slow. MADE is one network whose weights are masked. Give each input its place as a degree, 1 to $D$, and
-# each hidden unit a degree below $D$. Let a hidden unit see units of its own degree or below, and an output of degree $i$ see
-# hidden units of degree *below* $i$. Along any path from input $j$ to output $i$ the degrees never fall, and the last step
-# rises:
+# $D$ networks would be slow. MADE is one network whose weights are masked. Give each input its place as a
+# degree, 1 to $D$, and each hidden unit a degree below $D$. Let a hidden unit see units of its own degree or
+# below, and an output of degree $i$ see hidden units of degree *below* $i$. Along any path from input $j$ to
+# output $i$ the degrees never fall, and the last step rises:
 #
 # $$j \le d_1 \le d_2 \le \dots < i \qquad\Longrightarrow\qquad j < i.$$
 #
@@ -90,8 +91,9 @@ for ax, (title, mask) in zip(
 # %% [markdown]
 # ## MAF and IAF
 #
-# A chain of such layers is a masked autoregressive flow (MAF): densities are fast, samples slow. Turn each layer round, and it
-# is an inverse autoregressive flow (IAF): samples are fast, densities slow. It is the same map, called from the other end.
+# A chain of such layers is a masked autoregressive flow (MAF): densities are fast, samples slow. Turn each
+# layer round, and it is an inverse autoregressive flow (IAF): samples are fast, densities slow. It is the
+# same map, called from the other end.
 
 # %%
 features = 32
@@ -114,12 +116,13 @@ for name in ("MAF", "IAF"):
 # %% [markdown]
 # ## Distillation
 #
-# To have both, train a MAF on data, and then an IAF on the MAF. The student draws its own samples, whose density it knows
-# without `forward`, and asks the teacher for theirs. Both are fast. The loss is
+# To have both, train a MAF on data, and then an IAF on the MAF. The student draws its own samples, whose
+# density it knows without `forward`, and asks the teacher for theirs. Both are fast. The loss is
 #
 # $$\operatorname{KL}(S \,\|\, T) = E_{x \sim S}\left[\log p_S(x) - \log p_T(x)\right] \ge 0,$$
 #
-# and it is 0 where the two densities are the same: by Jensen's inequality $E_S[\log(p_T / p_S)] \le \log E_S[p_T / p_S] = \log 1$.
+# and it is 0 where the two densities are the same: by Jensen's inequality
+# $E_S[\log(p_T / p_S)] \le \log E_S[p_T / p_S] = \log 1$.
 
 # %%
 moons = datasets.moons(5000, rng=rng)
@@ -153,8 +156,9 @@ for ax, (title, flow, params) in zip(
     plots.samples(flow.sample(params, rng, 2000), ax, limits=((-1.5, 2.5), (-1, 1.5)), title=title)
 
 # %% [markdown]
-# Where the student leaves out a part of the teacher's density, as at the ends of the moons, this divergence hardly grows: $E_S$ weighs each
-# place by the *student's* density. The other direction, $\operatorname{KL}(T \| S)$, sees it:
+# Where the student leaves out a part of the teacher's density, as at the ends of the moons, this divergence
+# hardly grows: $E_S$ weighs each place by the *student's* density. The other direction,
+# $\operatorname{KL}(T \| S)$, sees it:
 
 # %%
 missed = kl_divergence(teacher, teacher_params, student, student_params, rng, 2000)
@@ -163,8 +167,8 @@ print(f"KL(teacher || student) {missed[0]:.2f} +- {missed[1]:.2f} nats")
 # %% [markdown]
 # ## What can go wrong
 #
-# A mask with $\le$ where $<$ belongs lets a component see itself. The Jacobian stays triangular, so it looks right. But the
-# diagonal is no longer $e^{s_i}$, and the inverse needs what it is looking for.
+# A mask with $\le$ where $<$ belongs lets a component see itself. The Jacobian stays triangular, so it looks
+# right. But the diagonal is no longer $e^{s_i}$, and the inverse needs what it is looking for.
 
 
 # %%
@@ -184,6 +188,6 @@ for one in check(SeesItself(MADE((16,), "tanh")), x).failures[:3]:
 #
 # 1. A coupling is an autoregressive layer with a special mask. Which one?
 # 2. How many passes does it take to sample an image of 32 x 32 x 3 from a MAF?
-# 3. A single autoregressive layer with normal conditionals learns $p(x_2 | x_1)$. Why can it not learn two moons in either
-#    order, whatever its network?
+# 3. A single autoregressive layer with normal conditionals learns $p(x_2 | x_1)$. Why can it not learn two
+#    moons in either order, whatever its network?
 # 4. `npflow exercise autoregressive` marks your own.

@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 11. Masked convolutions: MintNet and PixelCNN
 #
-# **Can a convolution be a triangle?** Order the pixels of an image, and let each see only those before it. A convolution with half of its
-# kernel set to zero does that. With it one can build a flow, or a model of pixels that is no flow.
+# **Can a convolution be a triangle?** Order the pixels of an image, and let each see only those before it. A
+# convolution with half of its kernel set to zero does that. With it one can build a flow, or a model of
+# pixels that is no flow.
 
 # %%
 import inspect
@@ -28,11 +29,13 @@ STEPS, SIDE, FILTERS, ORDERS = (
 # %% [markdown]
 # ## The mask
 #
-# Number the pixels row by row. Under a $3 \times 3$ kernel five places come no later than the middle: the row above, the left
-# neighbour, and the middle itself. Mask A closes the middle too, so a pixel sees those before it; mask B leaves it open.
+# Number the pixels row by row. Under a $3 \times 3$ kernel five places come no later than the middle: the row
+# above, the left neighbour, and the middle itself. Mask A closes the middle too, so a pixel sees those before
+# it; mask B leaves it open.
 #
-# The matrix of a convolution with mask B is lower triangular: entry $(i, j)$ is zero unless $j \le i$. With mask A
-# it is strictly lower triangular. And a product of lower triangular matrices is lower triangular, so convolutions can be stacked.
+# The matrix of a convolution with mask B is lower triangular: entry $(i, j)$ is zero unless $j \le i$. With
+# mask A it is strictly lower triangular. And a product of lower triangular matrices is lower triangular, so
+# convolutions can be stacked.
 
 # %%
 for kind in ("A", "B"):
@@ -42,15 +45,17 @@ for kind in ("A", "B"):
 # %% [markdown]
 # ## MintNet: a triangle with a positive diagonal
 #
-# Take three masked convolutions beside the identity, $f(x) = t x + W_3 h(W_2 h(W_1 x))$ with $W_k = L_k + D_k$: a strictly lower triangle $L_k$, through which
-# a component sees those before it, and a part $D_k \ge 0$, through which it sees itself. A path from $x_i$ to $z_i$ can never go back in the
-# order, so it stays at $i$, and uses $D$ in all three convolutions. By the chain rule the diagonal collects these paths alone:
+# Take three masked convolutions beside the identity, $f(x) = t x + W_3 h(W_2 h(W_1 x))$ with
+# $W_k = L_k + D_k$: a strictly lower triangle $L_k$, through which a component sees those before it, and a
+# part $D_k \ge 0$, through which it sees itself. A path from $x_i$ to $z_i$ can never go back in the order,
+# so it stays at $i$, and uses $D$ in all three convolutions. By the chain rule the diagonal collects these
+# paths alone:
 #
 # $$\frac{\partial f_i}{\partial x_i} = t_i + \big(D_3\, h'(a_2)\, D_2\, h'(a_1)\, D_1\big)_i > 0, \qquad
 # \log|\det J| = \sum_i \log \frac{\partial f_i}{\partial x_i}.$$
 #
-# It is positive, as $t > 0$ and $h' > 0$ for the ELU. So $f$ has an inverse: solve for $x_1$, then for $x_2$, and so on, each an increasing function of one
-# number.
+# It is positive, as $t > 0$ and $h' > 0$ for the ELU. So $f$ has an inverse: solve for $x_1$, then for $x_2$,
+# and so on, each an increasing function of one number.
 
 # %%
 print(inspect.getsource(MaskedConvolution.forward))
@@ -72,8 +77,9 @@ for ax, order in zip(axes, ORDERS):
 #
 # $$x \leftarrow x + \frac{z - f(x)}{d(x)}.$$
 #
-# This is Newton's method with the diagonal in place of $J$. The first pixel depends on nothing else, so for it this is Newton's method in one
-# dimension; once it has converged, the second pixel is in the same position; and so on. In practice all converge together. Count:
+# This is Newton's method with the diagonal in place of $J$. The first pixel depends on nothing else, so for
+# it this is Newton's method in one dimension; once it has converged, the second pixel is in the same
+# position; and so on. In practice all converge together. Count:
 
 # %%
 layer = MaskedConvolution(filters=FILTERS)
@@ -108,7 +114,8 @@ print(f"error after {len(errors) - 1} iterations {errors[-1]:.1e}")
 #
 # $$P(x) = \prod_i P(x_i | x_{<i}), \qquad -\log P(x) = -\sum_i \log \operatorname{softmax}_{x_i}(\text{logits}_i(x_{<i})).$$
 #
-# The data stay integers, there is no $z$, no Jacobian and no bound. Sampling takes one step a pixel, as for a MAF.
+# The data stay integers, there is no $z$, no Jacobian and no bound. Sampling takes one step a pixel, as for a
+# MAF.
 
 # %%
 data = datasets.image_data("digits")
@@ -125,8 +132,8 @@ axes = plots.images(model.sample(params, rng, 20), levels=data.levels, columns=1
 # %% [markdown]
 # ## What can go wrong
 #
-# A mask that is open one place too far lets a pixel see its right neighbour. The Jacobian is no triangle any more, and the
-# sum of the logarithms of its diagonal is not the log-determinant:
+# A mask that is open one place too far lets a pixel see its right neighbour. The Jacobian is no triangle any
+# more, and the sum of the logarithms of its diagonal is not the log-determinant:
 
 
 # %%
@@ -145,7 +152,8 @@ print(report.failures[0].sentence)
 # %% [markdown]
 # ## Exercises
 #
-# 1. Stack two convolutions with mask B. Which pixels does the last pixel of a row not see, though they are before it?
+# 1. Stack two convolutions with mask B. Which pixels does the last pixel of a row not see, though they are
+#    before it?
 # 2. Why must the first convolution of a PixelCNN have mask A, and the others may have mask B?
 # 3. How many iterations does the inverse need at most in exact arithmetic if each $f_i$ is linear in $x_i$?
 # 4. `npflow exercise causal_mask` marks your own.

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 12. Gaussianization: a flow without gradients
 #
-# **Can one build a flow step by step, without training?** In one dimension the perfect flow is known in closed form. Apply it to
-# each coordinate, rotate, and repeat.
+# **Can one build a flow step by step, without training?** In one dimension the perfect flow is known in
+# closed form. Apply it to each coordinate, rotate, and repeat.
 
 # %%
 import inspect
@@ -24,14 +24,15 @@ ROWS, FEATURES, STEPS = (200, 1, (1, 5)) if os.environ.get("NPFLOW_QUICK") else 
 # %% [markdown]
 # ## One dimension: two distribution functions
 #
-# Let $F$ be the distribution function of $x$. Then $u = F(x)$ is uniform, as $P(F(x) \le u) = P(x \le F^{-1}(u)) = u$. And
-# $z = \Phi^{-1}(u)$ is normal, by the same argument backwards. So
+# Let $F$ be the distribution function of $x$. Then $u = F(x)$ is uniform, as
+# $P(F(x) \le u) = P(x \le F^{-1}(u)) = u$. And $z = \Phi^{-1}(u)$ is normal, by the same argument backwards.
+# So
 #
 # $$z = \Phi^{-1}(F(x)), \qquad \frac{dz}{dx} = \frac{F'(x)}{\Phi'(z)}, \qquad
 # \log|\det J| = \sum_i \big[\log F_i'(x_i) - \log \Phi'(z_i)\big].$$
 #
-# The middle formula follows from $\Phi(z) = F(x)$, differentiated on both sides. Put it into the change of variables, and
-# $\Phi'(z)$ cancels: $p_x(x) = \Phi'(z)\, F'(x) / \Phi'(z) = F'(x)$, as it must be.
+# The middle formula follows from $\Phi(z) = F(x)$, differentiated on both sides. Put it into the change of
+# variables, and $\Phi'(z)$ cancels: $p_x(x) = \Phi'(z)\, F'(x) / \Phi'(z) = F'(x)$, as it must be.
 #
 # npflow takes a mixture of logistics for $F$, and fits it by the EM algorithm.
 
@@ -69,22 +70,22 @@ print(f"log|det J| by differences {one.log_abs_det:+.9f}, by the formula {one.lo
 # %% [markdown]
 # ## Many dimensions: rotate and repeat
 #
-# With normal marginals $z$ need not be normal: its components can depend on each other. Write $J(x)$ for the divergence of $x$
-# from a standard normal, and let $q = \prod_i p_i$ be the product of the marginals. Since $\log q - \log \mathcal N$ is a sum of functions of
-# one component each,
+# With normal marginals $z$ need not be normal: its components can depend on each other. Write $J(x)$ for the
+# divergence of $x$ from a standard normal, and let $q = \prod_i p_i$ be the product of the marginals. Since
+# $\log q - \log \mathcal N$ is a sum of functions of one component each,
 #
 # $$J(x) = E\left[\log \frac{p(x)}{\mathcal N(x)}\right] = E\left[\log \frac{p(x)}{\prod_i p_i(x_i)}\right] +
 # \sum_i E\left[\log \frac{p_i(x_i)}{\mathcal N(x_i)}\right] = I(x) + \sum_i J(x_i).$$
 #
 # The first term is the mutual information, the second what the marginals lack. Now
 #
-# - Gaussianizing each component makes the second term 0, and leaves $I$ alone, as $I$ does not change when each component is
-#   mapped by itself;
-# - a rotation leaves $J$ alone, as the normal density is the same in all directions. But it moves divergence from $I$ into the
-#   marginals.
+# - Gaussianizing each component makes the second term 0, and leaves $I$ alone, as $I$ does not change when
+#   each component is mapped by itself;
+# - a rotation leaves $J$ alone, as the normal density is the same in all directions. But it moves divergence
+#   from $I$ into the marginals.
 #
-# So no step makes $J$ larger, and each one removes what the last rotation has moved into the marginals. The loss of
-# the flow is the entropy of the data plus $J$, up to what the fit of the mixtures misses:
+# So no step makes $J$ larger, and each one removes what the last rotation has moved into the marginals. The
+# loss of the flow is the entropy of the data plus $J$, up to what the fit of the mixtures misses:
 
 # %%
 data = datasets.moons(ROWS, rng=rng)
@@ -106,7 +107,8 @@ axes = plots.steps([*stages[:5], stages[-1]], names=[*names[:5], names[-1]], col
 # %% [markdown]
 # ## What can go wrong
 #
-# Leave out the prior's part, $-\log \Phi'(z)$, and the formula is that of $u = F(x)$, a map to the unit interval:
+# Leave out the prior's part, $-\log \Phi'(z)$, and the formula is that of $u = F(x)$, a map to the unit
+# interval:
 
 
 # %%
@@ -125,6 +127,7 @@ print(next(one.sentence for one in report.failures if "log-det" in one.name))
 # ## Exercises
 #
 # 1. Which data are made normal by one Gaussianize, one rotation and one more Gaussianize?
-# 2. In the plane, uncorrelated data have no principal components. Why does a random rotation still make progress?
+# 2. In the plane, uncorrelated data have no principal components. Why does a random rotation still make
+#    progress?
 # 3. Show that $I(x)$ does not change when each component is mapped by an increasing function of its own.
 # 4. `npflow exercise gaussianize` marks your own.

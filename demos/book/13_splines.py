@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 13. Splines
 #
-# **A scale and a shift bend nothing: can one component be mapped by any increasing curve, and back, exactly?** A spline of
-# rational functions has a closed inverse, a closed derivative, and as many bins as one likes.
+# **A scale and a shift bend nothing: can one component be mapped by any increasing curve, and back,
+# exactly?** A spline of rational functions has a closed inverse, a closed derivative, and as many bins as one
+# likes.
 
 # %%
 import inspect
@@ -24,17 +25,18 @@ FEATURES = 2 if os.environ.get("NPFLOW_QUICK") else 6
 # %% [markdown]
 # ## One bin
 #
-# Take a bin of width $w$ and height $h$, with the mean slope $s = h / w$ and given slopes $d_0$, $d_1$ at its ends. Let
-# $t \in [0, 1]$ be the share of the width, $u = 1 - t$, and $q$ the share of the height:
+# Take a bin of width $w$ and height $h$, with the mean slope $s = h / w$ and given slopes $d_0$, $d_1$ at its
+# ends. Let $t \in [0, 1]$ be the share of the width, $u = 1 - t$, and $q$ the share of the height:
 #
 # $$q(t) = \frac{s t^2 + d_0 t u}{D}, \qquad D = s t^2 + (d_0 + d_1) t u + s u^2.$$
 #
 # Check what it must do:
 #
 # - At $t = 0$: $q = 0 / s = 0$. At $t = 1$: $q = s / s = 1$. So bins join without a gap.
-# - Near $t = 0$: $q \approx d_0 t / s$, so $dz/dx = (h / w)\, dq/dt = s\, d_0 / s = d_0$. By symmetry the slope at $t = 1$ is $d_1$. So bins
-#   join without a kink.
-# - In between: let $N$ be the numerator. $N' D - N D'$ is, after multiplying out, $s\,(d_1 t^2 + 2 s t u + d_0 u^2)$, so
+# - Near $t = 0$: $q \approx d_0 t / s$, so $dz/dx = (h / w)\, dq/dt = s\, d_0 / s = d_0$. By symmetry the
+#   slope at $t = 1$ is $d_1$. So bins join without a kink.
+# - In between: let $N$ be the numerator. $N' D - N D'$ is, after multiplying out,
+#   $s\,(d_1 t^2 + 2 s t u + d_0 u^2)$, so
 #
 # $$\frac{dz}{dx} = s\, q'(t) = \frac{s^2 (d_1 t^2 + 2 s t u + d_0 u^2)}{D^2} > 0.$$
 #
@@ -42,13 +44,13 @@ FEATURES = 2 if os.environ.get("NPFLOW_QUICK") else 6
 #
 # ## The inverse is a quadratic equation
 #
-# $q D = N$ is quadratic in $t$. With $p = 1 - q$ it reads $s q u^2 - (d_0 p - d_1 q)\, t u - s p\, t^2 = 0$. Divide by $u^2$, and with
-# $a = d_0 p - d_1 q$ solve for the positive root $t / u$:
+# $q D = N$ is quadratic in $t$. With $p = 1 - q$ it reads $s q u^2 - (d_0 p - d_1 q)\, t u - s p\, t^2 = 0$.
+# Divide by $u^2$, and with $a = d_0 p - d_1 q$ solve for the positive root $t / u$:
 #
 # $$\frac{t}{u} = \frac{-a + \sqrt{a^2 + 4 s^2 p q}}{2 s p} = \frac{2 s q}{a + \sqrt{a^2 + 4 s^2 p q}}.$$
 #
-# The two forms are equal. Where $a > 0$ the first one subtracts two numbers that are nearly equal, and loses digits; then the second is
-# used. That is all of this function:
+# The two forms are equal. Where $a > 0$ the first one subtracts two numbers that are nearly equal, and loses
+# digits; then the second is used. That is all of this function:
 
 # %%
 print(inspect.getsource(spline_file.rational_quadratic))
@@ -81,8 +83,9 @@ print(f"largest error of x -> z -> x: {np.abs(back - x).max():.1e}")
 # %% [markdown]
 # ## In a coupling
 #
-# A network of one half gives the widths, heights and slopes for each component of the other. Softmax makes widths and heights
-# positive with a fixed sum; softplus makes slopes positive. The Jacobian is that of any coupling, with slopes on the diagonal:
+# A network of one half gives the widths, heights and slopes for each component of the other. Softmax makes
+# widths and heights positive with a fixed sum; softplus makes slopes positive. The Jacobian is that of any
+# coupling, with slopes on the diagonal:
 #
 # $$\log|\det J| = \sum_i \log \frac{dz_i}{dx_i}.$$
 
@@ -96,7 +99,8 @@ print(f"log|det J| by differences {one.log_abs_det:+.9f}, by the formula {one.lo
 # %% [markdown]
 # ## What can go wrong
 #
-# The slope is needed in $x$, not in shares of a bin: $dz/dx = (h / w)\, dq/dt$. Forget the factor $s = h / w$:
+# The slope is needed in $x$, not in shares of a bin: $dz/dx = (h / w)\, dq/dt$. Forget the factor
+# $s = h / w$:
 
 
 # %%
@@ -117,5 +121,6 @@ print(next(one.sentence for one in report.failures if "log-det" in one.name))
 #
 # 1. Multiply out $N' D - N D'$, with $u' = -1$.
 # 2. Show that $d_0 = d_1 = s$ gives a straight line.
-# 3. The spline is the identity outside $[-B, B]$. Why are the outermost slopes 1, and what would `check` say if they were not?
+# 3. The spline is the identity outside $[-B, B]$. Why are the outermost slopes 1, and what would `check` say
+#    if they were not?
 # 4. `npflow exercise spline` marks your own.

@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 14. Conditioning
 #
-# **One flow for each class of data would work. Can one flow serve all of them?** Let its networks see the class. Then the same parameters
-# describe a whole family of densities, and Bayes' rule makes a classifier of it.
+# **One flow for each class of data would work. Can one flow serve all of them?** Let its networks see the
+# class. Then the same parameters describe a whole family of densities, and Bayes' rule makes a classifier of
+# it.
 
 # %%
 import inspect
@@ -50,7 +51,8 @@ for ax, context in zip(axes, ((1.0, 0.0), (0.0, 1.0))):
 # %% [markdown]
 # ## Two moons, two classes
 #
-# The context is the moon that a point belongs to. The prior need not be cut in two any more (chapter 8): each class is one piece.
+# The context is the moon that a point belongs to. The prior need not be cut in two any more (chapter 8): each
+# class is one piece.
 
 # %%
 points, label = make_moons(4000, noise=0.15, random_state=0)
@@ -80,8 +82,8 @@ for c, ax in enumerate(axes[:2]):
 #
 # $$P(c | x) = \frac{p(x | c)\, P(c)}{\sum_{c'} p(x | c')\, P(c')}.$$
 #
-# A classifier that is trained directly knows this ratio alone. The flow also has the denominator, $p(x)$, and can say that it
-# has never seen anything like $x$.
+# A classifier that is trained directly knows this ratio alone. The flow also has the denominator, $p(x)$, and
+# can say that it has never seen anything like $x$.
 
 # %%
 test, test_label = make_moons(2000, noise=0.15, random_state=1)
@@ -102,7 +104,8 @@ print(f"far away, at {outlier[0]}: log p(x | c) = {at_outlier[0]:.0f} and {at_ou
 # %% [markdown]
 # ## What can go wrong
 #
-# Use the context in one direction only. Each direction is then a fine map by itself, but not the other's inverse:
+# Use the context in one direction only. Each direction is then a fine map by itself, but not the other's
+# inverse:
 
 
 # %%

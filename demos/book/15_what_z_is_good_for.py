@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 15. What z is good for: attributes, interpolation, translation
 #
-# **A flow gives every image a code $z$ as long as the image itself, and calls it noise. What can one do with such a code?** Add to it, mix
-# it, or hand it to another flow. All three are encode, calculate, decode. This chapter derives when they work.
+# **A flow gives every image a code $z$ as long as the image itself, and calls it noise. What can one do with
+# such a code?** Add to it, mix it, or hand it to another flow. All three are encode, calculate, decode. This
+# chapter derives when they work.
 
 # %%
 import inspect
@@ -26,8 +27,9 @@ STEPS, COUPLINGS = (5, 1) if os.environ.get("NPFLOW_QUICK") else (600, 8)
 # %% [markdown]
 # ## A flow of digits
 #
-# The digits have $8 \times 8$ pixels of 17 levels. Each pixel gets uniform noise of the width of one level (chapter 16). A fifth of the digits is
-# held out, and only those are shown. Training uses twenty noisy copies of each image, so that it cannot learn the noise by heart.
+# The digits have $8 \times 8$ pixels of 17 levels. Each pixel gets uniform noise of the width of one level
+# (chapter 16). A fifth of the digits is held out, and only those are shown. Training uses twenty noisy copies
+# of each image, so that it cannot learn the noise by heart.
 
 # %%
 digits = load_digits()
@@ -56,23 +58,25 @@ error = np.abs(flow.decode(params, z) - test).max()
 print(f"x -> z -> x: largest error {error:.1e} of the grey scale")
 
 # %% [markdown]
-# Nothing is lost on the way. So what an edit of $z$ does not touch stays as it was in $x$. A model whose code is shorter than the image, such as a
-# VAE, cannot say that.
+# Nothing is lost on the way. So what an edit of $z$ does not touch stays as it was in $x$. A model whose code
+# is shorter than the image, such as a VAE, cannot say that.
 
 # %% [markdown]
 # ## Attributes: add a vector
 #
-# Take images with an attribute and images without it. The attribute vector is the difference of their means in $z$:
+# Take images with an attribute and images without it. The attribute vector is the difference of their means
+# in $z$:
 #
 # $$v = \bar z_{\text{with}} - \bar z_{\text{without}}, \qquad x' = f^{-1}\big(f(x) + t\, v\big).$$
 #
-# When is that right? Suppose $z$ is normal in both sets, with means $\mu_1$, $\mu_0$ and the *same* covariance $\Sigma$. Then
+# When is that right? Suppose $z$ is normal in both sets, with means $\mu_1$, $\mu_0$ and the *same*
+# covariance $\Sigma$. Then
 #
 # $$z \sim \mathcal N(\mu_0, \Sigma) \quad\Longrightarrow\quad z + (\mu_1 - \mu_0) \sim \mathcal N(\mu_1, \Sigma):$$
 #
-# at $t = 1$ images without the attribute become images with it, distributed as they should be. In $x$ this is false, however many images
-# there are: two sets of images are not shifted copies of each other. In $z$ it is an approximation, and training for likelihood does not
-# aim at it. So look at the result.
+# at $t = 1$ images without the attribute become images with it, distributed as they should be. In $x$ this is
+# false, however many images there are: two sets of images are not shifted copies of each other. In $z$ it is
+# an approximation, and training for likelihood does not aim at it. So look at the result.
 
 # %%
 print(inspect.getsource(latent.attribute_vector).split('"""')[-1])
@@ -98,13 +102,14 @@ print(f"the threes themselves  : mean log p {flow.log_prob(params, start).mean()
 # %% [markdown]
 # ## An edit is a flow
 #
-# $x \mapsto x'$ encodes, shifts and decodes. All three are invertible, so the edit is too: its inverse subtracts $v$. By the product rule of chapter 3
+# $x \mapsto x'$ encodes, shifts and decodes. All three are invertible, so the edit is too: its inverse
+# subtracts $v$. By the product rule of chapter 3
 #
 # $$\log\left|\det \frac{\partial x'}{\partial x}\right| = \log|\det J_f(x)| + 0 + \log|\det J_{f^{-1}}(z + v)|
 # = \log|\det J_f(x)| - \log|\det J_f(x')|.$$
 #
-# The two terms are taken at different points, so they do not cancel, unless the map in between is the identity. `check_functions` holds this formula
-# against the numerical Jacobian of the edit:
+# The two terms are taken at different points, so they do not cancel, unless the map in between is the
+# identity. `check_functions` holds this formula against the numerical Jacobian of the edit:
 
 # %%
 layer = Chain([AffineCoupling(MLP((16,), "tanh")), Permutation()] * 2)
@@ -134,18 +139,21 @@ print(f"log|det J| by differences {one.log_abs_det:+.9f}, by the formula {one.lo
 # %% [markdown]
 # ## Interpolation: go round, not through
 #
-# The straight line from $z_a$ to $z_b$ is $(1 - t)\, z_a + t\, z_b$. How long are the vectors on it? For a standard normal $z$ with $D$ components
+# The straight line from $z_a$ to $z_b$ is $(1 - t)\, z_a + t\, z_b$. How long are the vectors on it? For a
+# standard normal $z$ with $D$ components
 #
 # $$E\,|z|^2 = D, \qquad \operatorname{Var}|z|^2 = 2 D,$$
 #
-# since $z_i^2$ has mean 1 and variance 2. So $|z|^2 = D \pm \sqrt{2 D}$: in many dimensions all samples lie near a sphere of radius $\sqrt D$. For two
-# independent samples the point on the line is normal with variance $(1 - t)^2 + t^2$, which is $\tfrac12$ in the middle. There $|z|^2 \approx D / 2$: between
-# samples, but where no sample ever is. A great circle keeps to the sphere. With the angle $\omega$ between $z_a$ and $z_b$
+# since $z_i^2$ has mean 1 and variance 2. So $|z|^2 = D \pm \sqrt{2 D}$: in many dimensions all samples lie
+# near a sphere of radius $\sqrt D$. For two independent samples the point on the line is normal with variance
+# $(1 - t)^2 + t^2$, which is $\tfrac12$ in the middle. There $|z|^2 \approx D / 2$: between samples, but
+# where no sample ever is. A great circle keeps to the sphere. With the angle $\omega$ between $z_a$ and $z_b$
 #
 # $$z(t) = \frac{\sin((1 - t)\, \omega)}{\sin \omega}\, z_a + \frac{\sin(t\, \omega)}{\sin \omega}\, z_b.$$
 #
-# Independent samples in many dimensions are nearly orthogonal, as $z_a \cdot z_b$ has mean 0 and standard deviation $\sqrt D$. Then $\omega = \pi / 2$, the
-# weights are $\cos(t \pi / 2)$ and $\sin(t \pi / 2)$, and their squares add up to 1: every point on the way is itself a standard normal sample.
+# Independent samples in many dimensions are nearly orthogonal, as $z_a \cdot z_b$ has mean 0 and standard
+# deviation $\sqrt D$. Then $\omega = \pi / 2$, the weights are $\cos(t \pi / 2)$ and $\sin(t \pi / 2)$, and
+# their squares add up to 1: every point on the way is itself a standard normal sample.
 
 
 # %%
@@ -174,7 +182,8 @@ ax.set(xlabel="share of b", ylabel="|z|^2, mean and middle 90 %", title="Through
 ax.legend()
 
 # %% [markdown]
-# `latent.interpolate` takes the straight line. Decode both ways, and mix pixels for comparison: halfway between pixels lie two pale digits.
+# `latent.interpolate` takes the straight line. Decode both ways, and mix pixels for comparison: halfway
+# between pixels lie two pale digits.
 
 # %%
 pairs = ((0, 6), (1, 4), (7, 9), (3, 5))
@@ -191,7 +200,8 @@ for ax, (title, made) in zip(axes, ways.items()):
     plots.images(made.swapaxes(0, 1).reshape(len(pairs), len(shares), 8, 8, 1), ax, levels=2, title=title)
 
 # %% [markdown]
-# The code of a *real* image need not lie near the sphere, if the flow fits badly. The first ends of the pairs, in a space where $\sqrt D = 8$:
+# The code of a *real* image need not lie near the sphere, if the flow fits badly. The first ends of the
+# pairs, in a space where $\sqrt D = 8$:
 
 # %%
 print("|z| of the first digits of the pairs:", np.round(np.linalg.norm(circle[0], axis=1), 1))
@@ -203,13 +213,16 @@ print("|z| of the first digits of the pairs:", np.round(np.linalg.norm(circle[0]
 #
 # $$y = g^{-1}(f(x)).$$
 #
-# If $x$ is distributed as $A$, then $f(x)$ is distributed as the prior, and $y$ as $B$. No pair of an $x$ with its $y$ was ever shown. That is also
-# the limit of it. Let $R$ be any rotation. $R\, z$ is as normal as $z$, so
+# If $x$ is distributed as $A$, then $f(x)$ is distributed as the prior, and $y$ as $B$. No pair of an $x$
+# with its $y$ was ever shown. That is also the limit of it. Let $R$ be any rotation. $R\, z$ is as normal as
+# $z$, so
 #
 # $$y = g^{-1}(R\, f(x))$$
 #
-# is distributed as $B$ just as well. **The distributions determine where the whole cloud goes, not where a point goes.** Which $y$ an $x$ becomes is decided by
-# architecture and training. In one dimension both flows are increasing, there is no rotation but a sign, and the $10\,\%$ quantile of $A$ goes to the $10\,\%$ quantile of $B$.
+# is distributed as $B$ just as well. **The distributions determine where the whole cloud goes, not where a
+# point goes.** Which $y$ an $x$ becomes is decided by architecture and training. In one dimension both flows
+# are increasing, there is no rotation but a sign, and the $10\,\%$ quantile of $A$ goes to the $10\,\%$
+# quantile of $B$.
 
 # %%
 print("".join(inspect.getsource(latent.translate).partition("    flow_a")[1:]))
@@ -244,7 +257,8 @@ print(f"moons -> pinwheel -> moons: largest error {np.abs(back - moons).max():.1
 # %% [markdown]
 # ## What can go wrong
 #
-# The edit above has a density, and a formula that takes both log-determinants at the same point says that it keeps volumes:
+# The edit above has a density, and a formula that takes both log-determinants at the same point says that it
+# keeps volumes:
 
 
 # %%
@@ -259,12 +273,17 @@ report = check_functions(at_one_point, lambda x: at_one_point(x, -1.0), rows, na
 print(next(one.sentence for one in report.failures if "log-det" in one.name))
 
 # %% [markdown]
-# And two flows with different priors translate into nothing: what is likely for one is unlikely for the other. `latent.translate` refuses.
+# And two flows with different priors translate into nothing: what is likely for one is unlikely for the
+# other. `latent.translate` refuses.
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. Let $z$ have different covariances $\Sigma_0$ and $\Sigma_1$ in the two sets. Which affine map takes one normal density to the other? Is it the only one?
-# 2. Three in four eights of a data set are bold, and one in four threes. What else does the vector from three to eight change?
-# 3. Show that $E[z_a \cdot z_b] = 0$ and $\operatorname{Var}[z_a \cdot z_b] = D$ for independent standard normal vectors.
-# 4. Translate with one conditional flow at two contexts (chapter 14). Why does it tend to keep more of $x$ than two separate flows?
+# 1. Let $z$ have different covariances $\Sigma_0$ and $\Sigma_1$ in the two sets. Which affine map takes one
+#    normal density to the other? Is it the only one?
+# 2. Three in four eights of a data set are bold, and one in four threes. What else does the vector from three
+#    to eight change?
+# 3. Show that $E[z_a \cdot z_b] = 0$ and $\operatorname{Var}[z_a \cdot z_b] = D$ for independent standard
+#    normal vectors.
+# 4. Translate with one conditional flow at two contexts (chapter 14). Why does it tend to keep more of $x$
+#    than two separate flows?

@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 16. Pixels are integers: dequantization and bits/dim
 #
-# **A pixel has 256 values, a density lives on the real line. What does a flow's density of an image mean?** Without care, nothing: it
-# can grow without limit. With uniform noise it bounds the probability of the integers, in bits.
+# **A pixel has 256 values, a density lives on the real line. What does a flow's density of an image mean?**
+# Without care, nothing: it can grow without limit. With uniform noise it bounds the probability of the
+# integers, in bits.
 
 # %%
 import inspect
@@ -38,14 +39,16 @@ for s in (0, -5, -20):
 # %% [markdown]
 # ## Uniform noise, and a bound
 #
-# Let the model's probability of the integer $x$ be the mass of its cell, $P(x) = \int_0^1 p(x + u)\, du$ in one dimension. These add up to at most
+# Let the model's probability of the integer $x$ be the mass of its cell, $P(x) = \int_0^1 p(x + u)\, du$ in
+# one dimension. These add up to at most
 # 1. By Jensen's inequality, as the logarithm is concave,
 #
 # $$\log P(x) = \log E_u[p(x + u)] \;\ge\; E_u[\log p(x + u)], \qquad u \sim \mathcal U[0, 1).$$
 #
-# The right side is what training maximizes: add fresh noise to each row, and take the log-density. A probability is at
-# most 1, so the bound can never exceed 0. npflow scales the cells to the unit interval: $y = (x + u) / K$ with $K$ levels. A
-# change of variables in each of $D$ dimensions, with the derivative $1 / K$:
+# The right side is what training maximizes: add fresh noise to each row, and take the log-density. A
+# probability is at most 1, so the bound can never exceed 0. npflow scales the cells to the unit interval:
+# $y = (x + u) / K$ with $K$ levels. A change of variables in each of $D$ dimensions, with the derivative
+# $1 / K$:
 #
 # $$\log P(x) \ge E_u\left[\log p_y\!\left(\frac{x + u}{K}\right)\right] - D \log K.$$
 
@@ -56,8 +59,8 @@ print(inspect.getsource(Dequantized.losses))
 # %% [markdown]
 # ## Bits per dimension
 #
-# A code for $x$ takes $-\log_2 P(x)$ bits. Divided by the number of pixels and channels these are bits/dim, which can be compared between models
-# of any kind:
+# A code for $x$ takes $-\log_2 P(x)$ bits. Divided by the number of pixels and channels these are bits/dim,
+# which can be compared between models of any kind:
 #
 # $$\text{bits/dim} = \frac{-\log P(x)}{D \log 2}.$$
 #
@@ -100,8 +103,9 @@ for count, value in zip(draws, bits):
 # %% [markdown]
 # ## From the unit interval to the real line
 #
-# $y$ lies in $[0, 1]$, and a prior lives on $\mathbb{R}$. The first layer of an image flow is a logit of a slightly narrowed interval,
-# $z = \operatorname{logit}(\alpha + (1 - 2 \alpha) y)$, so that 0 and 1 stay finite. Its log-slope has a closed form, and its Jacobian is diagonal:
+# $y$ lies in $[0, 1]$, and a prior lives on $\mathbb{R}$. The first layer of an image flow is a logit of a
+# slightly narrowed interval, $z = \operatorname{logit}(\alpha + (1 - 2 \alpha) y)$, so that 0 and 1 stay
+# finite. Its log-slope has a closed form, and its Jacobian is diagonal:
 
 # %%
 print(inspect.getsource(Logit))
@@ -114,7 +118,8 @@ print(f"log|det J| by differences {one.log_abs_det:+.9f}, by the formula {one.lo
 # %% [markdown]
 # ## What can go wrong
 #
-# Treat the logit as a preprocessing, and leave out its log-determinant: the bits/dim are then those of other data. `check` sees it at once:
+# Treat the logit as a preprocessing, and leave out its log-determinant: the bits/dim are then those of other
+# data. `check` sees it at once:
 
 
 # %%

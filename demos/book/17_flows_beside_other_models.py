@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 17. Flows beside VAEs, GANs, autoregressive models and diffusion
 #
-# **All of these turn noise into data. What does each of them know of the density that it has learned?** A number, a bound, or nothing. This
-# chapter puts them side by side on the same two moons, whose entropy is known, and ends with a diffusion, which turns out to be a flow.
+# **All of these turn noise into data. What does each of them know of the density that it has learned?** A
+# number, a bound, or nothing. This chapter puts them side by side on the same two moons, whose entropy is
+# known, and ends with a diffusion, which turns out to be a flow.
 
 # %%
 import inspect
@@ -40,8 +41,8 @@ STEPS, DEPTH, DRAWS, ODE_STEPS = (5, 1, [1, 4], 10) if QUICK else (1000, 8, [1, 
 # %% [markdown]
 # ## A flow: the number itself
 #
-# This is chapter 2: $\log p(x) = \log p_z(f(x)) + \log|\det J(x)|$. The price is that $f$ must have an inverse and a cheap determinant, and that
-# $z$ is as long as $x$.
+# This is chapter 2: $\log p(x) = \log p_z(f(x)) + \log|\det J(x)|$. The price is that $f$ must have an
+# inverse and a cheap determinant, and that $z$ is as long as $x$.
 
 # %%
 density = datasets.Moons()
@@ -59,9 +60,10 @@ print(f"flow: loss {flow.loss(flow_params, test):.3f} nats, exact")
 #
 # $$\log p(x) = \sum_{i=1}^{D} \log p(x_i \mid x_1, \dots, x_{i-1}).$$
 #
-# A network gives each conditional, from any family of densities in one dimension, or of probabilities: PixelCNN and language models are made so
-# (chapter 11). Nothing has to be inverted. But $x_i$ can be drawn only after $x_{i-1}$. Where the conditionals are normal, or any other density
-# with a distribution function, standardizing them is a flow: the MAF of chapter 10 is both.
+# A network gives each conditional, from any family of densities in one dimension, or of probabilities:
+# PixelCNN and language models are made so (chapter 11). Nothing has to be inverted. But $x_i$ can be drawn
+# only after $x_{i-1}$. Where the conditionals are normal, or any other density with a distribution function,
+# standardizing them is a flow: the MAF of chapter 10 is both.
 
 # %%
 autoregressive = maf(features=2, steps=DEPTH, network=MADE((32, 32), "tanh"))
@@ -71,17 +73,23 @@ print(f"MAF: loss {autoregressive.loss(autoregressive_params, test):.3f} nats, e
 # %% [markdown]
 # ## A VAE: a bound
 #
-# A VAE draws $z$ from a prior, and then $x$ from $p(x \mid z)$, a normal density around the output of a network. So
+# A VAE draws $z$ from a prior, and then $x$ from $p(x \mid z)$, a normal density around the output of a
+# network. So
 #
 # $$p(x) = \int p(x \mid z)\, p(z)\, dz,$$
 #
-# an integral over all $z$ that could have made $x$. No change of variables helps: $z$ does not determine $x$. Take an encoder $q(z \mid x)$, any
-# density of $z$. With Bayes' rule $p(x) = p(x, z) / p(z \mid x)$, which holds for every $z$,
+# an integral over all $z$ that could have made $x$. No change of variables helps: $z$ does not determine $x$.
+# Take an encoder $q(z \mid x)$, any density of $z$. With Bayes' rule $p(x) = p(x, z) / p(z \mid x)$, which
+# holds for every $z$,
 #
-# $$\log p(x) = E_q\left[\log \frac{p(x, z)}{q(z \mid x)}\right] + E_q\left[\log \frac{q(z \mid x)}{p(z \mid x)}\right]
-# = \underbrace{E_q[\log p(x \mid z)] - \operatorname{KL}(q \,\|\, p(z))}_{\text{ELBO}} + \underbrace{\operatorname{KL}\big(q \,\|\, p(z \mid x)\big)}_{\ge\, 0}.$$
+# $$\log p(x) = E_q\left[\log \frac{p(x, z)}{q(z \mid x)}\right] + E_q\left[\log \frac{q(z \mid x)}{p(z \mid x)}\right],$$
 #
-# The ELBO is what can be computed. The gap is how far the encoder is from the true posterior, which nobody knows. Its loss, from its file:
+# where the first term can be written in another way, and the second is a divergence:
+#
+# $$\log p(x) = \underbrace{E_q[\log p(x \mid z)] - \operatorname{KL}(q \,\|\, p(z))}_{\text{ELBO}} + \underbrace{\operatorname{KL}\big(q \,\|\, p(z \mid x)\big)}_{\ge\, 0}.$$
+#
+# The ELBO is what can be computed. The gap is how far the encoder is from the true posterior, which nobody
+# knows. Its loss, from its file:
 
 # %%
 print(inspect.getsource(VAE.losses))
@@ -90,11 +98,13 @@ vae_params, _ = fit(vae, vae.init(rng, x), x, **options)
 print(f"VAE: -ELBO {-vae.elbo(vae_params, test, rng=rng, draws=16).mean():.3f} nats, a bound")
 
 # %% [markdown]
-# The bound can be tightened after training. The mean of $p(x, z) / q(z \mid x)$ over $z \sim q$ is $p(x)$, so by Jensen's inequality
+# The bound can be tightened after training. The mean of $p(x, z) / q(z \mid x)$ over $z \sim q$ is $p(x)$, so
+# by Jensen's inequality
 #
 # $$E\left[\log \frac1K \sum_{k=1}^{K} \frac{p(x, z_k)}{q(z_k \mid x)}\right] \le \log p(x), \qquad z_k \sim q(z \mid x),$$
 #
-# with the ELBO at $K = 1$ and equality as $K \to \infty$. Compare a flow with this estimate, not with the ELBO, or the gap is counted against the VAE.
+# with the ELBO at $K = 1$ and equality as $K \to \infty$. Compare a flow with this estimate, not with the
+# ELBO, or the gap is counted against the VAE.
 
 # %%
 estimates = [-vae.log_prob(vae_params, test, rng=rng, draws=count).mean() for count in DRAWS]
@@ -114,7 +124,8 @@ for count, value in zip(DRAWS, estimates):
 # %% [markdown]
 # ## What a sample costs
 #
-# Seconds depend on the machine; the passes through a network do not. With two components a MAF takes two passes a layer, with 3,072 as many as that.
+# Seconds depend on the machine; the passes through a network do not. With two components a MAF takes two
+# passes a layer, with 3,072 as many as that.
 
 # %%
 models = {
@@ -135,17 +146,19 @@ for ax, (name, (model, params)) in zip(axes, models.items()):
 # %% [markdown]
 # ## A GAN: no number
 #
-# A GAN has a generator $x = G(z)$ and no encoder. A classifier $d(x)$, the discriminator, gives the probability that $x$ is real. The two play
+# A GAN has a generator $x = G(z)$ and no encoder. A classifier $d(x)$, the discriminator, gives the
+# probability that $x$ is real. The two play
 #
 # $$\min_G \max_d \; V = E_{x \sim p}[\log d(x)] + E_{x \sim q}[\log(1 - d(x))],$$
 #
-# where $p$ is the density of the data and $q$ that of the samples. For given $G$ maximize at each $x$: the derivative of $p \log d + q \log(1 - d)$ in $d$ is
-# $p / d - q / (1 - d)$, which vanishes at
+# where $p$ is the density of the data and $q$ that of the samples. For given $G$ maximize at each $x$: the
+# derivative of $p \log d + q \log(1 - d)$ in $d$ is $p / d - q / (1 - d)$, which vanishes at
 #
 # $$d^*(x) = \frac{p(x)}{p(x) + q(x)}, \qquad V(d^*) = 2 \operatorname{JS}(p, q) - 2 \log 2.$$
 #
-# So a perfect discriminator would train $G$ on the Jensen-Shannon divergence, which lies between 0 and $\log 2$. Nobody has $d^*$; a network that is trained
-# along with $G$ stands in. For a flow on two moons both densities are known, so $d^*$ and the divergence can be computed:
+# So a perfect discriminator would train $G$ on the Jensen-Shannon divergence, which lies between 0 and
+# $\log 2$. Nobody has $d^*$; a network that is trained along with $G$ stands in. For a flow on two moons both
+# densities are known, so $d^*$ and the divergence can be computed:
 
 # %%
 fake = flow.sample(flow_params, rng, 5000).astype(np.float64)
@@ -163,9 +176,10 @@ print(f"Jensen-Shannon divergence of flow and data {value / 2 + np.log(2):.4f} n
 print(f"the best possible discriminator is right in {right:.1%} of cases; a coin in 50 %")
 
 # %% [markdown]
-# Why is there no $\log p(x)$? If $z$ has fewer components than $x$, all samples lie on a thin sheet of no volume. An $x$ beside it has $p(x) = 0$, and the loss of a
-# likelihood would be infinite. This freedom is why GANs draw sharp images, and why nobody can say what they leave out: a generator that makes a part of the data only, however well, is
-# not punished as it is by $-\log p(x)$.
+# Why is there no $\log p(x)$? If $z$ has fewer components than $x$, all samples lie on a thin sheet of no
+# volume. An $x$ beside it has $p(x) = 0$, and the loss of a likelihood would be infinite. This freedom is why
+# GANs draw sharp images, and why nobody can say what they leave out: a generator that makes a part of the
+# data only, however well, is not punished as it is by $-\log p(x)$.
 
 # %% [markdown]
 # ## A diffusion: a flow with infinitely many layers
@@ -179,22 +193,26 @@ print(f"the best possible discriminator is right in {right:.1%} of cases; a coin
 # $$\frac{\partial p_t}{\partial t} = \tfrac12 \nabla \cdot (x\, p_t) + \tfrac12 \Delta p_t = -\nabla \cdot (p_t\, v), \qquad
 # v(x, t) = -\tfrac12 \big(x + \nabla \log p_t(x)\big),$$
 #
-# as $\Delta p = \nabla \cdot (p\, \nabla \log p)$. The right side says that mass moves with the velocity $v$, *without any noise*. So the points of the
-# differential equation $dx/dt = v(x, t)$ have the same densities $p_t$ as the noisy ones. They move invertibly: from data at time 0 to noise at time $T$, and back. That is
-# a flow, and all it needs is the score $\nabla \log p_t$. A diffusion trains a network to give it, by removing noise from $x_t$.
+# as $\Delta p = \nabla \cdot (p\, \nabla \log p)$. The right side says that mass moves with the velocity $v$,
+# *without any noise*. So the points of the differential equation $dx/dt = v(x, t)$ have the same densities
+# $p_t$ as the noisy ones. They move invertibly: from data at time 0 to noise at time $T$, and back. That is a
+# flow, and all it needs is the score $\nabla \log p_t$. A diffusion trains a network to give it, by removing
+# noise from $x_t$.
 #
 # Its log-determinant: a short step is the map $x + h\, v(x)$, and
 #
 # $$\log|\det(I + h A)| = h \operatorname{tr} A + O(h^2), \qquad A = \frac{\partial v}{\partial x},$$
 #
-# since in the product of all eigenvalues $1 + h \lambda_i$ only their sum is of order $h$. Add up the steps, as for any chain of layers:
+# since in the product of all eigenvalues $1 + h \lambda_i$ only their sum is of order $h$. Add up the steps,
+# as for any chain of layers:
 #
 # $$\log p_0(x_0) = \log p_T(x_T) + \int_0^T \operatorname{tr} \frac{\partial v}{\partial x}(x_t, t)\, dt.$$
 #
 # ### With an exact score
 #
-# Let the data be a mixture of normals with means $m_k$, equal weights, and the variance $s^2$. Then $p_t$ is a mixture too, with means $e^{-t/2} m_k$ and the variance
-# $\sigma^2 = e^{-t} s^2 + 1 - e^{-t}$. Write $\bar m$ for the mean of the means, each weighted by its share $P(k \mid x)$. Then
+# Let the data be a mixture of normals with means $m_k$, equal weights, and the variance $s^2$. Then $p_t$ is
+# a mixture too, with means $e^{-t/2} m_k$ and the variance $\sigma^2 = e^{-t} s^2 + 1 - e^{-t}$. Write
+# $\bar m$ for the mean of the means, each weighted by its share $P(k \mid x)$. Then
 #
 # $$\nabla \log p_t = \frac{\bar m - x}{\sigma^2}, \qquad
 # \nabla \cdot \nabla \log p_t = -\frac{D}{\sigma^2} + \frac{\overline{|m|^2} - |\bar m|^2}{\sigma^4}.$$
@@ -245,7 +263,8 @@ def log_mixture(x, t, means):
 
 
 # %% [markdown]
-# One dimension, three pieces. Each line is one point's way from the data on the left to noise on the right. They never cross: that would be two points with one future.
+# One dimension, three pieces. Each line is one point's way from the data on the left to noise on the right.
+# They never cross: that would be two points with one future.
 
 # %%
 means = np.array([[-2.0], [0.5], [2.0]])
@@ -279,8 +298,9 @@ print(
 )
 
 # %% [markdown]
-# The mass to the left of a point cannot change while points do not cross. So in one dimension $\Phi(z) = F(x)$, and a diffusion with an exact score is the map of
-# chapter 12, $z = \Phi^{-1}(F(x))$, up to what is left of the data at time $T$:
+# The mass to the left of a point cannot change while points do not cross. So in one dimension
+# $\Phi(z) = F(x)$, and a diffusion with an exact score is the map of chapter 12, $z = \Phi^{-1}(F(x))$, up to
+# what is left of the data at time $T$:
 
 # %%
 F = norm.cdf((at - means.T) / S).mean(axis=1)
@@ -305,15 +325,17 @@ plots.jacobian(one.numerical, title="the Jacobian of a diffusion, from data to n
 print(f"log|det J| by differences {one.log_abs_det:+.6f}, by the integral {one.log_det:+.6f}")
 
 # %% [markdown]
-# A network in place of the exact score has no closed trace: with $D$ components it takes $D$ backward passes. Hutchinson's estimate takes one, as
-# $E[e^T A\, e] = \operatorname{tr} A$ for random signs $e$. A *continuous flow* has a network for $v$ itself, and is trained by the likelihood or, which is much cheaper, by
+# A network in place of the exact score has no closed trace: with $D$ components it takes $D$ backward passes.
+# Hutchinson's estimate takes one, as $E[e^T A\, e] = \operatorname{tr} A$ for random signs $e$. A *continuous
+# flow* has a network for $v$ itself, and is trained by the likelihood or, which is much cheaper, by
 # regression on straight lines from noise to data (flow matching).
 
 # %% [markdown]
 # ## What can go wrong
 #
-# The integral of the trace is the log-determinant of the *exact* solution. With a few large steps the computed map is another one, whose log-determinant is not the sum of the traces.
-# A likelihood from 10 steps is then not the likelihood of what these 10 steps sample:
+# The integral of the trace is the log-determinant of the *exact* solution. With a few large steps the
+# computed map is another one, whose log-determinant is not the sum of the traces. A likelihood from 10 steps
+# is then not the likelihood of what these 10 steps sample:
 
 # %%
 few = ODE_STEPS // 10
@@ -325,12 +347,15 @@ print(f"{few} steps: log|det J| {one.log_abs_det:+.4f}, integral of the trace {o
 print(next(one.sentence for one in report.failures if "log-det" in one.name))
 
 # %% [markdown]
-# The layers of a flow have the log-determinant of the map that is computed, to the last bit. That, and a sample for one pass, is what they are for.
+# The layers of a flow have the log-determinant of the map that is computed, to the last bit. That, and a
+# sample for one pass, is what they are for.
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. For which $q(z \mid x)$ is the ELBO equal to $\log p(x)$? Can a normal $q$ be that if $p(x \mid z)$ is normal around $W z$?
-# 2. $d^*$ is known for a flow and given data's density. Write $p$ by $q$ and $d^*$. How could a discriminator repair a generator's samples?
+# 1. For which $q(z \mid x)$ is the ELBO equal to $\log p(x)$? Can a normal $q$ be that if $p(x \mid z)$ is
+#    normal around $W z$?
+# 2. $d^*$ is known for a flow and given data's density. Write $p$ by $q$ and $d^*$. How could a discriminator
+#    repair a generator's samples?
 # 3. Show Hutchinson's formula. What is the variance of $e^T A\, e$ for random signs if $A$ is diagonal?
 # 4. Which of the five give a density to a model of text, and which of them need $x$ to be continuous?

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 18. Gradients: tape, program, and Adam
 #
-# **How does one loss give a million derivatives for the price of a few evaluations?** By the chain rule, walked backwards. npflow
-# does it once by autograd, writes down what was computed, and replays that.
+# **How does one loss give a million derivatives for the price of a few evaluations?** By the chain rule,
+# walked backwards. npflow does it once by autograd, writes down what was computed, and replays that.
 
 # %%
 import inspect
@@ -28,9 +28,10 @@ rng = np.random.default_rng(0)
 #
 # $$\nabla L^T = \nabla \ell^T\, J_K \cdots J_2\, J_1.$$
 #
-# Multiply from the left, and each product is a *row* times a matrix: $v^T J_k$. No matrix is ever formed. From the
-# right they would be matrices times matrices, as many columns as parameters. So each function needs to know one thing: how to
-# take $v$ to $v^T J$, its vector-Jacobian product (VJP). Three of them make a network:
+# Multiply from the left, and each product is a *row* times a matrix: $v^T J_k$. No matrix is ever formed.
+# From the right they would be matrices times matrices, as many columns as parameters. So each function needs
+# to know one thing: how to take $v$ to $v^T J$, its vector-Jacobian product (VJP). Three of them make a
+# network:
 #
 # | function | $v^T J$ |
 # | --- | --- |
@@ -38,7 +39,8 @@ rng = np.random.default_rng(0)
 # | $y = x W$ | $v\, W^T$ for $x$, and $x^T v$ for $W$ |
 # | $y = \sum_i x_i$ | $v$ for each $i$ |
 #
-# A VJP with each unit vector $e_i$ gives row $i$ of the Jacobian. That is how `check` has autograd's Jacobian:
+# A VJP with each unit vector $e_i$ gives row $i$ of the Jacobian. That is how `check` has autograd's
+# Jacobian:
 
 # %%
 layer = AffineCoupling(MLP((8,), "tanh"))
@@ -56,8 +58,9 @@ print(
 # %% [markdown]
 # ## A recorded program
 #
-# autograd records every operation on a tape, at each step anew. A flow performs the same operations in each step, so npflow records once and writes
-# out the program: forward, then backward. For the affine flow of chapter 4 it is short enough to read whole:
+# autograd records every operation on a tape, at each step anew. A flow performs the same operations in each
+# step, so npflow records once and writes out the program: forward, then backward. For the affine flow of
+# chapter 4 it is short enough to read whole:
 
 # %%
 flow = Flow(Affine(), Normal(1))
@@ -67,7 +70,8 @@ program = record(flow.loss, params, data)
 print(program.source)
 
 # %% [markdown]
-# Read the backward part beside the gradient by hand of chapter 4. With $z = (x - m)\, e^{-s}$ and $L = \overline{z^2 / 2} + s + \tfrac12 \log 2 \pi$,
+# Read the backward part beside the gradient by hand of chapter 4. With $z = (x - m)\, e^{-s}$ and
+# $L = \overline{z^2 / 2} + s + \tfrac12 \log 2 \pi$,
 #
 # $$\frac{\partial L}{\partial z_i} = \frac{z_i}{n}, \qquad
 # \frac{\partial L}{\partial m} = -\sum_i \frac{z_i}{n}\, e^{-s}, \qquad
@@ -87,9 +91,10 @@ print("by hand:    ", -np.mean(z) * np.exp(-0.3), 1 - np.mean(z**2))
 # $$m \leftarrow \beta_1 m + (1 - \beta_1)\, g, \qquad v \leftarrow \beta_2 v + (1 - \beta_2)\, g^2, \qquad
 # \theta \leftarrow \theta - \eta\, \frac{\hat m}{\sqrt{\hat v} + \epsilon},$$
 #
-# with $\hat m = m / (1 - \beta_1^t)$ and $\hat v = v / (1 - \beta_2^t)$. Why the division: $m$ starts at 0, and with a constant $g$ it is
-# $(1 - \beta_1^t)\, g$ after $t$ steps, by the geometric series. So $\hat m$ is $g$, and the first step is $\eta$ times the sign
-# of $g$, whatever its size. That is why the units of a parameter matter (chapter 5).
+# with $\hat m = m / (1 - \beta_1^t)$ and $\hat v = v / (1 - \beta_2^t)$. Why the division: $m$ starts at 0,
+# and with a constant $g$ it is $(1 - \beta_1^t)\, g$ after $t$ steps, by the geometric series. So $\hat m$ is
+# $g$, and the first step is $\eta$ times the sign of $g$, whatever its size. That is why the units of a
+# parameter matter (chapter 5).
 
 # %%
 print(inspect.getsource(Adam.update))
@@ -118,7 +123,8 @@ ax.legend()
 # %% [markdown]
 # ## What can go wrong
 #
-# `np.array` of NumPy's own knows no VJP, so the tape would be cut there. `check` names the line, and what belongs there:
+# `np.array` of NumPy's own knows no VJP, so the tape would be cut there. `check` names the line, and what
+# belongs there:
 
 
 # %%

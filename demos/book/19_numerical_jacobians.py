@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 19. Numerical Jacobians, and how `check` decides
 #
-# **A formula and a numerical derivative never agree exactly. When is the formula wrong?** When they differ by more than the
-# numerical derivative can be off. So the derivative needs an estimate of its own error.
+# **A formula and a numerical derivative never agree exactly. When is the formula wrong?** When they differ by
+# more than the numerical derivative can be off. So the derivative needs an estimate of its own error.
 
 # %%
 import inspect
@@ -28,13 +28,15 @@ FEATURES, MISTAKES = (2, [1e-6]) if os.environ.get("NPFLOW_QUICK") else (4, [1e-
 # $$\frac{f(x + h) - f(x)}{h} = f'(x) + \frac{h}{2} f''(x) + O(h^2), \qquad
 # \frac{f(x + h) - f(x - h)}{2 h} = f'(x) + \frac{h^2}{6} f'''(x) + O(h^4).$$
 #
-# In the second one the even terms cancel. That is the truncation error; a small $h$ makes it small. But each value of $f$ is rounded, with a relative error
-# of $\epsilon \approx 2 \cdot 10^{-16}$, and the division by $h$ enlarges that: the rounding error is about $\epsilon / h$, and a small $h$ makes it
-# large. For an error of order $k$ the best $h$ balances the two:
+# In the second one the even terms cancel. That is the truncation error; a small $h$ makes it small. But each
+# value of $f$ is rounded, with a relative error of $\epsilon \approx 2 \cdot 10^{-16}$, and the division by
+# $h$ enlarges that: the rounding error is about $\epsilon / h$, and a small $h$ makes it large. For an error
+# of order $k$ the best $h$ balances the two:
 #
 # $$h^k = \frac{\epsilon}{h} \quad\Longrightarrow\quad h = \epsilon^{1/(k+1)}, \quad \text{error} = \epsilon^{k/(k+1)}.$$
 #
-# So forward differences reach $10^{-8}$, central ones $10^{-11}$, and order 8 reaches $10^{-14}$ with a large $h$ of 0.02.
+# So forward differences reach $10^{-8}$, central ones $10^{-11}$, and order 8 reaches $10^{-14}$ with a large
+# $h$ of 0.02.
 
 # %%
 h = np.logspace(-12, 0, 100)
@@ -61,8 +63,9 @@ ax.legend()
 # %% [markdown]
 # ## An estimate of the error
 #
-# Compute the derivative with $h$ and with $h / 2$. With order $k$ the error falls by $2^k$, so the difference of the two is nearly the error of the first: an
-# estimate that needs no knowledge of $f$. SciPy repeats this until the difference no longer falls.
+# Compute the derivative with $h$ and with $h / 2$. With order $k$ the error falls by $2^k$, so the difference
+# of the two is nearly the error of the first: an estimate that needs no knowledge of $f$. SciPy repeats this
+# until the difference no longer falls.
 
 # %%
 found = derivative(np.sin, x, order=8)
@@ -77,8 +80,8 @@ print(
 #
 # $$\log|\det(J + E)| - \log|\det J| \approx \operatorname{tr}(J^{-1} E) \le \sum_{ij} |J^{-1}|_{ji} |E|_{ij}.$$
 #
-# A nearly singular $J$ has a large inverse, so its log-determinant is uncertain however good the entries are. `check` computes this bound for each row, and
-# compares formula and Jacobian with it. These functions do it:
+# A nearly singular $J$ has a large inverse, so its log-determinant is uncertain however good the entries are.
+# `check` computes this bound for each row, and compares formula and Jacobian with it. These functions do it:
 
 # %%
 print(inspect.getsource(jacobians.by_finite_differences))
@@ -95,8 +98,9 @@ plots.jacobian(one.numerical - one.exact, axes[1], title="less that of autograd"
 print(f"largest difference of the two Jacobians: {np.abs(one.numerical - one.exact).max():.1e}")
 
 # %% [markdown]
-# There is a second witness: autograd's Jacobian, which is exact up to rounding. Where the two Jacobians agree, and the formula differs from both, the formula is
-# wrong. Where the Jacobians differ from each other, a derivative is wrong, or the map is not smooth.
+# There is a second witness: autograd's Jacobian, which is exact up to rounding. Where the two Jacobians
+# agree, and the formula differs from both, the formula is wrong. Where the Jacobians differ from each other,
+# a derivative is wrong, or the map is not smooth.
 
 # %% [markdown]
 # ## What can go wrong: how small a mistake is seen?
@@ -137,5 +141,6 @@ for by in MISTAKES:
 # ## Exercises
 #
 # 1. Derive the weights $4/3$ and $-1/6$ of the central difference of order 4.
-# 2. In float32 $\epsilon$ is $10^{-7}$. What is the best error of each scheme, and why does `check` compute in float64?
+# 2. In float32 $\epsilon$ is $10^{-7}$. What is the best error of each scheme, and why does `check` compute
+#    in float64?
 # 3. $f(x) = |x|$ at $x = 0.01$. For which $h$ is the central difference right?
