@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from npflow import InputError, datasets
 from npflow.estimators import FlowClassifier, FlowDensity
@@ -42,12 +42,17 @@ def classifier(iris):
     return FlowClassifier("maf", {"steps": 1}, steps=150, learning_rate=0.02, random_state=0).fit(*iris)
 
 
+ESTIMATORS = [
+    FlowDensity("maf", **QUICK),
+    FlowClassifier("maf", **QUICK | {"steps": 150, "learning_rate": 0.02}),
+]
+CHECKS = [pair for estimator in ESTIMATORS for pair in estimator_checks_generator(estimator)]
+
+
+# Not `parametrize_with_checks`: that of scikit-learn 1.6 hands pytest an iterator, which pytest 9 warns of.
 @pytest.mark.usefixtures("uncovered")
-@parametrize_with_checks(
-    [
-        FlowDensity("maf", **QUICK),
-        FlowClassifier("maf", **QUICK | {"steps": 150, "learning_rate": 0.02}),
-    ]
+@pytest.mark.parametrize(
+    ("estimator", "check"), CHECKS, ids=[f"{type(e).__name__}-{c.func.__name__}" for e, c in CHECKS]
 )
 def test_scikit_learns_checks_pass(estimator, check):
     check(estimator)
