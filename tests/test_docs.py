@@ -32,14 +32,18 @@ def test_a_link_leads_to_a_file_and_a_heading(page):
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
-        assert file.exists() or path.startswith("book/"), f"{target} in {name_of(page)}"  # the book's pages are built
+        assert file.exists() or path.startswith("book/"), (
+            f"{target} in {name_of(page)}"
+        )  # the book's pages are built
         if anchor:
             assert anchor in anchors(file), f"{target} in {name_of(page)}"
 
 
 @pytest.mark.parametrize("page", [*PAGES, *SCRIPTS], ids=name_of)
 def test_a_file_that_a_text_names_is_there(page):
-    named = re.findall(r"\b(?:demos|docs|npflow|tests|benchmarks)/[\w/]+\.(?:py|md|png|html)\b", page.read_text())
+    named = re.findall(
+        r"\b(?:demos|docs|npflow|tests|benchmarks)/[\w/]+\.(?:py|md|png|html)\b", page.read_text()
+    )
     assert not [path for path in named if not (ROOT / path).exists()]
 
 
