@@ -9,6 +9,7 @@ import importlib
 import inspect
 import os
 import re
+import shutil
 from pathlib import Path
 
 import jupytext
@@ -133,6 +134,7 @@ def public(module):
 def write_reference():
     """A page for each public module: its docstring, and a table of what it offers."""
     folder = HERE / "reference"
+    shutil.rmtree(folder / "generated", ignore_errors=True)  # pages of names that are gone fail the build
     folder.mkdir(exist_ok=True)
     for name in MODULES:
         module = importlib.import_module(name)

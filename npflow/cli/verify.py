@@ -72,7 +72,7 @@ def run(arguments):
             print(summary(report, seconds))
     if arguments.figures is not None:
         draw_jacobians(reports, arguments.figures)
-        say(f"{len(reports)} figures in {arguments.figures}")
+        say(f"{len(reports)} figure{'s' * (len(reports) != 1)} in {arguments.figures}")
     failed = [name for name, report in reports.items() if not report.passed]
     if arguments.json:
         print(json.dumps([report.as_dict() for report in reports.values()], indent=2))

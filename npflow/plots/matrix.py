@@ -38,6 +38,8 @@ def jacobian(
     >>> from npflow.plots import jacobian
     >>> ax = jacobian(np.array([[1.0, 0.0], [0.5, 2.0]]), title="triangular")
     """
+    from matplotlib.ticker import MaxNLocator
+
     if np.ndim(matrix) != 2 or np.shape(matrix)[0] != np.shape(matrix)[1]:
         raise InputError(f"expected the Jacobian as a square matrix, got shape {np.shape(matrix)}")
     matrix = check_rows(matrix, name="the Jacobian")
@@ -49,6 +51,8 @@ def jacobian(
     image = ax.imshow(matrix, cmap="PuOr", vmin=-limit, vmax=limit, interpolation="nearest")
     color_bar(image, pad=0.1)
     ax.set(xlabel="input", ylabel="output")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
     if len(matrix) <= 8:
         ax.set(xticks=range(len(matrix)), yticks=range(len(matrix)))
         _write_numbers(image, matrix)
