@@ -132,12 +132,10 @@ for ax, (source, target) in zip(axes, PAIRS):
     ax.set_xlabel("strength")
 STYLES = ((BLUE, "o"), (VERMILLION, "s"), (BLACK, "^"))
 for (color, mark), (source, target) in zip(STYLES, PAIRS):
-    label = f"test {source}s classified as {target}"
+    label = f"from {source} to {target}"
     axes[3].plot(STRENGTHS, shares[source, target], color=color, marker=mark, label=label, markersize=4)
-axes[3].set(
-    xlabel="strength", ylabel="share", ylim=(-0.05, 1.05), title="classified by five nearest neighbours"
-)
-axes[3].legend(loc="upper left")
+axes[3].set(xlabel="strength", ylabel="share", ylim=(-0.05, 1.05), title="called the target")
+axes[3].legend(loc="lower right")
 figure.savefig(options.out / "attributes.png")
 
 # %% [markdown]
