@@ -304,7 +304,7 @@ ax.legend(loc="lower left")
 figure.savefig(options.out / "spectrum.png")
 
 # %%
-off_diagonal = accepted[~np.eye(10, dtype=bool)]
+off_diagonal = accepted[~np.eye(SOURCES, 10, dtype=bool)]
 summary = {
     "judge_accuracy": accuracy,
     "flows": {"digits": flow_row, "digits, given the class": class_row, "nice": nice_row},
