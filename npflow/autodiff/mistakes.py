@@ -183,10 +183,17 @@ def of_contract(text, frame):
         if getattr(method, "__qualname__", None) == called[1]:
             contract = next(vars(base)[name] for base in reversed(type(owner).__mro__) if name in vars(base))
             return owner, (
-                f"expected {name}{inspect.signature(contract)}, got {called[1]}() {called[2]}, "
+                f"expected {name}{_bare_signature(contract)}, got {called[1]}() {called[2]}, "
                 f"at {frames.line_of(method, last=False)}"
             )
     return None, None
+
+
+def _bare_signature(function):
+    """A signature without annotations, as a reader's own layer has it."""
+    signature = inspect.signature(function)
+    bare = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
+    return signature.replace(parameters=bare, return_annotation=signature.empty)
 
 
 def place_in_flow(owner, stack):
