@@ -37,9 +37,11 @@ def archives(tmp_path_factory):
     """The sdist and the wheel that was built from it."""
     folder = tmp_path_factory.mktemp("distribution")
     sources = folder / "sources"
-    shutil.copytree(ROOT / "npflow", sources / "npflow", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, sources)
+    for name in ("npflow", "tests"):  # setuptools packs tests too, unless it is told not to
+        shutil.copytree(ROOT / name, sources / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in ROOT.iterdir():
+        if path.is_file() and not path.name.startswith("."):  # such as .coverage, which is being written
+            shutil.copy(path, sources)
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", sources, cwd=folder)
     (sdist,), (wheel,) = ((folder / "dist").glob(kind) for kind in ("*.tar.gz", "*.whl"))
     return sdist, wheel
@@ -67,7 +69,9 @@ def test_both_archives_hold_all_files_of_the_package_and_no_tests(archives):
     sdist, wheel = archives
     with tarfile.open(sdist) as archive:
         packed = {name.partition("/")[2] for name in archive.getnames()}
-    assert expected <= packed and "README.md" in packed and "LICENSE" in packed
+    beside = {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "setup.cfg", "pyproject.toml"}
+    assert expected | beside <= packed
+    assert not any(name.startswith("tests") for name in packed)
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
