@@ -71,8 +71,8 @@ class Prior(Described):
 
         Returns
         -------
-        dict of ndarray
-            Empty if the prior is fixed.
+        tree of ndarray
+            An empty dict if the prior is fixed.
         """
         return {}
 
@@ -81,7 +81,7 @@ class Prior(Described):
 
         Parameters
         ----------
-        params : dict of ndarray
+        params : tree of ndarray
         z : ndarray, shape (n, *event_shape)
 
         Returns
@@ -98,7 +98,7 @@ class Prior(Described):
 
         Parameters
         ----------
-        params : dict of ndarray
+        params : tree of ndarray
         rng : numpy.random.Generator
         n : int
             The number of rows.

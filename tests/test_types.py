@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 
 import pytest
 
@@ -54,3 +55,30 @@ def test_arguments_and_result_are_annotated(name):
     ]
     assert not bare
     assert signature.return_annotation is not signature.empty
+
+
+# What docstrings call what annotations cannot name, or name otherwise.
+WORDS = {"tree": "Any", "callable": "Callable", "self": "Flow(Density|Classifier)"}
+
+
+def results_of(docstring):
+    """The type of each result that a docstring describes: ``mean, log_std : ndarray, shape (n,)`` is two of ndarray."""
+    section = re.search(r"^Returns\n-+\n(.*?)(\n\n\w+\n---|\Z)", docstring, re.DOTALL | re.MULTILINE)
+    for line in section[1].splitlines() if section else ():
+        if line and not line.startswith(" "):
+            names, _, kind = line.rpartition(" : ")
+            yield from [re.match(r"[\w.]+", kind)[0].rpartition(".")[2]] * len(names.split(","))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_the_annotated_result_is_that_of_the_docstring(name):
+    annotation = inspect.formatannotation(inspect.signature(PUBLIC[name]).return_annotation)
+    stated = [WORDS.get(kind, kind) for kind in results_of(inspect.getdoc(PUBLIC[name]))]
+    if len(stated) > 1:
+        assert re.fullmatch(
+            r"tuple\[{}\]".format(", ".join(rf"[\w.]*\b{kind}" for kind in stated)), annotation
+        )
+    elif stated:
+        assert re.match(rf"'?[\w.]*\b{stated[0]}\b", annotation)
+    else:
+        assert annotation in ("None", "dict")

@@ -460,7 +460,7 @@ def find(name: str) -> "LayerExercise | FunctionExercise":
 
     Returns
     -------
-    Exercise
+    LayerExercise or FunctionExercise
 
     Raises
     ------

@@ -328,7 +328,7 @@ class VAE(Model):
         mean, log_std = self._likelihood(params, z)
         return self.norm.inverse(params["norm"], mean + np.exp(log_std) * noise)[0]
 
-    def encode(self, params: Params, x: ArrayLike) -> ndarray:
+    def encode(self, params: Params, x: ArrayLike) -> tuple[ndarray, ndarray]:
         """Compute the normal distribution q(z | x) of each row.
 
         Parameters
@@ -352,7 +352,7 @@ class VAE(Model):
         y, _ = self.norm.forward(params["norm"], x)
         return concatenate_last(*self._posterior(params, y))
 
-    def decode(self, params: Params, z: ArrayLike) -> ndarray:
+    def decode(self, params: Params, z: ArrayLike) -> tuple[ndarray, ndarray]:
         """Compute the normal distribution p(x | z) of each row.
 
         Parameters

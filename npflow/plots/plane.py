@@ -198,7 +198,7 @@ def density(
     return ax
 
 
-def mass_levels(p: ndarray, cell: float, shares: Sequence[float]) -> ndarray:
+def mass_levels(p: ndarray, cell: float, shares: Sequence[float]) -> dict[float, float]:
     """Compute the level t at which {p >= t} contains each share of the mass.
 
     Parameters

@@ -7,7 +7,6 @@ from dataclasses import MISSING, dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 
-from npflow.autodiff.gpu.device import Device
 from npflow.autodiff.gpu.devices import find_device
 from npflow.description import Declared, checked, count, flag, instance, number
 from npflow.errors import InputError, in_short
@@ -50,10 +49,10 @@ class Options(Declared):
     clip_norm: float | None = number(None, above=0)
     average: float | None = number(None, least=0, below=1)
     patience: int | None = count(None)
-    checkpoint: Path | None = checked(check_path, None)
+    checkpoint: str | os.PathLike | None = checked(check_path, None)
     checkpoint_every: int | timedelta = checked(check_interval, 100)
     on_checkpoint: Callable | None = checked(check_callable, None)
-    device: Device | None = checked(lambda name, _: find_device(name), None)
+    device: str | None = checked(lambda name, _: find_device(name), None)
     record: bool = flag(True)
     threads: int | None = count(None)
     progress: bool = flag(True)

@@ -9,13 +9,14 @@ from npflow.layers import Given
 from npflow.layers.units import in_units
 from npflow.verify.check import check
 from npflow.verify.functions import check_functions
+from npflow.verify.report import Report
 
 # Libraries of PyTorch and of JAX: the first part of the name of the module where a class, or a parent, is defined.
 TORCH = {"torch", "pyro", "zuko", "nflows", "normflows", "FrEIA"}
 JAX = {"flowjax", "distrax", "numpyro", "tensorflow_probability", "equinox"}
 
 
-def assert_flow(subject: object, *arguments, **options) -> None:
+def assert_flow(subject: object, *arguments, **options) -> Report:
     """Raise unless a flow passes the checks of `npflow.verify`.
 
     Parameters

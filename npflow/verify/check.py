@@ -17,7 +17,7 @@ from npflow.autodiff.mistakes import explain, explaining
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.errors import InputError
 from npflow.layers.composite import walk
-from npflow.layers.layer import Layer, check_layer, init_layer
+from npflow.layers.layer import check_layer, init_layer
 from npflow.typing import Params
 from npflow.validation import check_rng, check_rows
 from npflow.verify import contract, formulas, gradients
@@ -94,7 +94,7 @@ DECIDED = (
 
 
 def check(
-    layer: Layer,
+    layer: object,
     x: ArrayLike,
     *,
     params: Params | None = None,
