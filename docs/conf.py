@@ -26,8 +26,10 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx
 exclude_patterns = ["_build", "jupyter_execute"]
 html_theme = "pydata_sphinx_theme"
 html_title = "npflow"
-html_theme_options = {
-    "secondary_sidebar_items": {"**": ["page-toc"], "book/*": [], "gallery/*": []}  # room for code
+html_theme_options = {  # none for the book and the gallery: room for code
+    "secondary_sidebar_items": {
+        page: ["page-toc"] for page in ("lab*", "glossary", "guide/*", "reference/**")
+    },
 }
 html_sourcelink_suffix = ""
 html_sidebars = {
