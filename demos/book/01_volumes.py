@@ -13,6 +13,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.differentiate import jacobian
 
+from npflow import plots
+
+plt.style.use(plots.STYLE)
+
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "0.6"
 
 # %% [markdown]
@@ -106,7 +110,7 @@ print(f"{np.mean(determinants < 0):.0%} of 1,000 random matrices have a negative
 
 # %%
 def bend(x):
-    """A smooth map of the plane; arrays have the coordinates in the first axis, as SciPy's `jacobian` wants."""
+    """A smooth map of the plane. The first axis holds the coordinates, as SciPy's `jacobian` expects."""
     radius, angle = np.exp(0.4 * x[0]), 0.7 * x[1]
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)])
 
@@ -128,7 +132,6 @@ right.set(title="their images, with |det J| in the middle of each", aspect="equa
 # the determinant of a numerical Jacobian, which is what the picture above does.
 
 # %%
-from npflow import plots
 from npflow.layers import Conv1x1
 from npflow.verify import check
 
@@ -142,7 +145,8 @@ plots.jacobian(report.jacobians["forward"].numerical, title="the Jacobian of thi
 for direction in ("forward", "inverse"):
     one = report.jacobians[direction]
     print(
-        f"{direction}: log|det| of the numerical Jacobian {one.log_abs_det:.10f}, of the formula {one.log_det:.10f}"
+        f"{direction}: log|det| of the numerical Jacobian {one.log_abs_det:.10f}, "
+        f"of the formula {one.log_det:.10f}"
     )
 
 # %% [markdown]

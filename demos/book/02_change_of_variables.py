@@ -16,6 +16,8 @@ from npflow import Flow, plots
 from npflow.layers import Affine
 from npflow.priors import Normal
 
+plt.style.use(plots.STYLE)
+
 BLUE, ORANGE = "#0072B2", "#D55E00"
 rng = np.random.default_rng(0)
 
@@ -79,7 +81,8 @@ print(
 # The two terms balance where $s$ is the standard deviation of the data. Set the derivative in $s$ of the mean
 # to zero:
 #
-# $$\frac{\overline{(x - m)^2}}{s^3} - \frac{1}{s} = 0 \qquad\Longrightarrow\qquad s^2 = \overline{(x - m)^2}.$$
+# $$\frac{\overline{(x - m)^2}}{s^3} - \frac{1}{s} = 0
+# \qquad\Longrightarrow\qquad s^2 = \overline{(x - m)^2}.$$
 
 # %%
 data = rng.normal(3.0, 0.5, (1000, 1))

@@ -17,6 +17,8 @@ from npflow.layers import AffineCoupling, Chain, MaskedAutoregressive, Permutati
 from npflow.networks import MADE, MLP
 from npflow.verify import check
 
+plt.style.use(plots.STYLE)
+
 rng = np.random.default_rng(0)
 FEATURES = 4 if os.environ.get("NPFLOW_QUICK") else 6
 
@@ -26,7 +28,8 @@ FEATURES = 4 if os.environ.get("NPFLOW_QUICK") else 6
 # Let $J$ be lower triangular: output $i$ depends on inputs $1 \dots i$ alone. Expand along the first row,
 # which has one entry that is not zero:
 #
-# $$\det \begin{pmatrix} J_{11} & 0 \\ v & J' \end{pmatrix} = J_{11} \det J' = J_{11} J_{22} \det J'' = \dots =
+# $$\det \begin{pmatrix} J_{11} & 0 \\ v & J' \end{pmatrix} = J_{11} \det J'
+# = J_{11} J_{22} \det J'' = \dots =
 # \prod_i J_{ii}.$$
 #
 # Geometrically: the entries off the diagonal shear, and a shear keeps volumes. So

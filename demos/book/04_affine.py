@@ -20,6 +20,8 @@ from npflow.priors import Normal
 from npflow.training import Adam, WarmupCosine
 from npflow.verify import check
 
+plt.style.use(plots.STYLE)
+
 rng = np.random.default_rng(0)
 x = rng.normal(3.0, 0.5, (2000, 1))
 
@@ -83,7 +85,8 @@ print(f"log|det J| by differences {one.log_abs_det:+.10f}, by the formula {one.l
 #
 # With a standard normal prior the loss of one feature is
 #
-# $$L(m, s) = \frac{1}{n} \sum_i \left[\tfrac12 \left(\frac{x_i - m}{e^s}\right)^2 + s\right] + \tfrac12 \log 2\pi.$$
+# $$L(m, s) = \frac{1}{n} \sum_i \left[\tfrac12 \left(\frac{x_i - m}{e^s}\right)^2 + s\right]
+# + \tfrac12 \log 2\pi.$$
 #
 # Its derivatives are
 #

@@ -19,6 +19,8 @@ from npflow.priors import Normal
 from npflow.training import Adam
 from npflow.verify import check
 
+plt.style.use(plots.STYLE)
+
 rng = np.random.default_rng(0)
 STEPS, COUPLINGS = (10, 1) if os.environ.get("NPFLOW_QUICK") else (200, 4)
 

@@ -19,6 +19,8 @@ from npflow.networks import MLP
 from npflow.training import Adam, WarmupCosine
 from npflow.verify import check
 
+plt.style.use(plots.STYLE)
+
 rng = np.random.default_rng(0)
 STEPS, COUPLINGS = (10, 2) if os.environ.get("NPFLOW_QUICK") else (600, 8)
 
@@ -68,7 +70,8 @@ for ax, layer in zip(axes, (AdditiveCoupling(MLP((16,), "tanh")), AffineCoupling
     plots.jacobian(report.jacobians["forward"].numerical, ax, title=type(layer).__name__)
     one = report.jacobians["forward"]
     print(
-        f"{type(layer).__name__:17} log|det J| by differences {one.log_abs_det:+.9f}, by the formula {one.log_det:+.9f}"
+        f"{type(layer).__name__:17} log|det J| by differences {one.log_abs_det:+.9f}, "
+        f"by the formula {one.log_det:+.9f}"
     )
 
 # %% [markdown]

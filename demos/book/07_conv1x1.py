@@ -16,6 +16,8 @@ from npflow import plots
 from npflow.layers import Conv1x1
 from npflow.verify import check
 
+plt.style.use(plots.STYLE)
+
 rng = np.random.default_rng(0)
 
 # %% [markdown]
@@ -38,7 +40,8 @@ plots.jacobian(report.jacobians["forward"].numerical, title="2 x 2 pixels, 3 cha
 # Every invertible matrix is a permutation of rows times a lower triangle with ones on its diagonal times an
 # upper triangle: that is what Gaussian elimination with pivoting computes. Then
 #
-# $$\log|\det W| = \underbrace{\log|\det P|}_{0} + \underbrace{\log \det L}_{0} + \log|\det U| = \sum_c \log|U_{cc}|.$$
+# $$\log|\det W| = \underbrace{\log|\det P|}_{0} + \underbrace{\log \det L}_{0}
+# + \log|\det U| = \sum_c \log|U_{cc}|.$$
 #
 # So train $L$, $U$'s upper part and $\log|U_{cc}|$; keep $P$ and the signs of $U$'s diagonal fixed. A sum of
 # $C$ numbers is the whole log-determinant, and $W$ can never become singular.

@@ -19,6 +19,8 @@ from npflow.priors import GaussianMixture, Normal
 from npflow.training import Adam, WarmupCosine
 from npflow.verify import check
 
+plt.style.use(plots.STYLE)
+
 rng = np.random.default_rng(0)
 STEPS, DEPTH, ROWS = (10, 2, 1000) if os.environ.get("NPFLOW_QUICK") else (1000, 10, 10_000)
 
@@ -35,7 +37,8 @@ print(inspect.getsource(glow))
 # With ten steps the log-determinant has thirty terms that depend on parameters, all of them read off:
 #
 # $$\log p_x(x) = \log p_z(z) + \sum_{k=1}^{10} \Big[\underbrace{\textstyle\sum_c s_{k,c}}_{\text{ActNorm}} +
-# \underbrace{\textstyle\sum_i s_{k,i}(a_k)}_{\text{coupling}} + \underbrace{\textstyle\sum_c \log|U_{k,cc}|}_{\text{1x1}}\Big].$$
+# \underbrace{\textstyle\sum_i s_{k,i}(a_k)}_{\text{coupling}}
+# + \underbrace{\textstyle\sum_c \log|U_{k,cc}|}_{\text{1x1}}\Big].$$
 #
 # The Jacobian of one step is a full matrix, the product of a diagonal, a block triangle and a dense one:
 

@@ -16,6 +16,8 @@ from npflow.layers import ActNorm, Chain, Conv1x1, Split, Squeeze, Unsqueeze
 from npflow.layers import reshape as reshape_file
 from npflow.verify import check
 
+plt.style.use(plots.STYLE)
+
 rng = np.random.default_rng(0)
 
 # %% [markdown]
@@ -66,7 +68,8 @@ for name, shape in {"the image": (4, 4, 1), "squeezed": (2, 2, 4), "squeezed twi
     log_det = ActNorm().log_det(params, x)[0]
     height, width, channels = shape
     print(
-        f"{name:15} H W = {height * width:2}, {channels:2} channels: H W sum(s) = {log_det:+.4f}, sum(s) = {params['log_scale'].sum():+.4f}"
+        f"{name:15} H W = {height * width:2}, {channels:2} channels: H W sum(s) = {log_det:+.4f}, "
+        f"sum(s) = {params['log_scale'].sum():+.4f}"
     )
 
 # %% [markdown]
@@ -99,14 +102,16 @@ print(f"log|det J| by differences {one.log_abs_det:+.9f}, by the formula {one.lo
 # %% [markdown]
 # How much does it save? With $L$ levels, level $l$ works on $D / 2^{l}$ components:
 #
-# $$D \left(1 + \tfrac12 + \tfrac14 + \dots\right) < 2 D, \quad \text{where } L \text{ levels without splits take } L D.$$
+# $$D \left(1 + \tfrac12 + \tfrac14 + \dots\right) < 2 D,
+# \quad \text{where } L \text{ levels without splits take } L D.$$
 
 # %%
 D = 32 * 32 * 3
 for levels in (1, 2, 3, 4):
     parts = [D // 2**level for level in range(levels)]
     print(
-        f"{levels} levels work on {' + '.join(map(str, parts))} = {sum(parts)} components, without splits on {levels * D}"
+        f"{levels} levels work on {' + '.join(map(str, parts))} = {sum(parts)} components, "
+        f"without splits on {levels * D}"
     )
 
 # %% [markdown]

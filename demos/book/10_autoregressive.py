@@ -19,6 +19,8 @@ from npflow.networks import MADE
 from npflow.training import Adam, WarmupCosine, distill, kl_divergence
 from npflow.verify import check
 
+plt.style.use(plots.STYLE)
+
 rng = np.random.default_rng(0)
 STEPS, FEATURES, DEPTH = (10, 3, 1) if os.environ.get("NPFLOW_QUICK") else (600, 6, 5)
 

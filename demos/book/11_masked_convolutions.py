@@ -21,6 +21,8 @@ from npflow.networks.masked import causal_mask
 from npflow.training import Adam
 from npflow.verify import check
 
+plt.style.use(plots.STYLE)
+
 rng = np.random.default_rng(0)
 STEPS, SIDE, FILTERS, ORDERS = (
     (2, 2, 1, ["raster"]) if os.environ.get("NPFLOW_QUICK") else (200, 4, 4, ["raster", "reversed"])
@@ -112,7 +114,8 @@ print(f"error after {len(errors) - 1} iterations {errors[-1]:.1e}")
 #
 # A PixelCNN predicts the *probabilities* of a pixel's levels from the pixels before it:
 #
-# $$P(x) = \prod_i P(x_i | x_{<i}), \qquad -\log P(x) = -\sum_i \log \operatorname{softmax}_{x_i}(\text{logits}_i(x_{<i})).$$
+# $$P(x) = \prod_i P(x_i | x_{<i}),
+# \qquad -\log P(x) = -\sum_i \log \operatorname{softmax}_{x_i}(\text{logits}_i(x_{<i})).$$
 #
 # The data stay integers, there is no $z$, no Jacobian and no bound. Sampling takes one step a pixel, as for a
 # MAF.
@@ -125,7 +128,8 @@ model = PixelCNN(
 params = model.init(rng, data.train)
 params, _ = fit(model, params, data.train, rng=rng, steps=STEPS, optimizer=Adam(5e-3), progress=False)
 print(
-    f"{model.bits_per_dim(params, data.test).mean():.3f} bits/dim; a model that knows nothing has {np.log2(data.levels):.3f}"
+    f"{model.bits_per_dim(params, data.test).mean():.3f} bits/dim; "
+    f"a model that knows nothing has {np.log2(data.levels):.3f}"
 )
 axes = plots.images(model.sample(params, rng, 20), levels=data.levels, columns=10, title="samples")
 

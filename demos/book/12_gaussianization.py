@@ -18,6 +18,8 @@ from npflow.layers import Gaussianize
 from npflow.models import gaussianization
 from npflow.verify import check
 
+plt.style.use(plots.STYLE)
+
 rng = np.random.default_rng(0)
 ROWS, FEATURES, STEPS = (200, 1, (1, 5)) if os.environ.get("NPFLOW_QUICK") else (5000, 4, (1, 2, 4, 8, 16))
 

@@ -19,6 +19,8 @@ from npflow.layers import spline as spline_file
 from npflow.networks import MLP
 from npflow.verify import check
 
+plt.style.use(plots.STYLE)
+
 rng = np.random.default_rng(0)
 FEATURES = 2 if os.environ.get("NPFLOW_QUICK") else 6
 

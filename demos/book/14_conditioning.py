@@ -20,6 +20,8 @@ from npflow.networks import MLP
 from npflow.training import Adam, WarmupCosine
 from npflow.verify import check
 
+plt.style.use(plots.STYLE)
+
 rng = np.random.default_rng(0)
 STEPS, DEPTH = (10, 1) if os.environ.get("NPFLOW_QUICK") else (500, 6)
 

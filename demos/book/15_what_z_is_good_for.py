@@ -21,6 +21,8 @@ from npflow.networks import MLP
 from npflow.training import Adam, WarmupCosine
 from npflow.verify import check_functions
 
+plt.style.use(plots.STYLE)
+
 rng = np.random.default_rng(0)
 STEPS, COUPLINGS = (5, 1) if os.environ.get("NPFLOW_QUICK") else (600, 8)
 
@@ -72,7 +74,8 @@ print(f"x -> z -> x: largest error {error:.1e} of the grey scale")
 # When is that right? Suppose $z$ is normal in both sets, with means $\mu_1$, $\mu_0$ and the *same*
 # covariance $\Sigma$. Then
 #
-# $$z \sim \mathcal N(\mu_0, \Sigma) \quad\Longrightarrow\quad z + (\mu_1 - \mu_0) \sim \mathcal N(\mu_1, \Sigma):$$
+# $$z \sim \mathcal N(\mu_0, \Sigma)
+# \quad\Longrightarrow\quad z + (\mu_1 - \mu_0) \sim \mathcal N(\mu_1, \Sigma):$$
 #
 # at $t = 1$ images without the attribute become images with it, distributed as they should be. In $x$ this is
 # false, however many images there are: two sets of images are not shifted copies of each other. In $z$ it is
@@ -105,7 +108,8 @@ print(f"the threes themselves  : mean log p {flow.log_prob(params, start).mean()
 # $x \mapsto x'$ encodes, shifts and decodes. All three are invertible, so the edit is too: its inverse
 # subtracts $v$. By the product rule of chapter 3
 #
-# $$\log\left|\det \frac{\partial x'}{\partial x}\right| = \log|\det J_f(x)| + 0 + \log|\det J_{f^{-1}}(z + v)|
+# $$\log\left|\det \frac{\partial x'}{\partial x}\right|
+# = \log|\det J_f(x)| + 0 + \log|\det J_{f^{-1}}(z + v)|
 # = \log|\det J_f(x)| - \log|\det J_f(x')|.$$
 #
 # The two terms are taken at different points, so they do not cancel, unless the map in between is the

@@ -18,6 +18,8 @@ from npflow.priors import Logistic, Normal
 from npflow.training import Adam
 from npflow.verify import check
 
+plt.style.use(plots.STYLE)
+
 rng = np.random.default_rng(0)
 STEPS = 10 if os.environ.get("NPFLOW_QUICK") else 400
 

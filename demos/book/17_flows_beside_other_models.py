@@ -21,6 +21,8 @@ from npflow.networks import MADE, MLP
 from npflow.training import Adam, WarmupCosine
 from npflow.verify import check_functions
 
+plt.style.use(plots.STYLE)
+
 rng = np.random.default_rng(0)
 QUICK = os.environ.get("NPFLOW_QUICK")
 STEPS, DEPTH, DRAWS, ODE_STEPS = (5, 1, [1, 4], 10) if QUICK else (1000, 8, [1, 4, 16, 64, 256], 100)
@@ -82,11 +84,13 @@ print(f"MAF: loss {autoregressive.loss(autoregressive_params, test):.3f} nats, e
 # Take an encoder $q(z \mid x)$, any density of $z$. With Bayes' rule $p(x) = p(x, z) / p(z \mid x)$, which
 # holds for every $z$,
 #
-# $$\log p(x) = E_q\left[\log \frac{p(x, z)}{q(z \mid x)}\right] + E_q\left[\log \frac{q(z \mid x)}{p(z \mid x)}\right],$$
+# $$\log p(x) = E_q\left[\log \frac{p(x, z)}{q(z \mid x)}\right]
+# + E_q\left[\log \frac{q(z \mid x)}{p(z \mid x)}\right],$$
 #
 # where the first term can be written in another way, and the second is a divergence:
 #
-# $$\log p(x) = \underbrace{E_q[\log p(x \mid z)] - \operatorname{KL}(q \,\|\, p(z))}_{\text{ELBO}} + \underbrace{\operatorname{KL}\big(q \,\|\, p(z \mid x)\big)}_{\ge\, 0}.$$
+# $$\log p(x) = \underbrace{E_q[\log p(x \mid z)] - \operatorname{KL}(q \,\|\, p(z))}_{\text{ELBO}}
+# + \underbrace{\operatorname{KL}\big(q \,\|\, p(z \mid x)\big)}_{\ge\, 0}.$$
 #
 # The ELBO is what can be computed. The gap is how far the encoder is from the true posterior, which nobody
 # knows. Its loss, from its file:
@@ -101,7 +105,8 @@ print(f"VAE: -ELBO {-vae.elbo(vae_params, test, rng=rng, draws=16).mean():.3f} n
 # The bound can be tightened after training. The mean of $p(x, z) / q(z \mid x)$ over $z \sim q$ is $p(x)$, so
 # by Jensen's inequality
 #
-# $$E\left[\log \frac1K \sum_{k=1}^{K} \frac{p(x, z_k)}{q(z_k \mid x)}\right] \le \log p(x), \qquad z_k \sim q(z \mid x),$$
+# $$E\left[\log \frac1K \sum_{k=1}^{K} \frac{p(x, z_k)}{q(z_k \mid x)}\right]
+# \le \log p(x), \qquad z_k \sim q(z \mid x),$$
 #
 # with the ELBO at $K = 1$ and equality as $K \to \infty$. Compare a flow with this estimate, not with the
 # ELBO, or the gap is counted against the VAE.
@@ -190,7 +195,8 @@ print(f"the best possible discriminator is right in {right:.1%} of cases; a coin
 #
 # so for large $t$ nothing is left but a standard normal. The density $p_t$ obeys
 #
-# $$\frac{\partial p_t}{\partial t} = \tfrac12 \nabla \cdot (x\, p_t) + \tfrac12 \Delta p_t = -\nabla \cdot (p_t\, v), \qquad
+# $$\frac{\partial p_t}{\partial t} = \tfrac12 \nabla \cdot (x\, p_t) + \tfrac12 \Delta p_t
+# = -\nabla \cdot (p_t\, v), \qquad
 # v(x, t) = -\tfrac12 \big(x + \nabla \log p_t(x)\big),$$
 #
 # as $\Delta p = \nabla \cdot (p\, \nabla \log p)$. The right side says that mass moves with the velocity $v$,

@@ -19,6 +19,8 @@ from npflow.priors import Normal
 from npflow.training import Adam
 from npflow.verify import check
 
+plt.style.use(plots.STYLE)
+
 rng = np.random.default_rng(0)
 
 # %% [markdown]
@@ -52,7 +54,8 @@ vjp, z = make_vjp(lambda row: layer.forward(params, row)[0])(x)
 rows = np.concatenate([vjp(unit[None]) for unit in np.eye(4)])
 plots.jacobian(rows, title="four vector-Jacobian products")
 print(
-    f"log|det| of these rows {np.linalg.slogdet(rows)[1]:+.10f}, the layer's formula {layer.forward(params, x)[1][0]:+.10f}"
+    f"log|det| of these rows {np.linalg.slogdet(rows)[1]:+.10f}, "
+    f"the layer's formula {layer.forward(params, x)[1][0]:+.10f}"
 )
 
 # %% [markdown]

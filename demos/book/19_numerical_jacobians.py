@@ -17,6 +17,8 @@ from npflow.layers import AffineCoupling
 from npflow.networks import MLP
 from npflow.verify import check, jacobians
 
+plt.style.use(plots.STYLE)
+
 rng = np.random.default_rng(0)
 FEATURES, MISTAKES = (2, [1e-6]) if os.environ.get("NPFLOW_QUICK") else (4, [1e-4, 1e-6, 1e-8, 1e-10])
 
@@ -33,7 +35,8 @@ FEATURES, MISTAKES = (2, [1e-6]) if os.environ.get("NPFLOW_QUICK") else (4, [1e-
 # $h$ enlarges that: the rounding error is about $\epsilon / h$, and a small $h$ makes it large. For an error
 # of order $k$ the best $h$ balances the two:
 #
-# $$h^k = \frac{\epsilon}{h} \quad\Longrightarrow\quad h = \epsilon^{1/(k+1)}, \quad \text{error} = \epsilon^{k/(k+1)}.$$
+# $$h^k = \frac{\epsilon}{h}
+# \quad\Longrightarrow\quad h = \epsilon^{1/(k+1)}, \quad \text{error} = \epsilon^{k/(k+1)}.$$
 #
 # So forward differences reach $10^{-8}$, central ones $10^{-11}$, and order 8 reaches $10^{-14}$ with a large
 # $h$ of 0.02.
@@ -70,7 +73,8 @@ ax.legend()
 # %%
 found = derivative(np.sin, x, order=8)
 print(
-    f"SciPy: error estimated {found.error:.1e}, true {abs(found.df - np.cos(x)):.1e}, {found.nfev} evaluations"
+    f"SciPy: error estimated {found.error:.1e}, true {abs(found.df - np.cos(x)):.1e}, "
+    f"{found.nfev} evaluations"
 )
 
 # %% [markdown]
@@ -78,7 +82,8 @@ print(
 #
 # Let each entry of $J$ be off by $E$. Then $\det(J + E) = \det J \, \det(I + J^{-1} E)$, and to first order
 #
-# $$\log|\det(J + E)| - \log|\det J| \approx \operatorname{tr}(J^{-1} E) \le \sum_{ij} |J^{-1}|_{ji} |E|_{ij}.$$
+# $$\log|\det(J + E)| - \log|\det J|
+# \approx \operatorname{tr}(J^{-1} E) \le \sum_{ij} |J^{-1}|_{ji} |E|_{ij}.$$
 #
 # A nearly singular $J$ has a large inverse, so its log-determinant is uncertain however good the entries are.
 # `check` computes this bound for each row, and compares formula and Jacobian with it. These functions do it:

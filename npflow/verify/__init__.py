@@ -27,11 +27,11 @@ from npflow.verify.functions import check_functions
 from npflow.verify.report import Check, Report
 
 __all__ = ["Check", "Report", "assert_flow", "check", "check_functions"]
-ROOMS = {"check_torch": "torch", "check_jax": "jax"}
+MODULE_OF = {"check_torch": "torch", "check_jax": "jax"}
 
 
 def __getattr__(name):
     """`check_torch` and `check_jax`, imported with their library when they are asked for."""
-    if name not in ROOMS:
+    if name not in MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{ROOMS[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{MODULE_OF[name]}"), name)
