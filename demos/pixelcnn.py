@@ -54,7 +54,9 @@ for kind, places, middle in (("A", axes[0], axes[1]), ("B", axes[2], axes[3])):
     places.imshow(kernel.reshape(7, 7), cmap="Blues", vmin=0, vmax=1.4)
     places.add_patch(Rectangle((2.5, 2.5), 1, 1, fill=False, edgecolor=BLACK, linewidth=1.6))
     places.set(xticks=[], yticks=[], title=f"mask {kind}, a kernel of 7 x 7")
+    places.spines[:].set_visible(False)
     middle.imshow(mask[-1], cmap="Blues", vmin=0, vmax=1.4)
+    middle.spines[:].set_visible(False)
     middle.set(xticks=range(3), yticks=range(3), xticklabels="RGB", yticklabels="RGB")
     middle.set(xlabel="for the group", ylabel="sees the group", title=f"mask {kind}, the middle")
     for (i, j), seen in np.ndenumerate(mask[-1]):
@@ -104,6 +106,7 @@ def draw_sight(ax, seen, pixel, title):
         Rectangle((pixel[1] - 0.5, pixel[0] - 0.5), 1, 1, fill=False, edgecolor=BLACK, linewidth=1.8)
     )
     ax.set(xticks=[], yticks=[], title=title)
+    ax.spines[:].set(visible=True, color="0.8")  # the pixels after this one are white
     return image
 
 
@@ -231,6 +234,7 @@ axes[1, 4].imshow(each.mean(axis=0), cmap="cividis", vmin=0, vmax=6)
 axes[1, 4].set_title(f"{each.mean():.2f} bits per pixel")
 for ax in axes.flat:
     ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
 figure.colorbar(image, ax=axes[1], label="-log2 p(pixel | before) [bits]")
 figure.savefig(options.out / "bits.png")
 

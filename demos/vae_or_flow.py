@@ -162,14 +162,11 @@ def draw_estimates(ax, name):
     ax.plot(counts, estimates[name], "o-", color=VERMILLION, markersize=4, label="VAE, estimate from K draws")
     ax.axhline(rows[name, "VAE"]["elbo"], color=VERMILLION, linestyle=":", label="VAE, ELBO")
     ax.axhline(rows[name, "flow"]["exact"], color=BLUE, label="flow, exact")
-    ax.set(xscale="log", xlabel="draws K", ylabel="log-likelihood of test data [nats]")
-    ax.set_title("log p(x) of test data")
-    low, high = ax.get_ylim()
-    ax.set_ylim(low - 0.55 * (high - low), high)  # room for the legend
-    ax.legend(loc="lower right")
+    ax.set(xscale="log", xlabel="draws K", ylabel="nats", title="log p(x) of test data")
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 
-figure, axes = plt.subplots(1, 4, figsize=(10, 2.5), layout="constrained", width_ratios=(1, 1, 1, 1.1))
+figure, axes = plt.subplots(1, 4, figsize=(10, 2.1), layout="constrained", width_ratios=(1, 1, 1, 1.1))
 plots.samples(moons[2], axes[0], limits=LIMITS, color="0.35", title="data")
 for ax, (name, color) in zip(axes[1:], (("VAE", VERMILLION), ("flow", BLUE))):
     model, params, _, _ = trained["moons", name]
@@ -192,22 +189,21 @@ figure.savefig(options.out / "moons.png")
 
 
 # %%
-def mosaic(x, ax, title, columns=7):
-    """Draw images in a square grid, dark on white."""
-    tiles = np.pad(x[: columns**2].reshape(-1, 8, 8), ((0, 0), (1, 1), (1, 1)))
-    side = tiles.reshape(columns, columns, 10, 10).transpose(0, 2, 1, 3).reshape(10 * columns, -1)
-    ax.imshow(side, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-    ax.set(title=title, xticks=[], yticks=[])
-
-
 vae, vae_params, _, _ = trained["digits", "VAE"]
 flow, flow_params, _, _ = trained["digits", "flow"]
 z = np.random.default_rng(6).standard_normal((49, vae.latent), np.float32)
-figure, axes = plt.subplots(1, 5, figsize=(10, 2.4), layout="constrained", width_ratios=(1, 1, 1, 1, 1.2))
-mosaic(digits[2], axes[0], "test data")
-mosaic(flow.sample(flow_params, np.random.default_rng(6), 64), axes[1], "samples of the flow")
-mosaic(vae.sample(vae_params, np.random.default_rng(6), 64), axes[2], "samples of the VAE, x ~ p(x | z)")
-mosaic(vae.decode(vae_params, z)[0], axes[3], "the VAE's means of p(x | z)")
+figure, axes = plt.subplots(1, 5, figsize=(10, 2.1), layout="constrained", width_ratios=(1, 1, 1, 1, 1.2))
+for ax, title, x in zip(
+    axes,
+    ("test data", "samples of the flow", "samples of the VAE", "means of the VAE"),
+    (
+        digits[2][: len(z)],
+        flow.sample(flow_params, np.random.default_rng(6), len(z)),
+        vae.sample(vae_params, np.random.default_rng(6), len(z)),
+        vae.decode(vae_params, z)[0],
+    ),
+):
+    plots.images(x.reshape(-1, 8, 8, 1), ax, levels=2, title=title)
 draw_estimates(axes[4], "digits")
 figure.savefig(options.out / "digits.png")
 

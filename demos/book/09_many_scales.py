@@ -41,6 +41,7 @@ for ax, (title, plane) in zip(
     for (i, j), value in np.ndenumerate(plane):
         ax.text(j, i, f"{value:.0f}", ha="center", va="center", color="white" if value < 8 else "black")
     ax.set(title=title, xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
 
 # %%
 report = check(Squeeze(), rng.standard_normal((8, 4, 4, 1)))
