@@ -195,4 +195,4 @@ with np.errstate(invalid="ignore"):
 # 1. $f(x) = x^3$ has $f'(0) = 0$. It has an inverse. Why can it still not be a layer?
 # 2. What is $\log|\det J|$ of $z = 3 x$ for $x$ in $D$ dimensions? Check it with `check_functions`.
 # 3. Show that a rotation of the plane has $|\det J| = 1$, by the formula and with the picture.
-# 4. `npflow exercise volume` marks your own.
+# 4. `npflow exercise volume` writes a page to complete; `npflow exercise volume FILE` marks it.

@@ -34,10 +34,26 @@ rng = np.random.default_rng(0)
 #
 # $$\log p_x(x) = \log p_z(f(x)) + \log|\det J(x)|.$$
 #
-# This is what `Flow` computes. The lines from its file:
+# This is what `Flow.log_prob` computes, in three lines:
+
 
 # %%
-print(inspect.getsource(Flow.losses))
+def log_prob(flow, params, x):
+    z, log_det = flow.layer.forward(params["layer"], x)
+    return flow.prior.log_prob(params["prior"], z) + log_det
+
+
+some = Flow(Affine(), Normal(1))
+its_params = {"layer": {"mean": np.array([1.0]), "log_std": np.array([0.3])}, "prior": {}}
+at = np.linspace(-2, 2, 5)[:, None]
+print("by hand:      ", log_prob(some, its_params, at))
+print("Flow.log_prob:", some.log_prob(its_params, at))
+
+# %% [markdown]
+# The layer, from its file:
+
+# %%
+print(inspect.getsource(Affine))
 
 # %% [markdown]
 # ## Watch it
@@ -108,6 +124,8 @@ ax.set(
     ylim=(-8, 3),
     title=f"The best s is {best:.2f}; the data has std {data.std():.2f}",
 )
+ax.set_xticks([0.2, 0.5, 1, 2, 5], [0.2, 0.5, 1, 2, 5])
+ax.minorticks_off()
 ax.legend()
 
 # %% [markdown]
@@ -162,4 +180,4 @@ print(check(WrongSign(), data[:8]).failures[0].sentence)
 # 2. Let the scale of the affine flow above go to 0 instead of infinity. Which term stops it now?
 # 3. Two flows give losses of 2.10 and 2.05 nats on the same data. How much likelier does the second one make
 #    a typical row?
-# 4. `npflow exercise density` marks your own.
+# 4. `npflow exercise density` writes a page to complete; `npflow exercise density FILE` marks it.

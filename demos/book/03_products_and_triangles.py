@@ -85,7 +85,25 @@ ax = plots.jacobian(one.numerical, title="three couplings, a permutation after e
 print(f"by differences {one.log_abs_det:+.9f}, by the formula {one.log_det:+.9f}")
 
 # %% [markdown]
-# This is the whole `forward` of a chain, from its file:
+# `Chain.forward` is a loop: each layer takes what the one before it gave, and the log-dets are added up.
+
+
+# %%
+def forward(layers, params, x):
+    total = np.zeros(len(x))
+    for layer, own in zip(layers, params):
+        x, log_det = layer.forward(own, x)
+        total = total + log_det
+    return x, total
+
+
+params = chain.init(rng, x)
+for by_hand, of_chain in zip(forward(chain.layers, params, x), chain.forward(params, x)):
+    print("the same as Chain.forward:", np.array_equal(by_hand, of_chain))
+
+# %% [markdown]
+# In its file a chain says which layers it has and in which order they are applied. The loop is that of all
+# layers that are made of layers:
 
 # %%
 print(inspect.getsource(Chain))
@@ -128,4 +146,5 @@ print(next(check.sentence for check in report.failures if "log-det" in check.nam
 #    Let `check` mark it.
 # 3. A network has 10 layers, each with a dense Jacobian of 3072 x 3072. How many operations would the
 #    determinants of one image cost? How many does a coupling need?
-# 4. `npflow exercise chain` and `npflow exercise triangle` mark your own.
+# 4. `npflow exercise chain` and `npflow exercise triangle` write a page each to complete;
+#    `npflow exercise chain FILE` marks it.

@@ -148,4 +148,4 @@ print(next(one.sentence for one in check(NoPixels(), images).failures if "log-de
 # 1. A channel is constant in the first batch. What is its standard deviation, and what should `init` do?
 # 2. Batch normalization standardizes each batch by its own mean. Why can it not be a layer of a flow as it
 #    stands? (Run `check` on such a layer.)
-# 3. `npflow exercise act_norm` marks your own.
+# 3. `npflow exercise act_norm` writes a page to complete; `npflow exercise act_norm FILE` marks it.

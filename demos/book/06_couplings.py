@@ -36,6 +36,9 @@ STEPS, COUPLINGS = (10, 2) if os.environ.get("NPFLOW_QUICK") else (600, 8)
 # $$J = \begin{pmatrix} I & 0 \\ \partial t / \partial a & I \end{pmatrix},$$
 #
 # a block triangle with ones on its diagonal. So $\log|\det J| = 0$, whatever $t$ is. The map keeps volumes.
+#
+# In the layer's file `init` makes the parameters of the network, for inputs like $a$ and as many outputs as
+# $b$ has components: `network.init(rng, a, outputs=...)`. `network.apply(params, a)` computes $t(a)$.
 
 # %%
 print(inspect.getsource(AdditiveCoupling))
@@ -83,7 +86,7 @@ for ax, layer in zip(axes, (AdditiveCoupling(MLP((16,), "tanh")), AffineCoupling
 
 # %%
 x = datasets.moons(4000, rng=rng).astype(np.float32)
-flow = real_nvp(features=2, couplings=COUPLINGS, network=MLP((32, 32), "tanh"))
+flow = real_nvp(2, COUPLINGS, MLP((32, 32), "tanh"), masks=("second", "first"))
 params = flow.init(rng, x)
 params, _ = fit(
     flow, params, x, rng=rng, steps=STEPS, optimizer=Adam(WarmupCosine(5e-3, steps=STEPS)), progress=False
@@ -98,7 +101,8 @@ axes = plots.steps(stages, names=names, columns=5)
 print(f"loss {flow.loss(params, x):.3f} nats; the entropy of the data is {datasets.Moons().entropy():.3f}")
 
 # %% [markdown]
-# Each picture differs from the one before in one coordinate only: points move along one axis.
+# A coupling moves points along one axis, and the next one along the other. The `ActNorm` before each coupling
+# shifts and stretches both axes.
 
 # %% [markdown]
 # ## What NICE cannot do
@@ -152,4 +156,5 @@ for one in report.failures[:4]:
 # 2. How many couplings does it take until every output depends on every input?
 # 3. Write the coupling $z_b = b \cdot \sigma(s(a)) + t(a)$ with the logistic function $\sigma$. What is its
 #    log-determinant?
-# 4. `npflow exercise additive_coupling` and `npflow exercise coupling` mark your own.
+# 4. `npflow exercise additive_coupling` and `npflow exercise coupling` write a page each to complete;
+#    `npflow exercise additive_coupling FILE` marks it.

@@ -23,16 +23,19 @@ rng = np.random.default_rng(0)
 # %% [markdown]
 # ## A matrix on the channels
 #
-# $$z_{ij} = W x_{ij} \quad \text{for every pixel } ij, \qquad \log|\det J| = H W \log|\det W|.$$
+# $$z_{ij} = x_{ij} W \quad \text{for every pixel } ij, \qquad \log|\det J| = H W \log|\det W|.$$
 #
-# (In the second formula $H W$ is the number of pixels.) Seen as a map of the whole image, the Jacobian is
-# block diagonal: one copy of $W$ for each pixel. The determinant of a block diagonal matrix is the product of
-# those of its blocks.
+# A pixel is a row vector, as it is in an array of shape $(n, H, W, C)$, and in the second formula $H W$ is
+# the number of pixels. Seen as a map of the whole image, the Jacobian is block diagonal: one copy of $W^T$
+# for each pixel. The determinant of a block diagonal matrix is the product of those of its blocks, and
+# $\det W^T = \det W$.
 
 # %%
 x = rng.standard_normal((8, 2, 2, 3))
 report = check(Conv1x1(), x)
-plots.jacobian(report.jacobians["forward"].numerical, title="2 x 2 pixels, 3 channels: four copies of W")
+plots.jacobian(
+    report.jacobians["forward"].numerical, title="2 x 2 pixels, 3 channels: four copies of W transposed"
+)
 
 # %% [markdown]
 # ## $W = P L U$
@@ -101,4 +104,4 @@ print(next(one.sentence for one in check(OneCopy(), x).failures if "log-det" in 
 # 1. A permutation of the channels is a special case. Which $L$ and $U$ does it have?
 # 2. The signs of $U$'s diagonal are fixed. Which matrices can training not reach? Does it matter?
 # 3. Write $W = e^{A}$ with any matrix $A$ instead. Show that $\log \det W = \operatorname{tr} A$.
-# 4. `npflow exercise conv1x1` marks your own.
+# 4. `npflow exercise conv1x1` writes a page to complete; `npflow exercise conv1x1 FILE` marks it.

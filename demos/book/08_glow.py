@@ -34,9 +34,10 @@ STEPS, DEPTH, ROWS = (10, 2, 1000) if os.environ.get("NPFLOW_QUICK") else (1000,
 print(inspect.getsource(glow))
 
 # %% [markdown]
-# With ten steps the log-determinant has thirty terms that depend on parameters, all of them read off:
+# With ten steps the log-determinant has thirty terms that depend on parameters, all of them read off. `Units`
+# adds a constant, $c$:
 #
-# $$\log p_x(x) = \log p_z(z) + \sum_{k=1}^{10} \Big[\underbrace{\textstyle\sum_c s_{k,c}}_{\text{ActNorm}} +
+# $$\log p_x(x) = \log p_z(z) + c + \sum_{k=1}^{10} \Big[\underbrace{\textstyle\sum_c s_{k,c}}_{\text{ActNorm}} +
 # \underbrace{\textstyle\sum_i s_{k,i}(a_k)}_{\text{coupling}}
 # + \underbrace{\textstyle\sum_c \log|U_{k,cc}|}_{\text{1x1}}\Big].$$
 #

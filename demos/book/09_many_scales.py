@@ -141,4 +141,5 @@ print(check(PlainReshape(), x).failures[0].sentence)
 #    it learn?
 # 3. The prior of the part that is split off can depend on the part that goes on. Which layer of chapter 6
 #    does that?
-# 4. `npflow exercise squeeze` and `npflow exercise split` mark your own.
+# 4. `npflow exercise squeeze` and `npflow exercise split` write a page each to complete;
+#    `npflow exercise squeeze FILE` marks it.

@@ -192,4 +192,4 @@ for one in check(SeesItself(MADE((16,), "tanh")), x).failures[:3]:
 # 2. How many passes does it take to sample an image of 32 x 32 x 3 from a MAF?
 # 3. A single autoregressive layer with normal conditionals learns $p(x_2 | x_1)$. Why can it not learn two
 #    moons in either order, whatever its network?
-# 4. `npflow exercise autoregressive` marks your own.
+# 4. `npflow exercise autoregressive` writes a page to complete; `npflow exercise autoregressive FILE` marks it.

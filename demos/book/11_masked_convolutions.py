@@ -160,4 +160,4 @@ print(report.failures[0].sentence)
 #    before it?
 # 2. Why must the first convolution of a PixelCNN have mask A, and the others may have mask B?
 # 3. How many iterations does the inverse need at most in exact arithmetic if each $f_i$ is linear in $x_i$?
-# 4. `npflow exercise causal_mask` marks your own.
+# 4. `npflow exercise causal_mask` writes a page to complete; `npflow exercise causal_mask FILE` marks it.

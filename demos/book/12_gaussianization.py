@@ -72,22 +72,22 @@ print(f"log|det J| by differences {one.log_abs_det:+.9f}, by the formula {one.lo
 # %% [markdown]
 # ## Many dimensions: rotate and repeat
 #
-# With normal marginals $z$ need not be normal: its components can depend on each other. Write $J(x)$ for the
+# With normal marginals $z$ need not be normal: its components can depend on each other. Write $N(x)$ for the
 # divergence of $x$ from a standard normal, and let $q = \prod_i p_i$ be the product of the marginals. Since
 # $\log q - \log \mathcal N$ is a sum of functions of one component each,
 #
-# $$J(x) = E\left[\log \frac{p(x)}{\mathcal N(x)}\right] = E\left[\log \frac{p(x)}{\prod_i p_i(x_i)}\right] +
-# \sum_i E\left[\log \frac{p_i(x_i)}{\mathcal N(x_i)}\right] = I(x) + \sum_i J(x_i).$$
+# $$N(x) = E\left[\log \frac{p(x)}{\mathcal N(x)}\right] = E\left[\log \frac{p(x)}{\prod_i p_i(x_i)}\right] +
+# \sum_i E\left[\log \frac{p_i(x_i)}{\mathcal N(x_i)}\right] = I(x) + \sum_i N(x_i).$$
 #
 # The first term is the mutual information, the second what the marginals lack. Now
 #
 # - Gaussianizing each component makes the second term 0, and leaves $I$ alone, as $I$ does not change when
 #   each component is mapped by itself;
-# - a rotation leaves $J$ alone, as the normal density is the same in all directions. But it moves divergence
+# - a rotation leaves $N$ alone, as the normal density is the same in all directions. But it moves divergence
 #   from $I$ into the marginals.
 #
-# So no step makes $J$ larger, and each one removes what the last rotation has moved into the marginals. The
-# loss of the flow is the entropy of the data plus $J$, up to what the fit of the mixtures misses:
+# So no step makes $N$ larger, and each one removes what the last rotation has moved into the marginals. The
+# loss of the flow is the entropy of the data plus $N$, up to what the fit of the mixtures misses:
 
 # %%
 data = datasets.moons(ROWS, rng=rng)
@@ -129,7 +129,7 @@ print(next(one.sentence for one in report.failures if "log-det" in one.name))
 # ## Exercises
 #
 # 1. Which data are made normal by one Gaussianize, one rotation and one more Gaussianize?
-# 2. In the plane, uncorrelated data have no principal components. Why does a random rotation still make
+# 2. In the plane, uncorrelated data of equal variance have no principal components. Why does a random rotation still make
 #    progress?
 # 3. Show that $I(x)$ does not change when each component is mapped by an increasing function of its own.
-# 4. `npflow exercise gaussianize` marks your own.
+# 4. `npflow exercise gaussianize` writes a page to complete; `npflow exercise gaussianize FILE` marks it.

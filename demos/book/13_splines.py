@@ -123,6 +123,6 @@ print(next(one.sentence for one in report.failures if "log-det" in one.name))
 #
 # 1. Multiply out $N' D - N D'$, with $u' = -1$.
 # 2. Show that $d_0 = d_1 = s$ gives a straight line.
-# 3. The spline is the identity outside $[-B, B]$. Why are the outermost slopes 1, and what would `check` say
-#    if they were not?
-# 4. `npflow exercise spline` marks your own.
+# 3. The spline is the identity outside $[-B, B]$. Why are the outermost slopes 1? `check` would pass if
+#    they were not: what would be lost?
+# 4. `npflow exercise spline` writes a page to complete; `npflow exercise spline FILE` marks it.

@@ -84,8 +84,9 @@ for c, ax in enumerate(axes[:2]):
 #
 # $$P(c | x) = \frac{p(x | c)\, P(c)}{\sum_{c'} p(x | c')\, P(c')}.$$
 #
-# A classifier that is trained directly knows this ratio alone. The flow also has the denominator, $p(x)$, and
-# can say that it has never seen anything like $x$.
+# A classifier that is trained directly knows this ratio alone. The flow also has the denominator, $p(x)$: where
+# it is small, $x$ is unlike the data. Take care with images: flows give some images that are unlike the data
+# a high density (Nalisnick et al. 2019).
 
 # %%
 test, test_label = make_moons(2000, noise=0.15, random_state=1)
@@ -127,4 +128,4 @@ print(report.failures[0].sentence)
 # 1. An ActNorm whose scale depends on $c$ alone: what is its log-determinant?
 # 2. When do two separate flows learn more from the same data than one conditional flow, and when less?
 # 3. Half of the labels are missing. Which loss uses all rows? (Start from $p(x) = \sum_c P(c)\, p(x | c)$.)
-# 4. `npflow exercise conditional` marks your own.
+# 4. `npflow exercise conditional` writes a page to complete; `npflow exercise conditional FILE` marks it.

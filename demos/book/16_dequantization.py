@@ -140,4 +140,4 @@ print(next(one.sentence for one in report.failures if "log-det" in one.name))
 # 1. For which densities $p$ is Jensen's bound exact?
 # 2. Adding the noise once, before training, seems to do the same. What happens after many epochs?
 # 3. A paper reports 3.35 bits/dim on images of 8 bits. How many nats is that for an image of 32 x 32 x 3?
-# 4. `npflow exercise dequantization` marks your own.
+# 4. `npflow exercise dequantization` writes a page to complete; `npflow exercise dequantization FILE` marks it.

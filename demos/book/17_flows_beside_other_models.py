@@ -130,7 +130,7 @@ for count, value in zip(DRAWS, estimates):
 # ## What a sample costs
 #
 # Seconds depend on the machine; the passes through a network do not. With two components a MAF takes two
-# passes a layer, with 3,072 as many as that.
+# passes a layer; with 3,072 components, 3,072 passes a layer.
 
 # %%
 models = {
@@ -353,7 +353,7 @@ print(f"{few} steps: log|det J| {one.log_abs_det:+.4f}, integral of the trace {o
 print(next(one.sentence for one in report.failures if "log-det" in one.name))
 
 # %% [markdown]
-# The layers of a flow have the log-determinant of the map that is computed, to the last bit. That, and a
+# The layers of a flow have the log-determinant of the map that is computed, up to rounding. That, and a
 # sample for one pass, is what they are for.
 
 # %% [markdown]

@@ -68,7 +68,7 @@ ax.legend()
 #
 # Compute the derivative with $h$ and with $h / 2$. With order $k$ the error falls by $2^k$, so the difference
 # of the two is nearly the error of the first: an estimate that needs no knowledge of $f$. SciPy repeats this
-# until the difference no longer falls.
+# until the estimate is below a tolerance, or no longer falls.
 
 # %%
 found = derivative(np.sin, x, order=8)
@@ -140,12 +140,13 @@ for by in MISTAKES:
     )
 
 # %% [markdown]
-# The allowance is never below $10^{-9}$ nats: less has no use, and rounding in a deep layer can reach it.
+# The allowance is never below $10^{-9}$ nats: smaller errors do not matter in practice, and rounding in a deep
+# layer can reach it.
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. Derive the weights $4/3$ and $-1/6$ of the central difference of order 4.
+# 1. Derive the weights $2/3$ and $-1/12$ of the central difference of order 4, for the form of the code above.
 # 2. In float32 $\epsilon$ is $10^{-7}$. What is the best error of each scheme, and why does `check` compute
 #    in float64?
 # 3. $f(x) = |x|$ at $x = 0.01$. For which $h$ is the central difference right?

@@ -5,6 +5,7 @@ import numpy as np
 from npflow import priors
 from npflow.dequantization import Dequantized
 from npflow.errors import InputError
+from npflow.exercises.hints import PIXELS
 from npflow.exercises.marking import FunctionExercise, LayerExercise
 from npflow.flow import Flow
 from npflow.layers import (
@@ -26,6 +27,8 @@ from npflow.networks.masked import causal_mask
 
 SMALL = MLP((16, 16), "tanh")
 COUPLING = AffineCoupling(MLP((16,), "tanh"))
+# The log-det of an image of 2 x 3 pixels with a factor H or W alone.
+ONE_SIDE = (r"log_det of \w+ is (half of|the mean over|off by)", PIXELS)
 NO_INVERSE, FORMULA = r"the right z\. \w+\(\w+\(\w\)\) is ", "forward gives (z|the numbers of z)"
 
 # ---------------------------------------------------------------- functions
@@ -230,6 +233,7 @@ ACT_NORM = LayerExercise(
     shape=(2, 3, 2),
     starts=True,
     hints=(
+        ONE_SIDE,
         (
             "init gives .* of shape",
             "A channel has one number: take mean and std over rows and pixels, axis=(0, 1, 2).",
@@ -278,13 +282,13 @@ AFFINE_COUPLING = LayerExercise(
         ("in another order", "Join the halves as they were cut: a comes first, in z and in x."),
         (
             FORMULA,
-            "z = (a, b * exp(log_scale) + shift): a comes first, raw is the first half of the network's "
-            "outputs, and b is scaled before it is shifted.",
+            "z = (a, b * exp(log_scale) + shift): a comes first, the network sees a, raw is the first half of "
+            "its outputs, and b is scaled before it is shifted.",
         ),
         (
             NO_INVERSE,
             "forward scales b first, and shifts it last. So the inverse subtracts the shift first, and then "
-            "multiplies by exp(-log_scale).",
+            "multiplies by exp(-log_scale). Both come from a, cut as in forward.",
         ),
         ("differently in each row", "The log-det is the sum of log_scale, the bounded one, over a row."),
     ),
@@ -293,8 +297,9 @@ CONV1X1 = LayerExercise(
     "conv1x1",
     "MyConv1x1",
     own=Conv1x1(),
-    shape=(2, 2, 3),
+    shape=(2, 3, 3),
     hints=(
+        ONE_SIDE,
         (
             "is -inf|is nan",
             "|det W| is the product of the diagonal of U without its signs. log_scale has the logarithms.",
@@ -348,7 +353,7 @@ AUTOREGRESSIVE = LayerExercise(
         (
             NO_INVERSE,
             "Each round makes one more component right, so D rounds are needed. A round computes log_scale "
-            "and shift from the newest x, and then x anew from z.",
+            "and shift from the newest x, and then x anew from z: less the shift, times exp(-log_scale).",
         ),
         (
             "log_det of inverse is taken at",
@@ -376,7 +381,12 @@ SPLINE = LayerExercise(
     "MySpline",
     own=Spline(),
     shape=(2,),
+    spread=4.0,
     hints=(
+        (
+            "the array of .* is nan|is nan",
+            "A square root or a logarithm had a negative argument. Check A, B and C, and that y is z - y0.",
+        ),
         (
             "rows, those where",
             "Outside [-bound, bound] the curve is z = x: `np.where(outside, x, z)`, and so for x.",

@@ -1,5 +1,7 @@
 """What helps with the mistakes that all exercises share."""
 
+PIXELS = "An image has H W pixels, and each is transformed: the scale of a channel stands H W times on the diagonal."
+
 # A pattern of what is wrong, and the hint for it. The first that fits is given.
 COMMON = (
     (
@@ -51,8 +53,7 @@ COMMON = (
     ),
     (
         r"H W",
-        "An image has H W pixels, and each is transformed: the scale of a channel stands H W times on the "
-        "diagonal.",
+        PIXELS,
     ),
     (
         r"is -inf|is nan|= nan",

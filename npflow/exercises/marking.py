@@ -152,6 +152,8 @@ class LayerExercise(Exercise):
         Makes parameters of the library's layer of those of the page's.
     context : tuple of float
         What both layers are conditioned on, where they take a context.
+    spread : float
+        A factor of the rows that the layer is tried on.
     """
 
     own: Layer = None
@@ -159,6 +161,7 @@ class LayerExercise(Exercise):
     starts: bool = False
     translate: Callable = as_they_are
     context: tuple = ()
+    spread: float = 1.0
 
     def judge(self, subject, blank):
         """The `Fault` of an answer; None where it is right."""
@@ -166,7 +169,7 @@ class LayerExercise(Exercise):
             return Fault(blank.sentence)
         layer = self.given(check_layer(subject() if isinstance(subject, type) else subject, self.asked))
         own = self.given(self.own)
-        x = Case(own, self.shape).batch(np.random.default_rng(0))
+        x = self.spread * Case(own, self.shape).batch(np.random.default_rng(0))
         if self.starts and (sentence := start_differs(start(layer, x), start(own, x))):
             return Fault(sentence)
         if blank:

@@ -86,7 +86,7 @@ class Conv1x1(Layer):
 
 @dataclass(frozen=True)
 class Permutation(Layer):
-    """A fixed permutation of the channels, drawn by `init`.
+    """A fixed permutation of the channels, drawn by `init`; not the identity, unless there is one channel alone.
 
     z_i = x_{p(i)}      x_{p(i)} = z_i      log|det J| = 0
 
@@ -102,7 +102,11 @@ class Permutation(Layer):
     """
 
     def init(self, rng, x):
-        return {"permutation": rng.permutation(x.shape[-1])}
+        channels = x.shape[-1]
+        order = rng.permutation(channels)
+        while channels > 1 and onp.array_equal(order, onp.arange(channels)):
+            order = rng.permutation(channels)
+        return {"permutation": order}
 
     def forward(self, params, x):
         return permute(x, params["permutation"]), zeros_per_row(x)

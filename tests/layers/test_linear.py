@@ -177,3 +177,9 @@ def test_a_reordering_of_channels_keeps_volume_and_dtype(layer, shape, dtype):
     for value, log_det in (layer.forward(params, x), layer.inverse(params, x)):
         assert value.dtype == dtype
         np.testing.assert_array_equal(log_det, np.zeros(shape[0], dtype), strict=True)
+
+
+def test_a_permutation_moves_something_where_it_can():
+    drawn = [Permutation().init(np.random.default_rng(seed), np.zeros((4, 2))) for seed in range(20)]
+    assert all(params["permutation"].tolist() == [1, 0] for params in drawn)
+    assert Permutation().init(np.random.default_rng(0), np.zeros((4, 1)))["permutation"].tolist() == [0]

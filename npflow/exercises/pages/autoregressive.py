@@ -20,8 +20,8 @@ Hints:
 2. Arrays must not be changed in place: make a new x each time.
 3. The log-det of the inverse is that of the last, right x, with which sign?
 
-Mark it: ``npflow exercise autoregressive autoregressive.py``. Book: demos/book/03_products_and_triangles.py,
-which draws its Jacobian. The library's own: MaskedAutoregressive in npflow/layers/autoregressive.py.
+Mark it: ``npflow exercise autoregressive autoregressive.py``. Book: demos/book/10_autoregressive.py. The
+library's own: MaskedAutoregressive in npflow/layers/autoregressive.py.
 """
 
 from dataclasses import dataclass

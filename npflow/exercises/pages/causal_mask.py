@@ -17,7 +17,7 @@ Hints:
    a row, one number for each output channel. A comparison of the two has shape (channels, channels).
 2. Begin with ``np.ones((places, channels, channels))``, and write to ``mask[-1]``.
 
-Mark it: ``npflow exercise causal_mask causal_mask.py``. See demos/pixelcnn.py and demos/mintnet.py. The
+Mark it: ``npflow exercise causal_mask causal_mask.py``. Book: demos/book/11_masked_convolutions.py. The
 library's own: causal_mask in npflow/networks/masked.py.
 """
 

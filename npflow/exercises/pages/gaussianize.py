@@ -22,8 +22,8 @@ Hints:
 2. Sum the log-slopes of the components of a row: axis 1.
 3. For the inverse find x first. Then take the log-slopes there, with the other sign.
 
-Mark it: ``npflow exercise gaussianize gaussianize.py``. See demos/gaussianization.py. The library's own:
-Gaussianize in npflow/layers/gaussianization.py.
+Mark it: ``npflow exercise gaussianize gaussianize.py``. Book: demos/book/12_gaussianization.py. The library's
+own: Gaussianize in npflow/layers/gaussianization.py.
 """
 
 from dataclasses import dataclass

@@ -21,7 +21,8 @@ For the inverse let y = z - y0. Then t is a root of A t^2 + B t + C = 0, with
 
 Then x = x0 + t w. Work out the log-slope of the inverse: use the slope of the curve at this t.
 
-``self.bin_of(raw, x, axis=0)`` finds the bin of each component by x, and with ``axis=1`` by y, for the
+``raw`` are unconstrained numbers, from which ``self.bin_of`` makes the knots and slopes: the parameters of the
+layer. ``self.bin_of(raw, x, axis=0)`` finds the bin of each component by x, and with ``axis=1`` by y, for the
 inverse. It returns where components lie outside of [-bound, bound], the components with harmless numbers in
 these places, and the knots and slopes of their bins. All are like x. Outside the curve is z = x. The class
 adds up log-slopes over a row: return the log-slope of each component.
@@ -32,7 +33,7 @@ Hints:
 2. ``inside`` are the components to compute with: in place of x, and of z in `untransform`.
 3. In `untransform`, write the slope with the t that you have found. The inverse has the slope 1 / (dz/dx).
 
-Mark it: ``npflow exercise spline spline.py``. See demos/families.py. The library's own: Spline in
+Mark it: ``npflow exercise spline spline.py``. Book: demos/book/13_splines.py. The library's own: Spline in
 npflow/layers/spline.py.
 """
 

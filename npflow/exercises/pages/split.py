@@ -15,7 +15,7 @@ Hints:
    shape (n,).
 3. ``np.concatenate([a, b], axis=-1)`` joins the channels.
 
-Mark it: ``npflow exercise split split.py``. See demos/cifar10.py. The library's own: Split in
+Mark it: ``npflow exercise split split.py``. Book: demos/book/09_many_scales.py. The library's own: Split in
 npflow/layers/split.py.
 """
 

@@ -14,8 +14,8 @@ Hints:
 3. The last three indices then become one channel by another ``np.reshape``.
 4. The inverse takes the same steps back. There the channels are those of z, 4 C.
 
-Mark it: ``npflow exercise squeeze squeeze.py``. See demos/cifar10.py. The library's own: Squeeze in
-npflow/layers/reshape.py.
+Mark it: ``npflow exercise squeeze squeeze.py``. Book: demos/book/09_many_scales.py. The library's own:
+Squeeze in npflow/layers/reshape.py.
 """
 
 from dataclasses import dataclass
