@@ -1,5 +1,6 @@
 """Training by mini-batches: the loop and its step."""
 
+import warnings
 from contextlib import closing
 
 import numpy as np
@@ -21,7 +22,7 @@ from npflow.training.history import History
 from npflow.training.on_device import DeviceRun
 from npflow.training.options import Options, takes_options
 from npflow.training.run import Run
-from npflow.training.saver import Saver
+from npflow.training.saver import Saver, callers_level
 from npflow.training.terminal import ctrl_c, progress_bar
 from npflow.training.together import check_alike, ends_together, versions
 from npflow.typing import Params
@@ -249,11 +250,20 @@ def prepare(run, programs, steps, validated):
     That is the workspaces of the programs, the vectors of the run and the gradient, two copies of the parameters for a
     checkpoint, and where the run is `validated` the best ones.
     """
-    sizes = []
+    sizes, counts = [], []
     for batch in run.sizes_to_come(steps):
         arrays = run.batches.take(batch)
         with explaining_steps(run.model, run.params, arrays):
             sizes.append(programs.nbytes(arrays))
+            counts.append(programs.plan_of(arrays).count)
+    ranks = programs.ranks
+    if ranks.is_first and max(counts, default=ranks.size) < ranks.size:
+        warnings.warn(
+            f"expected at least {ranks.size} slices for {ranks.size} ranks, got {max(counts)} of batches of "
+            f"{run.batch_size} rows: a rank without one waits; take larger batches, or slices={ranks.size}",
+            RuntimeWarning,
+            stacklevel=callers_level(),
+        )
     best = validated and run.best is None  # otherwise it is one of the run's vectors already
     return sum(sizes) + run.nbytes + (3 + best) * run.vector.nbytes
 
