@@ -148,7 +148,10 @@ def main():
           "bytes sent | vector | bits |")  # fmt: skip
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in MAKERS:
-        commands = ([*same, "--side", name, str(count)], [mpiexec, "-n", str(count), *same, "--side", name, "1"])
+        commands = (
+            [*same, "--side", name, str(count)],
+            [mpiexec, "-n", str(count), *same, "--side", name, "1"],
+        )
         sides = [
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             for command in commands

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from npflow.autodiff.program.ranks import Ranks
 from npflow.errors import InputError
@@ -34,4 +35,4 @@ def find_ranks():
 def speak_once(ranks):
     """Let rank 0 alone print: the others write to nowhere."""
     if not ranks.is_first:
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+        sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (until the process ends)

@@ -65,7 +65,9 @@ class Options(Declared):
         if self.on_checkpoint is not None and self.checkpoint is None:
             raise InputError("expected a checkpoint beside on_checkpoint, got none")
         if self.communicator is not None and self.communicator.size > 1 and not self.record:
-            raise InputError("expected record=True on several ranks, which work on slices of a batch, got False")
+            raise InputError(
+                "expected record=True on several ranks, which work on slices of a batch, got False"
+            )
 
     def _name_of(self, field_name):
         return field_name

@@ -57,9 +57,7 @@ class Saver:
             if last:
                 raise CheckpointError(sentence, run.result(), run.history) from cause
             if self.ranks.is_first:
-                warnings.warn(
-                    f"{sentence}, and training goes on", RuntimeWarning, stacklevel=callers_level()
-                )
+                warnings.warn(f"{sentence}, and training goes on", RuntimeWarning, stacklevel=callers_level())
         elif self.on_checkpoint is not None and self.ranks.is_first:
             self.on_checkpoint(copy_constants(run.result()), run.history)
         self.step, self.time = run.step, time.monotonic()

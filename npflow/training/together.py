@@ -13,7 +13,13 @@ from npflow.typing import Function
 
 SECONDS = 5.0  # that a rank with an error waits for the others to have one too
 LIBRARIES = ("npflow", "numpy", "scipy", "autograd")
-SENTENCES = (ArithmeticError, InputError, KeyboardInterrupt, MemoryError, OSError)  # which say what went wrong
+SENTENCES = (
+    ArithmeticError,
+    InputError,
+    KeyboardInterrupt,
+    MemoryError,
+    OSError,
+)  # which say what went wrong
 
 
 def check_communicator(value, name):
