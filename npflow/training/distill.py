@@ -10,13 +10,11 @@ from npflow.models.distillation import Distillation, check_alike, check_same_dty
 from npflow.training.fit import fit
 from npflow.training.history import History
 from npflow.training.options import takes_options
-from npflow.training.together import ends_together
 from npflow.typing import Params
 from npflow.validation import check_count, check_instance, check_rng
 
 
 @takes_options
-@ends_together
 def distill(
     student: Flow,
     student_params: Params,

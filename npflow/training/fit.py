@@ -9,7 +9,6 @@ from numpy.typing import ArrayLike
 
 from npflow.autodiff import tree, value_and_grad
 from npflow.autodiff.gpu.devices import HOST, device_of, fetch
-from npflow.autodiff.program.ranks import Ranks
 from npflow.autodiff.program.slices import ProgramGradient
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.description import describe, fingerprint
@@ -24,13 +23,12 @@ from npflow.training.options import Options, takes_options
 from npflow.training.run import Run
 from npflow.training.saver import Saver, callers_level
 from npflow.training.terminal import ctrl_c, progress_bar
-from npflow.training.together import check_alike, ends_together, versions
+from npflow.training.together import check_alike, together, versions
 from npflow.typing import Params
 from npflow.validation import check_count, check_domain, check_rng
 
 
 @takes_options
-@ends_together
 def fit(
     model: Model,
     params: Params,
@@ -146,38 +144,38 @@ def fit(
     >>> len(history.loss)
     10
     """
-    check_rng(rng)
-    options = Options.of(options, fit)
-    if not isinstance(model, Model):
-        raise InputError(f"expected a Flow to fit, got {in_short(model)}")
-    _, x, context = model.checked(params, x, context)
-    if model.takes_rows:
-        check_domain(x, model.domain)
-    arrays = tuple(array for array in (x, context) if array is not None)
-    if validation is not None:
-        _, *validation = model.checked(params, validation, validation_context, "validation")
-        check_domain(validation[0], model.domain, "validation")
-    elif validation_context is not None:
-        raise InputError("expected validation beside validation_context, got none")
-    if options.patience is not None and validation is None:
-        raise InputError("expected validation beside patience, got none")
-    held_out = tuple(array for array in validation or () if array is not None)
-    ranks = Ranks(options.communicator)
-    if options.checkpoint is not None and ranks.is_first:
-        prepare_to_write(options.checkpoint, "checkpoint")
-    run = start(model, params, arrays, options, rng)
-    settings, saver = None, None
-    if options.checkpoint is not None or ranks.size > 1:
-        settings = settings_of(model, options, run.batch_size, arrays, held_out)
-    if options.checkpoint is not None and options.checkpoint.exists():
-        run.resume(options.checkpoint, settings, options.steps)
-    else:
-        run.draw_order()
-    if options.checkpoint is not None:  # after `resume`, so that it knows which step was saved last
-        every = options.checkpoint_every
-        saver = Saver(run, options.checkpoint, settings, every, options.on_checkpoint, ranks)
-    if ranks.size > 1:
-        check_alike(ranks, settings | facts_of(run))
+    with together(options.get("communicator")) as ranks:
+        check_rng(rng)
+        options = Options.of(options, fit)
+        if not isinstance(model, Model):
+            raise InputError(f"expected a Flow to fit, got {in_short(model)}")
+        _, x, context = model.checked(params, x, context)
+        if model.takes_rows:
+            check_domain(x, model.domain)
+        arrays = tuple(array for array in (x, context) if array is not None)
+        if validation is not None:
+            _, *validation = model.checked(params, validation, validation_context, "validation")
+            check_domain(validation[0], model.domain, "validation")
+        elif validation_context is not None:
+            raise InputError("expected validation beside validation_context, got none")
+        if options.patience is not None and validation is None:
+            raise InputError("expected validation beside patience, got none")
+        held_out = tuple(array for array in validation or () if array is not None)
+        if options.checkpoint is not None and ranks.is_first:
+            prepare_to_write(options.checkpoint, "checkpoint")
+        run = start(model, params, arrays, options, rng)
+        settings, saver = None, None
+        if options.checkpoint is not None or ranks.size > 1:
+            settings = settings_of(model, options, run.batch_size, arrays, held_out)
+        if options.checkpoint is not None and options.checkpoint.exists():
+            run.resume(options.checkpoint, settings, options.steps)
+        else:
+            run.draw_order()
+        if options.checkpoint is not None:  # after `resume`, so that it knows which step was saved last
+            every = options.checkpoint_every
+            saver = Saver(run, options.checkpoint, settings, every, options.on_checkpoint, ranks)
+        if ranks.size > 1:
+            check_alike(ranks, settings | facts_of(run))
 
     gradient = np.empty_like(run.vector)
     value_and_gradient = value_and_grad(model.loss)
@@ -185,6 +183,7 @@ def fit(
     programs = ProgramGradient(model.loss, run.params, threads, options.slices, ranks)
     held_out = run.batches_of(held_out) if held_out else None
     with (
+        together(options.communicator),
         ctrl_c() as interrupted,
         one_blas_thread(),
         closing(programs),

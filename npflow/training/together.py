@@ -1,15 +1,14 @@
 """The ranks of a run, which begin with the same and end together."""
 
-import functools
 import sys
 import time
 import traceback
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 
+from npflow.autodiff.program.ranks import Ranks
 from npflow.description import difference
 from npflow.errors import InputError, in_short
-from npflow.typing import Function
 
 SECONDS = 5.0  # that a rank with an error waits for the others to have one too
 LIBRARIES = ("npflow", "numpy", "scipy", "autograd")
@@ -34,17 +33,20 @@ def check_communicator(value, name):
 
 @contextmanager
 def together(communicator):
-    """A context that all ranks of a communicator leave together.
+    """A context that all ranks of a communicator leave together; as which it gives the `Ranks`.
 
     An error that every rank has, such as a loss that is not finite, is raised on every rank. If one rank alone has an
     error, the others wait for it in vain: it says so in one sentence, and ends them all.
     """
-    if communicator is None or communicator.size == 1:
-        yield
+    if communicator is not None:
+        check_communicator(communicator, "communicator")
+    ranks = Ranks(communicator)
+    if ranks.size == 1:
+        yield ranks
         return
     apart = communicator.Dup()  # on which nothing is sent but this
     try:
-        yield
+        yield ranks
     except BaseException as error:
         everyone, start = apart.Ibarrier(), time.monotonic()
         while not everyone.Test():
@@ -70,20 +72,6 @@ def end_all(communicator, error):
         flush=True,
     )
     communicator.Abort(130 if isinstance(error, KeyboardInterrupt) else 1)
-
-
-def ends_together(function: Function) -> Function:
-    """Let a function that takes a `communicator` end on all its ranks where one of them has an error."""
-
-    @functools.wraps(function)
-    def wrapper(*arguments, **options):
-        communicator = options.get("communicator")
-        if communicator is not None:
-            check_communicator(communicator, "communicator")
-        with together(communicator):
-            return function(*arguments, **options)
-
-    return wrapper
 
 
 def check_alike(ranks, facts):
