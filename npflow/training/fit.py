@@ -179,8 +179,8 @@ def fit(
 
     gradient = np.empty_like(run.vector)
     value_and_gradient = value_and_grad(model.loss)
-    threads = options.threads or ranks.threads()
-    programs = ProgramGradient(model.loss, run.params, threads, options.slices, ranks)
+    cores = ranks.threads()
+    programs = ProgramGradient(model.loss, run.params, options.threads or cores, options.slices, ranks)
     held_out = run.batches_of(held_out) if held_out else None
     with (
         together(options.communicator),

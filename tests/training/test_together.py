@@ -1,6 +1,7 @@
 """Two ranks of MPI: the bits of one process, and an end for all where one fails. Skipped without mpi4py."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,37 @@ def test_the_command_trains_on_ranks_and_rank_0_alone_speaks(mpiexec, tmp_path):
     assert first.startswith("glow on digits: ")
     assert last.startswith("3 steps in ")
     assert load(tmp_path / "run" / "checkpoint.npz").run["step"] == 3
+
+
+# ---------------------------------------------------------------- the page of the guide
+
+PAGE = Path(__file__).parents[2] / "docs" / "guide" / "many_machines.md"
+
+
+def blocks():
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+
+
+def test_the_call_that_the_guide_shows_runs_on_ranks(mpiexec, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text(blocks()[0].replace("steps=200", "steps=2"))
+    result = mpiexec("-m", "mpi4py", "train.py")
+    assert (result.returncode, result.stdout.startswith("History(2 steps, the last loss ")) == (0, True)
+    assert load("moons.npz").run["step"] == 2
+
+
+@pytest.mark.parametrize("backend", ["loky", "dask"])
+def test_many_fits_run_on_the_cores_and_on_a_dask_cluster(backend, tmp_path):
+    if backend == "dask":
+        pytest.importorskip("dask.distributed", reason="dask is not installed: pip install 'npflow[dask]'")
+    functions, loky, dask = blocks()[1:]
+    script = tmp_path / "search.py"
+    script.write_text(functions + loky + (dask if backend == "dask" else ""))
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    best, *same = result.stdout.splitlines()
+    assert re.fullmatch(r"\([0-3], \d\.\d+\)", best)
+    assert same == (["the same: True"] if backend == "dask" else [])
 
 
 # ---------------------------------------------------------------- without MPI
