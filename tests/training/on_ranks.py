@@ -5,9 +5,12 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import zlib
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -112,9 +115,24 @@ def interrupted(communicator, folder):
     return communicator.allgather([history.steps, history.interrupted, calls])
 
 
+def blocks():
+    """The blocks of Python on the page of the guide."""
+    page = Path(__file__).parents[2] / "docs" / "guide" / "many_machines.md"
+    return re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+def shown(communicator, folder):
+    """What the script on the page prints, with fewer steps."""
+    os.chdir(folder)
+    printed = StringIO()
+    with redirect_stdout(printed):
+        exec(blocks()[0].replace("steps=200", "steps=2"), {})
+    return printed.getvalue()
+
+
 def several(communicator, folder):
     """Those that come back, one after the other."""
-    cases = (same_bits, differing, common_errors, interrupted)
+    cases = (same_bits, differing, common_errors, interrupted, shown)
     return {case.__name__: case(communicator, folder) for case in cases}
 
 
