@@ -6,6 +6,7 @@ import threading
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from npflow.cli.catalogue import MODELS, load_data
@@ -104,7 +105,11 @@ def train(arguments, ranks):
     minutes = check_number(arguments.checkpoint_minutes, "--checkpoint-minutes", least=1e-6, below=10**9)
     settings = resumed_settings(folder, given) if arguments.resume else new_settings(folder, given)
     path = given.get("path", settings.path)
-    data = load_data(settings.data, path, settings.part, settings.seed, arguments.download)
+    load = partial(load_data, settings.data, path, settings.part, settings.seed)
+    if arguments.download and ranks.is_first:
+        load(download=True)
+    ranks.first(None)  # the others wait for what it downloads
+    data = load()
     if not arguments.resume and "batch_size" not in given:
         settings = replace(settings, batch_size=min(settings.batch_size, len(data.train)))
     job = Job.of(folder, settings, data, ranks)

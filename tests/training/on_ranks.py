@@ -25,7 +25,7 @@ from npflow.training import Adam, together
 
 
 def glow_on_digits():
-    data = datasets.image_data("digits").train[:300]
+    data = datasets.image_data("digits").train[:256]  # two batches; a table has a smaller one, too
     return Dequantized(image_glow((8, 8, 1), 2, 1, ConvNet((8, 8), (3, 1, 3))), 17), data
 
 
