@@ -173,6 +173,7 @@ def test_every_page_whose_code_runs_here_is_known():
     # Each test above takes all blocks of its page; a new block, or a page with blocks, asks for a new line in one.
     counted = {page.stem: len(blocks(page.stem)) for page in PAGES}
     known = {"README": 7, "training": 1, "gpu": 2, "programs": 1, "step_through": 1, "verify": 2}
+    known["many_machines"] = 4  # in tests/training/test_together.py, on ranks and in other processes
     assert {page: count for page, count in counted.items() if count} == known
 
 
@@ -354,7 +355,7 @@ def test_every_picture_and_table_of_figures_names_the_command_that_makes_it():
     ]
     assert sorted(pictures) == sorted(expected)
     tables = [lines[0] for _, picture, lines in shown if not picture and lines[0].startswith("|")]
-    tables += ["| place | what is there |"]  # without figures
+    tables += ["| place | what is there |", "| term | on one machine | on each of eight |"]  # and on paper
     assert sorted(tables) == sorted(re.findall(r"(\|.*\|)\n\| ---", TEXT))
     for command, *_ in shown:
         program, script = command.split()[:2]

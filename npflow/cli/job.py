@@ -8,6 +8,7 @@ import numpy as np
 
 from npflow.autodiff import Layout
 from npflow.autodiff.gpu.devices import HOST
+from npflow.autodiff.program.ranks import Ranks
 from npflow.cli.catalogue import MODELS
 from npflow.cli.folder import FILES, Folder
 from npflow.cli.parsing import tell
@@ -40,10 +41,11 @@ class Job:
     params: dict
     rng: np.random.Generator
     context: np.ndarray | None
+    ranks: Ranks
     seconds: float = 0.0  # how long the steps will take, once rehearsed
 
     @classmethod
-    def of(cls, folder, settings, data):
+    def of(cls, folder, settings, data, ranks=None):
         """The model of the settings, with parameters initialized on the first images."""
         context = settings.context(data.train_labels)
         classes = 0 if context is None else context.shape[1]
@@ -58,7 +60,7 @@ class Job:
             got = ", ".join(f"{option(name)} {size}" for name, size in sizes.items())
             raise InputError(f"expected sizes for which there is enough memory, got {got}") from error
         rng = np.random.Generator(rng.bit_generator)  # without a ration
-        return cls(folder, settings, data, model, params, rng, context)
+        return cls(folder, settings, data, model, params, rng, context, ranks or Ranks())
 
     def __str__(self):
         data = self.data
@@ -88,6 +90,8 @@ class Job:
             batch_size=self.settings.batch_size,
             clip_norm=CLIP_NORM,
             average=AVERAGE,
+            slices=self.settings.slices,
+            communicator=self.ranks.communicator,
             **options,
         )
 
@@ -98,7 +102,7 @@ class Job:
         same bits. `done` is the number of steps that a resumed run has made.
         """
         settings = self.settings
-        seconds, peak_bytes = self.rehearse()
+        seconds, peak_bytes = self.ranks.first(self.rehearse())
         if settings.minutes is not None and not done:
             steps = int(60 * settings.minutes / seconds)
             settings = replace(settings, steps=min(max(1, steps), LONGEST))
@@ -134,7 +138,7 @@ class Job:
         settings, folder = self.settings, self.folder
         schedule = WarmupCosine(settings.rate, settings.steps, min(WARMUP, settings.steps // 5))
         every = min(every, timedelta(seconds=max(self.seconds / CHECKPOINTS, APART)))
-        progress = Progress(self)
+        progress = Progress(self)  # called on rank 0 alone
         try:
             _, history = self.fit(
                 self.data.train,
@@ -154,6 +158,8 @@ class Job:
             tell(f"interrupted after step {history.steps:,} of {settings.steps:,}; to continue: "
                  f"npflow train {settings.model} --out {folder.path} --resume")  # fmt: skip
             return 130
+        if not self.ranks.is_first:
+            return 0
         tell(f"{history.steps:,} steps in {duration(history.seconds[-1])}: {progress.score} on "
              f"{len(self.held_out):,} held-out images")  # fmt: skip
         if (best := progress.better_before()) is not None:

@@ -26,6 +26,8 @@ class Progress:
 
     def __call__(self, params, history):
         """Score and write. If the disk is full, warn; after the last step, raise."""
+        if not history.steps:  # interrupted before the first
+            return
         ended = history.interrupted or history.steps == self.job.settings.steps
         try:
             self.write(params, history)

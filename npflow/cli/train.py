@@ -3,18 +3,21 @@
 import argparse
 import signal
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from npflow.cli.catalogue import MODELS, load_data
 from npflow.cli.folder import Folder
 from npflow.cli.job import Job
+from npflow.cli.mpiexec import find_ranks, speak_once
 from npflow.cli.parsing import add_command, add_place, make_folder, tell
 from npflow.cli.settings import Settings, option
 from npflow.datasets import IMAGES
 from npflow.errors import InputError
+from npflow.training.together import together
 from npflow.validation import check_number
 
 
@@ -63,6 +66,12 @@ def add_model(names, name, entry):
     )
     add("--batch-size", type=int, metavar="N", help=f"images in a batch (default {Settings.batch_size})")
     add(
+        "--slices",
+        type=int,
+        metavar="N",
+        help="slices that a batch is cut into for the cores and the ranks of mpiexec (default: as its shapes say)",
+    )
+    add(
         "--rate",
         type=float,
         help=f"the peak of the learning rate (default {entry.rate:g}; wide networks need less)",
@@ -82,19 +91,32 @@ def add_model(names, name, entry):
 
 
 def run(arguments):
-    """Train, or resume training."""
+    """Train, or resume training, on all ranks of mpiexec."""
+    ranks = find_ranks()
+    speak_once(ranks)
+    with together(ranks.communicator):
+        return train(arguments, ranks)
+
+
+def train(arguments, ranks):
+    """Train, or resume training; rank 0 alone writes to the folder."""
     folder, given = arguments.out, vars(arguments)
     folder.lock()  # raises before any work if filelock is missing
     minutes = check_number(arguments.checkpoint_minutes, "--checkpoint-minutes", least=1e-6, below=10**9)
     settings = resumed_settings(folder, given) if arguments.resume else new_settings(folder, given)
     path = given.get("path", settings.path)
-    data = load_data(settings.data, path, settings.part, settings.seed, arguments.download)
+    load = partial(load_data, settings.data, path, settings.part, settings.seed)
+    if arguments.download and ranks.is_first:
+        load(download=True)
+    ranks.first(None)  # the others wait for what it downloads
+    data = load()
     if not arguments.resume and "batch_size" not in given:
         settings = replace(settings, batch_size=min(settings.batch_size, len(data.train)))
-    job = Job.of(folder, settings, data)
+    job = Job.of(folder, settings, data, ranks)
     make_folder(folder.path, "the run")
-    with folder.held(), as_ctrl_c("SIGTERM", "SIGHUP"):
-        folder.clear()
+    with folder.held() if ranks.is_first else nullcontext(), as_ctrl_c("SIGTERM", "SIGHUP"):
+        if ranks.is_first:
+            folder.clear()
         tell(job)
         if arguments.resume:
             done = folder.step()
@@ -102,9 +124,11 @@ def run(arguments):
             if done < settings.steps:
                 job = job.rehearsed(done)
         else:
-            folder.check_new()  # another run may have been in it until now
+            if ranks.is_first:
+                folder.check_new()  # another run may have been in it until now
             job = job.rehearsed()
-            folder.write_settings(job.settings)
+            if ranks.is_first:
+                folder.write_settings(job.settings)
         return job.train(timedelta(minutes=minutes))
 
 

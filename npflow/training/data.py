@@ -21,6 +21,11 @@ class Batch(NamedTuple):
     rows: slice
     number: int = 0
 
+    @property
+    def size(self):
+        """The number of rows."""
+        return self.rows.stop - self.rows.start
+
 
 class Batches:
     """The arrays of a run, none where a model learns from noise alone, and the noise that its model takes beside them.
@@ -31,11 +36,20 @@ class Batches:
     def __init__(self, arrays, noise):
         self.arrays, self.noise = arrays, noise
 
-    def take(self, batch):
-        """The arrays of a batch and its noise."""
+    def take(self, batch, part=None):
+        """The arrays of a batch and its noise. Where only a `part` of its rows is read, the other rows are zeros."""
         rows = batch.order[batch.rows]
-        return (*(array[rows] for array in self.arrays), *self.noise(len(rows), batch.number))
+        return (*(rows_at(array, rows, part) for array in self.arrays), *self.noise(len(rows), batch.number))
 
     def chunks(self):
         """Yield all rows in order: here in one chunk."""
         yield (*self.arrays, *self.noise(len(self.arrays[0]), 0))
+
+
+def rows_at(array, rows, part=None):
+    """The rows of an array at some indices; where only a `part` of the indices is read, the other rows are zeros."""
+    if part is None:
+        return array[rows]
+    taken = np.zeros((len(rows), *array.shape[1:]), array.dtype)  # memory that is not touched takes no time
+    taken[part] = array[rows[part]]
+    return taken

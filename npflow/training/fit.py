@@ -1,5 +1,6 @@
 """Training by mini-batches: the loop and its step."""
 
+import warnings
 from contextlib import closing
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import ArrayLike
 from npflow.autodiff import tree, value_and_grad
 from npflow.autodiff.gpu.devices import HOST, device_of, fetch
 from npflow.autodiff.program.slices import ProgramGradient
-from npflow.autodiff.program.threads import available_cores, one_blas_thread
+from npflow.autodiff.program.threads import one_blas_thread
 from npflow.description import describe, fingerprint
 from npflow.errors import InputError, in_short
 from npflow.files import prepare_to_write
@@ -20,8 +21,9 @@ from npflow.training.history import History
 from npflow.training.on_device import DeviceRun
 from npflow.training.options import Options, takes_options
 from npflow.training.run import Run
-from npflow.training.saver import Saver
+from npflow.training.saver import Saver, callers_level
 from npflow.training.terminal import ctrl_c, progress_bar
+from npflow.training.together import check_alike, together, versions
 from npflow.typing import Params
 from npflow.validation import check_count, check_domain, check_rng
 
@@ -98,7 +100,15 @@ def fit(
         are the same to the bit where no batch is large enough to be cut into slices.
     threads : int, optional
         How many threads work on the slices of a large batch; by default as many as there are cores. The result does
-        not depend on it. Small batches are not cut, and with ``record=False`` none is.
+        not depend on it. Small batches are not cut, and with ``record=False`` none is. On several ranks, the default is
+        a share of the cores of a rank's machine.
+    slices : int, optional
+        How many slices a batch is cut into. By default that depends on the shapes of the batch and the parameters alone,
+        and on a GPU it is one. The last bits of a result depend on it.
+    communicator : mpi4py.MPI.Intracomm, optional
+        Ranks of MPI that share the work, as `MPI.COMM_WORLD`: each makes this call with the same arguments, and works on
+        some slices of each batch. The result, which each gets, is that of one process, to the bit. Rank 0 alone writes
+        checkpoints, calls `on_checkpoint` and shows progress. Ctrl-C on one rank ends the run on all.
     progress : bool
         Whether to show a progress bar with the memory of the run, the loss and the learning rate.
 
@@ -112,8 +122,8 @@ def fit(
     Raises
     ------
     InputError
-        Before any work, if an argument cannot be used or the checkpoint belongs to another run. At the first step, if
-        a layer cannot be recorded because it branches on the values of arrays, or makes NumPy arrays on a GPU.
+        Before any work, if an argument cannot be used, the checkpoint belongs to another run, or a rank differs from
+        rank 0 in its data, model, options or libraries. At the first step, if a layer cannot be recorded because it branches on the values of arrays, or makes NumPy arrays on a GPU.
     NonFiniteError
         If a loss or a gradient is not finite. It names the first layer whose output is not finite, and has what had
         been learned in `params` and `history`. The last good checkpoint stays.
@@ -134,53 +144,59 @@ def fit(
     >>> len(history.loss)
     10
     """
-    check_rng(rng)
-    options = Options.of(options, fit)
-    if not isinstance(model, Model):
-        raise InputError(f"expected a Flow to fit, got {in_short(model)}")
-    _, x, context = model.checked(params, x, context)
-    if model.takes_rows:
-        check_domain(x, model.domain)
-    arrays = tuple(array for array in (x, context) if array is not None)
-    if validation is not None:
-        _, *validation = model.checked(params, validation, validation_context, "validation")
-        check_domain(validation[0], model.domain, "validation")
-    elif validation_context is not None:
-        raise InputError("expected validation beside validation_context, got none")
-    if options.patience is not None and validation is None:
-        raise InputError("expected validation beside patience, got none")
-    held_out = tuple(array for array in validation or () if array is not None)
-    if options.checkpoint is not None:
-        prepare_to_write(options.checkpoint, "checkpoint")
-    run = start(model, params, arrays, options, rng)
-    settings, saver = None, None
-    if options.checkpoint is not None:
-        settings = settings_of(model, options, run.batch_size, arrays, held_out)
-    if settings is not None and options.checkpoint.exists():
-        run.resume(options.checkpoint, settings, options.steps)
-    else:
-        run.draw_order()
-    if settings is not None:  # after `resume`, so that it knows which step was saved last
-        saver = Saver(run, options.checkpoint, settings, options.checkpoint_every, options.on_checkpoint)
+    with together(options.get("communicator")) as ranks:
+        check_rng(rng)
+        options = Options.of(options, fit)
+        if not isinstance(model, Model):
+            raise InputError(f"expected a Flow to fit, got {in_short(model)}")
+        _, x, context = model.checked(params, x, context)
+        if model.takes_rows:
+            check_domain(x, model.domain)
+        arrays = tuple(array for array in (x, context) if array is not None)
+        if validation is not None:
+            _, *validation = model.checked(params, validation, validation_context, "validation")
+            check_domain(validation[0], model.domain, "validation")
+        elif validation_context is not None:
+            raise InputError("expected validation beside validation_context, got none")
+        if options.patience is not None and validation is None:
+            raise InputError("expected validation beside patience, got none")
+        held_out = tuple(array for array in validation or () if array is not None)
+        if options.checkpoint is not None and ranks.is_first:
+            prepare_to_write(options.checkpoint, "checkpoint")
+        run = start(model, params, arrays, options, rng)
+        settings, saver = None, None
+        if options.checkpoint is not None or ranks.size > 1:
+            settings = settings_of(model, options, run.batch_size, arrays, held_out)
+        if options.checkpoint is not None and options.checkpoint.exists():
+            run.resume(options.checkpoint, settings, options.steps)
+        else:
+            run.draw_order()
+        if options.checkpoint is not None:  # after `resume`, so that it knows which step was saved last
+            every = options.checkpoint_every
+            saver = Saver(run, options.checkpoint, settings, every, options.on_checkpoint, ranks)
+        if ranks.size > 1:
+            check_alike(ranks, settings | facts_of(run))
 
     gradient = np.empty_like(run.vector)
     value_and_gradient = value_and_grad(model.loss)
-    programs = ProgramGradient(model.loss, run.params, options.threads or available_cores())
+    cores = ranks.threads()
+    programs = ProgramGradient(model.loss, run.params, options.threads or cores, options.slices, ranks)
     held_out = run.batches_of(held_out) if held_out else None
     with (
+        together(options.communicator),
         ctrl_c() as interrupted,
         one_blas_thread(),
         closing(programs),
-        progress_bar(options.steps, run.step, options.progress) as bar,
+        progress_bar(options.steps, run.step, options.progress and ranks.is_first) as bar,
         np.errstate(all="ignore"),
     ):
         run.start_clock()
         if options.record:
             run.history.peak_bytes = prepare(run, programs, options.steps, held_out is not None)
             bar.set_description(f"memory {run.history.peak_bytes / 1e6:,.0f} MB")
-        while run.step < options.steps and not run.has_stalled and not interrupted.is_set():
+        while run.step < options.steps and not run.has_stalled and not ranks.any(interrupted.is_set()):
             batch = run.next_batch()
-            arrays = run.batches.take(batch)
+            arrays = run.batches.take(batch, programs.rows_of(batch.size))
             with explaining_steps(model, run.params, arrays):
                 if options.record:
                     loss = programs(arrays, out=gradient)
@@ -206,7 +222,7 @@ def fit(
             bar.set_postfix(loss=loss, rate=f"{rate:.1e}", refresh=False)
             bar.update()
         run.read()
-        run.history.interrupted = interrupted.is_set() and run.step < options.steps
+        run.history.interrupted = ranks.any(interrupted.is_set()) and run.step < options.steps
         run.check_parameters()
         if saver is not None:
             saver.save(last=True)
@@ -233,11 +249,20 @@ def prepare(run, programs, steps, validated):
     That is the workspaces of the programs, the vectors of the run and the gradient, two copies of the parameters for a
     checkpoint, and where the run is `validated` the best ones.
     """
-    sizes = []
+    sizes, counts = [], []
     for batch in run.sizes_to_come(steps):
         arrays = run.batches.take(batch)
         with explaining_steps(run.model, run.params, arrays):
             sizes.append(programs.nbytes(arrays))
+            counts.append(programs.plan_of(arrays).count)
+    ranks = programs.ranks
+    if ranks.is_first and max(counts, default=ranks.size) < ranks.size:
+        warnings.warn(
+            f"expected at least {ranks.size} slices for {ranks.size} ranks, got {max(counts)} of batches of "
+            f"{run.batch_size} rows: a rank without one waits; take larger batches, or slices={ranks.size}",
+            RuntimeWarning,
+            stacklevel=callers_level(),
+        )
     best = validated and run.best is None  # otherwise it is one of the run's vectors already
     return sum(sizes) + run.nbytes + (3 + best) * run.vector.nbytes
 
@@ -253,7 +278,23 @@ def settings_of(model, options, batch_size, arrays, held_out):
         "batch_size": batch_size,
         "clip_norm": options.clip_norm,
         "average": options.average,
+        "slices": options.slices,
     }
     if len(data) > 1:
         settings |= {"context": data[1:], "validation_context": held_out[1:]}
     return settings
+
+
+def facts_of(run):
+    """What ranks must share beside the settings of a run, as plain data."""
+    options = run.options
+    return {
+        "libraries": versions(),
+        "parameters": fingerprint(run.vector),
+        "order of the rows": fingerprint(run.order),
+        "step": run.step,
+        "steps": options.steps,
+        "patience": options.patience,
+        "checkpoint": (options.checkpoint is not None) * str(options.checkpoint_every),
+        "noise": run.noise_seed,
+    }

@@ -8,7 +8,7 @@ import numpy as np
 from npflow.autodiff import value_and_grad
 from npflow.autodiff.gpu.devices import device_of, to_device
 from npflow.autodiff.program.chunks import in_chunks
-from npflow.training.data import Batches
+from npflow.training.data import Batches, rows_at
 from npflow.training.run import Run
 
 EVERY = 50  # steps between two readings
@@ -75,9 +75,8 @@ class DeviceRun(Run):
 class DeviceBatches(Batches):
     """Batches of `Data`, which is sent to a device at once or batch by batch."""
 
-    def take(self, batch):
-        rows = batch.rows.stop - batch.rows.start
-        return (*(data.take(batch) for data in self.arrays), *self.noise(rows, batch.number))
+    def take(self, batch, part=None):
+        return (*(data.take(batch, part) for data in self.arrays), *self.noise(batch.size, batch.number))
 
     def chunks(self):
         """Yield all rows in order, in chunks that fit on the device."""
@@ -107,11 +106,11 @@ class Data:
     def __len__(self):
         return len(self.x)
 
-    def take(self, batch):
-        """The rows of a batch, on the device."""
+    def take(self, batch, part=None):
+        """The rows of a batch, on the device; only a `part` of them is sent where the data does not fit there."""
         order, rows = batch.order, batch.rows
         if not self.is_there:
-            return to_device(self.x[order[rows]], self.device.name)
+            return to_device(rows_at(self.x, order[rows], part), self.device.name)
         if order is not self.order:
             self.order, self.places = order, to_device(order, self.device.name)
         return self.x[self.places[rows]]

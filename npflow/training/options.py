@@ -12,6 +12,7 @@ from npflow.description import Declared, checked, count, flag, instance, number
 from npflow.errors import InputError, in_short
 from npflow.files import check_target
 from npflow.training.adam import Adam
+from npflow.training.together import check_communicator
 from npflow.typing import Function
 from npflow.validation import check_callable, check_count
 
@@ -55,12 +56,18 @@ class Options(Declared):
     device: str | None = checked(lambda name, _: find_device(name), None)
     record: bool = flag(True)
     threads: int | None = count(None)
+    slices: int | None = count(None)
+    communicator: object = checked(check_communicator, None)
     progress: bool = flag(True)
 
     def __post_init__(self):
         super().__post_init__()
         if self.on_checkpoint is not None and self.checkpoint is None:
             raise InputError("expected a checkpoint beside on_checkpoint, got none")
+        if self.communicator is not None and self.communicator.size > 1 and not self.record:
+            raise InputError(
+                "expected record=True on several ranks, which work on slices of a batch, got False"
+            )
 
     def _name_of(self, field_name):
         return field_name

@@ -6,13 +6,15 @@ import itertools
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor, wait
+from typing import NamedTuple
 
 import numpy as np
 
 from npflow.autodiff import tree
-from npflow.autodiff.gpu.devices import HOST
+from npflow.autodiff.gpu.devices import HOST, device_of
 from npflow.autodiff.program import record
-from npflow.autodiff.program.chunks import in_chunks, widest_row
+from npflow.autodiff.program.chunks import widest_row
+from npflow.autodiff.program.ranks import Ranks
 from npflow.autodiff.program.threads import one_blas_thread
 
 # A slice must be worth a thread. Only one thread runs Python at a time, and NumPy releases Python's lock
@@ -32,26 +34,30 @@ LARGE = 2**24
 class ProgramGradient:
     """A loss that is a mean over rows, and its gradient, by recorded programs: one for each size of batch.
 
-    A large batch is cut into slices, which threads work on side by side. The bounds of the slices depend on
-    the shape of the batch and the program alone, and their gradients are added up in order. So the result is
-    the same to the bit for any number of `threads`, which is how many slices run at a time.
+    A large batch is cut into slices, which threads and ranks work on side by side. Their number is `count`, and by
+    default depends on the shape of the batch and the program alone; their gradients are added up in one binary
+    tree. So the result is the same to the bit for any number of `ranks` and of `threads`, which is how many slices
+    run at a time on each rank.
 
     ``loss(params, *batch)`` is the mean over the rows of the batch. `params` are read at each call: they are
     views of a vector that an optimizer changes in place.
     """
 
-    def __init__(self, loss, params, threads=1):
-        self.loss, self.params, self.threads = loss, params, threads
-        self.plans = {}  # the slices of a batch, by its shapes and dtypes
+    def __init__(self, loss, params, threads=1, count=None, ranks=None):
+        self.loss, self.params, self.threads, self.count = loss, params, threads, count
+        self.ranks = ranks or Ranks()
+        self.plans = {}  # the `Plan` of a batch, by its shapes and dtypes
         self.pool, self.process = None, None
 
     def __reduce__(self):
-        return ProgramGradient, (self.loss, self.params, self.threads)  # a copy records its own programs
+        # A copy records its own programs.
+        return ProgramGradient, (self.loss, self.params, self.threads, self.count)
 
     def __call__(self, batch, out):
         """The loss of a batch, a tuple of arrays; the gradient is written to the vector `out`."""
-        slices = self.slices(batch)
-        if len(slices) == 1 or self.threads == 1:
+        plan = self.plan_of(batch)
+        slices = plan.slices
+        if len(slices) <= 1 or self.threads == 1 or device_of(out) is not HOST:
             losses = [part.run(batch) for part in slices]
         else:
             # Each job has a copy of the context, which includes NumPy's error state: a new thread has its
@@ -61,29 +67,42 @@ class ProgramGradient:
             jobs = [self.pool.submit(contextvars.copy_context().run, part.run, batch) for part in slices]
             wait(jobs)  # for all, even if one fails: none may still write when this returns
             losses = [job.result() for job in jobs]
-        if len(slices) == 1:
+        if plan.count == self.ranks.size == 1:
             out[...] = slices[0].gradient.vector
             return losses[0]
         shares, gradients = [part.share for part in slices], [part.gradient.vector for part in slices]
-        in_chunks(lambda total, *parts: add_up(total, parts, shares), out, *gradients)
-        return sum(share * loss for share, loss in zip(shares, losses))
+        self.ranks.add_up(gradients, shares, plan.count, out)
+        losses = self.ranks.gather([share * loss for share, loss in zip(shares, losses)])
+        return sum(itertools.chain(*losses))
 
-    def slices(self, batch):
-        """The slices of a batch like this one; they are planned and recorded once for its shapes and dtypes."""
+    def plan_of(self, batch):
+        """The `Plan` of a batch like this one; it is made and recorded once for its shapes and dtypes."""
         kind = tuple((array.shape, array.dtype) for array in batch)
         if kind not in self.plans:
             self.plans[kind] = self.plan(batch)
         return self.plans[kind]
+
+    def slices(self, batch):
+        """The slices of a batch like this one that this rank works on."""
+        return self.plan_of(batch).slices
+
+    def rows_of(self, size):
+        """The rows that this rank needs of a batch of `size` rows; None for all, also before there is a plan."""
+        if self.ranks.size == 1:
+            return None
+        return next((plan.rows for kind, plan in self.plans.items() if kind[0][0][0] == size), None)
 
     def nbytes(self, batch):
         """The bytes for the slices of a batch like this one: a workspace for each thread, and gradients."""
         slices = self.slices(batch)
         counts = collections.Counter(part.program for part in slices)
         workspaces = sum(min(self.threads, count) * program.peak_bytes for program, count in counts.items())
-        return workspaces + sum(part.gradient.vector.nbytes for part in slices)
+        gradients = [part.gradient.vector for part in slices]
+        exchange = self.ranks.nbytes(self.plan_of(batch).count, gradients[0]) if gradients else 0
+        return workspaces + sum(vector.nbytes for vector in gradients) + exchange
 
     def plan(self, batch):
-        """The slices of a batch like this one.
+        """How a batch like this one is cut, and the slices of it that this rank works on.
 
         A program of the whole batch tells what it needs. If that may be much, programs of one row and of two
         rows are recorded instead, and tell how much memory the batch needs before it is taken.
@@ -101,17 +120,19 @@ class ProgramGradient:
             program, second = programs[tried[0]], programs[tried[-1]]
             needs = lambda rows: forecast(program, second, rows)
             seconds, _, _ = needs(rows)
-            count = min(slices_worth(program, seconds), rows)
+            count = min(self.count or slices_worth(program, seconds), rows)
+            mine = self.ranks.share(count)
             if rows not in tried:
                 a_slice = needs(-(-rows // count))
-                check_memory(program, a_slice, rows, count, min(self.threads, count), parameters)
+                check_memory(program, a_slice, rows, len(mine), min(self.threads, len(mine)), parameters)
             bounds = [rows * number // count for number in range(count + 1)]
             slices = []
-            for start, stop in itertools.pairwise(bounds):
+            for number in mine:
+                start, stop = bounds[number], bounds[number + 1]
                 if stop - start not in programs:
                     programs[stop - start] = self.record(batch, start, stop)
                 slices.append(Slice(programs[stop - start], self.params, batch, start, stop))
-            return slices
+            return Plan(count, slice(bounds[mine.start], bounds[mine.stop]), slices)
 
     def record(self, batch, start, stop):
         """The program of some rows of a batch."""
@@ -122,6 +143,14 @@ class ProgramGradient:
         if self.pool is not None:
             self.pool.shutdown()
             self.pool, self.process = None, None
+
+
+class Plan(NamedTuple):
+    """How a batch is cut: into `count` slices, of which this rank works on some, whose `rows` it needs."""
+
+    count: int
+    rows: slice
+    slices: list
 
 
 class Slice:
@@ -140,15 +169,6 @@ class Slice:
         """The loss of this slice of a batch; its gradient is written to `gradient`."""
         with self.program.workspace() as workspace:
             return self.program.run(self.parameters, self.of(batch), workspace, self.gradient)
-
-
-def add_up(total, gradients, shares):
-    """Write the sum of the gradients, each times its share of the rows, to `total`; they are changed."""
-    first, *others = gradients
-    np.multiply(first, shares[0], out=total)
-    for gradient, share in zip(others, shares[1:]):
-        gradient *= share
-        total += gradient
 
 
 def needs_of(program):

@@ -173,7 +173,7 @@ def test_how_a_batch_is_cut_depends_on_neither_threads_nor_cores_nor_values(monk
         loss_of = ProgramGradient(FLOW.loss, params, threads)
         for _ in range(2):  # nor on how long the calls before took
             loss_and_gradient(loss_of, rows(30, seed=threads), vector.size)
-        plans.append([piece.rows for piece in loss_of.plans[((30, 4), np.dtype(float)),]])
+        plans.append([piece.rows for piece in loss_of.slices((rows(30),))])
         loss_of.close()
     assert len(plans[0]) == 4
     assert plans[0] == plans[1] == plans[2]
@@ -231,8 +231,8 @@ def test_slices_of_one_size_share_a_program(recordings, cut):
     for _ in range(2):
         loss_and_gradient(loss_of, rows(30), vector.size)
     assert recordings == [30, 7, 8]
-    programs = {piece.program for piece in loss_of.plans[((30, 4), np.dtype(float)),]}
-    gradients = {id(piece.gradient) for piece in loss_of.plans[((30, 4), np.dtype(float)),]}
+    programs = {piece.program for piece in loss_of.slices((rows(30),))}
+    gradients = {id(piece.gradient) for piece in loss_of.slices((rows(30),))}
     assert (len(programs), len(gradients)) == (2, 4)  # but no gradient: these are added up in the end
 
 
