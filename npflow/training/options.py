@@ -54,6 +54,7 @@ class Options(Declared):
     on_checkpoint: Callable | None = checked(check_callable, None)
     device: str | None = checked(lambda name, _: find_device(name), None)
     record: bool = flag(True)
+    reversible: bool = flag(False)
     threads: int | None = count(None)
     progress: bool = flag(True)
 

@@ -62,6 +62,16 @@ class RecordedGradient(Differentiated):
         super().initialize_root(value)
         self.watch(value)
 
+    @classmethod
+    def of(cls, parents, vjp, value=None):
+        node = super().of(parents, vjp, value)
+        node.watch(value)
+        return node
+
+    @classmethod
+    def second_run(cls):
+        return Recording.running.second_run()
+
     def watch(self, box):
         """Tell the recording from now on when this node's derivative is computed."""
         self.value = value_of(box)
@@ -175,6 +185,7 @@ class Recording:
     def __init__(self):
         self.calls, self.thread = [], threading.get_ident()
         self.latest = None  # in the backward pass, the value whose derivative is computed
+        self.again = None  # where the backward pass runs a function once more: the value that it made
         self.visits = {}  # the last position of each running frame
         self.spots = {}  # the file and line number of each statement
         self.gradient_of = {}  # for a gradient, the value that it is the gradient of
@@ -230,11 +241,20 @@ class Recording:
         """The place of the value that is made now."""
         if self.latest is not None:
             place = self.latest.place
-            return Place(place.prefix, place.title, backward=True, statement=self.latest)
+            return Place(place.prefix, place.title, backward=True, statement=self.latest, again=self.again)
         running = list(frames.frames_of_code(Recording.record.__code__))
         place = frames.place_of(running, self.visits)
         self.spots[place.statement] = frames.spot_of(running)
         return place
+
+    @contextmanager
+    def second_run(self):
+        """A context in which a function runs again, for the derivative that is computed now."""
+        before, self.again = self.again, self.latest
+        try:
+            yield
+        finally:
+            self.again = before
 
     def settle(self, parameters):
         """Give each parameter, and the parts of its gradient, the place of the layer that reads it."""

@@ -16,6 +16,7 @@ class Place:
     # Identifies one execution of a statement; in the backward pass, the Value whose derivative was computed.
     statement: object = None
     backward: bool = False  # whether the value belongs to the backward pass
+    again: object = None  # in a function that the backward pass runs once more: what identifies that run
 
 
 @dataclass(eq=False, slots=True)
