@@ -131,8 +131,8 @@ class Differentiated(VJPNode):
         return node
 
     @classmethod
-    def second_run(cls):
-        """A context in which a function runs again for its derivative."""
+    def apart(cls, again):
+        """A context in which a function runs whose tape is not kept; `again` for its derivative."""
         return nullcontext()
 
     def add(self, gradient, part):
@@ -192,29 +192,30 @@ def recomputed(fun, inputs, trace, again):
     tuple of ndarray
     """
     boxes = {path: leaf for path, leaf in tree.items(inputs) if is_on(leaf, trace)}
-    results = fun(off_tape(inputs, trace))
     if not boxes:
-        return results
+        return fun(inputs)
     kind = type(next(iter(boxes.values()))._node)
+    with kind.apart(again=False):
+        results = fun(off_tape(inputs, trace))
 
     def vjp(parts):
-        with kind.second_run(), trace_stack.new_trace() as second:
-            inputs, roots = again(), {}
+        roots = {}
 
-            def box(path, leaf):
-                if path not in boxes:
-                    return leaf
-                roots[path] = kind.new_root(leaf)
-                return new_box(leaf, second, roots[path])
+        def box(path, leaf):
+            if path not in paths:
+                return leaf
+            roots[path] = kind.new_root(leaf)
+            return new_box(leaf, second, roots[path])
 
-            results = fun(tree.build(box, inputs))
-        gradients = backward(
-            [(results[number], part) for number, part in parts.items() if is_on(results[number], second)]
-        )
+        with kind.apart(again=True):
+            inputs = again()
+            with trace_stack.new_trace() as second:
+                results = fun(tree.build(box, inputs))
+            ends = [(results[number], part) for number, part in parts.items()]
+            gradients = backward([end for end in ends if is_on(end[0], second)])
         return [gradients.get(roots[path]) for path in paths]
 
     paths, nodes = list(boxes), [box._node for box in boxes.values()]
-    boxes = frozenset(boxes)  # without the arrays
     joint = kind.of(nodes, vjp, results[0])
     return tuple(
         new_box(result, trace, kind.of([joint], lambda g, number=number: [Parts({number: g})], result))

@@ -75,7 +75,8 @@ class Adam(Described):
         dict
             m and v: vectors of zeros like it.
         """
-        return {"m": np.zeros_like(vector), "v": np.zeros_like(vector)}
+        # `np.zeros` takes no memory until the first step, unlike `np.zeros_like`.
+        return {name: np.zeros(vector.shape, vector.dtype, like=vector) for name in ("m", "v")}
 
     def update(self, state: dict, vector: ndarray, gradient: ndarray, step: int) -> float:
         """Make one step, in place.

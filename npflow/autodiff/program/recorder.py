@@ -152,8 +152,7 @@ def disproof(program, fun, params, args):
                 except Exception as error:  # such as a matrix that is not positive definite
                     failed = error
                     continue
-                same = got and all(agree(fetch(one), fetch(two)) for one, two in zip(expected, got))
-                if not same:
+                if not got or not all(agree(fetch(one), fetch(two)) for one, two in zip(expected, got)):
                     return trial
                 compared = True
                 break

@@ -69,8 +69,8 @@ class RecordedGradient(Differentiated):
         return node
 
     @classmethod
-    def second_run(cls):
-        return Recording.running.second_run()
+    def apart(cls, again):
+        return Recording.running.apart(again)
 
     def watch(self, box):
         """Tell the recording from now on when this node's derivative is computed."""
@@ -241,20 +241,33 @@ class Recording:
         """The place of the value that is made now."""
         if self.latest is not None:
             place = self.latest.place
+            if self.latest is self.again:
+                return self.place_again(place)
             return Place(place.prefix, place.title, backward=True, statement=self.latest, again=self.again)
         running = list(frames.frames_of_code(Recording.record.__code__))
         place = frames.place_of(running, self.visits)
         self.spots[place.statement] = frames.spot_of(running)
         return place
 
+    def place_again(self, first):
+        """The place of a value that the backward pass makes again, as it made those at the place `first`."""
+        running = list(frames.frames_of_code(Recording.record.__code__))
+        place = frames.place_of(running, self.visits)
+        prefix = "_".join(filter(None, ["again", first.prefix, place.prefix]))
+        statement = (self.again, place.statement)
+        self.spots[statement] = frames.spot_of(running)
+        return Place(prefix, first.title, place.variables, statement, backward=True, again=self.again)
+
     @contextmanager
-    def second_run(self):
-        """A context in which a function runs again, for the derivative that is computed now."""
-        before, self.again = self.again, self.latest
+    def apart(self, again):
+        """A context in which a function runs whose tape is not kept; `again` for its derivative."""
+        before, visits = self.again, self.visits
+        self.again, self.visits = self.latest if again else self.again, dict(visits)
         try:
             yield
         finally:
-            self.again = before
+            # Without the frames of the function, which hold its arrays.
+            self.again, self.visits = before, visits
 
     def settle(self, parameters):
         """Give each parameter, and the parts of its gradient, the place of the layer that reads it."""
@@ -289,7 +302,8 @@ class Recording:
             if None in pair or what_is_fixed(pair[0]) != what_is_fixed(pair[1]):
                 both = [(call.place, recording) for call, recording in zip(pair, (self, other)) if call]
                 place, recording = min(both, key=lambda one: one[0].backward)
-                spot = recording.spots.get((place.statement.place if place.backward else place).statement)
+                origin = place.derivative_of
+                spot = recording.spots.get((origin.place if origin else place).statement)
                 return spot and frames.line_at(spot)
         return None
 

@@ -43,6 +43,7 @@ class ProgramGradient:
     def __init__(self, loss, params, threads=1):
         self.loss, self.params, self.threads = loss, params, threads
         self.plans = {}  # the slices of a batch, by its shapes and dtypes
+        self.vectors = []  # for the gradients of all slices of a batch but the first
         self.pool, self.process = None, None
 
     def __reduce__(self):
@@ -51,21 +52,26 @@ class ProgramGradient:
     def __call__(self, batch, out):
         """The loss of a batch, a tuple of arrays; the gradient is written to the vector `out`."""
         slices = self.slices(batch)
+        while len(self.vectors) < len(slices) - 1:
+            self.vectors.append(np.empty_like(out))
+        gradients = [out, *self.vectors[: len(slices) - 1]]
         if len(slices) == 1 or self.threads == 1:
-            losses = [part.run(batch) for part in slices]
+            losses = [part.run(batch, gradient) for part, gradient in zip(slices, gradients)]
         else:
             # Each job has a copy of the context, which includes NumPy's error state: a new thread has its
             # own.
             if self.process != os.getpid():  # a forked child has none of its parent's threads
                 self.pool, self.process = ThreadPoolExecutor(self.threads), os.getpid()
-            jobs = [self.pool.submit(contextvars.copy_context().run, part.run, batch) for part in slices]
+            jobs = [
+                self.pool.submit(contextvars.copy_context().run, part.run, batch, gradient)
+                for part, gradient in zip(slices, gradients)
+            ]
             wait(jobs)  # for all, even if one fails: none may still write when this returns
             losses = [job.result() for job in jobs]
         if len(slices) == 1:
-            out[...] = slices[0].gradient.vector
             return losses[0]
-        shares, gradients = [part.share for part in slices], [part.gradient.vector for part in slices]
-        in_chunks(lambda total, *parts: add_up(total, parts, shares), out, *gradients)
+        shares = [part.share for part in slices]
+        in_chunks(lambda *gradients: add_up(gradients, shares), *gradients)
         return sum(share * loss for share, loss in zip(shares, losses))
 
     def slices(self, batch):
@@ -76,11 +82,12 @@ class ProgramGradient:
         return self.plans[kind]
 
     def nbytes(self, batch):
-        """The bytes for the slices of a batch like this one: a workspace for each thread, and gradients."""
+        """The bytes for the slices of a batch like this one: a workspace for each thread, and more gradients."""
         slices = self.slices(batch)
         counts = collections.Counter(part.program for part in slices)
         workspaces = sum(min(self.threads, count) * program.peak_bytes for program, count in counts.items())
-        return workspaces + sum(part.gradient.vector.nbytes for part in slices)
+        layout = tree.Layout(self.params)
+        return workspaces + (len(slices) - 1) * layout.size * layout.dtype.itemsize
 
     def plan(self, batch):
         """The slices of a batch like this one.
@@ -130,30 +137,35 @@ class Slice:
     def __init__(self, program, params, batch, start, stop):
         self.program, self.rows, self.share = program, slice(start, stop), (stop - start) / len(batch[0])
         self.parameters, _ = program.read(params, *self.of(batch))
-        self.gradient = program.new_gradient()
+        self.gradient = None
 
     def of(self, batch):
         """The rows of a batch in this slice."""
         return tuple(array[self.rows] for array in batch)
 
-    def run(self, batch):
-        """The loss of this slice of a batch; its gradient is written to `gradient`."""
+    def run(self, batch, vector):
+        """The loss of this slice of a batch; its gradient is written to `vector`, mostly the same one."""
+        if self.gradient is None or self.gradient.vector is not vector:
+            self.gradient = self.program.new_gradient(vector)
         with self.program.workspace() as workspace:
             return self.program.run(self.parameters, self.of(batch), workspace, self.gradient)
 
 
-def add_up(total, gradients, shares):
-    """Write the sum of the gradients, each times its share of the rows, to `total`; they are changed."""
-    first, *others = gradients
-    np.multiply(first, shares[0], out=total)
+def add_up(gradients, shares):
+    """Add gradients up in the first of them, each times its share of the rows; they are changed."""
+    total, *others = gradients
+    total *= shares[0]
     for gradient, share in zip(others, shares[1:]):
         gradient *= share
         total += gradient
 
 
 def needs_of(program):
-    """What a program needs: roughly the seconds, and the bytes of its workspace and of its recording."""
-    cost = program.total_cost
+    """What a program needs: roughly the seconds, and the bytes of its workspace and of its recording.
+
+    Calls that the backward pass makes once more do not count, so that reversible training has the same slices.
+    """
+    cost = program.cost_once
     seconds = cost.flops / FLOPS_A_SECOND + cost.bytes / BYTES_A_SECOND
     return np.array([seconds, program.peak_bytes, program.bytes_without_reuse])
 

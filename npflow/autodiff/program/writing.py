@@ -112,13 +112,13 @@ def _copies(tape, plan, spelling):
     lines = [
         _copy(leaf, gradient, spelling)
         for leaf, gradient in enumerate(tape.gradients)
-        if gradient is not None and leaf not in there
+        if leaf not in there
     ]
     return ["", "# ---- gradients that are made elsewhere", *lines] if lines else []
 
 
 def _copy(leaf, gradient, spelling):
-    return f"{spelling.alias}.copyto(gradient[{leaf}], {spelling.argument(gradient)})"
+    return f"{spelling.alias}.copyto(gradient[{leaf}], {0 if gradient is None else spelling.argument(gradient)})"
 
 
 def _function(signature, what, lines):

@@ -143,7 +143,7 @@ def test_slices_cover_every_row_once_and_differ_by_one_row_at_most(n, count):
     class Whole:
         """A program of no arithmetic: only its slices are looked at."""
 
-        total_cost, peak_bytes, bytes_without_reuse = Cost(1, 0, 0), 0, 0
+        cost_once, peak_bytes, bytes_without_reuse = Cost(1, 0, 0), 0, 0
 
         def read(self, params, x):
             return (), (x,)
