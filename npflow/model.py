@@ -143,7 +143,9 @@ class Model(Described):
         InputError
             If its loss does not come from invertible layers.
         """
-        raise InputError(f"expected a model of invertible layers for reversible training, got {in_short(self)}")
+        raise InputError(
+            f"expected a model of invertible layers for reversible training, got {in_short(self)}"
+        )
 
     def format_loss(self, loss):
         """A mean loss in nats as the progress bar shows it."""

@@ -77,7 +77,9 @@ class WayBack:
         del plain_x
 
         def run(inputs):
-            return tuple(pair_of(method, method(inputs["params"], inputs["x"], **given(step.layer, inputs["context"]))))
+            return tuple(
+                pair_of(method, method(inputs["params"], inputs["x"], **given(step.layer, inputs["context"])))
+            )
 
         def again():
             return plain | {"x": self.input_of(number)}

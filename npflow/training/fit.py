@@ -158,6 +158,7 @@ def fit(
         prepare_to_write(options.checkpoint, "checkpoint")
     differentiated = model.reversible() if options.reversible else model
     run = start(model, params, arrays, options, rng)
+    del params  # the run has a copy: one that the caller does not keep takes no memory any longer
     settings, saver = None, None
     if options.checkpoint is not None:
         settings = settings_of(model, options, run.batch_size, arrays, held_out)

@@ -9,7 +9,15 @@ from dataclasses import replace
 import numpy as np
 
 from npflow.autodiff.gpu.devices import is_array
-from npflow.autodiff.program.calls import ASTYPE, CONCATENATE, GETITEM, SHAPE_ONLY, is_uniform, key_of, takes_out
+from npflow.autodiff.program.calls import (
+    ASTYPE,
+    CONCATENATE,
+    GETITEM,
+    SHAPE_ONLY,
+    is_uniform,
+    key_of,
+    takes_out,
+)
 from npflow.autodiff.program.naming import unique
 from npflow.autodiff.program.tape import Value, example_of
 
@@ -59,7 +67,12 @@ def _part(joined, index, example):
     if not isinstance(joined, Value) or joined.function not in CONCATENATE:
         return None
     axis, *arrays = joined.arguments
-    if axis not in (-1, example.ndim - 1) or type(index) is not tuple or len(index) != 2 or index[0] is not Ellipsis:
+    if (
+        axis not in (-1, example.ndim - 1)
+        or type(index) is not tuple
+        or len(index) != 2
+        or index[0] is not Ellipsis
+    ):
         return None
     start = 0
     for array in arrays:

@@ -2,9 +2,11 @@
 
 import collections
 import contextvars
+import ctypes
 import itertools
 import math
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
@@ -122,13 +124,27 @@ class ProgramGradient:
 
     def record(self, batch, start, stop):
         """The program of some rows of a batch."""
-        return record(self.loss, self.params, *(array[start:stop] for array in batch))
+        program = record(self.loss, self.params, *(array[start:stop] for array in batch))
+        give_back_memory()
+        return program
 
     def close(self):
         """End the threads."""
         if self.pool is not None:
             self.pool.shutdown()
             self.pool, self.process = None, None
+
+
+def give_back_memory():
+    """Return memory that is free to the operating system, where the C library is glibc.
+
+    It keeps what the many small objects of a recording took, and the arrays between them: of a large model a quarter
+    of a gigabyte.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim is not None:
+            trim(0)
 
 
 class Slice:
