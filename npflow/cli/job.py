@@ -86,6 +86,7 @@ class Job:
             x,
             context,
             batch_size=self.settings.batch_size,
+            reversible=self.settings.reversible,
             clip_norm=CLIP_NORM,
             average=AVERAGE,
             **options,

@@ -27,6 +27,7 @@ class Settings(Declared):
     steps: int = count(Options.steps, most=LONGEST)
     minutes: float | None = number(None, above=0, below=10**6)
     batch_size: int = count(32)
+    reversible: bool = flag(Options.reversible)  # keep nothing of the layers for the gradient
     rate: float = number(above=0, below=10**6)  # the peak of the learning rate
 
     def __post_init__(self):

@@ -216,7 +216,7 @@ def fit(
         run.check_parameters()
         if saver is not None:
             saver.save(last=True)
-    return run.result(), run.history
+    return run.result(), run.history  # views of the run's own vector, as a copy would take as much memory
 
 
 def start(model, params, arrays, options, rng):

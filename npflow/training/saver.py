@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from npflow.errors import CheckpointError
-from npflow.training.run import copy_constants
+from npflow.training.run import copy_of
 
 
 class Saver:
@@ -50,7 +50,7 @@ class Saver:
             warnings.warn(f"{sentence}, and training goes on", RuntimeWarning, stacklevel=callers_level())
         else:
             if self.on_checkpoint is not None:
-                self.on_checkpoint(copy_constants(run.result()), run.history)
+                self.on_checkpoint(copy_of(run.result()), run.history)
         self.step, self.time = run.step, time.monotonic()
 
 
