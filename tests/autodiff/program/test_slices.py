@@ -313,9 +313,9 @@ def test_the_error_state_of_the_caller_reaches_the_threads_and_their_errors_reac
     cut(3)
     workers, run = [], slices.Slice.run
 
-    def watched(piece, x):
+    def watched(piece, *args):
         workers.append(threading.current_thread())
-        return run(piece, x)
+        return run(piece, *args)
 
     monkeypatch.setattr(slices.Slice, "run", watched)
     loss_of, x, gradient = ProgramGradient(overflowing, {"a": np.ones(1)}, 2), np.ones((9, 1)), np.zeros(1)
@@ -357,12 +357,12 @@ def test_no_slice_still_runs_when_the_error_of_another_reaches_the_caller(cut, m
     loss_and_gradient(loss_of, rows(32), vector.size)
     running, run = [], slices.Slice.run
 
-    def slow_or_broken(piece, x):
+    def slow_or_broken(piece, *args):
         if piece.rows.start == 0:
             raise ZeroDivisionError
         running.append(piece)
         time.sleep(0.05)
-        loss = run(piece, x)
+        loss = run(piece, *args)
         running.remove(piece)
         return loss
 
