@@ -34,6 +34,12 @@ class Npflow(moons.Npflow):
     glow, rate = staticmethod(glow), RATE
 
 
+class Reversible(Npflow):
+    """The same with reversible training."""
+
+    name, options = "npflow, reversible", {"reversible": True}
+
+
 class Torch(Contender):
     """PyTorch eager, channels first in memory (its default), with the default options of its Adam."""
 
@@ -142,7 +148,8 @@ class TorchLastFused(TorchLast):
 
 
 CONTENDERS = {
-    contender.__name__: contender for contender in (Npflow, Torch, TorchFused, TorchLast, TorchLastFused)
+    contender.__name__: contender
+    for contender in (Npflow, Reversible, Torch, TorchFused, TorchLast, TorchLastFused)
 }
 
 

@@ -7,6 +7,7 @@ one of them to `side_by_side`, which gives the orders.
 
 import sys
 import time
+from types import MappingProxyType
 
 import numpy as np
 from contender import Contender, save_arrays, serve
@@ -42,6 +43,7 @@ class Npflow(Contender):
 
     name = module = "npflow"
     glow, rate = staticmethod(glow), RATE
+    options = MappingProxyType({})  # of `fit`
     finds_gpu = "npflow.autodiff.gpu.devices.find_device('cuda')"
 
     def __init__(self, arrays, model, device):
@@ -58,12 +60,15 @@ class Npflow(Contender):
         self.params = parameters(self.flow, arrays)
 
     def fit(self, batches, steps, learning_rate):
-        """The history of a call of `fit` that goes through the batches in their order."""
+        """The parameters and the history of a call of `fit` that goes through the batches in their order.
+
+        It takes `self.params` up, so that no second copy is kept.
+        """
         import npflow
 
-        _, history = npflow.fit(
+        return npflow.fit(
             self.flow,
-            self.params,
+            vars(self).pop("params"),
             np.concatenate(batches),
             rng=InOrder(np.random.PCG64(0)),
             steps=steps,
@@ -71,8 +76,8 @@ class Npflow(Contender):
             optimizer=npflow.training.Adam(learning_rate, BETA1, BETA2, EPSILON),
             device=self.device,
             progress=False,
+            **self.options,
         )
-        return history
 
     def prepare(self, batches):
         clock, times = time.perf_counter(), []
@@ -81,7 +86,8 @@ class Npflow(Contender):
             times.append(time.perf_counter() - clock)
             return self.rate
 
-        self.batches, self.history = batches, self.fit(batches, len(batches), rate)
+        self.batches = batches
+        self.params, self.history = self.fit(batches, len(batches), rate)
         return times[0]  # until the first gradient
 
     def first_losses(self, batches):

@@ -17,7 +17,7 @@ import time
 
 import numpy as np
 from contender import BATCHES
-from contenders_glow import Npflow, Torch, TorchFused, TorchLast, TorchLastFused, save
+from contenders_glow import Npflow, Reversible, Torch, TorchFused, TorchLast, TorchLastFused, save
 from side_by_side import (
     Column,
     add_other,
@@ -63,13 +63,15 @@ def main():
     parser.add_argument("--batch", type=int, default=8, help="images of a batch")
     parser.add_argument("--steps", type=int, default=16, help="Glow steps of each level")
     parser.add_argument("--channels", type=int, default=512, help="width of the coupling networks")
+    parser.add_argument("--npflow", action="store_true", help="leave PyTorch out")
     add_other(parser)
     options = parser.parse_args()
     model = {"shape": (32, 32, 3), "levels": 3, "steps": options.steps, "channels": options.channels}
-    peers = (Torch, TorchFused, TorchLast, TorchLastFused)
+    peers = () if options.npflow else (Torch, TorchFused, TorchLast, TorchLastFused)
     columns = those_that_run(
         [
             Column(Npflow),
+            Column(Reversible),
             *other_columns(Npflow, options.other),
             *(Column(peer, options.torch_python) for peer in peers),
         ]

@@ -1,7 +1,7 @@
 """A flow over integers, such as pixels: the probability of an integer is that of its cell under the density."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import autograd.numpy as np
 import numpy as onp
@@ -74,6 +74,9 @@ class Dequantized(Model):
 
     noisy = True
     invertible = True
+
+    def reversible(self):
+        return replace(self, flow=self.flow.reversible())
 
     @property
     def prior(self):

@@ -3,7 +3,7 @@
 import math
 import textwrap
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import autograd.numpy as np
@@ -23,7 +23,7 @@ from npflow.autodiff.program.chunks import map_rows
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.description import checked, count, instance
 from npflow.errors import ConvergenceError, InputError, kind_of
-from npflow.layers import Layer
+from npflow.layers import Layer, Reversible
 from npflow.layers.composite import Visit, dry_run, name_of, uses_context, walk
 from npflow.layers.layer import (
     check_keeps_shape,
@@ -236,6 +236,9 @@ class Flow(Model):
             In nats. It is pure arithmetic and checks nothing.
         """
         return np.sum(self.losses(params, x, context)) / len(x)
+
+    def reversible(self):
+        return replace(self, layer=Reversible(self.layer))
 
     def log_prob(self, params: Params, x: ArrayLike, context: ArrayLike | None = None) -> ndarray:
         """Compute log p(x) of each row.

@@ -7,6 +7,7 @@ from autograd.tracer import getval
 
 from npflow.autodiff.primitives import where
 from npflow.description import Described, describe
+from npflow.errors import InputError, in_short
 
 
 class Model(Described):
@@ -133,6 +134,18 @@ class Model(Described):
     def visits(self, params, *batch):
         """Go through the loss of a batch step by step, to find the step that goes wrong; see `Visit`."""
         return iter(())
+
+    def reversible(self):
+        """Return this model with layers that keep nothing for the gradient; see `npflow.layers.Reversible`.
+
+        Raises
+        ------
+        InputError
+            If its loss does not come from invertible layers.
+        """
+        raise InputError(
+            f"expected a model of invertible layers for reversible training, got {in_short(self)}"
+        )
 
     def format_loss(self, loss):
         """A mean loss in nats as the progress bar shows it."""

@@ -10,6 +10,7 @@ its array.
 
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from autograd.core import VJPNode, primitive_vjps, sparse_add, sparse_object_types, vspace
 from autograd.extend import defvjp
@@ -71,21 +72,27 @@ def value_and_grad(fun: Callable, node: type | None = None) -> Callable:
             )
         if getattr(value, "shape", ()) != ():
             raise InputError(f"expected a scalar to differentiate, got an array of shape {value.shape}")
-        gradients, nodes = backward(end) if depends else {}, iter(roots)
+        gradients = backward([(end, vspace(end._value).ones())]) if depends else {}
+        nodes = iter(roots)
         return value, tree.build(lambda path, leaf: gradients.get(next(nodes)), params)
 
     return value_and_gradient
 
 
-def backward(end):
-    """Walk the tape back from the box of a scalar: the gradient at each root, by the root's node."""
+def backward(ends):
+    """Walk the tape back from pairs of a box and the gradient in it: the gradient at each root, by the root's node."""
     gradients = {}
-    outgrads = {end._node: vspace(end._value).ones()}
-    for node in toposort(end._node):
+    start = Differentiated.of([end._node for end, _ in ends], lambda _: [gradient for _, gradient in ends])
+    outgrads = {start: None}
+    for node in toposort(start):
+        if node not in outgrads:  # what depends on it has no influence
+            continue
         gradient = outgrads.pop(node)
         if not node.parents:
             gradients[node] = gradient
         for parent, part in zip(node.parents, node.vjp(gradient)):
+            if part is None:
+                continue
             if type(part) in sparse_object_types:  # zeros but for one place of a container
                 part = sparse_add(vspace(part), None, part)
             outgrads[parent] = parent.add(outgrads[parent], part) if parent in outgrads else part
@@ -116,8 +123,22 @@ class Differentiated(VJPNode):
     def initialize_root(self, value):
         super().initialize_root()
 
+    @classmethod
+    def of(cls, parents, vjp, value=None):
+        """A node of these parents, whose derivative is `vjp`; None in its result is no influence."""
+        node = cls.new_root(value)
+        node.parents, node.vjp = parents, vjp
+        return node
+
+    @classmethod
+    def apart(cls, again):
+        """A context in which a function runs whose tape is not kept; `again` for its derivative."""
+        return nullcontext()
+
     def add(self, gradient, part):
         """The gradient in this node's value so far, plus the part from another reader."""
+        if isinstance(part, Parts):
+            return Parts(gradient | part)
         if isinstance(getval(gradient), (tuple, list, dict)):  # the function has several results
             return vspace(gradient).add(gradient, part)
         return gradient + part
@@ -144,6 +165,78 @@ def _with_dtypes(vjp, fun, arguments):
 
 
 notrace_primitives[Differentiated] = notrace_primitives[VJPNode]
+
+
+# ---------------------------------------------------------------- a tape that is not kept
+
+
+class Parts(dict):
+    """The gradients in some of the results of a function, by the number of the result."""
+
+
+def recomputed(fun, inputs, trace, again):
+    """``fun(inputs)``, of which nothing stays on the tape: the backward pass runs `fun` once more, on ``again()``.
+
+    Parameters
+    ----------
+    fun : callable
+        It takes a tree of arrays, and returns a tuple of arrays.
+    inputs : tree of ndarray
+    trace : int
+        The tape that keeps nothing, from `tape_of`.
+    again : callable
+        ``again()`` returns the inputs in the backward pass. They need not be kept until then.
+
+    Returns
+    -------
+    tuple of ndarray
+    """
+    boxes = {path: leaf for path, leaf in tree.items(inputs) if is_on(leaf, trace)}
+    if not boxes:
+        return fun(inputs)
+    kind = type(next(iter(boxes.values()))._node)
+    with kind.apart(again=False):
+        results = fun(off_tape(inputs, trace))
+
+    def vjp(parts):
+        roots = {}
+
+        def box(path, leaf):
+            if path not in paths:
+                return leaf
+            roots[path] = kind.new_root(leaf)
+            return new_box(leaf, second, roots[path])
+
+        with kind.apart(again=True):
+            inputs = again()
+            with trace_stack.new_trace() as second:
+                results = fun(tree.build(box, inputs))
+            ends = [(results[number], part) for number, part in parts.items()]
+            gradients = backward([end for end in ends if is_on(end[0], second)])
+        return [gradients.get(roots[path]) for path in paths]
+
+    paths, nodes = list(boxes), [box._node for box in boxes.values()]
+    joint = kind.of(nodes, vjp, results[0])
+    return tuple(
+        new_box(result, trace, kind.of([joint], lambda g, number=number: [Parts({number: g})], result))
+        for number, result in enumerate(results)
+    )
+
+
+def tape_of(*values):
+    """The latest trace on which one of some trees of arrays is differentiated; None if there is none."""
+    boxes = (leaf for _, leaf in tree.items(values) if isbox(leaf) and isinstance(leaf._node, Differentiated))
+    return max((box._trace for box in boxes), default=None)
+
+
+def is_on(leaf, trace):
+    """Whether a leaf is a box of a trace."""
+    return isbox(leaf) and leaf._trace == trace
+
+
+def off_tape(values, trace):
+    """A tree of arrays without the boxes of a trace."""
+    return tree.build(lambda _, leaf: leaf._value if is_on(leaf, trace) else leaf, values)
 
 
 def derivative(fun, *makers):

@@ -88,6 +88,7 @@ class Job:
             x,
             context,
             batch_size=self.settings.batch_size,
+            reversible=self.settings.reversible,
             clip_norm=CLIP_NORM,
             average=AVERAGE,
             slices=self.settings.slices,

@@ -28,6 +28,7 @@ class Settings(Declared):
     minutes: float | None = number(None, above=0, below=10**6)
     batch_size: int = count(32)
     slices: int | None = count(None)  # of a batch; as its shapes say
+    reversible: bool = flag(Options.reversible)  # keep nothing of the layers for the gradient
     rate: float = number(above=0, below=10**6)  # the peak of the learning rate
 
     def __post_init__(self):

@@ -76,6 +76,11 @@ def add_model(names, name, entry):
         type=float,
         help=f"the peak of the learning rate (default {entry.rate:g}; wide networks need less)",
     )
+    add(
+        "--reversible",
+        action="store_true",
+        help="keep nothing of the layers for the gradient: less memory, and steps that take a third longer",
+    )
     add("--seed", type=int, help=f"the seed of all random numbers (default {Settings.seed})")
     add("--resume", action="store_true", default=False, help="continue from the checkpoint in DIR")
     add(

@@ -14,6 +14,7 @@ from npflow.layers.linear import Conv1x1, Permutation, Reverse
 from npflow.layers.logit import Logit
 from npflow.layers.masked_convolution import MaskedConvolution
 from npflow.layers.reshape import Squeeze, Unsqueeze
+from npflow.layers.reversible import Reversible
 from npflow.layers.rotation import Rotation
 from npflow.layers.spline import Spline
 from npflow.layers.split import Split
@@ -38,6 +39,7 @@ __all__ = [
     "MaskedConvolution",
     "Permutation",
     "Reverse",
+    "Reversible",
     "Rotation",
     "ScaleShift",
     "Scaling",

@@ -69,6 +69,8 @@ class MaskedAutoregressive(Layer):
     network: MADE = instance(MADE, MADE())
     transformer: Elementwise = checked(check_transformer, ScaleShift())
 
+    keeps_input = True  # `inverse` takes a pass for each component
+
     def init(self, rng, x, context=None):
         return self.network.init(rng, x, self.transformer.numbers * x.shape[-1], context)
 

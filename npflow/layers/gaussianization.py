@@ -60,6 +60,8 @@ class Gaussianize(Layer):
 
     components: int = count(8)
 
+    keeps_input = True  # `inverse` is an iteration
+
     def init(self, rng, x):
         columns = x.reshape(len(x), -1).astype(onp.float64)
         size = onp.max(spread(columns)) or onp.max(onp.abs(columns))

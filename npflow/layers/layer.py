@@ -39,6 +39,9 @@ class Layer(Described):
     ----------
     domain : tuple of float
         The open interval that each component of x must lie in; unbounded by default.
+    keeps_input : bool
+        Whether `Reversible` keeps the x of `forward`, as `inverse` would be slow: an iteration, or one pass for each
+        component. False by default.
 
     Examples
     --------
@@ -62,6 +65,7 @@ class Layer(Described):
     """
 
     domain = (-math.inf, math.inf)
+    keeps_input = False
 
     def init(self, rng: Generator, x: ndarray) -> Params:
         """Return initial parameters for rows shaped like those of `x`.

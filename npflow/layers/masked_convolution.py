@@ -81,6 +81,8 @@ class MaskedConvolution(Layer):
     filters: int = count(16)
     order: str = choice(("raster", "reversed"), "raster")
 
+    keeps_input = True  # `inverse` is an iteration
+
     def init(self, rng, x):
         if x.ndim != 4:
             raise InputError(f"expected images (n, height, width, channels), got shape {x.shape}")

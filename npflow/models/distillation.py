@@ -1,6 +1,6 @@
 """Distillation: the divergence of a student's density from a teacher's, as a model to train."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import device_of, to_device
@@ -79,6 +79,9 @@ class Distillation(Model):
         z, context = _parts(batch)
         x, log_student = self.student.decode_with_log_prob(params, z, context)
         return log_student + self.teacher.losses(self.teacher_params, x, context)
+
+    def reversible(self):
+        return replace(self, student=self.student.reversible(), teacher=self.teacher.reversible())
 
     def visits(self, params, *batch):
         """Each layer of the student on the way to x, its prior, and the teacher on x."""

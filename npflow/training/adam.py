@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
+from npflow.autodiff.gpu.devices import device_of
 from npflow.autodiff.program.chunks import in_chunks
 from npflow.description import Described, checked, number
 from npflow.training.schedules import Constant
@@ -75,7 +76,9 @@ class Adam(Described):
         dict
             m and v: vectors of zeros like it.
         """
-        return {"m": np.zeros_like(vector), "v": np.zeros_like(vector)}
+        # `np.zeros` takes no memory until the first step, unlike `np.zeros_like`.
+        zeros = device_of(vector).module.zeros
+        return {name: zeros(vector.shape, vector.dtype) for name in ("m", "v")}
 
     def update(self, state: dict, vector: ndarray, gradient: ndarray, step: int) -> float:
         """Make one step, in place.

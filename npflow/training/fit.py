@@ -98,6 +98,10 @@ def fit(
         Whether to record the gradient once for each size of batch and replay it as a program, which is several times
         as fast. With False each step runs the layers themselves, so that a debugger can step into them. The results
         are the same to the bit where no batch is large enough to be cut into slices.
+    reversible : bool
+        Whether to keep nothing of the layers for the gradient: the backward pass computes the input of each layer from
+        its output. The memory of a step then does not grow with the number of layers, and a step takes about a third
+        longer. See `npflow.layers.Reversible`, which says how much the gradient differs by rounding.
     threads : int, optional
         How many threads work on the slices of a large batch; by default as many as there are cores. The result does
         not depend on it. Small batches are not cut, and with ``record=False`` none is. On several ranks, the default is
@@ -163,7 +167,9 @@ def fit(
         held_out = tuple(array for array in validation or () if array is not None)
         if options.checkpoint is not None and ranks.is_first:
             prepare_to_write(options.checkpoint, "checkpoint")
+        differentiated = model.reversible() if options.reversible else model
         run = start(model, params, arrays, options, rng)
+        del params  # the run has a copy: one that the caller does not keep takes no memory any longer
         settings, saver = None, None
         if options.checkpoint is not None or ranks.size > 1:
             settings = settings_of(model, options, run.batch_size, arrays, held_out)
@@ -178,9 +184,9 @@ def fit(
             check_alike(ranks, settings | facts_of(run))
 
     gradient = np.empty_like(run.vector)
-    value_and_gradient = value_and_grad(model.loss)
-    cores = ranks.threads()
-    programs = ProgramGradient(model.loss, run.params, options.threads or cores, options.slices, ranks)
+    value_and_gradient = value_and_grad(differentiated.loss)
+    threads = options.threads or ranks.threads()
+    programs = ProgramGradient(differentiated.loss, run.params, threads, options.slices, ranks)
     held_out = run.batches_of(held_out) if held_out else None
     with (
         together(options.communicator),
@@ -197,7 +203,7 @@ def fit(
         while run.step < options.steps and not run.has_stalled and not ranks.any(interrupted.is_set()):
             batch = run.next_batch()
             arrays = run.batches.take(batch, programs.rows_of(batch.size))
-            with explaining_steps(model, run.params, arrays):
+            with explaining_steps(differentiated, run.params, arrays):
                 if options.record:
                     loss = programs(arrays, out=gradient)
                 else:
@@ -226,7 +232,7 @@ def fit(
         run.check_parameters()
         if saver is not None:
             saver.save(last=True)
-    return run.result(), run.history
+    return run.result(), run.history  # views of the run's own vector, as a copy would take as much memory
 
 
 def start(model, params, arrays, options, rng):
@@ -279,6 +285,7 @@ def settings_of(model, options, batch_size, arrays, held_out):
         "clip_norm": options.clip_norm,
         "average": options.average,
         "slices": options.slices,
+        "reversible": options.reversible or None,  # as in checkpoints from before there was a choice
     }
     if len(data) > 1:
         settings |= {"context": data[1:], "validation_context": held_out[1:]}

@@ -55,6 +55,7 @@ class Options(Declared):
     on_checkpoint: Callable | None = checked(check_callable, None)
     device: str | None = checked(lambda name, _: find_device(name), None)
     record: bool = flag(True)
+    reversible: bool = flag(False)
     threads: int | None = count(None)
     slices: int | None = count(None)
     communicator: object = checked(check_communicator, None)

@@ -183,13 +183,13 @@ class Run:
     # ---------------------------------------------------------------- results
 
     def result(self):
-        """The parameters to return: the best by validation, else the average, else the last."""
+        """The parameters to return: the best by validation, else the average, else the last; not a copy."""
         vectors = (self.best, self.average, self.vector)
         return self.tree_of(next(vector for vector in vectors if vector is not None))
 
     def tree_of(self, vector):
-        """A copy of a vector as a tree of parameters, at home."""
-        return to_device(self.layout.unpack(vector.copy(), self.params), self.home.name)
+        """A vector as a tree of parameters, at home."""
+        return to_device(self.layout.unpack(vector, self.params), self.home.name)
 
     @property
     def nbytes(self):
@@ -334,6 +334,11 @@ class Run:
                 f"{path} cannot be resumed: expected {' or '.join(map(str, positions))} rows of the epoch to be used up, "
                 f"got {state['position']}"
             )
+
+
+def copy_of(params):
+    """The tree with all of its arrays copied."""
+    return tree.build(lambda _, leaf: as_array(leaf).copy("K"), params)
 
 
 def copy_constants(params):

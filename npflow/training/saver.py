@@ -9,7 +9,7 @@ from pathlib import Path
 from npflow.autodiff.program.ranks import Ranks
 from npflow.description import fingerprint
 from npflow.errors import CheckpointError
-from npflow.training.run import copy_constants
+from npflow.training.run import copy_of
 from npflow.training.together import check_alike
 
 
@@ -59,7 +59,7 @@ class Saver:
             if self.ranks.is_first:
                 warnings.warn(f"{sentence}, and training goes on", RuntimeWarning, stacklevel=callers_level())
         elif self.on_checkpoint is not None and self.ranks.is_first:
-            self.on_checkpoint(copy_constants(run.result()), run.history)
+            self.on_checkpoint(copy_of(run.result()), run.history)
         self.step, self.time = run.step, time.monotonic()
 
 

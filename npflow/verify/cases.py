@@ -25,6 +25,7 @@ from npflow.layers import (
     MaskedConvolution,
     Permutation,
     Reverse,
+    Reversible,
     Rotation,
     ScaleShift,
     Scaling,
@@ -133,6 +134,11 @@ CASES = {
     "Permutation/image": Case(Permutation(), (2, 2, 3)),
     "Reverse": Case(Reverse(), (5,)),
     "Reverse/image": Case(Reverse(), (2, 2, 3)),
+    "Reversible": Case(Reversible(Chain([ActNorm(), AffineCoupling(small), Conv1x1()])), (4,)),
+    "Reversible/two scales": Case(Reversible(Chain(two_scales)), (4, 4, 1)),
+    "Reversible/kept": Case(
+        Reversible(Chain([MaskedAutoregressive(MADE((12,), "tanh")), Inverse(AffineCoupling(small))])), (4,)
+    ),
     "Shift": Case(Shift(), (5,)),
     "Shift/image": Case(Shift(), (2, 2, 3)),
     "ScaleShift": Case(ScaleShift(), (5,)),

@@ -45,7 +45,10 @@ def test_a_run_json_of_before_gives_the_same_settings(tmp_path):
     )
     Folder(tmp_path).write_settings(settings)
     written = json.loads((tmp_path / "run.json").read_text())
-    assert written == json.loads(text) | {"slices": None}  # a later option, at its default
+    assert written == json.loads(text) | {
+        "slices": None,
+        "reversible": False,
+    }  # later options, at their defaults
 
 
 def test_each_model_has_sizes_and_a_rate_of_its_own(tmp_path):

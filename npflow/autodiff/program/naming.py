@@ -37,7 +37,7 @@ def name_values(inputs, calls, gradient_of):
 
     The values of one statement share the variable that it assigns: the last has its name, those before add
     the function that made them. Values of a statement that runs again, in a loop, are numbered. In the
-    backward pass grad_h is the gradient of the result in h. Values on the way there, in the vector-Jacobian
+    backward pass again_h is h, where it is computed once more; grad_h is the gradient of the result in h. Values on the way there, in the vector-Jacobian
     product of the function that made h, are called vjp_h and the function that made them.
     """
     # The text uses these names.
@@ -48,9 +48,8 @@ def name_values(inputs, calls, gradient_of):
 
     for value in inputs:
         give(value, input_name(value.name, value.place.prefix))
-    ahead = [value for value in calls if not value.place.backward]
     statements = defaultdict(list)
-    for value in ahead:
+    for value in (value for value in calls if not value.place.derivative_of):
         statements[value.place.statement].append(value)
     again = defaultdict(list)
     for key, values in statements.items():
@@ -64,7 +63,7 @@ def name_values(inputs, calls, gradient_of):
             for name, value in zip(last, values[-len(last) :]):
                 give(value, identifier("_".join(filter(None, [prefix, name]))))
     for value in calls:
-        if value.place.backward:
+        if value.place.derivative_of:
             origin = gradient_of.get(value)
             what = origin or value.place.statement
             give(value, f"grad_{what.name}" if origin else f"vjp_{what.name}_{operation(value)}")

@@ -9,7 +9,15 @@ from dataclasses import replace
 import numpy as np
 
 from npflow.autodiff.gpu.devices import is_array
-from npflow.autodiff.program.calls import ASTYPE, SHAPE_ONLY, is_uniform, key_of, takes_out
+from npflow.autodiff.program.calls import (
+    ASTYPE,
+    CONCATENATE,
+    GETITEM,
+    SHAPE_ONLY,
+    is_uniform,
+    key_of,
+    takes_out,
+)
 from npflow.autodiff.program.naming import unique
 from npflow.autodiff.program.tape import Value, example_of
 
@@ -39,7 +47,9 @@ def identities(tape):
 
 
 def _same(call):
-    """The argument that a call returns as it is; None if there is none."""
+    """What a call returns as it is, an argument or a part of one; None if there is none."""
+    if call.function is GETITEM:
+        return _part(*call.arguments, call.example)
     if len(call.arguments) != 2 or call.options:
         return None
     first, second = call.arguments
@@ -52,17 +62,43 @@ def _same(call):
     return first if looks(first.example) == looks(call.example) else None
 
 
+def _part(joined, index, example):
+    """The array that was joined with others on the last axis and is taken out again; None if it is not that."""
+    if not isinstance(joined, Value) or joined.function not in CONCATENATE:
+        return None
+    axis, *arrays = joined.arguments
+    if (
+        axis not in (-1, example.ndim - 1)
+        or type(index) is not tuple
+        or len(index) != 2
+        or index[0] is not Ellipsis
+    ):
+        return None
+    start = 0
+    for array in arrays:
+        stop = start + example_of(array).shape[-1]
+        if index[1] == slice(start, stop) and isinstance(array, Value):
+            mine = array.example
+            same = (mine.shape, mine.dtype, mine.strides) == (example.shape, example.dtype, example.strides)
+            return array if same else None
+        start = stop
+    return None
+
+
 def _is_one(argument):
     plain = isinstance(argument, (int, float, np.generic)) or is_array(argument)
     return bool(plain and np.ndim(argument) == 0 and argument == 1)
 
 
 def common_subexpressions(tape):
-    """Make calls of the same function with the same arguments once."""
+    """Make calls of the same function with the same arguments once.
+
+    What the backward pass runs once more, so that nothing of it is kept, is made once in that run.
+    """
     seen = {}
 
     def first(call):
-        key = (call.function, tuple(map(key_of, call.arguments)), key_of(call.options))
+        key = (call.place.again, call.function, tuple(map(key_of, call.arguments)), key_of(call.options))
         return seen.setdefault(key, call)
 
     return tape.rewrite(first)

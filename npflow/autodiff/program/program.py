@@ -8,6 +8,7 @@ import operator
 import weakref
 from collections import defaultdict, deque
 from contextlib import contextmanager
+from dataclasses import replace
 from html import escape
 from types import ModuleType
 from typing import NamedTuple
@@ -50,6 +51,8 @@ class Program:
         The forward and the backward `Cost` of each layer.
     total_cost : Cost
         Their sum.
+    cost_once : Cost
+        Without what the backward pass computes once more, see `npflow.layers.Reversible`.
     constants : dict
         The functions and large constants that the source names and does not make.
 
@@ -79,6 +82,8 @@ class Program:
         self.peak_bytes, self.bytes_without_reuse = buffers.peak_bytes, buffers.bytes_without_reuse
         self.costs = statistics.costs_by_layer(tape, buffers.live)
         self.total_cost = statistics.total(self.costs)
+        once = [call for call in tape.calls if not call.place.again or call.place.derivative_of]
+        self.cost_once = statistics.total(statistics.costs_by_layer(replace(tape, calls=once), buffers.live))
         self.lines = self.total_cost.lines
 
         self.source, self.constants, self.slots = write(tape, buffers, self._head())
@@ -169,10 +174,11 @@ class Program:
             self.backward(parameters, data, saved, workspace, gradient.leaves)
             return value
 
-    def new_gradient(self):
-        """Memory for a gradient, filled with zeros."""
+    def new_gradient(self, vector=None):
+        """Memory for a gradient: a vector, and its parts for the parameters."""
         sizes = list(map(math.prod, self.shapes))
-        vector = self.device.module.zeros(sum(sizes), self.dtype)
+        if vector is None:
+            vector = self.device.module.empty(sum(sizes), self.dtype)
         ends = itertools.accumulate(sizes)
         leaves = [
             vector[end - size : end].reshape(shape) for end, size, shape in zip(ends, sizes, self.shapes)

@@ -78,21 +78,20 @@ class Ranks:
     def add_up(self, gradients, shares, count, out):
         """Write the sum of the gradients of all slices, each times its share of the rows, to the vector `out`.
 
-        `gradients` and `shares` are those of this rank's slices, of `count`. The gradients are changed.
+        `gradients` and `shares` are those of this rank's slices, of `count`. The gradients are changed. The first of
+        them is `out`.
         """
         mine = self.share(count)
         trees = [slice(one.start - mine.start, one.stop - mine.start) for one in subtrees(mine, count)]
 
         def add_up(*parts):
-            *parts, total = parts
             for part, share in zip(parts, shares):
                 part *= share
             for one in trees:
-                add_in_tree(parts[one])
-            if self.size == 1:
-                total[...] = parts[0]
+                add_in_tree(list(parts[one]))
 
-        in_chunks(add_up, *gradients, out)
+        if gradients:
+            in_chunks(add_up, *gradients)
         if self.size > 1:
             sums, there = [gradients[one.start] for one in trees], device_of(out)
             if there is HOST:
@@ -131,11 +130,11 @@ class Ranks:
         self.communicator.Allgatherv([received[0], length], [out, (lengths, starts)])
 
     def nbytes(self, count, vector):
-        """The bytes that `exchange` takes for a vector: a share of it for each subtree."""
+        """The bytes that `exchange` takes for a vector of so many bytes: a share of it for each subtree."""
         if self.size == 1:
             return 0
         trees = sum(len(list(subtrees(self.share(count, rank), count))) for rank in range(self.size))
-        return trees * vector.nbytes // self.size
+        return trees * vector // self.size
 
 
 def add_in_tree(vectors):

@@ -138,38 +138,66 @@ def disproof(program, fun, params, args):
     unnoticed would stay what it was, so other values than the recorded ones are tried. Only finite results
     count: a wrong program may be nan where the function is. The program runs first, as it is faster.
     """
-    agree = partial(np.array_equal, equal_nan=True) if program.device.exact else _agree
     failed, compared = None, False
     with one_blas_thread(), np.errstate(all="ignore"):
         for trials in _trials(params, args, program.device.exact):
             for trial in trials:
                 as_recorded, trial = trial[0] is params, read_only(trial)
-                got = _run(program, trial)
-                if got and not np.isfinite(fetch(got[0])).all() and not as_recorded:
-                    continue
                 try:
-                    expected = _plainly(fun, program.with_gradient, *trial)
-                except Exception as error:  # such as a matrix that is not positive definite
-                    failed = error
-                    continue
-                same = got and all(agree(fetch(one), fetch(two)) for one, two in zip(expected, got))
-                if not same:
+                    same = _same(program, fun, trial, as_recorded)
+                except Failed as error:
+                    failed, same = error.__cause__, None
+                if same is False:
                     return trial
-                compared = True
-                break
+                del trial  # before the next one is made: for a large model each is
+                if same:
+                    compared = True
+                    break
     if not compared:
         raise failed
     return None
 
 
-def _run(program, trial):
-    """The results of a program, as `_plainly` gives them; None if it fails."""
+class Failed(Exception):
+    """The function fails on a trial."""
+
+
+def _same(program, fun, trial, as_recorded):
+    """Whether a program gives the function's results on a trial; None where that says nothing.
+
+    Raises
+    ------
+    Failed
+        From the error of the function.
+    """
     try:
-        return program(*trial) if program.with_gradient else (program(*trial),)
+        got = program(*trial) if program.with_gradient else (program(*trial),)
     except MemoryError:
         raise
     except Exception:  # such as an array whose shape depends on values
+        got = None
+    if got and not np.isfinite(fetch(got[0])).all() and not as_recorded:
         return None
+    try:
+        value, gradient = value_and_grad(fun)(*trial) if program.with_gradient else (fun(*trial), None)
+    except Exception as error:  # such as a matrix that is not positive definite
+        raise Failed from error
+    agree = partial(np.array_equal, equal_nan=True) if program.device.exact else _agree
+    if not got or not agree(fetch(value), fetch(got[0])):
+        return False
+    if gradient is None:
+        return True
+    layout = tree.Layout(trial[0])
+    if not program.device.exact:
+        return agree(fetch(layout.pack(gradient)), fetch(got[1]))
+    # Leaf by leaf, as one more vector of a large model takes as much memory as all else in a step.
+    leaves = (
+        (leaf, part) for leaf, (_, part) in zip(layout.leaves, tree.items(gradient)) if leaf.offset >= 0
+    )
+    return all(
+        not fetch(leaf.view(got[1])).any() if part is None else agree(fetch(part), fetch(leaf.view(got[1])))
+        for leaf, part in leaves
+    )
 
 
 def _agree(expected, got):
@@ -178,14 +206,6 @@ def _agree(expected, got):
         scale = np.max(np.abs(expected), initial=0, where=np.isfinite(expected))
         tolerance = 1e3 * np.finfo(expected.dtype).eps if expected.dtype.kind == "f" else 0.0
         return np.allclose(expected, got, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
-
-
-def _plainly(fun, gradient, params, *args):
-    """The value without a program, and the gradient as a vector if `gradient` is True."""
-    if not gradient:
-        return (fun(params, *args),)
-    value, leaves = value_and_grad(fun)(params, *args)
-    return value, tree.Layout(params).pack(leaves)
 
 
 # The factors of trial values, in turn. Uneven ones change counts, ranks and ratios too, and some are zero.

@@ -62,6 +62,16 @@ class RecordedGradient(Differentiated):
         super().initialize_root(value)
         self.watch(value)
 
+    @classmethod
+    def of(cls, parents, vjp, value=None):
+        node = super().of(parents, vjp, value)
+        node.watch(value)
+        return node
+
+    @classmethod
+    def apart(cls, again):
+        return Recording.running.apart(again)
+
     def watch(self, box):
         """Tell the recording from now on when this node's derivative is computed."""
         self.value = value_of(box)
@@ -175,6 +185,7 @@ class Recording:
     def __init__(self):
         self.calls, self.thread = [], threading.get_ident()
         self.latest = None  # in the backward pass, the value whose derivative is computed
+        self.again = None  # where the backward pass runs a function once more: the value that it made
         self.visits = {}  # the last position of each running frame
         self.spots = {}  # the file and line number of each statement
         self.gradient_of = {}  # for a gradient, the value that it is the gradient of
@@ -230,11 +241,33 @@ class Recording:
         """The place of the value that is made now."""
         if self.latest is not None:
             place = self.latest.place
-            return Place(place.prefix, place.title, backward=True, statement=self.latest)
+            if self.latest is self.again:
+                return self.place_again(place)
+            return Place(place.prefix, place.title, backward=True, statement=self.latest, again=self.again)
         running = list(frames.frames_of_code(Recording.record.__code__))
         place = frames.place_of(running, self.visits)
         self.spots[place.statement] = frames.spot_of(running)
         return place
+
+    def place_again(self, first):
+        """The place of a value that the backward pass makes again, as it made those at the place `first`."""
+        running = list(frames.frames_of_code(Recording.record.__code__))
+        place = frames.place_of(running, self.visits)
+        prefix = "_".join(filter(None, ["again", first.prefix, place.prefix]))
+        statement = (self.again, place.statement)
+        self.spots[statement] = frames.spot_of(running)
+        return Place(prefix, first.title, place.variables, statement, backward=True, again=self.again)
+
+    @contextmanager
+    def apart(self, again):
+        """A context in which a function runs whose tape is not kept; `again` for its derivative."""
+        before, visits = self.again, self.visits
+        self.again, self.visits = self.latest if again else self.again, dict(visits)
+        try:
+            yield
+        finally:
+            # Without the frames of the function, which hold its arrays.
+            self.again, self.visits = before, visits
 
     def settle(self, parameters):
         """Give each parameter, and the parts of its gradient, the place of the layer that reads it."""
@@ -269,7 +302,8 @@ class Recording:
             if None in pair or what_is_fixed(pair[0]) != what_is_fixed(pair[1]):
                 both = [(call.place, recording) for call, recording in zip(pair, (self, other)) if call]
                 place, recording = min(both, key=lambda one: one[0].backward)
-                spot = recording.spots.get((place.statement.place if place.backward else place).statement)
+                origin = place.derivative_of
+                spot = recording.spots.get((origin.place if origin else place).statement)
                 return spot and frames.line_at(spot)
         return None
 

@@ -2,9 +2,11 @@
 
 import collections
 import contextvars
+import ctypes
 import itertools
 import math
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import NamedTuple
 
@@ -47,6 +49,7 @@ class ProgramGradient:
         self.loss, self.params, self.threads, self.count = loss, params, threads, count
         self.ranks = ranks or Ranks()
         self.plans = {}  # the `Plan` of a batch, by its shapes and dtypes
+        self.vectors = []  # for the gradients of all slices of a batch but the first
         self.pool, self.process = None, None
 
     def __reduce__(self):
@@ -57,20 +60,25 @@ class ProgramGradient:
         """The loss of a batch, a tuple of arrays; the gradient is written to the vector `out`."""
         plan = self.plan_of(batch)
         slices = plan.slices
+        while len(self.vectors) < len(slices) - 1:
+            self.vectors.append(np.empty_like(out))
+        gradients = [out, *self.vectors][: len(slices)]
         if len(slices) <= 1 or self.threads == 1 or device_of(out) is not HOST:
-            losses = [part.run(batch) for part in slices]
+            losses = [part.run(batch, gradient) for part, gradient in zip(slices, gradients)]
         else:
             # Each job has a copy of the context, which includes NumPy's error state: a new thread has its
             # own.
             if self.process != os.getpid():  # a forked child has none of its parent's threads
                 self.pool, self.process = ThreadPoolExecutor(self.threads), os.getpid()
-            jobs = [self.pool.submit(contextvars.copy_context().run, part.run, batch) for part in slices]
+            jobs = [
+                self.pool.submit(contextvars.copy_context().run, part.run, batch, gradient)
+                for part, gradient in zip(slices, gradients)
+            ]
             wait(jobs)  # for all, even if one fails: none may still write when this returns
             losses = [job.result() for job in jobs]
         if plan.count == self.ranks.size == 1:
-            out[...] = slices[0].gradient.vector
             return losses[0]
-        shares, gradients = [part.share for part in slices], [part.gradient.vector for part in slices]
+        shares = [part.share for part in slices]
         self.ranks.add_up(gradients, shares, plan.count, out)
         losses = self.ranks.gather([share * loss for share, loss in zip(shares, losses)])
         return sum(itertools.chain(*losses))
@@ -93,13 +101,14 @@ class ProgramGradient:
         return next((plan.rows for kind, plan in self.plans.items() if kind[0][0][0] == size), None)
 
     def nbytes(self, batch):
-        """The bytes for the slices of a batch like this one: a workspace for each thread, and gradients."""
+        """The bytes for the slices of a batch like this one: a workspace for each thread, and more gradients."""
         slices = self.slices(batch)
         counts = collections.Counter(part.program for part in slices)
         workspaces = sum(min(self.threads, count) * program.peak_bytes for program, count in counts.items())
-        gradients = [part.gradient.vector for part in slices]
-        exchange = self.ranks.nbytes(self.plan_of(batch).count, gradients[0]) if gradients else 0
-        return workspaces + sum(vector.nbytes for vector in gradients) + exchange
+        layout = tree.Layout(self.params)
+        vector = layout.size * layout.dtype.itemsize
+        exchange = self.ranks.nbytes(self.plan_of(batch).count, vector)
+        return workspaces + max(len(slices) - 1, 0) * vector + exchange
 
     def plan(self, batch):
         """How a batch like this one is cut, and the slices of it that this rank works on.
@@ -136,13 +145,27 @@ class ProgramGradient:
 
     def record(self, batch, start, stop):
         """The program of some rows of a batch."""
-        return record(self.loss, self.params, *(array[start:stop] for array in batch))
+        program = record(self.loss, self.params, *(array[start:stop] for array in batch))
+        give_back_memory()
+        return program
 
     def close(self):
         """End the threads."""
         if self.pool is not None:
             self.pool.shutdown()
             self.pool, self.process = None, None
+
+
+def give_back_memory():
+    """Return memory that is free to the operating system, where the C library is glibc.
+
+    It keeps what the many small objects of a recording took, and the arrays between them: of a large model a quarter
+    of a gigabyte.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim is not None:
+            trim(0)
 
 
 class Plan(NamedTuple):
@@ -159,21 +182,26 @@ class Slice:
     def __init__(self, program, params, batch, start, stop):
         self.program, self.rows, self.share = program, slice(start, stop), (stop - start) / len(batch[0])
         self.parameters, _ = program.read(params, *self.of(batch))
-        self.gradient = program.new_gradient()
+        self.gradient = None
 
     def of(self, batch):
         """The rows of a batch in this slice."""
         return tuple(array[self.rows] for array in batch)
 
-    def run(self, batch):
-        """The loss of this slice of a batch; its gradient is written to `gradient`."""
+    def run(self, batch, vector):
+        """The loss of this slice of a batch; its gradient is written to `vector`, mostly the same one."""
+        if self.gradient is None or self.gradient.vector is not vector:
+            self.gradient = self.program.new_gradient(vector)
         with self.program.workspace() as workspace:
             return self.program.run(self.parameters, self.of(batch), workspace, self.gradient)
 
 
 def needs_of(program):
-    """What a program needs: roughly the seconds, and the bytes of its workspace and of its recording."""
-    cost = program.total_cost
+    """What a program needs: roughly the seconds, and the bytes of its workspace and of its recording.
+
+    Calls that the backward pass makes once more do not count, so that reversible training has the same slices.
+    """
+    cost = program.cost_once
     seconds = cost.flops / FLOPS_A_SECOND + cost.bytes / BYTES_A_SECOND
     return np.array([seconds, program.peak_bytes, program.bytes_without_reuse])
 

@@ -13,9 +13,15 @@ class Place:
     prefix: str = ""  # the first part of the names of its values, such as "layer03_coupling"
     title: str = ""  # the layer, as the code that makes it; "" outside all layers
     variables: tuple = ("value",)  # the variables that the statement assigns, or the name of its function
-    # Identifies one execution of a statement; in the backward pass, the Value whose derivative was computed.
+    # Identifies one execution of a statement; in a derivative, the Value whose derivative was computed.
     statement: object = None
     backward: bool = False  # whether the value belongs to the backward pass
+    again: object = None  # identifies one function that the backward pass runs once more, and its derivative
+
+    @property
+    def derivative_of(self):
+        """The Value whose derivative was computed; None for a statement, in either pass."""
+        return self.statement if isinstance(self.statement, Value) else None
 
 
 @dataclass(eq=False, slots=True)

@@ -78,8 +78,10 @@ def vectors_of(count, size, dtype=np.float32):
 
 def total(count, size, ranks, dtype=np.float32, device=HOST):
     vectors = [to_device(vector, device.name) for vector in vectors_of(count, size, dtype)]
-    mine, out = ranks.share(count), to_device(np.empty(size, dtype), device.name)
-    ranks.add_up([vectors[number] for number in mine], [(number + 1) / count for number in mine], count, out)
+    mine = ranks.share(count)
+    own = [vectors[number] for number in mine]
+    out = own[0] if own else to_device(np.empty(size, dtype), device.name)
+    ranks.add_up(own, [(number + 1) / count for number in mine], count, out)
     return device.fetch(out)
 
 
