@@ -222,6 +222,21 @@ def test_slices_may_be_counted_by_the_caller_and_are_at_most_the_rows():
         assert len(ProgramGradient(FLOW.loss, params, count=count).slices((x,))) == made
 
 
+def test_a_batch_on_a_device_is_cut_where_the_caller_says_so(device):
+    x = np.random.default_rng(0).standard_normal((9, 3))
+    params = to_device(FLOW.init(np.random.default_rng(0), x), device.name)
+    x, results = to_device(x, device.name), []
+    for count in (None, 3):
+        loss_of, out = (
+            ProgramGradient(FLOW.loss, params, 2, count),
+            to_device(np.empty(Layout(params).size), device.name),
+        )
+        loss_of((x,), out)
+        assert len(loss_of.slices((x,))) == (count or 1)
+        results.append(device.fetch(out))
+    np.testing.assert_allclose(*results, rtol=1e-12, atol=1e-12)
+
+
 def test_one_rank_reads_all_rows_and_has_all_cores(monkeypatch):
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda pid: {1, 2, 5}, raising=False)
     assert Ranks().threads() == 3
