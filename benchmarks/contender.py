@@ -92,7 +92,6 @@ def serve(contenders, name, file):
     contender, size = contenders[name](arrays, order["model"], order["device"]), order["batch"]
     slices = [slice(number * size, (number + 1) * size) for number in range(BATCHES)]
     batches = [arrays["x"][rows].copy() for rows in slices]
-    arrays.clear()  # each library has its own
     start = {
         "seconds": contender.prepare(batches),
         "losses": contender.first_losses(batches),

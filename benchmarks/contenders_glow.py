@@ -37,7 +37,7 @@ class Npflow(moons.Npflow):
 class Reversible(Npflow):
     """The same with reversible training."""
 
-    name, options = "npflow, reversible", {"reversible": True}
+    name, options = "npflow, reversible", (("reversible", True),)
 
 
 class Torch(Contender):

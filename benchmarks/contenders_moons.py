@@ -7,7 +7,6 @@ one of them to `side_by_side`, which gives the orders.
 
 import sys
 import time
-from types import MappingProxyType
 
 import numpy as np
 from contender import Contender, save_arrays, serve
@@ -43,7 +42,7 @@ class Npflow(Contender):
 
     name = module = "npflow"
     glow, rate = staticmethod(glow), RATE
-    options = MappingProxyType({})  # of `fit`
+    options = ()  # more of `fit`, as pairs
     finds_gpu = "npflow.autodiff.gpu.devices.find_device('cuda')"
 
     def __init__(self, arrays, model, device):
@@ -60,15 +59,12 @@ class Npflow(Contender):
         self.params = parameters(self.flow, arrays)
 
     def fit(self, batches, steps, learning_rate):
-        """The parameters and the history of a call of `fit` that goes through the batches in their order.
-
-        It takes `self.params` up, so that no second copy is kept.
-        """
+        """The history of a call of `fit` that goes through the batches in their order."""
         import npflow
 
-        return npflow.fit(
+        _, history = npflow.fit(
             self.flow,
-            vars(self).pop("params"),
+            self.params,
             np.concatenate(batches),
             rng=InOrder(np.random.PCG64(0)),
             steps=steps,
@@ -76,8 +72,9 @@ class Npflow(Contender):
             optimizer=npflow.training.Adam(learning_rate, BETA1, BETA2, EPSILON),
             device=self.device,
             progress=False,
-            **self.options,
+            **dict(self.options),
         )
+        return history
 
     def prepare(self, batches):
         clock, times = time.perf_counter(), []
@@ -86,8 +83,7 @@ class Npflow(Contender):
             times.append(time.perf_counter() - clock)
             return self.rate
 
-        self.batches = batches
-        self.params, self.history = self.fit(batches, len(batches), rate)
+        self.batches, self.history = batches, self.fit(batches, len(batches), rate)
         return times[0]  # until the first gradient
 
     def first_losses(self, batches):

@@ -2,7 +2,7 @@
 
 All have the same model (`contenders_glow.py`; networks of 512 channels), parameters and batches of images, in
 float32. Each step is timed alone. PyTorch runs in both of its memory formats, each with its default Adam and
-the fused one. `side_by_side.py` says how they are compared. The table also shows each process's peak memory,
+the fused one; npflow also with reversible training. `side_by_side.py` says how they are compared. The table also shows each process's peak memory,
 and the rate of a step's matrix products as a share of the machine's own rate for large matrices.
 
     pip install -e '.[benchmarks]'

@@ -136,7 +136,7 @@ class Model(Described):
         return iter(())
 
     def reversible(self):
-        """Return this model with layers that keep nothing for the gradient; see `npflow.layers.Reversible`.
+        """Return the same model with layers that keep nothing for the gradient; see `npflow.layers.Reversible`.
 
         Raises
         ------

@@ -271,6 +271,16 @@ def test_a_finished_run_resumes_without_a_rehearsal_and_stays_as_it_is(runs, tmp
     assert_same_bits(runs / "flow", run)
 
 
+def test_reversible_training_is_kept_by_a_resumed_run_and_refused_without_layers(tmp_path, capsys):
+    assert main(train(tmp_path / "run", "--reversible", model="glow", steps=2)) == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["reversible"] is True
+    assert load(tmp_path / "run" / "checkpoint.npz").run["settings"]["reversible"] is True
+    assert main(resume(tmp_path / "run", model="glow")) == 0
+    assert main(train(tmp_path / "other", "--reversible", model="pixelcnn", steps=2)) == 2
+    expected = "npflow: expected a model of invertible layers for reversible training, got a PixelCNN"
+    assert capsys.readouterr().err.startswith(expected)
+
+
 def test_a_new_run_does_not_replace_a_checkpoint(runs, capsys):
     before = (runs / "flow" / "checkpoint.npz").read_bytes()
     assert main(train(runs / "flow")) == 2

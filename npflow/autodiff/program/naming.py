@@ -37,8 +37,9 @@ def name_values(inputs, calls, gradient_of):
 
     The values of one statement share the variable that it assigns: the last has its name, those before add
     the function that made them. Values of a statement that runs again, in a loop, are numbered. In the
-    backward pass again_h is h, where it is computed once more; grad_h is the gradient of the result in h. Values on the way there, in the vector-Jacobian
-    product of the function that made h, are called vjp_h and the function that made them.
+    backward pass again_h is h where it is computed once more, and grad_h the gradient of the result in h. Values
+    on the way there, in the vector-Jacobian product of the function that made h, are called vjp_h and the
+    function that made them.
     """
     # The text uses these names.
     taken = {"np", "cupy", "slice", "parameters", "data", "saved", "buffers", "gradient"}
