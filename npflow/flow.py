@@ -21,6 +21,7 @@ from npflow.autodiff.mistakes import explain, explaining, pair_of, read_only
 from npflow.autodiff.primitives import concatenate_last
 from npflow.autodiff.program.chunks import map_rows
 from npflow.autodiff.program.threads import one_blas_thread
+from npflow.autodiff.tree import flattened
 from npflow.description import checked, count, instance
 from npflow.errors import ConvergenceError, InputError, kind_of
 from npflow.layers import Layer
@@ -175,6 +176,17 @@ class Flow(Model):
         return {"layer": layer_params, "prior": prior_params, **units}
 
     def check(self, params):
+        signature, _ = flattened(params)
+        layout = None if signature is None else LAYOUTS.get((self, signature))
+        if layout is None:
+            layout = self._check(params)
+            if signature is not None:
+                if len(LAYOUTS) >= KEPT_LAYOUTS:
+                    LAYOUTS.clear()
+                LAYOUTS[self, signature] = layout
+        return layout
+
+    def _check(self, params):
         names = ("layer", "prior", "context") if self.context_features else ("layer", "prior")
         if not isinstance(params, dict) or set(params) != set(names):
             got = f"one of {list(params)}" if isinstance(params, dict) else kind_of(params)
@@ -487,6 +499,10 @@ def first_lost(visits):
 
 
 # ---------------------------------------------------------------- what the parameters of a flow look like
+
+# The layouts of trees that `Flow.check` has passed, by the flow and what `flattened` tells of the tree: each request for
+# one row asks again.
+LAYOUTS, KEPT_LAYOUTS = {}, 64
 
 
 def difference_of_layouts(flow, layout):

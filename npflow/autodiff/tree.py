@@ -34,6 +34,39 @@ def items(tree, path=""):
         yield path, tree
 
 
+def flattened(tree):
+    """A tree of NumPy's arrays as a key of a dict and a list of its leaves, in a fraction of the time of `items`.
+
+    The key is what a check and a program depend on: keys, nesting, shapes, dtypes, and the values of constants. It is
+    None where a leaf is anything else than an array of NumPy's.
+    """
+    nesting, leaves = [], []
+
+    def enter(branch):
+        kind = type(branch)
+        if kind is np.ndarray:
+            leaves.append(branch)
+            nesting.append(branch.shape)
+            nesting.append(branch.dtype if branch.dtype.kind == "f" else (branch.dtype, branch.tobytes()))
+        elif kind is dict:
+            keys = sorted(branch)
+            nesting.append((kind, *keys))
+            for key in keys:
+                enter(branch[key])
+        elif kind is list or kind is tuple:
+            nesting.append((kind, len(branch)))
+            for part in branch:
+                enter(part)
+        else:
+            raise TypeError
+
+    try:
+        enter(tree)
+    except TypeError:  # also of keys that cannot be sorted
+        return None, leaves
+    return tuple(nesting), leaves
+
+
 def build(fun, tree, path=""):
     """A tree of the same dicts, lists and tuples, with ``fun(path, leaf)`` in the place of each leaf."""
     if isinstance(tree, dict):

@@ -18,6 +18,7 @@ from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import HOST, as_array, device_of, fetch, is_array
 from npflow.autodiff.program import statistics
 from npflow.autodiff.program.buffers import plan
+from npflow.autodiff.program.tape import example_of
 from npflow.autodiff.program.writing import write
 from npflow.errors import InputError, in_short
 
@@ -80,6 +81,8 @@ class Program:
         self.costs = statistics.costs_by_layer(tape, buffers.live)
         self.total_cost = statistics.total(self.costs)
         self.lines = self.total_cost.lines
+        value = example_of(tape.value)
+        self.value_shape, self.value_dtype = np.shape(value), np.result_type(value)
 
         self.source, self.constants, self.slots = write(tape, buffers, self._head())
         self._compile()
