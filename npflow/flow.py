@@ -176,14 +176,14 @@ class Flow(Model):
         return {"layer": layer_params, "prior": prior_params, **units}
 
     def check(self, params):
-        signature, _ = flattened(params)
-        layout = None if signature is None else LAYOUTS.get((self, signature))
+        kind, _ = flattened(params)
+        layout = None if kind is None else LAYOUTS.get((self, kind))
         if layout is None:
             layout = self._check(params)
-            if signature is not None:
+            if kind is not None:
                 if len(LAYOUTS) >= KEPT_LAYOUTS:
                     LAYOUTS.clear()
-                LAYOUTS[self, signature] = layout
+                LAYOUTS[self, kind] = layout
         return layout
 
     def _check(self, params):
@@ -448,10 +448,13 @@ class Flow(Model):
         arrays = {"x" if direction == "forward" else "z": x}
         if context is not None:
             arrays["context"] = context
-        device_of({"params": params, **arrays})  # raises where they are on several devices
         visits = lambda params, *batch: self.visits(params, *batch, direction=direction)
-        with named_errors(visits, params, *arrays.values()):
-            return map_rows(method, params, *arrays.values())
+        try:
+            with named_errors(visits, params, *arrays.values()):
+                return map_rows(method, params, *arrays.values())
+        except Exception:
+            device_of({"params": params, **arrays})  # raises where they are on several devices
+            raise
 
     # ---------------------------------------------------------------- to look inside
 
@@ -500,8 +503,8 @@ def first_lost(visits):
 
 # ---------------------------------------------------------------- what the parameters of a flow look like
 
-# The layouts of trees that `Flow.check` has passed, by the flow and what `flattened` tells of the tree: each request for
-# one row asks again.
+# The layouts of trees that `Flow.check` has passed, by the flow and the kind of the tree: each request for one row asks
+# again.
 LAYOUTS, KEPT_LAYOUTS = {}, 64
 
 

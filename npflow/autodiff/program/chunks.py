@@ -31,6 +31,7 @@ WORTH_THREADS = 2**20  # numbers; with fewer, threads take longer to start than 
 
 # The programs used last; None for functions that cannot be recorded.
 PROGRAMS, KEPT, LOCK = OrderedDict(), 16, Lock()
+TRUSTED = {}  # those of calls that come often
 USES, SIZES = {}, {}  # how often a call has come that has no program; the size of its chunks
 
 
@@ -62,11 +63,11 @@ def map_rows(fun, params, *arrays):
     -------
     ndarray, shape (n, ...)
     """
-    tree_key, leaves = tree.flattened(params)
-    if any(map(isbox, arrays)) or (tree_key is None and any(isbox(leaf) for _, leaf in tree.items(params))):
+    kind, leaves = tree.flattened(params)
+    if any(map(isbox, arrays)) or (kind is None and any(isbox(leaf) for _, leaf in tree.items(params))):
         return fun(params, *arrays)
     n, host = len(arrays[0]), device_of(arrays[0]) is HOST
-    rows, width = size_of_chunks(tree_key, params, arrays)
+    rows, width = size_of_chunks(kind, params, arrays)
     rows *= 1 if host else DEVICE_ROWS
     halves = host and n * width >= 2 * WORTH_HALVES and n // 2 >= FEWEST_IN_HALF and n <= rows
     rows = -(-n // 2) if halves else min(rows, n)
@@ -74,7 +75,7 @@ def map_rows(fun, params, *arrays):
     starts = [(0, 0), (n - rows, rows)] if halves else [(at, at) for at in range(0, n - rows + 1, rows)]
     with one_blas_thread():
         chunk = arrays if rows == n else _rows(arrays, 0, rows)
-        program = program_of_often(fun, params, tree_key, chunk, len(starts)) if host else None
+        program = program_of_often(fun, params, kind, chunk, len(starts)) if host else None
         if program is not None and rows == n:
             with program.workspace() as workspace:
                 return program.run(trained(leaves), arrays, workspace).copy()  # it may lie in the workspace
@@ -86,8 +87,8 @@ def map_rows(fun, params, *arrays):
                 return first
             result, ahead = np.empty_like(first, shape=(n, *first.shape[1:]), order="C"), 1
             result[:rows] = first
-            if host and tree_key is not None and not halves:
-                program = program_for(fun, params, tree_key, chunk, first, len(starts) > WORTH_RECORDING)
+            if host and kind is not None and not halves:
+                program = program_for(fun, params, kind, chunk, first, len(starts) > WORTH_RECORDING)
         if program is not None:
             _run(program, trained(leaves), arrays, starts[ahead:], rows, result)
             if not halves:
@@ -111,13 +112,13 @@ def _rows(arrays, start, stop):
     return tuple(array[start:stop] for array in arrays)
 
 
-def size_of_chunks(tree_key, params, arrays):
+def size_of_chunks(kind, params, arrays):
     """The rows of a chunk, and roughly the numbers of a row in the widest layer; remembered by shapes."""
-    key = tree_key, *((array.shape[1:], array.dtype) for array in arrays)
-    if tree_key is None or key not in SIZES:
+    key = kind, *((array.shape[1:], array.dtype) for array in arrays)
+    if kind is None or key not in SIZES:
         rows = min(rows_in_cache(params, array) for array in arrays)
         size = rows, max(widest_row(params, array) for array in arrays)
-        if tree_key is None:
+        if kind is None:
             return size
         if len(SIZES) >= REMEMBERED:
             SIZES.clear()
@@ -138,16 +139,17 @@ def widest_row(params, x):
     return widest * int(np.prod(x.shape[1:-1]))
 
 
-def program_for(fun, params, tree_key, arrays, first, worth):
+def program_for(fun, params, kind, arrays, first, worth):
     """The program of a function for chunks like `arrays`: a kept one, or a new one if it is `worth` it; or None.
 
     A kept program is used only if it gives `first`, the function's own result, to the bit.
     """
-    key = key_of(fun, tree_key, arrays)
-    if key is None:
+    key = key_of(fun, kind, arrays)
+    try:
+        with LOCK:  # released before the recording, which may map rows of another flow
+            known, program = key in PROGRAMS, PROGRAMS.get(key)
+    except TypeError:  # the object has no hash
         return None
-    with LOCK:  # released before the recording, which may map rows of another flow
-        known, program = key in PROGRAMS, PROGRAMS.get(key)
     if program is not None:  # objects that are not frozen may change
         known = np.array_equal(program(params, *arrays), first, equal_nan=True)
     if not known:
@@ -158,37 +160,38 @@ def program_for(fun, params, tree_key, arrays, first, worth):
     return program
 
 
-def program_of_often(fun, params, tree_key, arrays, count):
+def program_of_often(fun, params, kind, arrays, count):
     """The program of a call that comes often, in which the function meets `count` times arrays like these; or None.
 
     It is not compared with the function at each call, so all of the function's classes have to be npflow's: they are
     frozen and read nothing but their arguments.
     """
-    key = None if tree_key is None else key_of(fun, tree_key, arrays)
-    if key is None or not is_npflows(fun.__self__):
+    key = None if kind is None else key_of(fun, kind, arrays)
+    try:
+        program = TRUSTED.get(key)
+    except TypeError:  # the object has no hash
         return None
+    if program is not None or key is None or not is_npflows(fun.__self__):
+        return program
     with LOCK:
-        if key in PROGRAMS:
-            PROGRAMS.move_to_end(key)
-            return PROGRAMS[key]
         if len(USES) >= REMEMBERED:
             USES.clear()
         USES[key] = uses = USES.get(key, 0) + count
+        program = PROGRAMS.get(key)
     if uses < OFTEN:
         return None
-    program = try_to_record(fun, params, arrays)
-    keep(key, program)
+    if uses - count < OFTEN:  # it is tried once
+        program = program or try_to_record(fun, params, arrays)
+        with LOCK:
+            TRUSTED[key] = program
+            if len(TRUSTED) > REMEMBERED:
+                del TRUSTED[next(iter(TRUSTED))]
     return program
 
 
-def key_of(fun, tree_key, arrays):
-    """What a program depends on; None where the object of the method has no hash."""
-    key = fun.__self__, fun.__func__, tuple((array.shape, array.dtype) for array in arrays), tree_key
-    try:
-        hash(key)
-    except TypeError:
-        return None
-    return key
+def key_of(fun, kind, arrays):
+    """What a program depends on."""
+    return fun.__self__, fun.__func__, tuple((array.shape, array.dtype) for array in arrays), kind
 
 
 def try_to_record(fun, params, arrays):
