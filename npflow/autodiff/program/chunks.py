@@ -20,7 +20,7 @@ FEWEST, MOST = 16, 2**11  # rows of a chunk
 DEVICE_ROWS = 64  # times as many rows on a device: its memory is as fast as a cache, and its calls are slow
 WORTH_RECORDING = 16  # chunks; a recording takes as long as about ten of them
 # Calls. A recording of one row takes as long as 100 to 400 of them, of 1,000 rows as 10 to 100.
-OFTEN = 50
+OFTEN = 30
 WORTH_HALVES, FEWEST_IN_HALF = (
     2**15,
     256,
