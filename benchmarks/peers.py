@@ -462,13 +462,22 @@ def cell(ratio):
 
 
 def markdown(results):
-    """The results as a Markdown table: npflow's milliseconds, and the fastest peer's ratio with the others'."""
-    names = list(dict.fromkeys(name for row in results for name in row["ratios"]))
-    lines = [f"| family | D | call | npflow, ms | {' | '.join(names)} |", "| --- " * (4 + len(names)) + "|"]
-    for row in results:
-        cells = " | ".join(cell(row["ratios"].get(name)) for name in names)
-        lines.append(f"| {row['family']} | {row['features']} | {row['call']} | {row['ms']:.3g} | {cells} |")
+    """The results as a Markdown table, a line for each flow: npflow's milliseconds, and the ratio of the fastest peer."""
+    calls = list(dict.fromkeys(row["call"] for row in results))
+    lines = [f"| family | D | {' | '.join(map(title, calls))} |", "| --- " * (2 + len(calls)) + "|"]
+    for family, features in dict.fromkeys((row["family"], row["features"]) for row in results):
+        rows = {row["call"]: row for row in results if (row["family"], row["features"]) == (family, features)}
+        cells = [
+            f"{rows[call]['ms']:.3g} ms, {cell(least(rows[call]))}" if call in rows else "" for call in calls
+        ]
+        lines.append(f"| {family} | {features} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def title(call):
+    """A call as the head of a column: "log_prob 1,000"."""
+    what, _, rows = call.partition(" ")
+    return f"{what} {int(rows):,}" if rows else what
 
 
 def least(row):

@@ -143,7 +143,7 @@ class Spelling:
         if type(argument) is float and math.isfinite(argument):
             return repr(argument)
         if type(argument) is float and math.isinf(argument):
-            return f"{self.alias}.inf" if argument > 0 else f"-{self.alias}.inf"
+            return f'float("{argument}")'
         if isinstance(argument, slice):
             return f"slice({argument.start}, {argument.stop}, {argument.step})"
         if isinstance(argument, np.dtype) and argument.isbuiltin == 1:
