@@ -21,6 +21,7 @@ from npflow.autodiff.mistakes import explain, explaining, pair_of, read_only
 from npflow.autodiff.primitives import concatenate_last
 from npflow.autodiff.program.chunks import map_rows
 from npflow.autodiff.program.threads import one_blas_thread
+from npflow.autodiff.tree import flattened
 from npflow.description import checked, count, instance
 from npflow.errors import ConvergenceError, InputError, kind_of
 from npflow.layers import Layer, Reversible
@@ -175,6 +176,17 @@ class Flow(Model):
         return {"layer": layer_params, "prior": prior_params, **units}
 
     def check(self, params):
+        kind, _ = flattened(params)
+        layout = None if kind is None else LAYOUTS.get((self, kind))
+        if layout is None:
+            layout = self._check(params)
+            if kind is not None:
+                if len(LAYOUTS) >= KEPT_LAYOUTS:
+                    LAYOUTS.clear()
+                LAYOUTS[self, kind] = layout
+        return layout
+
+    def _check(self, params):
         names = ("layer", "prior", "context") if self.context_features else ("layer", "prior")
         if not isinstance(params, dict) or set(params) != set(names):
             got = f"one of {list(params)}" if isinstance(params, dict) else kind_of(params)
@@ -439,10 +451,13 @@ class Flow(Model):
         arrays = {"x" if direction == "forward" else "z": x}
         if context is not None:
             arrays["context"] = context
-        device_of({"params": params, **arrays})  # raises where they are on several devices
         visits = lambda params, *batch: self.visits(params, *batch, direction=direction)
-        with named_errors(visits, params, *arrays.values()):
-            return map_rows(method, params, *arrays.values())
+        try:
+            with named_errors(visits, params, *arrays.values()):
+                return map_rows(method, params, *arrays.values())
+        except Exception:
+            device_of({"params": params, **arrays})  # raises where they are on several devices
+            raise
 
     # ---------------------------------------------------------------- to look inside
 
@@ -490,6 +505,10 @@ def first_lost(visits):
 
 
 # ---------------------------------------------------------------- what the parameters of a flow look like
+
+# The layouts of trees that `Flow.check` has passed, by the flow and the kind of the tree: each request for one row asks
+# again.
+LAYOUTS, KEPT_LAYOUTS = {}, 64
 
 
 def difference_of_layouts(flow, layout):

@@ -66,6 +66,7 @@ FUNCTIONS = {
     "gradient": "f *varargs axis edge_order",
     "imag": "val",
     "inner": "a b",
+    "interp": "x xp fp left right period",
     "isclose": "a b rtol atol equal_nan",
     "iscomplexobj": "x",
     "kron": "a b",

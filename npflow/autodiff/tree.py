@@ -6,6 +6,7 @@ arrays are views of it. An optimizer is then a few in-place lines on a vector, a
 clipping a gradient is one norm.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -32,6 +33,46 @@ def items(tree, path=""):
             yield from items(branch, _join(path, index))
     else:
         yield path, tree
+
+
+# The kinds that `flattened` has met, by what they stand for.
+KINDS, NEW_KIND, MOST_KINDS = {}, itertools.count(), 1000
+
+
+def flattened(tree):
+    """The kind of a tree of NumPy's arrays, and its leaves in order, in a fraction of the time of `items`.
+
+    The kind is a number, the same for all trees with the same keys, nesting, shapes, dtypes and values of constants:
+    what a check or a program depends on. It is None where a leaf is anything else than an array of NumPy's.
+    """
+    found, leaves = [], []
+
+    def enter(branch, kind):
+        if kind is dict:
+            keys = sorted(branch)
+            found.extend(keys)
+            branch = [branch[key] for key in keys]
+        elif kind is not list and kind is not tuple:
+            raise TypeError
+        found.append(kind)
+        for part in branch:
+            kind = type(part)
+            if kind is np.ndarray:
+                dtype = part.dtype
+                found.append(part.shape)
+                found.append(dtype if dtype.kind == "f" else (dtype, part.tobytes()))
+                leaves.append(part)
+            else:
+                enter(part, kind)
+        found.append(None)
+
+    try:
+        enter([tree], list)
+    except TypeError:  # also of keys that cannot be sorted
+        return None, leaves
+    if len(KINDS) >= MOST_KINDS:
+        KINDS.clear()
+    return KINDS.setdefault(tuple(found), next(NEW_KIND)), leaves
 
 
 def build(fun, tree, path=""):

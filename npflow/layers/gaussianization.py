@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import autograd.numpy as np
 import numpy as onp
 from autograd.core import VJPNode
-from autograd.extend import defvjp, primitive
+from autograd.extend import defvjp, defvjp_argnums, primitive
 from autograd.tracer import register_notrace
 from scipy import special
 
-from npflow.autodiff.gpu.devices import HOST, device_of, scipy_function
-from npflow.autodiff.primitives import held, log_sigmoid, logsumexp_last, sum_event, where
+from npflow.autodiff.gpu.devices import HOST, constant, device_of, scipy_function
+from npflow.autodiff.primitives import fresh, held, softmax_last, sum_event, transparent
 from npflow.description import count
 from npflow.layers.layer import Layer, spread
 from npflow.priors import LOG_2PI
@@ -92,36 +92,76 @@ class Gaussianize(Layer):
 # z as a function of the logit is that of the standard normal up to |z| = BEND, and linear beyond. The tails of a normal
 # are lighter than those of any mixture of logistics: through the inverse of each mixture an outlier would be squared,
 # and a few of them would overflow.
+#
+# In float32 both functions are rational: z / logit is a ratio of polynomials in logit^2, with coefficients in ascending
+# order, and logit / z one in z^2. They differ from the functions by less than 4e-8 and 2e-9 of their values (float32
+# rounds to 6e-8), and take a tenth of the time.
 
 BEND = 3.0
 LOGIT_BEND = float(special.log_ndtr(BEND) - special.log_ndtr(-BEND))  # 6.6
 SLOPE_BEND = float(
     special.ndtr(BEND) * special.ndtr(-BEND) * math.exp(0.5 * (BEND**2 + LOG_2PI))
 )  # dz / d logit: 0.3
+Z_OF_LOGIT = (
+    (0.626657048, 0.0734099434, 0.00207488695, 1.07897615e-05, -5.75167165e-09),
+    (1.0, 0.135028579, 0.00475947406, 3.73976942e-05),
+)
+LOGIT_OF_Z = (
+    (1.59576912, 0.198964798, 0.0153318545, 0.000397620916),
+    (1.0, 0.0791427391, 0.00605010683, 4.25842553e-05),
+)
 
 
 @primitive
 def normal_of_logit(logit):
     """The z with Phi(z) = sigmoid(logit), straight on beyond the bend."""
-    size = onp.abs(logit)  # z is odd, and the smaller of the two probabilities the one with all its digits
-    near = onp.minimum(size, LOGIT_BEND)
-    ndtri = scipy_function("special.ndtri", like=logit)
-    return onp.copysign(SLOPE_BEND * (size - near) - ndtri(1 / (1 + onp.exp(near))), logit)
+    near = onp.clip(logit, -LOGIT_BEND, LOGIT_BEND)
+    if logit.dtype == onp.float32:
+        z = ratio_of(near, *Z_OF_LOGIT)
+    else:  # z is odd, and the smaller of the two probabilities the one with all its digits
+        ndtri = scipy_function("special.ndtri", like=logit)
+        z = onp.copysign(ndtri(1 / (1 + onp.exp(onp.abs(near)))), logit)
+    return z + SLOPE_BEND * (logit - near)
 
 
 @primitive
 def logit_of_normal(z):
     """The logit of Phi(z), straight on beyond the bend."""
     near = onp.clip(z, -BEND, BEND)
-    log_ndtr = scipy_function("special.log_ndtr", like=z)
-    return log_ndtr(near) - log_ndtr(-near) + (z - near) / SLOPE_BEND
+    if z.dtype == onp.float32:
+        logit = ratio_of(near, *LOGIT_OF_Z)
+    else:
+        log_ndtr = scipy_function("special.log_ndtr", like=z)
+        logit = log_ndtr(near) - log_ndtr(-near)
+    return logit + (z - near) / SLOPE_BEND
+
+
+def ratio_of(x, above, below):
+    """x P(x^2) / Q(x^2), for two polynomials with coefficients in ascending order."""
+    square, values = x * x, []
+    for *rest, last in (above, below):
+        value = last * square
+        for coefficient in rest[:0:-1]:
+            value += coefficient
+            value *= square
+        value += rest[0]
+        values.append(value)
+    return x * values[0] / values[1]
+
+
+@transparent
+def log_sigmoids(logit):
+    """log(sigmoid(logit)) + log(sigmoid(-logit)), for logits whose exp is finite."""
+    return logit - 2 * np.log1p(np.exp(logit))
+
+
+defvjp(log_sigmoids, lambda y, logit: lambda g: -np.tanh(0.5 * logit) * g)
 
 
 def log_normal_slope(z, logit):
     """log(dz / d logit) = log(Phi(z) Phi(-z) / phi(z)) at the z of a logit; constant beyond the bend."""
-    near = where(np.abs(z) < BEND, z, BEND)
-    near_logit = where(np.abs(logit) < LOGIT_BEND, logit, LOGIT_BEND)
-    return log_sigmoid(near_logit) + log_sigmoid(-near_logit) + 0.5 * (near * near + LOG_2PI)
+    near, near_logit = np.clip(z, -BEND, BEND), np.clip(logit, -LOGIT_BEND, LOGIT_BEND)
+    return log_sigmoids(near_logit) + 0.5 * (near * near + LOG_2PI)
 
 
 defvjp(normal_of_logit, lambda z, logit: lambda g: g * np.exp(log_normal_slope(z, logit)))
@@ -133,8 +173,8 @@ defvjp(logit_of_normal, lambda logit, z: lambda g: g * np.exp(-log_normal_slope(
 def logistic_mixture(x, means, log_scales, log_weights):
     """The logit of F(x), and the log of its slope in x, for F = sum_k w_k sigmoid((x - mean_k) / scale_k).
 
-    The slope of log F - log(1 - F) is f / F + f / (1 - F). Each term is a mean of the slopes of the components, with
-    their shares in F and in 1 - F as weights, so that nothing cancels in either tail.
+    The slope of log F - log(1 - F) is f / (F (1 - F)), where f = F' and 1 - F = sum_k w_k sigmoid(-(x - mean_k) /
+    scale_k). All three are sums of positive terms, so that nothing cancels in either tail.
 
     Parameters
     ----------
@@ -142,13 +182,123 @@ def logistic_mixture(x, means, log_scales, log_weights):
     means, log_scales, log_weights : ndarray, shape (..., k)
         The components of each mixture. The weights are divided by their sum.
     """
-    a = (x[..., None] - means) * np.exp(-log_scales)
-    below = log_sigmoid(a)
-    above = below - a  # log(1 - sigmoid(a))
-    log_f, log_rest = logsumexp_last(log_weights + below), logsumexp_last(log_weights + above)
-    rise = logsumexp_last(log_weights + below - log_f[..., None] + above - log_scales)
-    fall = logsumexp_last(log_weights + above - log_rest[..., None] + below - log_scales)
-    return log_f - log_rest, np.logaddexp(rise, fall)
+    flat, mixture = columns_and_mixture(x, means, log_scales, log_weights)
+    sums = mixture_sums(flat, *mixture)
+    f, rest, density, shift = sums[0], sums[1], sums[2], sums[3]
+    log_f, log_rest = np.log(f), np.log(rest)
+    like_x = lambda y: np.reshape(turned(y), x.shape)
+    return like_x(log_f - log_rest + shift), like_x(np.log(density) - log_f - log_rest)
+
+
+def columns_and_mixture(x, means, log_scales, log_weights):
+    """x with a line for each of d components, shape (d, n); means, 1 / scales and weights, each of shape (d, k)."""
+    k = means.shape[-1]
+    means, log_scales, log_weights = (np.reshape(leaf, (-1, k)) for leaf in (means, log_scales, log_weights))
+    flat = turned(np.reshape(x, (-1, len(means))))
+    return flat, (means, np.exp(-log_scales), softmax_last(log_weights))
+
+
+@fresh
+def turned(x, out=None):
+    """The transpose of a matrix as a new array."""
+    y = onp.empty_like(x, shape=x.shape[::-1], order="C") if out is None else out
+    y[...] = x.T
+    return y
+
+
+defvjp(turned, lambda y, x: lambda g: turned(g))
+
+
+def logistics(x, means, rates, np=np):
+    """sigmoid(a) and sigmoid(-a) for a = (x - mean_k) / scale_k, each divided by a factor that keeps it in range.
+
+    Where x lies left of all means, all sigmoid(a) may be too small for floats. They are divided by exp(shift), where
+    shift is the largest a. Right of all means all sigmoid(-a) are divided by exp(-shift), where shift is the smallest
+    a. Elsewhere shift is 0.
+
+    In a gap between components that is more than 60 scales wide to both sides, or 300 in float64, a density is taken
+    for that at the end of these scales: its logarithm is about -60 there, where it would be lower still.
+
+    Parameters
+    ----------
+    x : ndarray, shape (d, n)
+    means, rates : ndarray, shape (d, k)
+    np : module
+        NumPy itself saves autograd's bookkeeping where nothing is differentiated.
+
+    Returns
+    -------
+    offsets, left, right : ndarray, shape (d, k, n)
+        x - mean_k, and the scaled sigmoid(a) and sigmoid(-a). The rows lie side by side in memory, so that NumPy's
+        loops are long.
+    shift, scale_left, scale_right : ndarray, shape (d, n)
+        The two factors: left * scale_left + right * scale_right = 1.
+    """
+    offsets = x[:, None] - means[:, :, None]
+    a = offsets * rates[:, :, None]
+    shift = held(np.maximum(np.min(a, axis=1), 0) + np.minimum(np.max(a, axis=1), 0))
+    scale_left, scale_right = np.exp(np.minimum(shift, 0)), np.exp(np.minimum(-shift, 0))
+    # An odd above the limit has a share that rounding loses. An array, as NumPy is slow with one number here.
+    limit = np.full_like(x, 60.0 if x.dtype == onp.float32 else 300.0, shape=x.shape[-1:])
+    odds = np.exp(np.minimum(shift[:, None] - a, limit))  # (1 - sigmoid(a)) / sigmoid(a), scaled
+    left = 1 / (odds * scale_right[:, None] + scale_left[:, None])
+    return offsets, left, odds * left, shift, scale_left, scale_right
+
+
+@transparent
+def mixture_sums(x, means, rates, weights):
+    """F, 1 - F and f of mixtures, scaled as `logistics` does, f by both factors; and the shift.
+
+    Parameters
+    ----------
+    x : ndarray, shape (d, n)
+    means, rates, weights : ndarray, shape (d, k)
+
+    Returns
+    -------
+    ndarray, shape (4, d, n)
+    """
+    left, right, shift = logistics(x, means, rates)[1:4]
+    sums = weighted(left, right, shift, weights, rates)
+    return np.concatenate([np.reshape(each, (1, *x.shape)) for each in sums], axis=0)
+
+
+def weighted(left, right, shift, weights, rates, np=np):
+    """The four parts of `mixture_sums`, each of shape (d, n): sums over components as products of small matrices."""
+    return (
+        np.matmul(weights[:, None], left)[:, 0],
+        np.matmul(weights[:, None], right)[:, 0],
+        np.matmul((weights * rates)[:, None], left * right)[:, 0],
+        shift,
+    )
+
+
+def _mixture_sums_vjp(argnums, sums, arguments, options):
+    # d sigmoid(a) = sigmoid(a) sigmoid(-a) da, and that product times (1 - 2 sigmoid(a)) da is its own change. The
+    # shift changes no logit and no slope, so it counts as a constant.
+    def vjp(g):
+        x, means, rates, weights = arguments
+        offsets, left, right, _, scale_left, scale_right = logistics(x, means, rates)
+        of_f, of_rest, of_density = g[0], g[1], g[2]
+        both, rates_n, weights_n = left * right, rates[:, :, None], weights[:, :, None]
+        straight = (of_f * scale_right - of_rest * scale_left)[:, None]
+        bent = (of_density[:, None] - left * (2 * scale_left * of_density)[:, None]) * rates_n
+        of_a = (straight + bent) * both * weights_n
+        over_rows = lambda terms, g: np.matmul(terms, g[:, :, None])[:, :, 0]
+        ones = np.ones_like(x)
+        of_both = over_rows(both, of_density)
+        gradients = (
+            lambda: np.matmul(rates[:, None], of_a)[:, 0],
+            lambda: -rates * over_rows(of_a, ones),
+            lambda: over_rows(of_a * offsets, ones) + weights * of_both,
+            lambda: over_rows(left, of_f) + over_rows(right, of_rest) + rates * of_both,
+        )
+        return tuple(gradients[number]() for number in argnums)
+
+    return vjp
+
+
+defvjp_argnums(mixture_sums, _mixture_sums_vjp)
 
 
 def mixture_quantile(logit, means, log_scales, log_weights):
@@ -169,30 +319,83 @@ def _implicit(x, residual, log_slope):
 
 
 STEPS = 100  # more than any mixture takes, as each step halves the bracket or the step
+# Logits of each component where the table has its quantiles, in both dtypes.
+LEVELS = {onp.dtype(kind): onp.linspace(-8, 8, 17, dtype=kind) for kind in (onp.float32, onp.float64)}
 
 
 @primitive
 def _solve(logit, means, log_scales, log_weights):
-    """`mixture_quantile` by Newton's method inside a bracket; a constant for autograd.
+    """`mixture_quantile` by Newton's method; a constant for autograd.
+
+    It starts from a table of F at quantiles of each component, which are dense where F bends. The few numbers that a
+    few steps do not find are looked for inside a bracket. No number is looked for longer because of those beside it.
+    """
+    target, mixture = columns_and_mixture(logit, means, log_scales, log_weights)
+    x, found = _from_table(target, *mixture), False
+    for _ in range(2 if logit.dtype == onp.float32 else 4):
+        new, near = _newton_step(x, target, *mixture)[2:]
+        x, found = onp.where(found, x, new), found | near
+    if device_of(logit) is not HOST:  # asking a GPU which are found would wait for it
+        x = onp.where(found, x, _inside_bracket(target, *mixture))
+    elif not found.all():
+        missing = onp.nonzero(~found)
+        each = (leaf[missing[0]] for leaf in mixture)  # a mixture for each number
+        x[missing] = _inside_bracket(target[missing][:, None], *each)[:, 0]
+    return like(x, logit)
+
+
+def like(columns, x):
+    """Lines for components, shape (d, n), as an array like x."""
+    return onp.reshape(turned.fun(columns), x.shape)
+
+
+def _from_table(logit, means, rates, weights):
+    """Roughly the quantiles, shape (d, n), by linear interpolation in a table for each mixture."""
+    grid = means[:, :, None] + constant(LEVELS[means.dtype], like=means) / rates[:, :, None]
+    grid = onp.sort(onp.reshape(grid, (len(means), -1)), axis=1)
+    logits, _ = _logit_and_slope(grid, means, rates, weights)
+    logits, x = onp.sort(logits, axis=1), onp.empty_like(logit)  # rounding may have left them out of order
+    for line, *known in zip(x, logit, logits, grid):
+        line[...] = onp.interp(*known)
+    return x
+
+
+def _logit_and_slope(x, means, rates, weights):
+    """The logit of F and its slope, without derivatives."""
+    f, rest, density, shift = weighted(*logistics(x, means, rates, onp)[1:4], weights, rates, onp)
+    return onp.log(f) - onp.log(rest) + shift, density / (f * rest)
+
+
+def _newton_step(x, logit, means, rates, weights):
+    """The logit at x, its tolerance, where Newton's method goes from there, and whether the quantile is so near.
+
+    One step squares the error: after one from within eps^0.6, only rounding is left.
+    """
+    at, slope = _logit_and_slope(x, means, rates, weights)
+    size, eps = 1 + onp.abs(logit), float(onp.finfo(x.dtype).eps)
+    with onp.errstate(over="ignore", invalid="ignore", divide="ignore"):  # F may be flat there
+        new = x + (logit - at) / slope
+        return at, 4 * eps * size, new, (onp.abs(logit - at) <= eps**0.6 * size) & onp.isfinite(new)
+
+
+def _inside_bracket(logit, means, rates, weights):
+    """The quantiles by Newton's method inside a bracket.
 
     The solution lies between the smallest and the largest solution for a single component. A Newton step is taken
     where it stays inside the bracket and is at most half as long as the one before; otherwise the bracket is halved.
     """
-    quantiles = means + onp.exp(log_scales) * logit[..., None]
-    low, high = onp.min(quantiles, axis=-1), onp.max(quantiles, axis=-1)
+    quantiles = means[:, :, None] + logit[:, None] / rates[:, :, None]
+    low, high = onp.min(quantiles, axis=1), onp.max(quantiles, axis=1)
     x, step, eps = 0.5 * (low + high), high - low, float(onp.finfo(logit.dtype).eps)
     found = onp.zeros_like(x, dtype=bool)
     for _ in range(STEPS):
-        at, log_slope = logistic_mixture(x, means, log_scales, log_weights)
+        at, tolerance, newton, near = _newton_step(x, logit, means, rates, weights)
         low, high = onp.where(at < logit, x, low), onp.where(at < logit, high, x)
-        with onp.errstate(over="ignore", invalid="ignore"):  # F may be flat there
-            newton = x + (logit - at) * onp.exp(-log_slope)
         good = (low <= newton) & (newton <= high) & (onp.abs(newton - x) <= 0.5 * step)
         new = onp.where(good, newton, 0.5 * (low + high))
         step = onp.abs(new - x)
-        found = found | (step <= 2 * eps * onp.abs(x))
-        found = found | (onp.abs(logit - at) <= 4 * eps * (1 + onp.abs(logit)))
-        x = onp.where(found, x, new)
+        x = onp.where(found | (onp.abs(logit - at) <= tolerance), x, new)
+        found = found | (near & good) | (step <= 2 * eps * onp.abs(x)) | (onp.abs(logit - at) <= tolerance)
         if device_of(x) is HOST and found.all():  # asking a GPU would wait for it
             break
     return x

@@ -102,6 +102,20 @@ def spread_case(shape_of):
     )
 
 
+def sums_of_logistics(x, means, rates, weights):
+    """F, 1 - F and f of mixtures: shapes (d, n) and (d, k)."""
+    means, rates, weights = (leaf[:, :, None] for leaf in (means, rates, weights))
+    below, above = (expit(sign * (x[:, None] - means) * rates) for sign in (1, -1))
+    return [anp.sum(weights * terms, axis=1) for terms in (below, above, rates * below * above)]
+
+
+def logit_and_slope(f, rest, density, shift):
+    """What `mixture_sums` is for; each of its sums depends on its shift, and these two do not."""
+    return anp.concatenate(
+        [anp.log(f) - anp.log(rest) + shift, anp.log(density) - anp.log(f) - anp.log(rest)]
+    )
+
+
 def seen(x, height, width):
     """For each place of a kernel the pixels that it sees, zeros beyond the edge: shape (height, width, n, h, w, c)."""
     (_, h, w, _), (top, left) = x.shape, (height // 2, width // 2)
@@ -322,6 +336,14 @@ CASES = [
         C.half_turn,
         lambda x: anp.reshape(anp.reshape(x, (len(x), -1))[:, ::-1], x.shape),
         lambda shape: [(2, 4, 3, 2)],
+    ),
+    Case("turned", Q.turned, anp.transpose, lambda shape: [(4, 3)]),
+    Case("log_sigmoids", Q.log_sigmoids, lambda x: -anp.log(1 + anp.exp(x)) - anp.log(1 + anp.exp(-x))),
+    Case(
+        "mixture_sums",
+        lambda x, means, *logs: logit_and_slope(*Q.mixture_sums(x, means, *map(anp.exp, logs))),
+        lambda x, means, *logs: logit_and_slope(*sums_of_logistics(x, means, *map(anp.exp, logs)), 0.0),
+        lambda shape: [(3, 4), (3, 2), (3, 2), (3, 2)],
     ),
     Case("normal_of_logit", Q.normal_of_logit, lambda x: np.sqrt(2) * erfinv(2 * expit(x) - 1)),
     Case("logit_of_normal", Q.logit_of_normal, lambda z: norm.logcdf(z) - norm.logcdf(-z)),

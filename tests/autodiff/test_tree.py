@@ -283,3 +283,22 @@ def test_on_a_device_the_vector_and_its_views_are_there(dtype, any_device):
     assert_agrees(
         any_device, layout.pack({"weight": None, "order": None, "bias": there["bias"]})[:2], params["bias"]
     )
+
+
+def test_flattened_trees_have_one_key_where_a_program_serves_both():
+    base = {"a": np.zeros((2, 3)), "b": [np.zeros(1), np.arange(3)]}
+    key, leaves = tree.flattened(base)
+    assert [leaf is mine for leaf, (_, mine) in zip(leaves, tree.items(base), strict=True)] == [True] * 3
+    assert key == tree.flattened({"b": [np.ones(1), np.arange(3)], "a": np.ones((2, 3))})[0]
+    others = [
+        {"c": base["a"], "b": base["b"]},
+        {"a": base["a"], "b": tuple(base["b"])},
+        {"a": np.zeros((3, 2)), "b": base["b"]},
+        {"a": np.zeros((2, 3), np.float32), "b": base["b"]},
+        {"a": base["a"], "b": [np.zeros(1), np.arange(3)[::-1]]},
+        {"a": base["a"], "b": [[np.zeros(1)], np.arange(3)]},
+    ]
+    assert len({key, *(tree.flattened(other)[0] for other in others)}) == 7
+    for leaf in (1.0, np.float64(1), None):
+        assert tree.flattened({"a": base["a"], "b": leaf})[0] is None
+    assert tree.flattened({"a": base["a"], 1: base["a"]})[0] is None

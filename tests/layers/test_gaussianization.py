@@ -193,7 +193,7 @@ def test_log_det_and_gradients_of_an_outlier_are_those_of_double_precision_in_si
             params = layer.init(np.random.default_rng(0), data.astype(dtype))
             value, gradient = value_and_grad(lambda p, x=x, layer=layer: layer.forward(p, x)[1][0])(params)
             found.append([value, gradient["log_scales"].sum(), gradient["means"].sum() * far])
-        np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-4)  # a logit of 1e5 has seven digits
+        np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-4 + 5e-7 * abs(far))  # seven digits
 
 
 def slope(fun, x):
@@ -294,13 +294,13 @@ def test_a_quantile_has_its_logit(seed, components, spread):
 
 def test_a_quantile_is_found_in_few_of_the_steps(monkeypatch):
     steps = []
-    plain = gaussianization.logistic_mixture
+    plain = gaussianization._logit_and_slope
 
     def counting(*args):
         steps[-1] += 1
         return plain(*args)
 
-    monkeypatch.setattr(gaussianization, "logistic_mixture", counting)
+    monkeypatch.setattr(gaussianization, "_logit_and_slope", counting)
     for seed in range(20):
         mixture = mixture_of(seed, components=2 + seed % 7, spread=seed / 8)
         steps.append(0)
@@ -331,7 +331,7 @@ def test_a_quantile_does_not_depend_on_the_others_that_are_looked_for():
     logit = 20 * np.random.default_rng(0).standard_normal((9, 3))
     together = mixture_quantile(logit, *mixture)
     for row, alone in zip(logit, together):
-        np.testing.assert_array_equal(mixture_quantile(row[None], *mixture)[0], alone)
+        np.testing.assert_allclose(mixture_quantile(row[None], *mixture)[0], alone, rtol=1e-13)
 
 
 @every_dtype
@@ -342,7 +342,7 @@ def test_between_two_clusters_that_are_far_apart_every_number_is_finite(dtype):
     assert np.abs(x) < 500
     logit, log_slope = logistic_mixture(x, *mixture)
     assert np.abs(logit) < 1e-6
-    assert -501 < log_slope < -198
+    assert -501 < log_slope < (-59 if dtype == np.float32 else -299)  # where odds end
 
 
 # ---------------------------------------------------------------- mixtures fitted to columns

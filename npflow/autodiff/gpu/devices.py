@@ -89,6 +89,8 @@ def device_of(arrays):
     alone = _device_of_type(type(getval(arrays)))
     if alone is not None:
         return alone
+    if tree.flattened(arrays)[0] is not None:  # all are NumPy's
+        return HOST
     found = {}
     for path, leaf in tree.items(arrays):
         of_leaf = _device_of_type(type(getval(leaf)))

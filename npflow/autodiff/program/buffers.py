@@ -163,7 +163,9 @@ def _slot(call, offset, leaf=None):
 
 def _donor(call, roots, last, position, places):
     """The value whose place an elementwise call can write over: an argument, or what one reshapes; or None."""
-    if not is_ufunc(call.function):  # it reads each element before it writes there
+    if (
+        not is_ufunc(call.function) and call.function is not np.clip
+    ):  # it reads each element before it writes there
         return None
     for argument in call.parents:
         donor, *others = roots[argument]

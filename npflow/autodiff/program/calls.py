@@ -142,6 +142,8 @@ class Spelling:
             return repr(argument) if argument is not Ellipsis else "..."
         if type(argument) is float and math.isfinite(argument):
             return repr(argument)
+        if type(argument) is float and math.isinf(argument):
+            return f'float("{argument}")'
         if isinstance(argument, slice):
             return f"slice({argument.start}, {argument.stop}, {argument.step})"
         if isinstance(argument, np.dtype) and argument.isbuiltin == 1:

@@ -19,6 +19,7 @@ from npflow.autodiff import tree
 from npflow.autodiff.gpu.devices import HOST, as_array, device_of, fetch, is_array
 from npflow.autodiff.program import statistics
 from npflow.autodiff.program.buffers import plan
+from npflow.autodiff.program.tape import example_of
 from npflow.autodiff.program.writing import write
 from npflow.errors import InputError, in_short
 
@@ -85,6 +86,8 @@ class Program:
         once = [call for call in tape.calls if not call.place.again or call.place.derivative_of]
         self.cost_once = statistics.total(statistics.costs_by_layer(replace(tape, calls=once), buffers.live))
         self.lines = self.total_cost.lines
+        value = example_of(tape.value)
+        self.value_shape, self.value_dtype = np.shape(value), np.result_type(value)
 
         self.source, self.constants, self.slots = write(tape, buffers, self._head())
         self._compile()

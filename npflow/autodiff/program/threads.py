@@ -1,6 +1,7 @@
 """The number of threads: BLAS's, and ours."""
 
 import os
+import sys
 from contextlib import contextmanager
 from threading import Lock, get_ident
 
@@ -8,6 +9,7 @@ from npflow.autodiff.forks import in_forked_child
 
 LOCK = Lock()
 inside, limit = [], None  # the threads of open contexts, and the limit that the first one set
+found = None  # the number of imported modules, and the BLAS libraries that were loaded with them
 
 
 @contextmanager
@@ -23,11 +25,10 @@ def one_blas_thread():
     """
     global limit
     import scipy.linalg  # noqa: F401 (it has its own BLAS, which can be limited once it is loaded)
-    from threadpoolctl import threadpool_limits
 
     with LOCK:
         inside.append(get_ident())
-        limit = limit or threadpool_limits(limits=1, user_api="blas")
+        limit = limit or libraries().limit(limits=1, user_api="blas")
     try:
         yield
     finally:
@@ -36,6 +37,20 @@ def one_blas_thread():
             if not inside:
                 limit.restore_original_limits()
                 limit = None
+
+
+def libraries():
+    """The BLAS libraries that are loaded; they are looked for again once another module has been imported.
+
+    To look for them takes a millisecond, to limit those that are known a hundredth of that.
+    """
+    global found
+    from threadpoolctl import ThreadpoolController
+
+    modules = len(sys.modules)
+    if found is None or found[0] != modules:
+        found = modules, ThreadpoolController()
+    return found[1]
 
 
 @in_forked_child

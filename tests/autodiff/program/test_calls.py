@@ -289,7 +289,12 @@ def test_a_concatenation_writes_to_the_place_it_is_given():
     "function", sorted(WITH_OUT | FRESH, key=str), ids=lambda function: function.__name__
 )
 def test_what_is_said_to_take_a_place_does_and_gives_the_same_bits(function):
-    arguments = {"dot": (ROWS, ROWS.T), "take": (ROWS, np.array([1, 0])), "clip": (ROWS, 0, 1)}
+    arguments = {
+        "turned": (ROWS,),
+        "dot": (ROWS, ROWS.T),
+        "take": (ROWS, np.array([1, 0])),
+        "clip": (ROWS, 0, 1),
+    }
     arguments |= {"concatenate_args": (0, ROWS, ROWS), "scatter": (ROWS, np.array([1, 0, 2, 0]), (5, 3))}
     arguments |= {"planes": (ROWS[None], 1, 3), "unplanes": (ROWS, 1, (3, 6, 1))}
     arguments |= {"running_sums": (ROWS, 1.0, 2.0), "running_sums_vjp": (ROWS,)}

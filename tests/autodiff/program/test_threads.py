@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 import scipy.linalg  # noqa: F401 (which has a BLAS of its own)
-import threadpoolctl
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from npflow import Flow, fit
+from npflow.autodiff.program import threads
 from npflow.autodiff.program.threads import leave_others, one_blas_thread
 from npflow.layers import Affine
 from npflow.priors import Normal
@@ -68,13 +68,14 @@ def test_the_last_of_several_threads_to_leave_gives_blas_back_what_the_first_fou
     number = [4]
 
     class Limits:
-        def __init__(self, limits, user_api):
+        def limit(self, limits, user_api):
             self.found, number[0] = number[0], limits
+            return self
 
         def restore_original_limits(self):
             number[0] = self.found
 
-    monkeypatch.setattr(threadpoolctl, "threadpool_limits", Limits)
+    monkeypatch.setattr(threads, "libraries", Limits)
     first, second = one_blas_thread(), one_blas_thread()
     first.__enter__()
     second.__enter__()
