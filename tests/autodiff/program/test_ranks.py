@@ -176,9 +176,7 @@ def test_a_rank_with_one_subtree_sends_less_than_two_vectors(size, count):
 def test_what_the_exchange_takes_is_known(monkeypatch):
     taken = Threads(3).run(lambda ranks: (total(16, 12, ranks), ranks)[1])
     for ranks in taken:
-        assert ranks.nbytes(16, 12 * 4) == sum(
-            block.nbytes for block in ranks.blocks.values()
-        )
+        assert ranks.nbytes(16, 12 * 4) == sum(block.nbytes for block in ranks.blocks.values())
     assert Ranks().nbytes(16, 12 * 8) == 0
 
 
