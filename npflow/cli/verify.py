@@ -125,7 +125,7 @@ def own_case(name, shape):
 def own_module(path):
     """What a reader's Python file defines; raise `InputError` unless it runs."""
     if not Path(path).is_file():
-        raise InputError(f"expected a Python file, got {path!r}, which is none")
+        raise InputError(f"expected a Python file, got {path!r}, which is not a file")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     if spec is None:
         raise InputError(f"expected a Python file, whose name ends in .py, got {path!r}")
