@@ -112,7 +112,16 @@ MODULES = ["npflow"] + [
     f"npflow.{name}"
     for name in (
         *("layers", "networks", "models", "priors", "training", "estimators"),
-        *("verify", "datasets", "plots", "latent", "autodiff", "autodiff.primitives", "autodiff.gpu"),
+        *(
+            "verify",
+            "datasets",
+            "plots",
+            "latent",
+            "exercises",
+            "autodiff",
+            "autodiff.primitives",
+            "autodiff.gpu",
+        ),
     )
 ]
 autosummary_generate = True

@@ -532,7 +532,7 @@ def difference_of_layouts(flow, layout):
 def layout_without_a_pass(flow, ration=SMALL):
     """The layout of a flow's parameters, from `init` of its layers on noise; None where they refuse noise."""
     rng = Rationed(ration)
-    init = lambda layer, x, context: layer.init(rng, x, **given(layer, context))
+    init = lambda layer, x, context, _: layer.init(rng, x, **given(layer, context))
     try:
         x, *context = _noise(flow, 4)
         with one_blas_thread(), onp.errstate(all="ignore"):

@@ -18,7 +18,7 @@ CALL = 2**6  # the least that a call takes of a ration, so that many small ones 
 
 
 class TooLarge(InputError):
-    """An architecture has many more parameters than it is compared with."""
+    """An architecture has far more parameters than the tree that it is compared with."""
 
 
 class Rationed(np.random.Generator):

@@ -1,7 +1,8 @@
 """What a flow is made of, as a table: its layers, their shapes, parameters and log-determinants."""
 
 import re
-from dataclasses import dataclass
+from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def summary(flow: Model, params: Params | None = None) -> Table:
     Table
         It prints as text, and shows as HTML in a notebook. A row is a layer, on the way from x to z: its path and
         class, the shape of a row of its output, how many numbers are trained, and log|det J| as the docstring of its
-        class states it. The last row is the prior.
+        class states it, with the opposite sign where the flow applies its inverse. The last row is the prior.
 
     Raises
     ------
@@ -55,9 +56,12 @@ def summary(flow: Model, params: Params | None = None) -> Table:
     if params is not None:
         flow.check(params)
     context = np.zeros((1, flow.context_features)) if flow.context_features else None
-    noted, _ = dry_run(flow.layer, np.zeros((1, *flow.event_shape)), Line, context=context)
+    places = count()
+    visit = lambda layer, x, context, direction: Line(next(places), layer, x, direction)
+    noted, _ = dry_run(flow.layer, np.zeros((1, *flow.event_shape)), visit, context=context)
+    layers = sorted(_rows("layer", noted, None if params is None else params["layer"]))  # by place
     rows = [
-        *_rows("layer", noted, None if params is None else params["layer"]),
+        *(row for _, row in layers),
         (name_of("prior", flow.prior), "", _trained(params and params["prior"]), ""),
     ]
     columns = ("layer", "output", "parameters", "log|det J|")
@@ -67,26 +71,37 @@ def summary(flow: Model, params: Params | None = None) -> Table:
     return Table(f"Flow of rows of shape {flow.event_shape}{size}", columns, tuple(rows))
 
 
-@dataclass
-class Line:
-    """A layer that is made of no others, its input, and its context."""
+class Line(NamedTuple):
+    """A layer that is made of no others, and where it stands on the way from x to z."""
 
+    place: int
     layer: object
     x: np.ndarray
-    context: np.ndarray | None
+    direction: str
 
     def row(self, path, params):
         """Its line of the table."""
-        _, output = dry_run(self.layer, self.x, Line)
+        _, output = dry_run(self.layer, self.x, lambda *_: None, self.direction)
         log_dets = re.findall(r"log\|det J\| = (.*?)(?: {4,}|$)", formulas_of(type(self.layer)), re.MULTILINE)
-        formula = " or ".join(text.strip() for text in log_dets)
-        return name_of(path, self.layer), str(output.shape[1:]), _trained(params), formula
+        log_dets, name = [text.strip() for text in log_dets], type(self.layer).__name__
+        if self.direction == "inverse":
+            log_dets, name = map(_negated, log_dets), f"{name}, inverse"
+        return f"{path} ({name})", str(output.shape[1:]), _trained(params), " or ".join(log_dets)
+
+
+def _negated(formula):
+    """Minus a formula."""
+    if formula == "0":
+        return formula
+    if re.search(r" [-+] ", formula) and not re.fullmatch(r"sum\(.*\)", formula):
+        return f"-({formula})"
+    return formula[1:] if formula.startswith("-") else f"-{formula}"
 
 
 def _rows(path, noted, params):
-    """The lines of a tree of `Line`, each with the parameters at its place."""
+    """The rows of a tree of `Line`, each with its place."""
     if isinstance(noted, Line):
-        yield noted.row(path, params)
+        yield noted.place, noted.row(path, params)
         return
     for key, inner in enumerate(noted) if isinstance(noted, list) else noted.items():
         yield from _rows(f"{path}/{key}", inner, None if params is None else params[key])

@@ -1,9 +1,13 @@
 """Links between the files of the repository lead somewhere: pages, headings, files that a text names, chapters."""
 
 import re
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from npflow import cli
 
 ROOT = Path(__file__).parent.parent
 BUILT = ("_build", "jupyter_execute", "book/", "gallery/", "reference/", "generated/")
@@ -55,3 +59,13 @@ def test_a_chapter_that_another_names_is_there(chapter):
     assert named <= CHAPTERS
     names = {page.stem for page in (ROOT / "npflow" / "exercises" / "pages").glob("*.py")}
     assert set(re.findall(r"`npflow exercise (\w+)`", text)) <= names
+
+
+def test_the_page_of_the_command_line_asks_every_command_for_help(monkeypatch):
+    asked = []
+    run = lambda words, **_: asked.append(words[3:]) or SimpleNamespace(stdout="")
+    monkeypatch.setattr(subprocess, "run", run)
+    page = (ROOT / "docs/command_line.md").read_text()
+    exec(re.search(r"```\{code-cell\}\n.*?\n\n(.*?)```", page, re.DOTALL)[1], {})
+    names = [command.__name__.rpartition(".")[2] for command in cli.COMMANDS]
+    assert asked == [["--help"], *([name, "--help"] for name in names)]

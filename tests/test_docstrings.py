@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import pkgutil
 import re
+from pathlib import Path
 from types import FunctionType
 
 import matplotlib.pyplot as plt
@@ -65,6 +66,11 @@ def test_a_public_module_shows_only_what_is_its_own(name):
     assert shown.keys() - {"__builtins__"} == set(module.__all__)
     origins = {getattr(thing, "__module__", name) for thing in things_of(name).values()}
     assert {origin.partition(".")[0] for origin in origins} == {"npflow"}
+
+
+def test_the_reference_lists_every_public_module():
+    page = Path(npflow.__path__[0]).parent / "docs" / "reference.md"
+    assert set(PUBLIC) <= set(re.findall(r"(?m)^reference/(.*)$", page.read_text("utf-8")))
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from npflow import InputError, datasets
-from npflow.estimators import FlowClassifier, FlowDensity
+from npflow.estimators import FlowClassifier, FlowDensity, _stratified
 
 pandas = pytest.importorskip("pandas")
 QUICK = {"steps": 30, "options": {"steps": 1}, "random_state": 0}
@@ -107,6 +107,40 @@ def test_names_of_columns_are_kept_and_results_can_be_frames(moons):
         density.score_samples(frame[["b", "a"]])
 
 
+def test_z_goes_back_to_x_whatever_the_names_of_its_columns(moons):
+    frame = pandas.DataFrame(moons, columns=["a", "b"])
+    for output in ("default", "pandas"):
+        density = FlowDensity(**QUICK).set_output(transform=output).fit(frame)
+        x = density.inverse_transform(density.transform(frame))
+        np.testing.assert_allclose(x, moons, rtol=1e-8, atol=1e-6)
+    with pytest.raises(ValueError, match="expected Z with 2 columns, got 1"):
+        density.inverse_transform(moons[:, :1])
+    with pytest.raises(ValueError, match="Z contains NaN"):
+        density.inverse_transform([[0.0, np.nan]])
+
+
+def test_a_fit_that_fails_leaves_the_flow_and_its_parameters_together(moons):
+    density = FlowDensity(**QUICK).fit(moons)
+    before = density.score(moons)
+    with pytest.raises(InputError):
+        density.set_params(options={"steps": 0}).fit(2 * moons)
+    assert density.score(moons) == before
+
+
+def test_a_constant_column_keeps_its_size():
+    x = np.random.default_rng(0).normal(size=(200, 2)) * [0, 1e6] + [5.0, 0]
+    density = FlowDensity("glow", **QUICK).fit(x)
+    assert density.scale_[0] == 5
+    assert np.abs(density.sample(100, random_state=0)[:, 0] - 5).max() < 50
+
+
+def test_verbose_may_be_a_number(moons, capsys):
+    FlowDensity("maf", steps=2, verbose=1).fit(moons)
+    assert "2/2" in capsys.readouterr().err
+    FlowDensity("maf", steps=2, verbose=0).fit(moons)
+    assert not capsys.readouterr().err
+
+
 def test_a_grid_search_over_a_pipeline_takes_a_frame(moons):
     frame = pandas.DataFrame(moons[:150], columns=["a", "b"])
     pipeline = make_pipeline(StandardScaler(), FlowDensity(**QUICK))
@@ -151,11 +185,14 @@ def test_ctrl_c_keeps_what_has_been_learned(moons, monkeypatch):
     ("options", "sentence"),
     [
         ({"recipe": "realnvp"}, "expected recipe to be one of .*'real_nvp'.*, got 'realnvp'"),
-        ({"recipe": "nice"}, "expected options to be arguments of nice, got steps"),
+        ({"recipe": "nice"}, "expected options to be arguments of nice .*, got steps"),
         ({"steps": 0}, "expected steps .* got 0"),
         ({"validation_fraction": 1.0}, "expected validation_fraction .* got 1.0"),
         ({"patience": -1}, "expected patience .* got -1"),
         ({"batch_size": 2.5}, "expected batch_size .* got 2.5"),
+        ({"verbose": "yes"}, "expected verbose .* got 'yes'"),
+        ({"options": [1]}, r"expected options to be a dict or None, got \[1\]"),
+        ({"options": {"features": 2}}, "other than features and context_features, got features"),
     ],
 )
 def test_a_wrong_parameter_is_named_when_it_is_used(options, sentence, moons):
@@ -194,6 +231,24 @@ def test_rare_classes_have_a_small_prior(iris):
     x, y = iris
     rare = FlowClassifier("maf", **QUICK).fit(x[:60], y[:60])
     np.testing.assert_allclose(np.exp(rare.class_log_prior_), [5 / 6, 1 / 6])
+
+
+def test_held_out_rows_are_a_share_of_each_class_and_never_its_only_row():
+    labels = np.array([0] * 80 + [1] * 19 + [2])
+    held_out = _stratified(np.random.default_rng(0).permutation(100), labels)[:10]
+    assert list(np.bincount(labels[held_out], minlength=3)) == [8, 2, 0]
+    assert len(set(_stratified(np.random.default_rng(0).permutation(100), labels))) == 100
+
+
+def test_where_no_class_has_a_density_the_classes_are_as_frequent_as_before(classifier, iris):
+    far = iris[0][:1] * 1e200
+    np.testing.assert_allclose(classifier.predict_proba(far), 1 / 3)
+    assert classifier.score_samples(far) == [-np.inf]
+
+
+def test_a_recipe_that_takes_no_class_is_named(iris):
+    with pytest.raises(InputError, match=r"expected recipe to take a context.*'gaussianization'"):
+        FlowClassifier("gaussianization").fit(*iris)
 
 
 @pytest.mark.parametrize("method", ["predict", "predict_proba", "score_samples"])

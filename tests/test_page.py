@@ -132,6 +132,12 @@ def test_the_grid_is_square_at_x_and_goes_through_the_layers():
     np.testing.assert_allclose(last, flow.encode(params, first.reshape(-1, 2)).reshape(last.shape), atol=2e-2)
 
 
+def test_an_image_of_two_numbers_has_a_grid_too():
+    flow, x = Flow(ActNorm(), Normal((1, 2, 1))), rows(6, 1, 2, 1)
+    grid = page.contents(flow, flow.init(np.random.default_rng(0), x), x)["grid"]
+    assert len(grid["stages"][1]) == 2 * page.LINES * page.POINTS * 2
+
+
 def test_the_grid_stays_in_the_domain():
     flow, x = Flow(Chain([Logit(), Units()]), Normal(2)), np.random.default_rng(0).random((30, 2))
     grid = page.contents(flow, flow.init(np.random.default_rng(0), x), x)["grid"]
@@ -287,6 +293,9 @@ def test_what_is_no_flow_too_large_or_cannot_be_written_is_refused(tmp_path):
         step_page, wide, start, rows(3, 65), path
     )
     assert "expected x" in refusal(step_page, flow, params, x[:, :1], path)
+    assert "expected title to be a string or None, got 3" in refusal(
+        step_page, flow, params, x, path, title=3
+    )
     assert "expected the path of the page" in refusal(
         step_page, flow, params, x, tmp_path / "none" / "page.html"
     )

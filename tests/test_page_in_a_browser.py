@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 from helpers import perturbed, rows
 
+from npflow import Flow
 from npflow.autodiff import value_and_grad
+from npflow.layers import ActNorm
 from npflow.models import glow
 from npflow.networks import MLP
 from npflow.plots import step_page
+from npflow.priors import Normal
 from npflow.verify.jacobians import by_autograd
 
 PROGRAMS = [
@@ -309,4 +312,26 @@ def test_a_phone_and_a_dark_theme(browser, plane, space, width, theme):
     browser.open(plane[-1], width, 844, theme)
     row = int(np.argmin(np.linalg.norm(plane[2] - np.median(plane[2], axis=0), axis=1)))
     assert click_point(browser, row) == row
+    assert browser.complaints() == []
+
+
+@pytest.mark.parametrize(("points", "unit"), [([[1, 2], [3, 5]], 1e-150), ([[1, 2]], 1e17)])
+def test_points_in_any_unit_are_drawn(browser, tmp_path, points, unit):
+    """toFixed takes at most 100 digits, and around 1e17 the next tick is the same number."""
+    flow, x = Flow(ActNorm(), Normal(2)), np.array(points) * unit
+    params = {"layer": {"bias": np.zeros(2), "log_scale": np.zeros(2)}, "prior": {}}
+    browser.open(step_page(flow, params, x, tmp_path / "page.html"))
+    assert browser.numbers("#value-x") == six(x[0])
+    browser.press("ArrowRight")
+    assert browser.numbers("#value-z") == six(x[0])
+    assert browser.complaints() == []
+
+
+def test_a_jacobian_that_is_not_finite_has_no_parallelogram(browser, tmp_path):
+    flow, x = Flow(ActNorm(), Normal(2)), rows(4, 2)
+    params = {"layer": {"bias": np.zeros(2), "log_scale": np.array([800.0, 0.0])}, "prior": {}}
+    browser.open(step_page(flow, params, x, tmp_path / "page.html"))
+    browser.press("ArrowRight")
+    assert browser.text("#matrix td") == "inf"
+    assert not browser.run("return document.querySelector('#layer svg')")
     assert browser.complaints() == []

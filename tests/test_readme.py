@@ -105,6 +105,16 @@ def test_the_gradient_as_a_tree_is_like_the_parameters():
     assert shapes[0] == shapes[1]
 
 
+def test_the_lines_for_scikit_learn_run():
+    (lines,) = blocks("estimators")
+    scope = {}
+    exec(lines, scope)
+    np.testing.assert_allclose(scope["same"], scope["x"], rtol=1e-6, atol=1e-6)
+    assert scope["new"].shape == (10, 13)
+    assert np.isfinite([*scope["log_p"], *scope["mixture"]]).all()
+    np.testing.assert_allclose(scope["p"].sum(axis=1), 1)
+
+
 def test_the_lines_that_use_autograd_alone_run(device):
     _, alone = blocks("gpu")
     lines = alone.replace("import autograd, cupy", "import autograd")
@@ -172,8 +182,16 @@ def test_the_command_that_verifies_a_layer_of_your_own_runs(tmp_path):
 def test_every_page_whose_code_runs_here_is_known():
     # Each test above takes all blocks of its page; a new block, or a page with blocks, asks for a new line in one.
     counted = {page.stem: len(blocks(page.stem)) for page in PAGES}
-    known = {"README": 7, "training": 1, "gpu": 2, "programs": 1, "step_through": 1, "verify": 2}
-    known["many_machines"] = 4  # in tests/training/test_together.py, on ranks and in other processes
+    known = {
+        "README": 7,
+        "training": 1,
+        "estimators": 1,
+        "gpu": 2,
+        "programs": 1,
+        "step_through": 1,
+        "verify": 2,
+        "many_machines": 4,  # in tests/training/test_together.py, on ranks and in other processes
+    }
     assert {page: count for page, count in counted.items() if count} == known
 
 

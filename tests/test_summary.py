@@ -8,7 +8,7 @@ import pytest
 import npflow
 from npflow import InputError, models
 from npflow.autodiff import Layout
-from npflow.layers import ActNorm, Chain, Layer
+from npflow.layers import ActNorm, Chain, Inverse, Layer, Logit, Squeeze, Units
 from npflow.networks import MLP
 from npflow.verify.cases import CASES
 
@@ -33,6 +33,18 @@ def test_shapes_are_those_of_the_outputs_on_several_scales():
     assert shapes["layer/2 (Squeeze)"] == "(2, 2, 4)"
     assert shapes["layer/7/0 (Squeeze)"] == "(1, 1, 8)"
     assert shapes["layer/8 (Unsqueeze)"] == "(4, 4, 1)"
+
+
+def test_a_layer_that_is_turned_round_says_so_and_has_minus_the_log_det():
+    layer = Chain([Squeeze(), Inverse(Chain([ActNorm(), Units(), Logit(0.05), Squeeze()]))])
+    rows = npflow.summary(npflow.Flow(layer, npflow.priors.Normal((4, 4, 1)))).rows
+    assert rows[:-1] == (
+        ("layer/0 (Squeeze)", "(2, 2, 4)", "0"),
+        ("layer/1/3 (Squeeze, inverse)", "(4, 4, 1)", "0"),
+        ("layer/1/2 (Logit, inverse)", "(4, 4, 1)", "-sum(log(1 - 2 alpha) - log p - log(1 - p))"),
+        ("layer/1/1 (Units, inverse)", "(4, 4, 1)", "H W sum(e) log 2"),
+        ("layer/1/0 (ActNorm, inverse)", "(4, 4, 1)", "-H W sum(log_scale)"),
+    )
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ def run(arguments):
     place = arguments.run_or_checkpoint
     rng = np.random.default_rng(check_seed(arguments.seed, "--seed"))
     n = None if arguments.n is None else check_count(arguments.n, "--n", most=10_000)
+    if not place.exists():
+        raise InputError(f"expected the folder of a run, or a checkpoint, got {place}, which does not exist")
     if place.is_file():
         title, folder, found = (
             place.stem,
@@ -73,7 +75,8 @@ def of_checkpoint(path, data, rng, n):
     if data is None:
         return saved.flow, saved.params, saved.flow.sample(saved.params, rng, n), None
     try:
-        x = np.load(data, allow_pickle=False)
+        with data.open("rb") as file:
+            x = np.lib.format.read_array(file, allow_pickle=False)
         x = x[np.sort(rng.permutation(len(x))[:n])]
     except (OSError, ValueError, TypeError, EOFError) as error:
         raise InputError(f"expected rows in {data}, an array that numpy.save wrote, got: {error}") from error

@@ -125,14 +125,16 @@ def own_case(name, shape):
 def own_module(path):
     """What a reader's Python file defines; raise `InputError` unless it runs."""
     if not Path(path).is_file():
-        raise InputError(f"expected a Python file, got {path!r}, which is none")
+        raise InputError(f"expected a Python file, got {path!r}, which is not a file")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None:
+        raise InputError(f"expected a Python file, whose name ends in .py, got {path!r}")
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(spec.name, module)  # a dataclass looks its module up
     sys.path.insert(0, str(Path(path).resolve().parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = [
             frame.lineno
             for frame in traceback.extract_tb(error.__traceback__)

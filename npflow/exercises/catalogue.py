@@ -475,7 +475,7 @@ def find(name: str) -> "LayerExercise | FunctionExercise":
     Raises
     ------
     InputError
-        If there is none of that name.
+        If there is no exercise of that name.
 
     Examples
     --------

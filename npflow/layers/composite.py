@@ -367,7 +367,7 @@ def dry_run(layer, x, visit, direction="forward", context=None):
     layer : Layer
     x : ndarray, shape (n, ...)
     visit : callable
-        ``visit(inner, x, context)`` is called for each layer that is made of no others.
+        ``visit(inner, x, context, direction)`` is called for each layer that is made of no others.
     direction : {"forward", "inverse"}
     context : ndarray, shape (n, context features), optional
 
@@ -380,7 +380,7 @@ def dry_run(layer, x, visit, direction="forward", context=None):
     """
     if not isinstance(layer, Composite):
         shape = getattr(layer, "output_shape", lambda shape, direction: shape)(x.shape[1:], direction)
-        return visit(layer, x, context), np.reshape(x, (len(x), *shape))
+        return visit(layer, x, context, direction), np.reshape(x, (len(x), *shape))
     params = {}
 
     def blank(step):
@@ -401,7 +401,7 @@ def uses_context(layer, event_shape, context_features=1):
     def handed(context):
         """The number of inner layers that are handed one and take it."""
         found, x = [], np.zeros((1, *event_shape))
-        visit = lambda inner, x, context: found.append(context is not None and takes_context(type(inner)))
+        visit = lambda inner, x, context, _: found.append(context is not None and takes_context(type(inner)))
         dry_run(layer, x, visit, context=context)
         return sum(found)
 

@@ -112,6 +112,8 @@ def step_page(
     """
     if not isinstance(flow, Flow):
         raise InputError(f"expected a Flow to step through, got {kind_of(flow)}")
+    if not isinstance(title, str | None):
+        raise InputError(f"expected title to be a string or None, got {in_short(title)}")
     path = Path(path)
     prepare_to_write(path, "the path of the page")
     page = resources.files("npflow.plots").joinpath("page.html").read_text("utf-8")
@@ -221,7 +223,8 @@ def structure_of(matrices):
 
 def grid_of(flow, params, x):
     """A square grid around the points, and what each layer makes of it: numbers for each stage, x first."""
-    low, high = x.min(axis=0), x.max(axis=0)
+    rows = x.reshape(len(x), -1)
+    low, high = rows.min(axis=0), rows.max(axis=0)
     margin = 0.08 * (high - low) + 1e-3 * (high == low)
     inside = np.array(flow.domain).clip(-np.finfo(x.dtype).max / 4, np.finfo(x.dtype).max / 4)
     gap = 1e-3 * (inside[1] - inside[0]) if np.isfinite(flow.domain).all() else 0
@@ -231,7 +234,7 @@ def grid_of(flow, params, x):
     lines = np.stack(
         [np.stack([upright, level], -1), np.stack([level, upright], -1)]
     )  # horizontals, verticals
-    points = (low + (high - low) * lines.reshape(-1, 2)).astype(x.dtype)
+    points = (low + (high - low) * lines.reshape(-1, 2)).astype(x.dtype).reshape(-1, *x.shape[1:])
     stages, _ = stages_of(flow.layer, params["layer"], points, None)
     deformed = [points, *(stage.z for stage in stages)]
     return {"lines": LINES, "points": POINTS, "stages": [numbers(one, digits=4) for one in deformed]}

@@ -79,3 +79,17 @@ def test_an_unknown_name_and_a_missing_file_exit_with_2(capsys):
     assert main(["exercise", "nothing"]) == 2
     assert main(["exercise", "volume", "none.py"]) == 2
     assert capsys.readouterr().err.count("expected") == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("answer.txt", "", "expected a Python file, whose name ends in .py, got 'answer.txt'"),
+        ("answer.py", "import sys\n\nsys.exit(3)", "expected answer.py to run, got SystemExit: 3, at line 3"),
+        ("answer.py", "def (", "expected answer.py to run, got SyntaxError"),
+    ],
+)
+def test_a_file_that_is_no_answer_is_refused(name, text, sentence, folder, capsys):
+    (folder / name).write_text(text)
+    assert main(["exercise", "volume", name]) == 2
+    assert sentence in capsys.readouterr().err

@@ -65,7 +65,12 @@ def test_a_checkpoint_shows_samples_of_the_flow_or_the_rows_of_a_file(checkpoint
     ("arguments", "sentence"),
     [
         (["{runs}/pixelcnn"], "expected a run of a flow, got one of pixelcnn, which has no z"),
-        (["{runs}/nothing"], "expected the folder of a run of npflow train, got {runs}/nothing"),
+        (
+            ["{runs}/nothing"],
+            "expected the folder of a run, or a checkpoint, got {runs}/nothing, which does not",
+        ),
+        (["{runs}"], "expected the folder of a run of npflow train, got {runs} without"),
+        (["{checkpoint}", "--data", "{checkpoint}"], "an array that numpy.save wrote, got:"),
         (
             ["{runs}/flow", "--data", "x.npy"],
             "expected --data with a checkpoint, got it with the folder of a run",

@@ -383,7 +383,7 @@ def test_first_non_finite_looks_at_outputs_and_log_dets():
 def layout_by_dry_run(layer, x):
     """The layout of a layer's parameters, and the shape of its output, without applying a layer."""
     rng = np.random.default_rng(0)
-    init = lambda inner, x, context: inner.init(rng, x, **given(inner, context))
+    init = lambda inner, x, context, _: inner.init(rng, x, **given(inner, context))
     params, output = dry_run(layer, x, init)
     return Layout(params).leaves, output.shape
 
@@ -407,7 +407,7 @@ def test_a_dry_run_of_a_container_of_the_readers_own_applies_no_layer(monkeypatc
 def test_a_dry_run_goes_the_way_of_a_direction():
     x, seen = rows(2, 4, 4, 3), []
     chain = Chain([Squeeze(), Inverse(Unsqueeze()), Split(Affine())])
-    visit = lambda layer, x, context: seen.append((type(layer).__name__, x.shape[1:]))
+    visit = lambda layer, x, *_: seen.append((type(layer).__name__, x.shape[1:]))
     _, z = dry_run(chain, x, visit)
     _, back = dry_run(chain, z, visit, "inverse")
     assert seen[:3] == [("Squeeze", (4, 4, 3)), ("Unsqueeze", (2, 2, 12)), ("Affine", (1, 1, 24))]

@@ -71,7 +71,7 @@ def is_a_line_of_numpy(node):
     value = node.value
     inner = [*value.args, *(word.value for word in value.keywords)] if isinstance(value, ast.Call) else []
     return isinstance(value, (ast.Call, ast.Subscript)) and not any(
-        isinstance(deeper, ast.Call) and getattr(deeper.func, "id", "") != "slice"  # a constant
+        isinstance(deeper, ast.Call) and getattr(deeper.func, "id", "") not in ("slice", "float")  # constants
         for argument in inner
         for deeper in ast.walk(argument)
     )
