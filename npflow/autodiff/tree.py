@@ -37,13 +37,15 @@ def items(tree, path=""):
 
 # The kinds that `flattened` has met, by what they stand for.
 KINDS, NEW_KIND, MOST_KINDS = {}, itertools.count(), 1000
+LARGEST_CONSTANT = 2**16  # bytes
 
 
 def flattened(tree):
     """The kind of a tree of NumPy's arrays, and its leaves in order, in a fraction of the time of `items`.
 
     The kind is a number, the same for all trees with the same keys, nesting, shapes, dtypes and values of constants:
-    what a check or a program depends on. It is None where a leaf is anything else than an array of NumPy's.
+    what a check or a program depends on. It is None where a leaf is anything else than an array of NumPy's, or a large
+    constant.
     """
     found, leaves = [], []
 
@@ -60,6 +62,8 @@ def flattened(tree):
             if kind is np.ndarray:
                 dtype = part.dtype
                 found.append(part.shape)
+                if dtype.kind != "f" and part.nbytes > LARGEST_CONSTANT:
+                    raise TypeError
                 found.append(dtype if dtype.kind == "f" else (dtype, part.tobytes()))
                 leaves.append(part)
             else:
