@@ -8,7 +8,7 @@ import numpy as np
 
 from npflow.autodiff.gpu.device import ALIGNMENT
 from npflow.autodiff.gpu.devices import HOST
-from npflow.autodiff.program.calls import is_ufunc, takes_out
+from npflow.autodiff.program.calls import is_elementwise, takes_out
 from npflow.autodiff.program.tape import Value
 
 
@@ -163,9 +163,7 @@ def _slot(call, offset, leaf=None):
 
 def _donor(call, roots, last, position, places):
     """The value whose place an elementwise call can write over: an argument, or what one reshapes; or None."""
-    if (
-        not is_ufunc(call.function) and call.function is not np.clip
-    ):  # it reads each element before it writes there
+    if not is_elementwise(call.function):
         return None
     for argument in call.parents:
         donor, *others = roots[argument]

@@ -40,8 +40,13 @@ def is_numpys(function):
 
 
 def is_ufunc(function):
-    """Whether a function works element by element: a universal function with one result."""
+    """Whether a function is a universal function with one result, which works element by element."""
     return isinstance(function, np.ufunc) and function.nout == 1 and function.signature is None
+
+
+def is_elementwise(function):
+    """Whether a function reads each element before it writes there, so that it may write over an argument."""
+    return is_ufunc(function) or function is np.clip
 
 
 def takes_out(call):

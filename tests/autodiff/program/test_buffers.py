@@ -82,7 +82,7 @@ def test_no_place_is_written_to_before_the_last_reader_of_what_is_there(fun, dty
         written = tape.calls.index(second)
         assert all(position <= written for position in read[first])
         if written in read[first]:  # it writes over what it reads: element by element, in the same places
-            assert is_ufunc(second.function)
+            assert is_elementwise(second.function)
             assert buffers.slots[first] == buffers.slots[second]
 
 
