@@ -12,7 +12,7 @@ from tapes import bits, call, entry, examples, functions, inputs, interpret, lin
 
 from npflow.autodiff.program import passes
 from npflow.autodiff.program.buffers import ALIGNMENT, Arena, Slot, find_roots, gradient_places, plan
-from npflow.autodiff.program.calls import GETITEM, is_ufunc
+from npflow.autodiff.program.calls import GETITEM, is_elementwise, is_ufunc
 from npflow.autodiff.program.tape import Place, Tape, Value
 
 ROWS = np.linspace(-1, 2, 60).reshape(20, 3)  # 480 bytes: 512 of a workspace
