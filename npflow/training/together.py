@@ -71,6 +71,7 @@ def end_all(communicator, error):
         file=sys.__stderr__,
         flush=True,
     )
+    time.sleep(1.0)  # mpiexec drops what it has not read by the time of the abort
     communicator.Abort(130 if isinstance(error, KeyboardInterrupt) else 1)
 
 
