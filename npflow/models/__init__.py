@@ -8,6 +8,7 @@ from npflow.models.mintnet import mintnet
 from npflow.models.neural_spline import neural_spline
 from npflow.models.nice import image_nice, nice
 from npflow.models.pixelcnn import PixelCNN
+from npflow.models.planar import planar, radial, sylvester
 from npflow.models.real_nvp import image_real_nvp, real_nvp
 from npflow.models.vae import VAE
 
@@ -24,5 +25,8 @@ __all__ = [
     "mintnet",
     "neural_spline",
     "nice",
+    "planar",
+    "radial",
     "real_nvp",
+    "sylvester",
 ]

@@ -24,6 +24,8 @@ from npflow.layers import (
     MaskedAutoregressive,
     MaskedConvolution,
     Permutation,
+    Planar,
+    Radial,
     Reverse,
     Rotation,
     ScaleShift,
@@ -33,6 +35,7 @@ from npflow.layers import (
     SplineCoupling,
     Split,
     Squeeze,
+    Sylvester,
     Units,
     Unsqueeze,
 )
@@ -48,7 +51,10 @@ from npflow.models import (
     mintnet,
     neural_spline,
     nice,
+    planar,
+    radial,
     real_nvp,
+    sylvester,
 )
 from npflow.networks import MADE, MLP, Beside, ConvNet, ResNet
 
@@ -131,6 +137,12 @@ CASES = {
     "Split/two scales": Case(Chain(two_scales), (4, 4, 1)),
     "Permutation": Case(Permutation(), (5,)),
     "Permutation/image": Case(Permutation(), (2, 2, 3)),
+    "Planar": Case(Planar(), (4,)),
+    "Planar/one": Case(Planar(), (1,)),
+    "Radial": Case(Radial(), (4,)),
+    "Radial/one": Case(Radial(), (1,)),
+    "Sylvester": Case(Sylvester(rank=3), (5,)),
+    "Sylvester/full": Case(Sylvester(rank=4), (4,)),
     "Reverse": Case(Reverse(), (5,)),
     "Reverse/image": Case(Reverse(), (2, 2, 3)),
     "Shift": Case(Shift(), (5,)),
@@ -168,6 +180,9 @@ CASES = {
     "real_nvp/masks": Case(
         real_nvp(features=4, couplings=2, network=small, masks=("odd", "even")).layer, (4,)
     ),
+    "planar": Case(planar(features=3, steps=2).layer, (3,)),
+    "radial": Case(radial(features=3, steps=2).layer, (3,)),
+    "sylvester": Case(sylvester(features=3, steps=2).layer, (3,)),
     "maf": Case(maf(features=4, steps=2, network=MADE((12,), "tanh")).layer, (4,)),
     "iaf": Case(iaf(features=3, steps=2, network=MADE((12,), "tanh")).layer, (3,)),
     "gaussianization": Case(gaussianization(features=2, steps=1, components=3).layer, (2,), smooth=False),
