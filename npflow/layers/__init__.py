@@ -15,6 +15,7 @@ from npflow.layers.logit import Logit
 from npflow.layers.masked_convolution import MaskedConvolution
 from npflow.layers.planar import Planar, Radial
 from npflow.layers.reshape import Squeeze, Unsqueeze
+from npflow.layers.residual import Residual
 from npflow.layers.rotation import Rotation
 from npflow.layers.spline import Spline
 from npflow.layers.split import Split
@@ -41,6 +42,7 @@ __all__ = [
     "Permutation",
     "Planar",
     "Radial",
+    "Residual",
     "Reverse",
     "Rotation",
     "ScaleShift",

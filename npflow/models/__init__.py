@@ -10,10 +10,12 @@ from npflow.models.nice import image_nice, nice
 from npflow.models.pixelcnn import PixelCNN
 from npflow.models.planar import planar, radial, sylvester
 from npflow.models.real_nvp import image_real_nvp, real_nvp
+from npflow.models.residual_flow import EstimatedLogDet, residual_flow, roulette
 from npflow.models.vae import VAE
 
 __all__ = [
     "VAE",
+    "EstimatedLogDet",
     "PixelCNN",
     "gaussianization",
     "glow",
@@ -28,5 +30,7 @@ __all__ = [
     "planar",
     "radial",
     "real_nvp",
+    "residual_flow",
+    "roulette",
     "sylvester",
 ]
