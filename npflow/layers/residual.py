@@ -110,7 +110,7 @@ class Residual(Layer):
 
         With v of mean 0 and the identity as its covariance, E[v^T A v] = tr(A). With c_k = 1 up to some k and 0 from
         then on, the estimate has the bias of the terms that are left out. With c_k = 1 / P(N >= k) and a random
-        number N of terms it has none; see `npflow.models.roulette`.
+        number N of terms it has none; see `npflow.models.residual_flow.roulette`.
 
         The gradient is not that of this sum, which would keep the values of every term. It is
         E[w^T dG v], where w = sum_k (-1)^k c_(k+1) (G^T)^k v is a constant: the series of (I + G)^-1. It has the

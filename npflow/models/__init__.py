@@ -10,7 +10,7 @@ from npflow.models.nice import image_nice, nice
 from npflow.models.pixelcnn import PixelCNN
 from npflow.models.planar import planar, radial, sylvester
 from npflow.models.real_nvp import image_real_nvp, real_nvp
-from npflow.models.residual_flow import EstimatedLogDet, residual_flow, roulette
+from npflow.models.residual_flow import EstimatedLogDet, residual_flow
 from npflow.models.vae import VAE
 
 __all__ = [
@@ -31,6 +31,5 @@ __all__ = [
     "radial",
     "real_nvp",
     "residual_flow",
-    "roulette",
     "sylvester",
 ]

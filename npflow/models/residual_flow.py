@@ -81,8 +81,8 @@ def roulette(rng: Generator, exact: int = 4, survival: float = 0.5) -> ndarray:
     Examples
     --------
     >>> import numpy as np
-    >>> from npflow.models import roulette
-    >>> roulette(np.random.default_rng(2), exact=2, survival=0.5)
+    >>> from npflow.models.residual_flow import roulette
+    >>> roulette(np.random.default_rng(1), exact=2, survival=0.5)
     array([1., 1., 2.])
     """
     check_rng(rng)

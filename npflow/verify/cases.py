@@ -55,6 +55,7 @@ from npflow.models import (
     planar,
     radial,
     real_nvp,
+    residual_flow,
     sylvester,
 )
 from npflow.networks import MADE, MLP, Beside, ConvNet, ResNet
@@ -185,6 +186,7 @@ CASES = {
     ),
     "planar": Case(planar(features=3, steps=2).layer, (3,)),
     "radial": Case(radial(features=3, steps=2).layer, (3,)),
+    "residual_flow": Case(residual_flow(features=3, steps=2, hidden=(8,)).layer, (3,)),
     "sylvester": Case(sylvester(features=3, steps=2).layer, (3,)),
     "maf": Case(maf(features=4, steps=2, network=MADE((12,), "tanh")).layer, (4,)),
     "iaf": Case(iaf(features=3, steps=2, network=MADE((12,), "tanh")).layer, (3,)),
