@@ -28,7 +28,8 @@ def sum_to(g, shape):
     axes = tuple(
         axis for axis in range(g.ndim) if axis < more or (shape[axis - more] == 1 and g.shape[axis] != 1)
     )
-    return np.reshape(np.sum(g, axis=axes), shape)
+    total = np.sum(g, axis=axes, keepdims=True)  # never a scalar, which NumPy and a device treat differently
+    return np.reshape(total, shape) if more else total
 
 
 def _summed(argument, gradient):

@@ -13,11 +13,14 @@ from npflow.layers.layer import Layer
 from npflow.layers.linear import Conv1x1, Permutation, Reverse
 from npflow.layers.logit import Logit
 from npflow.layers.masked_convolution import MaskedConvolution
+from npflow.layers.planar import Planar, Radial
 from npflow.layers.reshape import Squeeze, Unsqueeze
+from npflow.layers.residual import Residual
 from npflow.layers.reversible import Reversible
 from npflow.layers.rotation import Rotation
 from npflow.layers.spline import Spline
 from npflow.layers.split import Split
+from npflow.layers.sylvester import Sylvester
 from npflow.layers.units import Units
 
 __all__ = [
@@ -38,6 +41,9 @@ __all__ = [
     "MaskedAutoregressive",
     "MaskedConvolution",
     "Permutation",
+    "Planar",
+    "Radial",
+    "Residual",
     "Reverse",
     "Reversible",
     "Rotation",
@@ -49,6 +55,7 @@ __all__ = [
     "Split",
     "Squeeze",
     "Step",
+    "Sylvester",
     "Units",
     "Unsqueeze",
 ]

@@ -369,13 +369,15 @@ def _logit_and_slope(x, means, rates, weights):
 def _newton_step(x, logit, means, rates, weights):
     """The logit at x, its tolerance, where Newton's method goes from there, and whether the quantile is so near.
 
-    One step squares the error: after one from within eps^0.6, only rounding is left.
+    In units of the smallest scale a step squares the error, as the logarithm of the slope changes by at most one in
+    such a unit: after a step of sqrt(eps) only rounding is left.
     """
     at, slope = _logit_and_slope(x, means, rates, weights)
     size, eps = 1 + onp.abs(logit), float(onp.finfo(x.dtype).eps)
     with onp.errstate(over="ignore", invalid="ignore", divide="ignore"):  # F may be flat there
         new = x + (logit - at) / slope
-        return at, 4 * eps * size, new, (onp.abs(logit - at) <= eps**0.6 * size) & onp.isfinite(new)
+        near = onp.abs(new - x) * onp.max(rates, axis=1, keepdims=True) <= math.sqrt(eps)
+        return at, 4 * eps * size, new, near
 
 
 def _inside_bracket(logit, means, rates, weights):

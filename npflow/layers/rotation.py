@@ -84,15 +84,19 @@ class Rotation(Layer):
 
     def matrix(self, params):
         """Q, shape (channels, channels)."""
-        vectors = params["vectors"]
-        (channels, reflections), dtype = vectors.shape, vectors.dtype
-        squares = sum_rows(vectors * vectors)
-        unit = vectors / np.sqrt(squares + float(onp.finfo(dtype).tiny))  # a vector of zeros reflects nothing
-        above = constant(onp.tri(reflections, k=-1, dtype=dtype).T, like=vectors)
-        half = constant(onp.eye(reflections, dtype=dtype) / 2, like=vectors)
-        inverse_of_t = linear(unit.T, unit) * above + half
-        identity = constant(onp.eye(channels, dtype=dtype), like=vectors)
-        return identity - linear(solve_triangular(unit, inverse_of_t, lower=False), unit.T)
+        return product_of_reflections(params["vectors"])
+
+
+def product_of_reflections(vectors, columns=None):
+    """The first columns, by default all, of H_1 H_2 ... H_m for the columns of `vectors`, shape (channels, m)."""
+    (channels, reflections), dtype = vectors.shape, vectors.dtype
+    squares = sum_rows(vectors * vectors)
+    unit = vectors / np.sqrt(squares + float(onp.finfo(dtype).tiny))  # a vector of zeros reflects nothing
+    above = constant(onp.tri(reflections, k=-1, dtype=dtype).T, like=vectors)
+    half = constant(onp.eye(reflections, dtype=dtype) / 2, like=vectors)
+    inverse_of_t = linear(unit.T, unit) * above + half
+    identity = constant(onp.eye(channels, columns, dtype=dtype), like=vectors)
+    return identity - linear(solve_triangular(unit, inverse_of_t, lower=False), unit[:columns].T)
 
 
 def principal_components(x):

@@ -8,11 +8,14 @@ from npflow.models.mintnet import mintnet
 from npflow.models.neural_spline import neural_spline
 from npflow.models.nice import image_nice, nice
 from npflow.models.pixelcnn import PixelCNN
+from npflow.models.planar import planar, radial, sylvester
 from npflow.models.real_nvp import image_real_nvp, real_nvp
+from npflow.models.residual_flow import EstimatedLogDet, residual_flow
 from npflow.models.vae import VAE
 
 __all__ = [
     "VAE",
+    "EstimatedLogDet",
     "PixelCNN",
     "gaussianization",
     "glow",
@@ -24,5 +27,9 @@ __all__ = [
     "mintnet",
     "neural_spline",
     "nice",
+    "planar",
+    "radial",
     "real_nvp",
+    "residual_flow",
+    "sylvester",
 ]

@@ -24,6 +24,9 @@ from npflow.layers import (
     MaskedAutoregressive,
     MaskedConvolution,
     Permutation,
+    Planar,
+    Radial,
+    Residual,
     Reverse,
     Reversible,
     Rotation,
@@ -34,6 +37,7 @@ from npflow.layers import (
     SplineCoupling,
     Split,
     Squeeze,
+    Sylvester,
     Units,
     Unsqueeze,
 )
@@ -49,7 +53,11 @@ from npflow.models import (
     mintnet,
     neural_spline,
     nice,
+    planar,
+    radial,
     real_nvp,
+    residual_flow,
+    sylvester,
 )
 from npflow.networks import MADE, MLP, Beside, ConvNet, ResNet
 
@@ -132,6 +140,14 @@ CASES = {
     "Split/two scales": Case(Chain(two_scales), (4, 4, 1)),
     "Permutation": Case(Permutation(), (5,)),
     "Permutation/image": Case(Permutation(), (2, 2, 3)),
+    "Planar": Case(Planar(), (4,)),
+    "Planar/one": Case(Planar(), (1,)),
+    "Radial": Case(Radial(), (4,)),
+    "Radial/one": Case(Radial(), (1,)),
+    "Sylvester": Case(Sylvester(rank=3), (5,)),
+    "Sylvester/full": Case(Sylvester(rank=4), (4,)),
+    "Residual": Case(Residual((8, 8)), (3,)),
+    "Residual/one": Case(Residual((4,), lipschitz=0.5), (1,)),
     "Reverse": Case(Reverse(), (5,)),
     "Reverse/image": Case(Reverse(), (2, 2, 3)),
     "Reversible": Case(Reversible(Chain([ActNorm(), AffineCoupling(small), Conv1x1()])), (4,)),
@@ -174,6 +190,10 @@ CASES = {
     "real_nvp/masks": Case(
         real_nvp(features=4, couplings=2, network=small, masks=("odd", "even")).layer, (4,)
     ),
+    "planar": Case(planar(features=3, steps=2).layer, (3,)),
+    "radial": Case(radial(features=3, steps=2).layer, (3,)),
+    "residual_flow": Case(residual_flow(features=3, steps=2, hidden=(8,)).layer, (3,)),
+    "sylvester": Case(sylvester(features=3, steps=2).layer, (3,)),
     "maf": Case(maf(features=4, steps=2, network=MADE((12,), "tanh")).layer, (4,)),
     "iaf": Case(iaf(features=3, steps=2, network=MADE((12,), "tanh")).layer, (3,)),
     "gaussianization": Case(gaussianization(features=2, steps=1, components=3).layer, (2,), smooth=False),

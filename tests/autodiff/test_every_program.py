@@ -32,6 +32,10 @@ RECIPES = {
     "mintnet": models.mintnet((2, 2, 1), levels=2, steps=1, filters=2),
     "neural_spline": models.neural_spline(4, steps=2, network=SMALL),
     "nice": models.nice(5, couplings=2, network=SMALL),
+    "planar": models.planar(4, steps=2),
+    "radial": models.radial(4, steps=2),
+    "residual_flow": models.residual_flow(3, steps=2, hidden=(8,)),
+    "sylvester": models.sylvester(4, steps=2, rank=2),
     "real_nvp": models.real_nvp(4, couplings=2, network=SMALL),
 }
 

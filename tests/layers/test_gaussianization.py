@@ -4,7 +4,7 @@ import autograd.numpy as anp
 import numpy as np
 import pytest
 from helpers import perturbed, refusal
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import log_ndtr
@@ -74,6 +74,7 @@ def test_its_first_batch_and_others_like_it_leave_normal_without_a_gradient(dtyp
 @pytest.mark.parametrize("components", [1, 2, 30])
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 @fewer
+@example(seed=787)  # with 30 components one logit lies in a gap, where the density is 1e-8 of that around it
 @given(seed=seeds)
 def test_there_and_back_is_exact_forty_standard_deviations_out(direction, components, seed):
     layer, x = Gaussianize(components), columns(100, seed=seed)
