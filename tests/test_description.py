@@ -40,7 +40,7 @@ from npflow.layers import (
     Shift,
     Spline,
 )
-from npflow.models import VAE, PixelCNN
+from npflow.models import VAE, EstimatedLogDet, PixelCNN, residual_flow
 from npflow.networks import MADE, MLP, Beside, ConvNet, MaskedConvNet, Network, ResNet
 from npflow.priors import GaussianMixture, Logistic, Normal, Prior
 from npflow.training import Adam
@@ -87,6 +87,7 @@ OBJECTS = [
     Flow(Chain([ActNorm(), COUPLING]), GaussianMixture([[0, 1]], [0.1])),
     VAE(5, 3, MLP((8,), "tanh"), MLP(()), 2.5),
     PixelCNN([4, 5, 3], 16, MaskedConvNet(8, head=()), 10),
+    EstimatedLogDet(residual_flow(2, 1, (4,)), terms=3),
     Bumps(4, 0.1, True, "cubic", 7, ((1, 2), ("a", None)), Beside(MLP(), MLP())),
     *(case.layer for case in CASES.values()),
 ]

@@ -271,15 +271,15 @@ def fixed_point(step, start, lipschitz):
     """The x with step(x) = x, for a map that shortens distances to `lipschitz` of what they are."""
     eps = float(onp.finfo(start.dtype).eps)
     most = math.ceil(math.log(eps / 8) / math.log(lipschitz))
-    x = start
+    x, found = start, False
     with onp.errstate(over="ignore", invalid="ignore"):
         for _ in range(most):
             new = step(x)
             # What is left is at most lipschitz / (1 - lipschitz) of the step.
             change = onp.max(onp.abs(new - x), axis=1, keepdims=True)
-            done = change <= 2 * eps * onp.max(onp.abs(new), axis=1, keepdims=True)
-            x = new
-            if device_of(x) is HOST and done.all():  # asking a GPU would wait for it
+            x = onp.where(found, x, new)  # a row that is found stays, whatever the others take
+            found = found | (change <= 2 * eps * onp.max(onp.abs(new), axis=1, keepdims=True))
+            if device_of(x) is HOST and found.all():  # asking a GPU would wait for it
                 break
     if device_of(x) is HOST and onp.isnan(change[onp.isfinite(start).all(axis=1)]).any():
         raise ConvergenceError(
