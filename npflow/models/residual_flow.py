@@ -93,7 +93,7 @@ def roulette(rng: Generator, exact: int = 4, survival: float = 0.5) -> ndarray:
     return np.concatenate([np.ones(exact), survival ** -np.arange(1.0, more + 1)])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class EstimatedLogDet(Model):
     r"""The negative log-likelihood of a flow of `Residual` layers, with log-dets that are estimated.
 
