@@ -162,7 +162,7 @@ class ReverseKL(OwnSamples):
     def log_target(self, x, context):
         where = (x,) if context is None else (x, context)
         if self.score is None:
-            return self.log_density(*where)
+            return in_shape(self.log_density(*where), x.shape[:1], "log_density")
         return given_log_density(*where, log_density=self.log_density, score=self.score)
 
     def visits(self, params, *batch):
@@ -190,20 +190,25 @@ class ReverseKL(OwnSamples):
 @primitive
 def given_log_density(x, *context, log_density, score):
     """log p~(x) by a plain function, in the dtype and on the device of x; its derivative in x is the `score`."""
-    return _called(log_density, x, context, x.shape[:1])
+    return in_shape(called(log_density, x, context), x.shape[:1], "log_density")
 
 
 @primitive
 def given_score(x, *context, score):
     """The gradient of log p~ by a plain function; it has no derivative of its own."""
-    return _called(score, x, context, x.shape)
+    return in_shape(called(score, x, context), x.shape, "score")
 
 
-def _called(function, x, context, shape):
-    values = onp.asarray(function(*map(fetch, (x, *context))), dtype=x.dtype)
-    if values.shape != shape:
-        raise InputError(f"expected {function} to return an array of shape {shape}, got {values.shape}")
-    return device_of(x).send(values)
+def called(function, x, context):
+    """What a plain function returns for arrays of NumPy's, in the dtype and on the device of x."""
+    return device_of(x).send(onp.asarray(function(*map(fetch, (x, *context))), dtype=x.dtype))
+
+
+def in_shape(values, shape, name):
+    """Raise unless a result has a shape, as it would be broadcast to others; return it."""
+    if onp.shape(values) != shape:
+        raise InputError(f"expected {name} to return an array of shape {shape}, got {onp.shape(values)}")
+    return values
 
 
 defvjp(
