@@ -534,7 +534,9 @@ class EightGaussians(ToyDensity):
         return (4 * center + rng.standard_normal((n, 2)) / 2) / np.sqrt(2)
 
     def _log_prob(self, x):
-        return log_sum(self._terms(x)[0], np.ones(8)) - LOG_2PI  # the weight of 1/8 and the variance of 1/8 cancel
+        return (
+            log_sum(self._terms(x)[0], np.ones(8)) - LOG_2PI
+        )  # the weight of 1/8 and the variance of 1/8 cancel
 
     def _score(self, x):
         terms, centers = self._terms(x)

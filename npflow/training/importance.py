@@ -199,7 +199,9 @@ def importance_sample(
     log_weights = log_p - log_q.astype(np.float64)
     wrong = np.flatnonzero(np.isnan(log_weights) | (log_weights == np.inf))
     if len(wrong):
-        raise InputError(f"expected log_density to be finite or -inf, got {log_p[wrong[0]]} in row {wrong[0]}")
+        raise InputError(
+            f"expected log_density to be finite or -inf, got {log_p[wrong[0]]} in row {wrong[0]}"
+        )
     if np.max(log_weights) == -np.inf:
         raise InputError("expected a density that is positive at some of the samples, got -inf at each")
     return ImportanceSample(x, log_weights)

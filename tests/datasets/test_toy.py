@@ -257,7 +257,9 @@ def test_the_score_is_the_gradient_by_differences(name):
     score = density.score(x)
     assert (score.shape, score.dtype) == (x.shape, np.float64)
     np.testing.assert_allclose(score, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max(axis=1).mean())
-    np.testing.assert_array_equal(density.score(x.astype(np.float32)), density.score(np.float64(np.float32(x))))
+    np.testing.assert_array_equal(
+        density.score(x.astype(np.float32)), density.score(np.float64(np.float32(x)))
+    )
 
 
 def test_the_score_in_the_middle_of_the_circles_is_zero():

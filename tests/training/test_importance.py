@@ -107,7 +107,10 @@ def test_samples_of_a_device_are_weighted_on_the_host(device, rng):
         ({"rng": 0}, "rng to be a numpy.random.Generator, got an int"),
         ({"log_density": lambda x: x}, "log_density to return an array of shape (5,), got (5, 1)"),
         ({"log_density": lambda x: x[:, 0] * np.nan}, "log_density to be finite or -inf, got nan in row 0"),
-        ({"log_density": lambda x: x[:, 0] * 0 - np.inf}, "positive at some of the samples, got -inf at each"),
+        (
+            {"log_density": lambda x: x[:, 0] * 0 - np.inf},
+            "positive at some of the samples, got -inf at each",
+        ),
     ],
 )
 def test_arguments_that_cannot_be_used_get_a_sentence(change, words, rng):

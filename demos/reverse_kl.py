@@ -1,0 +1,357 @@
+# %% [markdown]
+# # A density instead of data
+#
+# Sometimes there are no data, but a density that is known up to a constant: `p(x) = p~(x) / Z`. In physics `p~` is
+# `exp(-energy)`, in Bayesian statistics it is likelihood times prior. A flow `q` can learn it from its own samples, by
+#
+# `E_q[log q(x) - log p~(x)] = KL(q || p) - log Z`,      `x = flow(z)`.
+#
+# This is variational inference with a flow (Rezende and Mohamed 2015). `ReverseKL` is this loss as a model for `fit`.
+#
+# The trained flow draws independent samples, and its own density is exact. So each sample has a weight
+# `w = p~(x) / q(x)` that corrects what the flow has not learned. The mean of the weights estimates `Z`, and their
+# spread tells how good the flow is: the effective sample size, as a share, is 1 where `q = p`.
+
+# %%
+import json
+import time
+
+import autograd.numpy as anp
+import matplotlib.pyplot as plt
+import numpy as np
+from joblib import Parallel, delayed
+from matplotlib.colors import PowerNorm
+from scipy.optimize import minimize
+from scipy.stats import multivariate_normal, norm
+from sklearn.datasets import load_breast_cancer
+
+from npflow import fit, plots
+from npflow.autodiff.program.threads import available_cores
+from npflow.cli.demo import demo_options
+from npflow.datasets import DENSITIES, Checkerboard
+from npflow.layers import Spline
+from npflow.models import ReverseKL, neural_spline, real_nvp
+from npflow.networks import MLP
+from npflow.plots.style import BLUE, VERMILLION
+from npflow.training import Adam, ImportanceSample, WarmupCosine, importance_sample
+
+options = demo_options("reverse_kl", "A flow learns a density that is known up to a constant, without data.")
+plt.style.use(plots.STYLE)
+clock = time.perf_counter()
+DRAWS = 500 if options.quick else 20_000
+
+# %% [markdown]
+# ## Training without data, by stages
+#
+# The flow needs a start, and there is no batch of data to start from. So we draw one: normal noise as wide as the
+# part of the plane where the density may be.
+#
+# Far-away modes are lost easily, because the loss looks only where the flow already is. So the density is *tempered*
+# first: `p^b` with `b` below 1 is flatter, and its modes are joined. Each stage goes on from the one before it, with a
+# larger `b`; the last one has `b = 1`. A stage is an ordinary call of `fit`.
+
+
+# %%
+def start(flow, limits, seed=0):
+    """Parameters of a flow that covers a box."""
+    rng = np.random.default_rng(seed)
+    left, right = np.array(limits).T
+    box = (left + right) / 2 + (right - left) / 4 * rng.standard_normal((1000, 2))
+    return flow.init(rng, box.astype(np.float32))
+
+
+def tempered(flow, density, b):
+    """The reverse KL to `density^b`."""
+    return ReverseKL(flow, lambda x: b * density.log_prob(x), lambda x: b * density.score(x))
+
+
+def learn(flow, params, density, stages, rate=5e-3, seed=1):
+    """Minimize the reverse KL to `density^b` for each stage, a pair of b and steps; return the parameters."""
+    rng = np.random.default_rng(seed)
+    for b, steps in stages:
+        steps = 3 if options.quick else steps
+        rates = WarmupCosine(rate, steps=steps, warmup=steps // 20) if b == 1 else rate
+        params, history = fit(
+            tempered(flow, density, b),
+            params,
+            None,
+            rng=rng,
+            steps=steps,
+            batch_size=256,
+            optimizer=Adam(rates),
+            clip_norm=10.0,
+            average=0.99,
+            record=not options.quick,  # a recording takes as long as several steps
+            progress=False,
+        )
+        if history.interrupted:
+            raise SystemExit(f"stopped at step {history.steps}: nothing was written")
+    return params
+
+
+def measured(sample):
+    """The figures of an importance sample."""
+    return {
+        "effective_sample_size": sample.effective_sample_size,
+        "log_z": sample.log_z,
+        "standard_error": sample.log_z_error,
+    }
+
+
+# %% [markdown]
+# ## A mode that is lost, and nothing that tells
+#
+# Eight Gaussians on a circle. The first flow starts on top of one of them, and is trained to the density itself. It
+# learns some of them, and stays there. Its effective sample size can be close to 1: all samples have about the same
+# weight. But the weights are too small: the estimate of `log Z`, which is 0 for a density with its constant, is
+# `log(k / 8)` where the flow knows k of eight. Its standard error does not see this either. When Z is unknown, as it
+# usually is, nothing in the samples tells what was missed.
+#
+# The second flow is the same. It starts wide, and goes by stages.
+
+# %%
+EIGHT = DENSITIES["eight_gaussians"]
+STAGES = ((0.1, 300), (0.3, 300), (1, 1200))
+NEAR = ((1.8, 3.8), (-1.0, 1.0))  # a box around the Gaussian at (sqrt(8), 0)
+coupling = neural_spline(features=2, steps=4, network=MLP((32, 32)))
+lost = {}
+for name, (box, stages) in {
+    "badly started": (NEAR, ((1, 600),)),
+    "by stages": (EIGHT.limits, STAGES),
+}.items():
+    params = learn(coupling, start(coupling, box), EIGHT, stages)
+    sample = importance_sample(coupling, params, EIGHT.log_prob, np.random.default_rng(2), DRAWS)
+    angle = np.arctan2(sample.x[:, 1], sample.x[:, 0])
+    shares = np.bincount(np.round(angle / (np.pi / 4)).astype(int) % 8, minlength=8) / DRAWS
+    lost[name] = measured(sample) | {"modes": int(np.sum(shares > 0.02)), "x": sample.x}
+
+figure, axes = plt.subplots(1, 3, figsize=(10, 3.5), layout="constrained")
+plots.density(EIGHT.log_prob, axes[0], limits=EIGHT.limits, contours=0, bar=False)
+axes[0].set_title("the density")
+for ax, (name, row) in zip(axes[1:], lost.items()):
+    plots.samples(row.pop("x")[:2000], ax, limits=EIGHT.limits)
+    error = f"{row['log_z']:+.3f} ± {row['standard_error']:.3f}"
+    ax.set_title(f"{name}: ESS {row['effective_sample_size']:.2f}\nlog Z {error}, truth 0")
+figure.savefig(options.out / "modes.png")
+
+# %% [markdown]
+# ## Eight densities
+#
+# The toy densities have their constant, so `log Z` is 0, and they give their gradient, `score`, in closed form.
+# (The checkerboard has jumps, where no gradient leads over the edge. Here it is blurred a little.) Two families learn
+# each of them: couplings of splines, which bend well, and RealNVP, whose affine couplings reach far out into the tails
+# of the funnel.
+#
+# Each flow trains by itself on one core, and several at a time.
+
+# %%
+TARGETS = DENSITIES | {"checkerboard": Checkerboard(noise=0.2)}
+FAMILIES = {
+    "spline coupling": lambda: neural_spline(2, steps=6, spline=Spline(bins=12, bound=4.0)),
+    "RealNVP": lambda: real_nvp(features=2, couplings=8),
+}
+names = ["moons"] if options.quick else list(TARGETS)
+PIXELS = 30 if options.quick else 120
+
+
+def picture(log_prob, limits):
+    """The density at the centres of the pixels of an image."""
+    x, y = (low + (high - low) * (np.arange(PIXELS) + 0.5) / PIXELS for low, high in limits)
+    points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    return np.exp(log_prob(points)).reshape(PIXELS, PIXELS)
+
+
+def job(name, family):
+    """Train a flow of a family to a density; return its row for the table and its picture."""
+    begun, flow, density = time.perf_counter(), FAMILIES[family](), TARGETS[name]
+    params = learn(flow, start(flow, density.limits), density, STAGES)
+    seconds = time.perf_counter() - begun
+    sample = importance_sample(flow, params, density.log_prob, np.random.default_rng(2), DRAWS)
+    log_q = lambda x: flow.log_prob(params, x.astype(np.float32))
+    return measured(sample) | {"seconds": seconds}, picture(log_q, density.limits)
+
+
+pairs = [(name, family) for name in names for family in FAMILIES]
+processes = 1 if options.quick else available_cores()
+learned = dict(zip(pairs, Parallel(processes)(delayed(job)(*pair) for pair in pairs)))
+rows = {pair: row for pair, (row, _) in learned.items()}
+best = {name: max(FAMILIES, key=lambda family: rows[name, family]["effective_sample_size"]) for name in names}
+
+# %% [markdown]
+# The densities, in colours that show the square root, so that the threads between the pieces are visible. Below each
+# picture is the effective sample size as a share; the largest of a column is bold.
+
+# %%
+lines = ["true density", *FAMILIES]
+figure, axes = plt.subplots(len(lines), len(names), figsize=(10, 4.6), layout="constrained", squeeze=False)
+for name, column in zip(names, axes.T):
+    limits = TARGETS[name].limits
+    true = picture(TARGETS[name].log_prob, limits)
+    images = [true, *(learned[name, family][1] for family in FAMILIES)]
+    for ax, image in zip(column, images):
+        colours = PowerNorm(0.5, vmin=0, vmax=true.max(), clip=True)
+        ax.imshow(
+            image,
+            norm=colours,
+            origin="lower",
+            extent=np.ravel(limits),
+            interpolation="nearest",
+            aspect="auto",
+        )
+        ax.set(xticks=[], yticks=[])
+        ax.set_box_aspect(1)
+    column[0].set_title(name.replace("_", "\n"), fontsize=9)
+    for family, ax in zip(FAMILIES, column[1:]):
+        weight = "bold" if family == best[name] else "normal"
+        share = f"{rows[name, family]['effective_sample_size']:.2f}"
+        ax.set_xlabel(share, fontsize=8, weight=weight, labelpad=2)
+for line, ax in zip(lines, axes[:, 0]):
+    ax.set_ylabel(line)
+figure.savefig(options.out / "densities.png")
+
+# %%
+print(f"\n{'':18}{'family':18}{'ESS':>7}{'log Z, truth 0':>22}{'in errors':>11}{'seconds':>9}")
+for name, family in pairs:
+    row = rows[name, family]
+    estimate = f"{row['log_z']:+.4f} +- {row['standard_error']:.4f}"
+    errors = row["log_z"] / row["standard_error"]
+    mark = " best" if family == best[name] else ""
+    print(
+        f"{name:18}{family:18}{row['effective_sample_size']:7.3f}{estimate:>22}{errors:+11.1f}{row['seconds']:9.1f}{mark}"
+    )
+
+# %% [markdown]
+# ## Bayesian logistic regression
+#
+# Is a tumour malignant? The answer `y` is 1 with probability `1 / (1 + exp(-(b + w.x)))`. The prior of `b` and each `w`
+# is normal with standard deviation 3. With few rows the posterior is far from normal: it has a long tail towards large
+# weights, as the classes are almost separable.
+#
+# Laplace's approximation is the classical answer: find the mode by `scipy.optimize`, and take the normal density with
+# the curvature of `log p~` there. The flow starts from samples of it. Here the log density is written with
+# `autograd.numpy`, and needs no score.
+
+# %%
+table = load_breast_cancer()
+ROWS, COLUMNS, PRIOR_STD = 60, (0, 1, 4, 6, 8), 3.0
+chosen = np.random.default_rng(0).permutation(len(table.data))[:ROWS]
+features = table.data[chosen][:, COLUMNS]
+features = (features - features.mean(axis=0)) / features.std(axis=0)
+X = np.concatenate([np.ones((ROWS, 1)), features], axis=1)
+y = 1 - table.target[chosen]  # 1 is malignant
+coefficients = ["intercept", *(str(table.feature_names[column]) for column in COLUMNS)]
+SIGNED = (X * (2 * y[:, None] - 1)).T
+
+
+def log_posterior(w):
+    """Log likelihood and log prior of each row of coefficients, up to the constant Z, which is the evidence."""
+    log_likelihood = -anp.sum(anp.logaddexp(0, -anp.dot(w, SIGNED)), axis=1)
+    log_prior = -0.5 * anp.sum((w / PRIOR_STD) ** 2 + np.log(2 * np.pi * PRIOR_STD**2), axis=1)
+    return log_likelihood + log_prior
+
+
+def minus_gradient(w):
+    return -SIGNED @ (1 / (1 + np.exp(w @ SIGNED))) + w / PRIOR_STD**2
+
+
+mode = minimize(lambda w: -log_posterior(w[None])[0], np.zeros(len(coefficients)), jac=minus_gradient).x
+chance = 1 / (1 + np.exp(-X @ mode))
+curvature = (X.T * (chance * (1 - chance))) @ X + np.eye(len(mode)) / PRIOR_STD**2
+laplace = multivariate_normal(mode, np.linalg.inv(curvature))
+
+# %% [markdown]
+# Laplace's normal density gets weights too: its samples with their weights are another importance sample, of a
+# different proposal. Where the two agree, both are believed.
+
+# %%
+rng = np.random.default_rng(3)
+flow = real_nvp(features=len(mode), couplings=6)
+params = flow.init(rng, laplace.rvs(1000, random_state=rng))
+STEPS = 3 if options.quick else 1500
+params, history = fit(
+    ReverseKL(flow, log_posterior),
+    params,
+    None,
+    rng=rng,
+    steps=STEPS,
+    batch_size=256,
+    optimizer=Adam(WarmupCosine(3e-3, steps=STEPS, warmup=STEPS // 20)),
+    clip_norm=10.0,
+    average=0.99,
+    record=not options.quick,
+    progress=False,
+)
+if history.interrupted:
+    raise SystemExit(f"stopped at step {history.steps}: nothing was written")
+by_flow = importance_sample(flow, params, log_posterior, rng, DRAWS)
+w = laplace.rvs(DRAWS, random_state=rng)
+by_laplace = ImportanceSample(w, log_posterior(w) - laplace.logpdf(w))
+
+
+def mean_and_std(sample):
+    """Weighted means of the coefficients with their errors, and weighted standard deviations."""
+    mean, error = sample.mean(lambda w: w)
+    variance, _ = sample.mean(lambda w: (w - mean) ** 2)
+    return {"mean": mean.tolist(), "standard_error": error.tolist(), "std": np.sqrt(variance).tolist()}
+
+
+unweighted = ImportanceSample(by_flow.x, np.zeros(DRAWS))
+posterior = {
+    "Laplace": {"mean": mode.tolist(), "std": np.sqrt(np.diag(laplace.cov)).tolist()},
+    "flow": mean_and_std(unweighted),
+    "flow, weighted": mean_and_std(by_flow),
+    "Laplace, weighted": mean_and_std(by_laplace),
+}
+evidence = {"flow": measured(by_flow), "Laplace": measured(by_laplace)}
+
+# %%
+figure, axes = plt.subplots(1, 4, figsize=(10, 2.8), layout="constrained")
+SHOWN = (0, 1, 3)
+for ax, place in zip(axes, SHOWN):
+    values, weights = by_flow.x[:, place], by_flow.weights
+    low, high = np.quantile(values, [0.001, 0.999])
+    at = np.linspace(low, high, 200)
+    bins = np.linspace(low, high, 41)
+    ax.hist(values, bins, weights=weights / (bins[1] - bins[0]), color="0.85", label="flow, weighted")
+    ax.hist(values, bins, density=True, histtype="step", color=BLUE, label="flow")
+    std = np.sqrt(laplace.cov[place, place])
+    ax.plot(at, norm.pdf(at, mode[place], std), "--", color=VERMILLION, label="Laplace")
+    ax.set(title=coefficients[place], yticks=[])
+axes[0].legend(fontsize=7)
+first, second = SHOWN[1:]
+x = by_flow.resample(rng, min(DRAWS, 2000))
+axes[3].scatter(x[:, first], x[:, second], s=3, linewidths=0, alpha=0.5, color="0.5")
+angle = np.linspace(0, 2 * np.pi, 100)
+circle = np.stack([np.cos(angle), np.sin(angle)])
+root = np.linalg.cholesky(laplace.cov[np.ix_([first, second], [first, second])])
+for radius in np.sqrt(-2 * np.log([0.5, 0.05])):
+    ellipse = mode[[first, second], None] + radius * root @ circle
+    axes[3].plot(*ellipse, "--", color=VERMILLION)
+axes[3].set(title="resampled; Laplace 50 and 95 %", xlabel=coefficients[first], ylabel=coefficients[second])
+figure.savefig(options.out / "regression.png")
+
+# %%
+print(f"\n{'posterior':20}" + "".join(f"{name:>28}" for name in posterior))
+for place, name in enumerate(coefficients):
+    cells = []
+    for row in posterior.values():
+        error = f" ({row['standard_error'][place]:.3f})" if "standard_error" in row else ""
+        cells.append(f"{row['mean'][place]:+.3f}{error} +- {row['std'][place]:.3f}")
+    print(f"{name:20}" + "".join(f"{cell:>28}" for cell in cells))
+print("mean (its standard error) +- standard deviation of the posterior")
+for name, row in evidence.items():
+    print(
+        f"weights of the {name}: log Z {row['log_z']:.3f} +- {row['standard_error']:.3f}, "
+        f"effective sample size {row['effective_sample_size']:.3f}"
+    )
+
+# %%
+summary = {
+    "modes": lost,
+    "densities": {name: {family: rows[name, family] for family in FAMILIES} for name in names},
+    "best": best,
+    "regression": {"coefficients": coefficients, "posterior": posterior, "evidence": evidence},
+    "seconds": time.perf_counter() - clock,
+}
+(options.out / "summary.json").write_text(json.dumps(summary, indent=2))
+print(f"{summary['seconds']:.0f} seconds; figures and summary.json in {options.out}")
