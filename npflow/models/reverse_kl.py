@@ -52,14 +52,12 @@ class OwnSamples(Model):
         return x, self.flow.check_context(context, None, dtype)
 
     def noise(self, rng, rows, dtype):
-        """z of the flow's prior."""
         prior = self.flow.prior
         z = prior.sample({}, rng, rows, dtype)
         check_drawn(prior, z, (rows, *self.flow.event_shape), dtype)
         return (z,)
 
     def losses(self, params, *batch):
-        """log q(x) - log p~(x) of each of the flow's samples x in nats, shape (n,)."""
         z, context = parts(batch)
         x, log_q = self.flow.decode_with_log_prob(params, z, context)
         return log_q - self.log_target(x, context)
@@ -115,9 +113,9 @@ class ReverseKL(OwnSamples):
         For a conditional flow ``score(x, context)``.
     path_gradient : bool
         Whether the gradient of log q(x) goes through x alone, not through the parameters of q, whose part has mean 0.
-        Then the gradient of every sample is 0 where q is p, so that training settles; without it the noise of the
-        gradient stays, and q is left some way from p. It takes a pass of x through the flow's `forward`, with the
-        parameters held. Choose False where that is slow, as for an `iaf`.
+        Then the gradient of every sample is 0 where q is p, so that training settles there; without it the noise of the
+        gradient stays, and leaves q some way from p. It takes a pass of x through the flow's `forward`, with the
+        parameters held, so leave it False where that is slow, as for an `iaf`.
 
     References
     ----------
@@ -139,7 +137,7 @@ class ReverseKL(OwnSamples):
     >>> rng = np.random.default_rng(0)
     >>> flow = npflow.Flow(npflow.layers.Affine(), npflow.priors.Normal(2))
     >>> params = flow.init(rng, 3 * rng.standard_normal((256, 2)))
-    >>> model = ReverseKL(flow, lambda x: -0.5 * np.sum(x**2, axis=1))
+    >>> model = ReverseKL(flow, lambda x: -0.5 * np.sum(x**2, axis=1), path_gradient=True)
     >>> options = {"steps": 300, "optimizer": Adam(0.03), "progress": False}
     >>> params, history = npflow.fit(model, params, None, rng=rng, **options)
     >>> round(-history.loss[-1], 2)
@@ -149,7 +147,7 @@ class ReverseKL(OwnSamples):
     flow: Flow = instance(Flow)
     log_density: Callable = checked(check_callable)
     score: Callable | None = checked(check_callable, None)
-    path_gradient: bool = flag(True)
+    path_gradient: bool = flag(False)
 
     def losses(self, params, *batch):
         if not self.path_gradient:
