@@ -139,6 +139,10 @@ def importance_sample(
     The weights correct what the flow has not learned, and tell how much that is: see `ImportanceSample`. log q(x) comes
     with the samples (`Flow.sample_and_log_prob`).
 
+    The reverse KL leaves the edges of a density thin, where weights are then large. Rows drawn by their weights are data:
+    ``fit(flow, params, sample.resample(rng, n), rng=rng, steps=...)`` minimizes the divergence in the other direction,
+    which raises the effective sample size. Repeat it a few times.
+
     Parameters
     ----------
     flow : Flow
@@ -163,7 +167,10 @@ def importance_sample(
 
     References
     ----------
-    Mueller et al.: Neural importance sampling, 2019. https://arxiv.org/abs/1808.03856
+    Müller et al.: Neural importance sampling, 2019. https://arxiv.org/abs/1808.03856
+
+    Cappé et al.: Adaptive importance sampling in general mixture classes, 2008, for the fit to weighted samples.
+    https://arxiv.org/abs/0710.4242
 
     Kish: Survey sampling, 1965, for the effective sample size.
 
