@@ -114,7 +114,8 @@ class ReverseKL(OwnSamples):
     path_gradient : bool
         Whether the gradient of log q(x) goes through x alone, not through the parameters of q, whose part has mean 0.
         Then the gradient of every sample is 0 where q is p, so that training settles there; without it the noise of the
-        gradient stays, and leaves q some way from p. It takes a pass of x through the flow's `forward`, with the
+        gradient stays, and leaves q some way from p. Far from a density with sharp edges it may fail, so begin with the
+        other one, or with a flatter density. It takes a pass of x through the flow's `forward`, with the
         parameters held, so leave it False where that is slow, as for an `iaf`.
 
     References
