@@ -230,7 +230,8 @@ for name, family in pairs:
 # see this either. When Z is unknown, as it usually is, **nothing in the samples tells what was missed**. Only another run
 # with a larger log Z does.
 #
-# The flow for eight Gaussians starts badly, on top of one of them. It spreads to its neighbours and thins out.
+# The flow for eight Gaussians starts badly, on top of one of them, and spreads to some of its neighbours. Where it reaches
+# k of eight, log Z is about log(k / 8).
 
 
 # %%
