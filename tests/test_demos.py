@@ -267,6 +267,30 @@ def distillation_measures_both_divergences_and_how_much_faster_the_student_is(ou
     assert "KL(student||teacher)" in printed
 
 
+@shows("reverse_kl")
+def reverse_kl_estimates_log_z_with_its_error_and_loses_modes_from_a_bad_start(out, summary, printed):
+    assert set(summary["modes"]) == {"moons", "eight_gaussians"} == set(summary["densities"])
+    for row in summary["modes"].values():
+        assert set(row) == {"without stages", "by stages"}
+    for families in summary["densities"].values():
+        assert set(families) == {"spline coupling", "RealNVP"}
+        for row in families.values():
+            assert 0 < row["effective_sample_size"] <= 1
+            assert row["standard_error"] > 0
+            assert row["seconds"] > 0
+    regression = summary["regression"]
+    assert len(regression["coefficients"]) == 6
+    assert set(regression["evidence"]) == {"flow", "Laplace"}
+    # The start of the flow is Laplace's approximation, whose weights are far from useless.
+    difference = regression["evidence"]["flow"]["log_z"] - regression["evidence"]["Laplace"]["log_z"]
+    errors = [row["standard_error"] for row in regression["evidence"].values()]
+    assert abs(difference) < 5 * np.hypot(*errors)
+    for row in regression["posterior"].values():
+        assert (np.array(row["std"]) > 0).all()
+    assert "effective sample size" in printed
+    assert {path.stem for path in out.glob("*.png")} == {"modes", "densities", "regression"}
+
+
 @pytest.mark.usefixtures("uncovered")
 @pytest.mark.parametrize("name", sorted(path.stem for path in DEMOS.glob("*.py")))
 def test_a_demo_writes_pictures_and_a_summary_and_prints_a_table(

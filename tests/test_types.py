@@ -17,6 +17,7 @@ METHODS = {
     "Layer": ("init", "forward", "inverse", "log_det"),
     "Composite": ("trace", "trace_inverse"),
     "Network": ("init", "apply"),
+    "ImportanceSample": ("mean", "resample"),
     "Report": ("raise_if_failed", "as_dict", "log_det_error"),
     "FlowDensity": ("fit", "score_samples", "score", "sample", "transform", "inverse_transform"),
     "FlowClassifier": ("fit", "predict", "predict_proba", "score_samples"),

@@ -8,6 +8,7 @@
 # %%
 import inspect
 
+import autograd.numpy as anp
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import norm
@@ -137,6 +138,61 @@ ax.legend()
 # so no flow gets below the entropy, and only the right density reaches it.
 
 # %% [markdown]
+# ## A density instead of data
+#
+# What if there are no data, but a density $\tilde p(x) = Z\, p(x)$ with an unknown constant $Z$, such as
+# $e^{-\text{energy}}$ or likelihood times prior? A flow $q$ makes its own samples, $x = f^{-1}(z)$, and knows their
+# density from the same formula, read from $z$ to $x$: $\log q(x) = \log p_z(z) - \log|\det dx/dz|$. So it can minimize
+#
+# $$E_q[\log q(x) - \log \tilde p(x)] = \operatorname{KL}(q \,\|\, p) - \log Z.$$
+#
+# The two directions of the divergence differ where the flow cannot reach the density. Below, $p$ has two bumps, and the
+# flow is one normal density. $\operatorname{KL}(\text{data} \,\|\, q)$ weighs each place by the data, so $q$ has to
+# cover both bumps. $\operatorname{KL}(q \,\|\, p)$ weighs it by $q$, so $q$ must not be where $p$ is low: it takes one
+# bump and drops the other.
+#
+# The weights $w = \tilde p(x) / q(x)$ of samples of $q$ estimate $Z$ by their mean. Their effective sample size,
+# $(\sum w)^2 / (n \sum w^2)$, is 1 where they are all alike.
+
+# %%
+from npflow import fit
+from npflow.models import ReverseKL
+from npflow.training import Adam, importance_sample
+
+
+def log_two_bumps(x):
+    """Two normal densities at -2 and 2 with std 0.6, one with 2/3 of the mass; times 5."""
+    left, right = (-0.5 * ((x[:, 0] - centre) / 0.6) ** 2 for centre in (-2, 2))
+    constant = np.log(5 / (3 * 0.6 * np.sqrt(2 * np.pi)))
+    return anp.logaddexp(left + np.log(2), right) + constant
+
+
+centre = np.where(rng.random((4000, 1)) < 2 / 3, -2, 2)
+two_bumps = centre + 0.6 * rng.standard_normal((4000, 1))
+training = {"rng": rng, "steps": 300, "optimizer": Adam(0.03), "progress": False}
+begin = flow.init(rng, rng.normal(1, 1, (100, 1)))
+learned = {
+    "KL(data || q), from data": fit(flow, begin, two_bumps, **training)[0],
+    "KL(q || p), from the density": fit(ReverseKL(flow, log_two_bumps), begin, None, **training)[0],
+}
+at = np.linspace(-5, 5, 400)[:, None]
+figure, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
+ax.fill_between(at.ravel(), np.exp(log_two_bumps(at)) / 5, color="0.85", label="p")
+for (name, its), color, line in zip(learned.items(), (BLUE, ORANGE), ("-", "--")):
+    ax.plot(at, np.exp(flow.log_prob(its, at)), line, color=color, label=name)
+    sample = importance_sample(flow, its, log_two_bumps, rng, 10_000)
+    print(
+        f"{name:30} effective sample size {sample.effective_sample_size:.2f}, "
+        f"Z {np.exp(sample.log_z):.2f} +- {np.exp(sample.log_z) * sample.log_z_error:.2f}, truth 5"
+    )
+ax.set(xlabel="x", ylabel="density")
+ax.legend()
+
+# %% [markdown]
+# The flow that dropped a bump has nearly equal weights and a small error, but its $Z$ is that of one bump alone.
+# **Nothing in its own samples tells what it misses.** So start wide, and compare two starts.
+
+# %% [markdown]
 # ## Both directions
 #
 # To sample, draw $z$ and apply the inverse. To evaluate, apply `forward`. The log-determinants of the two
@@ -180,4 +236,7 @@ print(check(WrongSign(), data[:8]).failures[0].sentence)
 # 2. Let the scale of the affine flow above go to 0 instead of infinity. Which term stops it now?
 # 3. Two flows give losses of 2.10 and 2.05 nats on the same data. How much likelier does the second one make
 #    a typical row?
-# 4. `npflow exercise density` writes a page to complete; `npflow exercise density FILE` marks it.
+# 4. Start the flow between the two bumps, or with std 3. Which bump does KL(q || p) take? Raise the std of the bumps
+#    to 1.5 and watch the two curves meet.
+# 5. `npflow exercise importance` asks for the weights, the estimate of $\log Z$ and the effective sample size.
+# 6. `npflow exercise density` writes a page to complete; `npflow exercise density FILE` marks it.

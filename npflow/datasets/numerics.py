@@ -9,7 +9,10 @@ Examples
 9.000000
 """
 
+import math
+
 import numpy as np
+from scipy.special import log_ndtr
 
 
 def gauss(edges, order=16):
@@ -31,6 +34,29 @@ def log_sum(log_terms, weights):
     """
     top = np.max(log_terms, axis=-1, keepdims=True)
     return np.log(np.exp(log_terms - top) @ weights) + top[..., 0]
+
+
+def mean_under(log_terms, weights, values):
+    """Compute the mean of values, shape (m, d), under weights exp(log_terms) along the last axis, normalized."""
+    terms = np.exp(log_terms - np.max(log_terms, axis=-1, keepdims=True)) * weights
+    return terms @ values / np.sum(terms, axis=-1, keepdims=True)
+
+
+def log_blurred_step(d, half, noise):
+    """Compute log P(|d + noise e| < half) for a standard normal e, accurate in the tails.
+
+    It is even in d, so it is the difference of a tail and a smaller one.
+    """
+    d = np.abs(d)
+    tail, smaller = log_ndtr((half - d) / noise), log_ndtr((-half - d) / noise)
+    return tail + np.log1p(-np.exp(smaller - tail))
+
+
+def blurred_step_slope(d, half, noise):
+    """Compute the derivative of `log_blurred_step` in d."""
+    log_step = log_blurred_step(d, half, noise)
+    rise, fall = (np.exp(-(((d + side) / noise) ** 2) / 2 - log_step) for side in (half, -half))
+    return (rise - fall) / (noise * math.sqrt(2 * math.pi))
 
 
 def plane(limits, spacing):

@@ -1,6 +1,6 @@
 r"""Toy densities in the plane: a sampler, log p(x) and the entropy of each.
 
-Each density is a frozen dataclass with `sample`, `log_prob` and `entropy`. The functions `moons`, `circles`
+Each density is a frozen dataclass with `sample`, `log_prob`, `score` and `entropy`. The functions `moons`, `circles`
 and so on draw from them in one call. The entropy is the lowest expected loss that a model can reach, so it
 tells how far a test loss is from the best:
 
@@ -43,21 +43,36 @@ import numpy as np
 from numpy import ndarray
 from numpy.random import Generator
 from numpy.typing import ArrayLike
-from scipy.special import entr, i0e, log_ndtr
+from scipy.special import entr, expit, i0e, i1e, softmax
 
 from npflow.autodiff.gpu.devices import to_host
-from npflow.datasets.numerics import bisect, gauss, log_sum, normal_plane, plane
+from npflow.datasets.numerics import (
+    bisect,
+    blurred_step_slope,
+    gauss,
+    log_blurred_step,
+    log_sum,
+    mean_under,
+    normal_plane,
+    plane,
+)
 from npflow.description import Declared, number
 from npflow.errors import InputError
 from npflow.priors import LOG_2PI
 from npflow.validation import check_count, check_rng, check_rows
 
 LOG_2PI_E = LOG_2PI + 1  # the entropy of the standard normal in two dimensions
+TINY = np.finfo(np.float64).tiny
 ROWS = 512  # rows computed at a time, so that a few hundred numbers for each stay in the cache
 
 
+def starts_of(row):
+    """Where each row starts in a sorted list of rows, none of which is missing."""
+    return np.flatnonzero(np.diff(row, prepend=-1))
+
+
 class ToyDensity(Declared):
-    """A density in the plane, with a sampler, the log density and the entropy.
+    """A density in the plane, with a sampler, the log density, its gradient and the entropy.
 
     Attributes
     ----------
@@ -112,11 +127,33 @@ class ToyDensity(Declared):
         InputError
             If `x` has another shape, or is not finite; or if the density has no noise.
         """
+        log_prob = self._by_rows(self._log_prob, x)
+        return np.where(np.isnan(log_prob), -np.inf, log_prob)
+
+    def score(self, x: ArrayLike) -> ndarray:
+        """Compute the gradient of log p in x, in closed form: what a flow needs that is trained to the density.
+
+        Parameters
+        ----------
+        x : ndarray of float32 or float64, shape (n, 2)
+
+        Returns
+        -------
+        ndarray of float64, shape (n, 2)
+            In nats per unit of x. It is not finite where p is 0, as it may be far out.
+
+        Raises
+        ------
+        InputError
+            As `log_prob`; and for a density with jumps, a `Checkerboard` without noise.
+        """
+        return self._by_rows(self._score, x)
+
+    def _by_rows(self, compute, x):
+        """Some rows at a time, in float64."""
         x = to_host(check_rows(x, (2,))).astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # far out
-            parts = [self._log_prob(x[start : start + ROWS]) for start in range(0, len(x), ROWS)]
-        log_prob = np.concatenate(parts)
-        return np.where(np.isnan(log_prob), -np.inf, log_prob)
+            return np.concatenate([compute(x[start : start + ROWS]) for start in range(0, len(x), ROWS)])
 
     def entropy(self) -> float:
         """Compute the entropy -int p log p dx, in nats."""
@@ -126,6 +163,9 @@ class ToyDensity(Declared):
         raise NotImplementedError
 
     def _log_prob(self, x):
+        raise NotImplementedError
+
+    def _score(self, x):
         raise NotImplementedError
 
 
@@ -191,10 +231,24 @@ class Moons(_Blurred):
 
     def _log_upper(self, x):
         """log q(x), with |x - c|^2 = |x|^2 + 1 - 2 x.c for c on the arc."""
-        t, weights = gauss(np.linspace(0, np.pi, 2 + int(np.pi / (6 * self._scale))))
-        arc, variance = np.stack([np.cos(t), np.sin(t)]), self._scale**2
+        (arc, weights), variance = self._arc(), self._scale**2
         log_integral = log_sum(x @ (arc / variance), weights / np.pi)
         return log_integral - (np.sum(x * x, axis=1) + 1) / (2 * variance) - LOG_2PI - math.log(variance)
+
+    def _arc(self):
+        """Points on the upper arc, shape (2, m), and their weights."""
+        t, weights = gauss(np.linspace(0, np.pi, 2 + int(np.pi / (6 * self._scale))))
+        return np.stack([np.cos(t), np.sin(t)]), weights
+
+    def _score(self, x):
+        lower = [1, 0.5] - x
+        share = expit(self._log_upper(x) - self._log_upper(lower))[:, None]  # of the upper moon in p(x)
+        return share * self._score_upper(x) - (1 - share) * self._score_upper(lower)
+
+    def _score_upper(self, x):
+        """The gradient of log q(x): towards the mean of the points of the arc that x may come from."""
+        (arc, weights), variance = self._arc(), self._scale**2
+        return (mean_under(x @ (arc / variance), weights, arc.T) - x) / variance
 
     def entropy(self):
         """Compute the entropy -int p log p dx, in nats, on a grid: the cost grows as noise^-3."""
@@ -257,6 +311,14 @@ class Circles(_Blurred):
         ]
         return np.logaddexp(*log_rings) - math.log(2) - LOG_2PI - math.log(variance)
 
+    def _score(self, x):
+        # d/dk log I_0(k) = I_1(k) / I_0(k)
+        radius, variance, rings = np.hypot(x[:, :1], x[:, 1:]), self._scale**2, np.array([0.5, 1.0])
+        k = rings * radius / variance
+        log_rings = np.log(i0e(k)) - (radius - rings) ** 2 / (2 * variance)
+        pull = np.sum(softmax(log_rings, axis=1) * rings * i1e(k) / i0e(k), axis=1, keepdims=True)
+        return (pull / np.maximum(radius, TINY) - 1) * x / variance
+
     def entropy(self):
         """Compute the entropy -int p log p 2 pi r dr, in nats."""
         end = 1 + 10 * self._scale
@@ -311,19 +373,33 @@ class Spirals(_Blurred):
         return sign * arm / 3 + self.noise * rng.standard_normal((n, 2))
 
     def _log_prob(self, x):
-        return np.logaddexp(self._log_arm(x), self._log_arm(-x)) - math.log(2)
+        row, _, log_terms, _ = self._near(x)
+        return np.logaddexp.reduceat(log_terms, starts_of(row)) - math.log(2)
 
-    def _log_arm(self, x):
-        """log q(x)"""
+    def _score(self, x):
+        row, d, log_terms, sign = self._near(x)
+        top = np.maximum.reduceat(log_terms, starts_of(row))
+        terms = np.exp(log_terms - top[row])
+        slopes = sign * blurred_step_slope(d - 1 / 12, 1 / 12, self._scale)
+        sums = [np.bincount(row, terms * slope) for slope in (*slopes.T, 1)]
+        return np.stack(sums[:2], axis=1) / sums[2][:, None]
+
+    def _near(self, x):
+        """The points of both arms that matter to each row.
+
+        The row, +-x less the point of the arm, the log of what the point adds to q, and the sign of x.
+        """
         arm, weights = self._arm()
-        squares = np.sum(x * x, axis=1)[:, None] - 2 * x @ arm.T + np.sum(arm * arm, axis=1)
-        distance = np.sqrt(np.fmax(squares, 0))  # fmax: nan, where they overflow, becomes 0
-        # The uniform noise moves a point by at most 0.12. Points of the arm that are further away than this
+        squares = np.sum(x * x, axis=1)[:, None] + np.sum(arm * arm, axis=1)
+        products = 2 * x @ arm.T
+        distance = np.sqrt(np.fmax(np.hstack([squares - products, squares + products]), 0))  # nan becomes 0
+        # The uniform noise moves a point by at most 0.12. Points of the arms that are further away than this
         # cutoff add less than exp(-30) of what the nearest one adds.
         nearest = np.min(distance, axis=1, keepdims=True) + 0.12
         row, at = np.nonzero(distance <= 0.12 + np.sqrt(nearest**2 + 60 * self._scale**2))
-        log_terms = np.sum(self._log_blur(x[row] - arm[at]), axis=1) + np.log(weights[at])
-        return np.logaddexp.reduceat(log_terms, np.searchsorted(row, np.arange(len(x))))
+        sign, at = np.where(at < len(arm), 1.0, -1.0)[:, None], at % len(arm)
+        d = sign * x[row] - arm[at]
+        return row, d, np.sum(self._log_blur(d), axis=1) + np.log(weights)[at], sign
 
     def _arm(self):
         """Points along an arm, shape (m, 2), and their weights, which sum to 1."""
@@ -332,10 +408,8 @@ class Spirals(_Blurred):
         return np.stack([-t * np.cos(t), t * np.sin(t)], axis=1) / 3, weights * 2 * t / (3 * np.pi) ** 2
 
     def _log_blur(self, d):
-        """log B(d): B is even around 1/12, so it is the difference of a tail and a smaller one."""
-        d = np.abs(d - 1 / 12)
-        tail, smaller = log_ndtr((1 / 12 - d) / self._scale), log_ndtr((-1 / 12 - d) / self._scale)
-        return math.log(6) + tail + np.log1p(-np.exp(smaller - tail))
+        """log B(d)"""
+        return math.log(6) + log_blurred_step(d - 1 / 12, 1 / 12, self._scale)
 
     def entropy(self):
         """Compute the entropy -int p log p dx, in nats, on a grid, where q is a product of matrices."""
@@ -349,11 +423,25 @@ class Spirals(_Blurred):
 
 @dataclass(frozen=True)
 class Checkerboard(ToyDensity):
-    r"""The eight black squares of a board of 4 x 4, of side 2, filled uniformly: a density with jumps.
+    r"""The eight black squares of a board of 4 x 4, of side 2, filled uniformly: a density with jumps, or blurred.
 
     p(x) = 1/32 if floor(x_1 / 2) + floor(x_2 / 2) is even, and 0 otherwise, in [-4, 4) x [-4, 4)
 
-    The entropy is log 32 = 3.4657 nats.
+    With noise a normal error of that standard deviation is added to each row:
+
+    p(x) = [E(x_1) E(x_2) + O(x_1) O(x_2)] / 32     E(t) = S(t + 4) + S(t),  O(t) = S(t + 2) + S(t - 2)
+    S(t) = Phi(t / noise) - Phi((t - 2) / noise)
+
+    S is the step from 0 to 2, blurred; E are the even columns and O the odd ones. A square is black where both its
+    column and its row are even, or both are odd.
+
+    The entropy is log 32 = 3.4657 nats without noise.
+
+    Parameters
+    ----------
+    noise : float
+        The standard deviation of the normal noise, at least 0. A density with jumps has no gradient, so `score` needs
+        more than 0.
 
     References
     ----------
@@ -364,23 +452,53 @@ class Checkerboard(ToyDensity):
     >>> from npflow.datasets import Checkerboard
     >>> Checkerboard().log_prob([[1.0, 1.0], [1.0, -1.0]]).round(4)  # a black square, -log 32; a white one
     array([-3.4657,    -inf])
+    >>> Checkerboard(noise=0.1).log_prob([[1.0, 1.0], [1.0, 2.0]]).round(4)  # on an edge it is half as high
+    array([-3.4657, -4.1589])
     """
+
+    noise: float = number(0.0, least=0)
 
     limits = ((-4.6, 4.6), (-4.6, 4.6))
 
     def _sample(self, n, rng):
         column = rng.integers(4, size=n)
         row = 2 * rng.integers(2, size=n) + column % 2
-        return 2 * (np.stack([column, row], axis=1) + rng.random((n, 2))) - 4
+        x = 2 * (np.stack([column, row], axis=1) + rng.random((n, 2))) - 4
+        return x + self.noise * rng.standard_normal((n, 2)) if self.noise else x
 
     def _log_prob(self, x):
+        if self.noise:
+            return np.logaddexp(*np.sum(self._log_columns(x), axis=2)) - math.log(32)
         on_board = np.all((x >= -4) & (x < 4), axis=1)
         black = np.sum(np.floor(x / 2), axis=1) % 2 == 0
         return np.where(on_board & black, -math.log(32), -np.inf)
 
+    def _steps(self, t):
+        """t - 1 for each step S(t) of E and of O: shape (2, 2, *t.shape), the centre of a step is 0."""
+        return np.reshape(t, (1, 1, *t.shape)) + np.reshape([[3.0, -1.0], [1.0, -3.0]], (2, 2, *[1] * t.ndim))
+
+    def _log_columns(self, t):
+        """log E(t) and log O(t), shape (2, *t.shape)."""
+        return np.logaddexp.reduce(log_blurred_step(self._steps(t), 1.0, self.noise), axis=1)
+
+    def _score(self, x):
+        if self.noise == 0:
+            raise InputError("expected the noise of Checkerboard to be above 0 for a score, got 0.0")
+        steps = self._steps(x)
+        log_steps, slopes = (of(steps, 1.0, self.noise) for of in (log_blurred_step, blurred_step_slope))
+        slopes = np.sum(softmax(log_steps, axis=1) * slopes, axis=1)  # of log E and log O, shape (2, n, 2)
+        log_colours = np.sum(self._log_columns(x), axis=2)
+        return np.sum(softmax(log_colours, axis=0)[:, :, None] * slopes, axis=0)
+
     def entropy(self):
-        """Return the entropy log 32, in nats."""
-        return math.log(32)
+        """Compute the entropy -int p log p dx, in nats: log 32 without noise, else on a grid, with matrix products."""
+        if self.noise == 0:
+            return math.log(32)
+        reach = 4 + 8 * self.noise
+        axis, spacing = np.linspace(-reach, reach, 2 + int(2 * reach / (0.4 * self.noise)), retstep=True)
+        even, odd = np.exp(self._log_columns(axis))
+        p = (np.outer(even, even) + np.outer(odd, odd)) / 32
+        return float(np.sum(entr(p)) * spacing**2)
 
 
 @dataclass(frozen=True)
@@ -416,10 +534,19 @@ class EightGaussians(ToyDensity):
         return (4 * center + rng.standard_normal((n, 2)) / 2) / np.sqrt(2)
 
     def _log_prob(self, x):
+        return (
+            log_sum(self._terms(x)[0], np.ones(8)) - LOG_2PI
+        )  # the weight of 1/8 and the variance of 1/8 cancel
+
+    def _score(self, x):
+        terms, centers = self._terms(x)
+        return 8 * (mean_under(terms, np.ones(8), centers) - x)
+
+    def _terms(self, x):
+        """-|x - c|^2 / (2 / 8) for each centre c, and the centres."""
         angle = np.arange(8) * np.pi / 4
         centers = np.sqrt(8) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-        squares = np.sum((x[:, None] - centers) ** 2, axis=-1)
-        return log_sum(-4 * squares, np.ones(8)) - LOG_2PI  # the weight of 1/8 and the variance of 1/8 cancel
+        return -4 * np.sum((x[:, None] - centers) ** 2, axis=-1), centers
 
     def entropy(self):
         """Compute the entropy -E[log p], in nats, over one of the Gaussians, as all are alike."""
@@ -474,6 +601,20 @@ class Pinwheel(ToyDensity):
         return 2 * np.stack([r * np.cos(a) + s * np.sin(a), s * np.cos(a) - r * np.sin(a)], axis=1)
 
     def _log_prob(self, x):
+        return log_sum(self._terms(x)[0], np.full(5, 1 / 5))
+
+    def _score(self, x):
+        terms, r, s, a = self._terms(x)
+        wind = self._winding(r)  # da / dr
+        slope = 1 + s * wind
+        along, across = -(r - 1) / 0.3**2 - s * wind / slope, -s / 0.1**2 - wind / slope
+        # Turned by a, the Jacobian of (r, s) -> x / 2 is [[1 + s wind, 0], [-r wind, 1]].
+        along = (along + r * wind * across) / slope
+        gradients = self._wind(along, across, a) / 4
+        return np.sum(softmax(terms, axis=1)[:, None] * gradients, axis=2)
+
+    def _terms(self, x):
+        """The log of what each arm adds to p, without the weight of 1/5, and its r, s and a; shape (n, 5)."""
         radius = np.hypot(x[:, :1], x[:, 1:]) / 2
         angle = np.arctan2(x[:, 1:], x[:, :1])
         start = self._end_of_fold(radius)
@@ -485,7 +626,7 @@ class Pinwheel(ToyDensity):
         r, s = radius * np.cos(b), radius * np.sin(b)
         log_normals = -(((r - 1) / 0.3) ** 2 + (s / 0.1) ** 2) / 2 - LOG_2PI - math.log(0.3 * 0.1)
         log_det = np.log(4 * np.maximum(self._slope(radius, b), 1e-6))  # the slope is 0 where the fold ends
-        return log_sum(log_normals - log_det, np.full(5, 1 / 5))
+        return log_normals - log_det, r, s, b - angle
 
     def _unwound(self, radius, b):
         return b - self._winding(radius * np.cos(b))
@@ -553,6 +694,11 @@ class Funnel(ToyDensity):
             squares = (v / 3) ** 2 + np.exp(2 * np.log(np.abs(second)) - v)
         return -squares / 2 - LOG_2PI - math.log(3) - v / 2
 
+    def _score(self, x):
+        v, second = x.T
+        pull = second * np.exp(-v)
+        return np.stack([-v / 9 + (second * pull - 1) / 2, -pull], axis=1)
+
     def entropy(self):
         """Return the entropy log(6 pi e), in nats."""
         return LOG_2PI_E + math.log(3)
@@ -594,6 +740,10 @@ class Banana(ToyDensity):
     def _log_prob(self, x):
         e = x[:, 1] + 0.03 * (x[:, 0] ** 2 - 100)
         return -((x[:, 0] / 10) ** 2 + e**2) / 2 - LOG_2PI - math.log(10)
+
+    def _score(self, x):
+        e = x[:, 1] + 0.03 * (x[:, 0] ** 2 - 100)
+        return -np.stack([x[:, 0] / 100 + 0.06 * x[:, 0] * e, e], axis=1)
 
     def entropy(self):
         """Return the entropy log(20 pi e), in nats."""

@@ -24,6 +24,7 @@ from npflow.layers import (
 )
 from npflow.networks import MADE, MLP
 from npflow.networks.masked import causal_mask
+from npflow.training import ImportanceSample
 
 SMALL = MLP((16, 16), "tanh")
 COUPLING = AffineCoupling(MLP((16,), "tanh"))
@@ -44,6 +45,12 @@ def log_density(x, sign=-1, constant=True):
     z = np.log(x)
     log_prior = priors.Normal(x.shape[1]).log_prob({}, z) if constant else -np.sum(z * z, axis=1) / 2
     return log_prior + sign * np.sum(z, axis=1)
+
+
+def estimates(log_density, log_prior, log_det):
+    """The answer to `importance`."""
+    sample = ImportanceSample(np.empty((len(log_density), 0)), log_density - log_prior + log_det)
+    return np.array([sample.log_z, sample.effective_sample_size])
 
 
 def mask(kind, places, channels):
@@ -111,6 +118,42 @@ DENSITY = FunctionExercise(
         (
             lambda x: log_density(x, sign=0) + np.sum(1 / x, axis=1),
             "The determinant is the product of the 1 / x_i. Its logarithm is the sum of their logarithms.",
+        ),
+    ),
+)
+IMPORTANCE = FunctionExercise(
+    "importance",
+    "estimates",
+    own=estimates,
+    arguments=lambda rng: [
+        (offset + rng.standard_normal(50), *rng.standard_normal((2, 50))) for offset in (0, 1e3)
+    ],
+    hints=(("= (nan|-?inf)", "exp overflows. Use `w`, from which the largest log w is subtracted already."),),
+    variants=(
+        (
+            lambda p, q, det: estimates(p, q, -det),
+            "log|det dx/dz| is of z -> x: where it is large, x is spread thin. Subtract it from log prior(z).",
+        ),
+        (
+            lambda p, q, det: estimates(p, q, 0),
+            "The log-det is missing: log prior(z) is the density of z, not of x.",
+        ),
+        (lambda p, q, det: estimates(-p, -q, -det), "This is q over p~. The weight is p~ over q."),
+        (
+            lambda p, q, det: estimates(p, q, det) - np.array([np.max(p - q + det), 0]),
+            "Add the largest log w to log Z again: it was subtracted.",
+        ),
+        (
+            lambda p, q, det: estimates(p, q, det) + np.array([np.log(len(p)), 0]),
+            "Z is the mean of the weights, not their sum.",
+        ),
+        (
+            lambda p, q, det: estimates(p, q, det) * np.array([1, len(p)]),
+            "This is a number of samples. Divide it by n.",
+        ),
+        (
+            lambda p, q, det: np.array([np.mean(p - q + det), estimates(p, q, det)[1]]),
+            "This is the mean of log w, a lower bound: minus the loss of the flow. Take the mean of w first.",
         ),
     ),
 )
@@ -442,6 +485,7 @@ EXERCISES = {
     for exercise in (
         VOLUME,
         DENSITY,
+        IMPORTANCE,
         CHAIN,
         TRIANGLE,
         AFFINE,

@@ -1,4 +1,4 @@
-"""Recipes, one paper per file, each the paper's list of layers; and two other models, VAE and PixelCNN."""
+"""Recipes, one paper per file, each the paper's list of layers; and three other models, VAE, PixelCNN and ReverseKL."""
 
 from npflow.models.gaussianization import gaussianization
 from npflow.models.glow import glow, image_glow
@@ -11,12 +11,14 @@ from npflow.models.pixelcnn import PixelCNN
 from npflow.models.planar import planar, radial, sylvester
 from npflow.models.real_nvp import image_real_nvp, real_nvp
 from npflow.models.residual_flow import EstimatedLogDet, residual_flow
+from npflow.models.reverse_kl import ReverseKL
 from npflow.models.vae import VAE
 
 __all__ = [
     "VAE",
     "EstimatedLogDet",
     "PixelCNN",
+    "ReverseKL",
     "gaussianization",
     "glow",
     "iaf",

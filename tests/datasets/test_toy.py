@@ -32,6 +32,7 @@ from npflow.errors import InputError
 
 N = 20_000
 BLURRED = {moons: Moons, circles: Circles, spirals: Spirals}
+NOISY = BLURRED | {checkerboard: Checkerboard}
 ENTROPIES = {
     "moons": 0.28923374,
     "circles": 0.60607644,
@@ -55,6 +56,8 @@ PLANES = {
     "spirals, less noise": (Spirals(0.07), ((-3.8, 3.8), (-3.8, 3.8)), 0.08),
     "spirals, more noise": (Spirals(0.6), ((-7, 7), (-7, 7)), 0.3),
     "checkerboard": (Checkerboard(), ((-4.95, 5), (-4.95, 5)), 0.1),
+    "checkerboard, noise": (Checkerboard(0.1), ((-4.8, 4.8), (-4.8, 4.8)), 0.04),
+    "checkerboard, more noise": (Checkerboard(1.0), ((-11, 11), (-11, 11)), 0.25),
     "eight_gaussians": (DENSITIES["eight_gaussians"], ((-5, 5), (-5, 5)), 0.2),
     "pinwheel": (Pinwheel(), ((-5.5, 5.5), (-5.5, 5.5)), 0.08),
     "banana": (DENSITIES["banana"], ((-60, 60), (-105, 9)), 0.5),
@@ -91,14 +94,14 @@ def test_the_functions_draw_from_the_densities(name, draw, density):
     assert list(DENSITIES) == list(TOY)
     np.testing.assert_array_equal(density.sample(50, rng=default_rng(0)), draw(50, rng=default_rng(0)))
     help, parameters = inspect.getdoc(draw), inspect.signature(draw).parameters
-    assert draw.__name__ == name and list(parameters) == ["n", "rng", "noise"][: 2 + (draw in BLURRED)]
-    assert draw not in BLURRED or parameters["noise"].default == density.noise
+    assert draw.__name__ == name and list(parameters) == ["n", "rng", "noise"][: 2 + (draw in NOISY)]
+    assert draw not in NOISY or parameters["noise"].default == density.noise
     summary = help.splitlines()[0]
     assert summary.startswith("Draw rows of ")
     assert summary.endswith(f"; see `{type(density).__name__}`.")
-    assert ("\nnoise : float\n" in help) == (draw in BLURRED)
-    if draw in BLURRED:
-        expected = BLURRED[draw](0.2).sample(50, rng=default_rng(0))
+    assert ("\nnoise : float\n" in help) == (draw in NOISY)
+    if draw in NOISY:
+        expected = NOISY[draw](0.2).sample(50, rng=default_rng(0))
         np.testing.assert_array_equal(draw(50, rng=default_rng(0), noise=0.2), expected)
 
 
@@ -238,6 +241,45 @@ def test_at_the_largest_numbers_the_density_is_tiny_without_a_warning(density, d
     assert (log_p < -10).all()
 
 
+# ---------------------------------------------------------------- scores
+
+SCORED = {name: case[0] for name, case in PLANES.items() if name != "checkerboard"}
+SCORED["funnel"] = DENSITIES["funnel"]
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_the_score_is_the_gradient_by_differences(name):
+    density, rng = SCORED[name], default_rng(0)
+    x = density.sample(600, rng=rng)  # more than are computed at a time
+    x = np.concatenate([x, x[:50] + 0.1 * rng.standard_normal((50, 2))])
+    differences = [density.log_prob(x + h) - density.log_prob(x - h) for h in 1e-5 * np.eye(2)]
+    expected = np.stack(differences, axis=1) / 2e-5
+    score = density.score(x)
+    assert (score.shape, score.dtype) == (x.shape, np.float64)
+    np.testing.assert_allclose(score, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max(axis=1).mean())
+    np.testing.assert_array_equal(
+        density.score(x.astype(np.float32)), density.score(np.float64(np.float32(x)))
+    )
+
+
+def test_the_score_in_the_middle_of_the_circles_is_zero():
+    np.testing.assert_array_equal(Circles().score(np.zeros((1, 2))), 0)
+
+
+def test_a_density_with_jumps_has_no_score():
+    with pytest.raises(InputError, match="noise of Checkerboard to be above 0 for a score, got 0"):
+        Checkerboard().score(np.zeros((1, 2)))
+
+
+def test_the_blurred_board_is_the_mean_of_the_board_around_a_point():
+    x = np.array([[-4.0, -4.0], [0.1, 0.2], [1.9, 2.1], [1.0, -1.0], [4.3, 3.9]])
+    e, cell = plane(((-6, 6), (-6, 6)), 0.011)
+    weights = np.exp(-np.sum(e * e, axis=1) / 2) / (2 * np.pi) * cell
+    for noise in (0.2, 0.7):
+        p = [np.sum(weights * np.exp(Checkerboard().log_prob(point + noise * e))) for point in x]
+        np.testing.assert_allclose(np.exp(Checkerboard(noise).log_prob(x)), p, rtol=0.03, atol=2e-5)
+
+
 def test_moons_are_a_sum_over_points_of_the_arcs():
     t = (np.arange(50_000) + 0.5) * np.pi / 50_000
     upper = np.stack([np.cos(t), np.sin(t)], axis=1)
@@ -326,11 +368,11 @@ def test_points_are_checked(density):
         density.log_prob(np.array([[0.0, 0.0], [0.0, np.nan]]))
 
 
-@pytest.mark.parametrize("draw", BLURRED)
+@pytest.mark.parametrize("draw", NOISY)
 @pytest.mark.parametrize("noise", [-1, np.inf, "0.1"])
 def test_noise_is_checked(draw, noise):
-    for make in (BLURRED[draw], lambda noise: draw(5, rng=default_rng(0), noise=noise)):
-        with pytest.raises(InputError, match=rf"{BLURRED[draw].__name__}'s noise .*at least 0, got"):
+    for make in (NOISY[draw], lambda noise: draw(5, rng=default_rng(0), noise=noise)):
+        with pytest.raises(InputError, match=rf"{NOISY[draw].__name__}'s noise .*at least 0, got"):
             make(noise)
 
 

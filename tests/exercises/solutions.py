@@ -10,6 +10,11 @@ SOLUTIONS = {
         "np.sum(-(z**2) / 2 - np.log(2 * np.pi) / 2, axis=1)",
         "-np.sum(np.log(x), axis=1)",
     ),
+    "importance": (
+        "log_density - log_prior + log_det",
+        "largest + np.log(np.mean(w))",
+        "np.sum(w) ** 2 / (len(w) * np.sum(w**2))",
+    ),
     "chain": (
         """x
         log_det = 0
@@ -212,6 +217,14 @@ WRONG = [
     ("density", "-np.sum(np.log(x), axis=1)", "np.sum(1 / x, axis=1)", "the sum of their logarithms"),
     ("density", " - np.log(2 * np.pi) / 2", "", "-log(2 pi) / 2"),
     ("density", "-np.sum(np.log(x), axis=1)", "-np.log(x)", "Look at the shapes"),
+    ("importance", "log_prior + log_det", "log_prior - log_det", "Subtract it from log prior(z)"),
+    ("importance", "log_prior + log_det", "log_prior", "the density of z, not of x"),
+    ("importance", "log_density - log_prior + log_det", "log_prior - log_det - log_density", "p~ over q"),
+    ("importance", "largest + np.log(np.mean(w))", "np.log(np.mean(w))", "Add the largest log w"),
+    ("importance", "np.mean(w)", "np.sum(w)", "not their sum"),
+    ("importance", "(len(w) * np.sum(w**2))", "np.sum(w**2)", "Divide it by n"),
+    ("importance", "largest + np.log(np.mean(w))", "np.mean(log_w)", "a lower bound"),
+    ("importance", "largest + np.log(np.mean(w))", "np.log(np.mean(np.exp(log_w)))", "exp overflows"),
     (
         "chain",
         "layer.forward(own, z)",

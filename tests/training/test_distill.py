@@ -364,7 +364,7 @@ def test_bad_contexts_get_a_sentence():
 
 def test_other_arguments_that_cannot_be_used_get_a_sentence():
     assert "rng to be a numpy.random.Generator, got an int" in refusal(distill, *pair(), rng=0)
-    assert "no rows to distill from" in refusal(run, validation=np.zeros((5, 3)))
+    assert "no rows, as a student learns" in refusal(run, validation=np.zeros((5, 3)))
 
 
 def test_a_divergence_of_what_does_not_fit_together_gets_a_sentence(rng):
