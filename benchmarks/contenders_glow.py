@@ -23,9 +23,7 @@ def glow(model):
 
     network = npflow.networks.ConvNet((model["channels"],) * 2)
     flow = npflow.models.image_glow(tuple(model["shape"]), model["levels"], model["steps"], network)
-    # The recipe's Logit is left out; in older checkouts it has none.
-    layers = [layer for layer in flow.layer.layers if not isinstance(layer, npflow.layers.Logit)]
-    return npflow.Flow(npflow.layers.Chain(layers), flow.prior)
+    return moons.without(flow, "Logit", "Units")
 
 
 class Npflow(moons.Npflow):
@@ -99,7 +97,7 @@ class Torch(Contender):
         below, eye = torch.tril(torch.ones(channels, channels), -1), torch.eye(channels)
         for index in range(1, 3 * self.model["steps"] + 1, 3):
             here = f"{path}/{index}"
-            x = (x + p[f"{here}/bias"]) * torch.exp(p[f"{here}/log_scale"])
+            x = x * torch.exp(p[f"{here}/log_scale"]) + p[f"{here}/bias"]
             total = total + pixels * p[f"{here}/log_scale"].sum()
 
             here = f"{path}/{index + 1}"

@@ -19,7 +19,17 @@ def glow(hidden):
     """The flow that the other classes write out; `hidden` is the widths of each coupling's network."""
     import npflow
 
-    return npflow.models.glow(features=2, steps=STEPS, network=npflow.networks.MLP(tuple(hidden)))
+    flow = npflow.models.glow(features=2, steps=STEPS, network=npflow.networks.MLP(tuple(hidden)))
+    return without(flow, "Units")
+
+
+def without(flow, *names):
+    """A flow without its layers of some classes, which an older checkout may lack."""
+    import npflow
+
+    left_out = tuple(getattr(npflow.layers, name) for name in names if hasattr(npflow.layers, name))
+    layers = [layer for layer in flow.layer.layers if not isinstance(layer, left_out)]
+    return npflow.Flow(npflow.layers.Chain(layers), flow.prior)
 
 
 # ---------------------------------------------------------------- npflow
@@ -146,7 +156,7 @@ class Torch(Contender):
         total = x.new_zeros(len(x))
         for index in range(0, 3 * STEPS, 3):
             path = f"layer/{index}"
-            x = (x + p[f"{path}/bias"]) * torch.exp(p[f"{path}/log_scale"])
+            x = x * torch.exp(p[f"{path}/log_scale"]) + p[f"{path}/bias"]
             total = total + p[f"{path}/log_scale"].sum()
 
             path = f"layer/{index + 1}"
@@ -217,7 +227,7 @@ class Jax(Contender):
         below, eye = jnp.tri(2, k=-1, dtype=x.dtype), jnp.eye(2, dtype=x.dtype)
         for index in range(0, 3 * STEPS, 3):
             path = f"layer/{index}"
-            x = (x + p[f"{path}/bias"]) * jnp.exp(p[f"{path}/log_scale"])
+            x = x * jnp.exp(p[f"{path}/log_scale"]) + p[f"{path}/bias"]
             total = total + p[f"{path}/log_scale"].sum()
 
             path = f"layer/{index + 1}"
