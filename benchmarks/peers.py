@@ -1,4 +1,4 @@
-"""Every family beside zuko, nflows and normflows: a training step, densities and samples, as ratios.
+"""Every family beside zuko, nflows, normflows and, under jax.jit, flowjax: a training step, densities and samples, as ratios.
 
 All libraries have the same architecture: five transforms, networks of two hidden layers of 64 ReLUs, eight bins or
 components, float32, halves in turn for couplings. The numbers of parameters are printed. Where a library has no such
@@ -364,7 +364,90 @@ class Normflows(OnTorch):
         return self.model.forward(z)
 
 
-PEERS = (Zuko, Nflows, Normflows)
+# ---------------------------------------------------------------- flowjax, compiled by jax.jit
+
+
+class Flowjax:
+    """flowjax; each call is compiled for its number of rows, before it is timed."""
+
+    name = "flowjax"
+
+    def __init__(self, family, features, x):
+        import equinox
+        import jax
+        import optax
+        import paramax
+
+        self.jax = jax
+        flow = self.make(family, features)
+        is_fixed = lambda leaf: isinstance(leaf, paramax.NonTrainable)
+        self.params, static = equinox.partition(flow, equinox.is_inexact_array, is_leaf=is_fixed)
+        self.x, self.made = jax.numpy.asarray(x), 0
+        whole = lambda params: paramax.unwrap(equinox.combine(params, static, is_leaf=is_fixed))
+        adam = optax.adam(1e-6)
+
+        def step(params, state, x):
+            gradient = jax.grad(lambda params: -whole(params).log_prob(x).mean())(params)
+            updates, state = adam.update(gradient, state)
+            return optax.apply_updates(params, updates), state
+
+        self.one_step, self.state = jax.jit(step, donate_argnums=(0, 1)), adam.init(self.params)
+        self.log_prob_of = jax.jit(lambda params, x: whole(params).log_prob(x))
+        self.sample_of = jax.jit(lambda params, key, n: whole(params).sample(key, (n,)), static_argnums=2)
+        both = lambda params, key, n: whole(params).sample_and_log_prob(key, (n,))
+        self.both_of = jax.jit(both, static_argnums=2)
+        self.encode_of = jax.jit(lambda params, x: jax.vmap(whole(params).bijection.inverse)(x))
+        self.decode_of = jax.jit(lambda params, z: jax.vmap(whole(params).bijection.transform)(z))
+        self.key = jax.random.key(0)
+        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+
+    def make(self, family, features):
+        from flowjax import flows
+        from flowjax.bijections import RationalQuadraticSpline
+        from flowjax.distributions import Normal
+
+        spline = {"transformer": RationalQuadraticSpline(knots=BINS, interval=BOUND)}
+        make, more = {
+            "RealNVP": (flows.coupling_flow, {}),
+            "MAF": (flows.masked_autoregressive_flow, {}),
+            "coupling spline": (flows.coupling_flow, spline),
+            "autoregressive spline": (flows.masked_autoregressive_flow, spline),
+        }[family]
+        network = {"nn_width": HIDDEN[0], "nn_depth": len(HIDDEN), "nn_activation": self.jax.nn.relu}
+        base = Normal(self.jax.numpy.zeros(features))
+        return make(self.jax.random.key(0), base_dist=base, flow_layers=TRANSFORMS, **network, **more)
+
+    def done(self, result):
+        """A result, when it has been computed."""
+        return self.jax.block_until_ready(result)
+
+    def new_key(self):
+        self.key, key = self.jax.random.split(self.key)
+        return key
+
+    def step(self):
+        start = self.made * BATCH % 10_240
+        self.made += 1
+        batch = self.x[start : start + BATCH]
+        self.params, self.state = self.done(self.one_step(self.params, self.state, batch))
+
+    def log_prob(self, x):
+        return self.done(self.log_prob_of(self.params, x))
+
+    def sample(self, n):
+        return self.done(self.sample_of(self.params, self.new_key(), n))
+
+    def sample_and_log_prob(self, n):
+        return self.done(self.both_of(self.params, self.new_key(), n))
+
+    def encode(self, x):
+        return self.done(self.encode_of(self.params, x))
+
+    def decode(self, z):
+        return self.done(self.decode_of(self.params, z))
+
+
+PEERS = (Zuko, Nflows, Normflows, Flowjax)
 
 # ---------------------------------------------------------------- the measurement
 
