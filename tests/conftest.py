@@ -14,6 +14,10 @@ os.environ["MPLBACKEND"] = "agg"  # no screen
 for library in ("OPENBLAS", "MKL", "OMP"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
+# A shell starts a job in the background with SIGINT ignored; the tests send themselves Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 import numpy  # noqa: E402 (after the lines above)
 import stand_in  # noqa: E402
 
