@@ -105,6 +105,7 @@ nb_execution_in_temp = True  # a demo writes its pictures and summary to a folde
 nb_merge_streams = True
 nb_output_stderr = "warn"  # so a warning of NumPy or npflow fails the build
 myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 3  # as on GitHub
 
 # ---------------------------------------------------------------- the reference
 
