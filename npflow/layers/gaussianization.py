@@ -216,8 +216,8 @@ def logistics(x, means, rates, np=np):
     shift is the largest a. Right of all means all sigmoid(-a) are divided by exp(-shift), where shift is the smallest
     a. Elsewhere shift is 0.
 
-    In a gap between components that is more than 60 scales wide to both sides, or 300 in float64, a density is taken
-    for that at the end of these scales: its logarithm is about -60 there, where it would be lower still.
+    The logarithm of the density has a floor in a gap between components, of about -60 in float32 and -300 in float64. It
+    is reached where every component is that many scales away.
 
     Parameters
     ----------

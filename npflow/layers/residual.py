@@ -36,16 +36,16 @@ class Residual(Layer):
     x = f^-1(z), by x <- z - g(x)
 
     g is a perceptron, h <- swish(h W + b) / 1.1 with swish(a) = a sigmoid(a), whose slope is below 1.1. Each W is divided
-    by a bound of its largest singular value, so that g changes by at most `lipschitz` times the change of x. Therefore
-    x + g(x) is invertible: two points that are further apart than zero cannot both be taken to one. The iteration of
-    the inverse is a contraction, and after k steps its error is at most lipschitz^k of the first.
+    by a bound of its largest singular value, so that g changes by at most `lipschitz` times the change of x. Two
+    different points therefore never have the same z. The iteration of the inverse is a contraction: after k steps its
+    error is at most lipschitz^k of the first.
 
-    The largest singular value of W is bounded by tr((W^T W)^16)^(1/32), the norm of all singular values in the power 32.
-    For 64 units it is at most 1.14 times as large. It is a bound at every step of training, and has a gradient,
-    which an estimate by power iteration is not and has not.
+    The bound of the largest singular value is tr((W^T W)^16)^(1/32), the Schatten norm of order 32. For 64 units it is
+    at most 1.14 times that value. It holds at every step of training and has a gradient. Power iteration, as in the
+    papers, gives an estimate, which may be too low.
 
-    The log-det takes all D columns of G, and the determinant of a D x D matrix for each row: O(D^3). `forward_estimate` takes
-    one product with G for each term of the series
+    The log-det is that of a D x D matrix for each row: O(D^3). `forward_estimate` takes one product with G for each term
+    of the series
 
     log det(I + G) = sum_k (-1)^(k+1) tr(G^k) / k
 

@@ -1,4 +1,4 @@
-"""Training: Adam by hand, schedules, the loop, its history, distillation, importance sampling, and checkpoints that survive a kill."""
+"""Training: Adam by hand, schedules, the loop, its history, distillation, importance sampling, checkpoints."""
 
 from npflow.training.adam import Adam
 from npflow.training.checkpoint import load, save

@@ -127,7 +127,8 @@ def fit(
     ------
     InputError
         Before any work, if an argument cannot be used, the checkpoint belongs to another run, or a rank differs from
-        rank 0 in its data, model, options or libraries. At the first step, if a layer cannot be recorded because it branches on the values of arrays, or makes NumPy arrays on a GPU.
+        rank 0 in its data, model, options or libraries. At the first step, if a layer cannot be recorded because it
+        branches on the values of arrays, or makes NumPy arrays on a GPU.
     NonFiniteError
         If a loss or a gradient is not finite. It names the first layer whose output is not finite, and has what had
         been learned in `params` and `history`. The last good checkpoint stays.

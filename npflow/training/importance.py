@@ -23,7 +23,7 @@ class ImportanceSample:
     w_i = p~(x_i) / q(x_i),     x_i drawn from q
 
     All estimates are consistent: they hold for large n where q is positive wherever p is. Where q misses a part of p,
-    such as one of several modes, no sample comes from there and no number here tells of it: `log_z` is then too low by
+    such as one of several modes, no sample comes from there, and no number here shows it. `log_z` is then too low by
     about log(1 / share), with a small error and a large effective sample size.
 
     Attributes
