@@ -49,34 +49,37 @@ def flattened(tree):
     """
     found, leaves = [], []
 
-    def enter(branch, kind):
-        if kind is dict:
-            keys = sorted(branch)
-            found.extend(keys)
-            branch = [branch[key] for key in keys]
-        elif kind is not list and kind is not tuple:
-            raise TypeError
-        found.append(kind)
-        for part in branch:
-            kind = type(part)
-            if kind is np.ndarray:
-                dtype = part.dtype
-                found.append(part.shape)
-                if dtype.kind != "f" and part.nbytes > LARGEST_CONSTANT:
-                    raise TypeError
-                found.append(dtype if dtype.kind == "f" else (dtype, part.tobytes()))
-                leaves.append(part)
-            else:
-                enter(part, kind)
-        found.append(None)
-
     try:
-        enter([tree], list)
+        _enter([tree], list, found, leaves)
     except TypeError:  # also of keys that cannot be sorted
         return None, leaves
     if len(KINDS) >= MOST_KINDS:
         KINDS.clear()
     return KINDS.setdefault(tuple(found), next(NEW_KIND)), leaves
+
+
+def _enter(branch, kind, found, leaves):
+    # Not inside `flattened`: a function that calls itself by the name in a closure is freed, and the leaves with it, when
+    # the garbage collector comes by.
+    if kind is dict:
+        keys = sorted(branch)
+        found.extend(keys)
+        branch = [branch[key] for key in keys]
+    elif kind is not list and kind is not tuple:
+        raise TypeError
+    found.append(kind)
+    for part in branch:
+        kind = type(part)
+        if kind is np.ndarray:
+            dtype = part.dtype
+            found.append(part.shape)
+            if dtype.kind != "f" and part.nbytes > LARGEST_CONSTANT:
+                raise TypeError
+            found.append(dtype if dtype.kind == "f" else (dtype, part.tobytes()))
+            leaves.append(part)
+        else:
+            _enter(part, kind, found, leaves)
+    found.append(None)
 
 
 def build(fun, tree, path=""):

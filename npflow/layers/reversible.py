@@ -80,25 +80,27 @@ class Reversible(Composite):
             return self._apply(params, x, direction, context)
         way = WayBack(self, direction, *off_tape((params, context), trace))
 
-        def apply(step, params):
-            mine, total = step.params(params), None
-            if not isinstance(step.layer, Composite):
-                return way.go(step, mine, trace)
-            step.layer.check_params(mine)
-
-            @follows_steps
-            def take(step):
-                nonlocal total
-                output, log_det = apply(step, mine)
-                total = log_det if total is None else total + log_det
-                return output
-
-            output = follow(step.layer, step.x, step.direction, step.context, take)
-            return output, zeros_per_row(step.x) if total is None else total
-
-        output, log_det = apply(Step(None, self, x, direction, context), params)
+        output, log_det = through(Step(None, self, x, direction, context), params, way, trace)
         way.end = off_tape(output, trace)
         return output, log_det
+
+
+def through(step, params, way, trace):
+    """The output and the log-det of a layer, where the layers inside it leave nothing on the tape."""
+    mine, total = step.params(params), None
+    if not isinstance(step.layer, Composite):
+        return way.go(step, mine, trace)
+    step.layer.check_params(mine)
+
+    @follows_steps
+    def take(step):
+        nonlocal total
+        output, log_det = through(step, mine, way, trace)
+        total = log_det if total is None else total + log_det
+        return output
+
+    output = follow(step.layer, step.x, step.direction, step.context, take)
+    return output, zeros_per_row(step.x) if total is None else total
 
 
 class WayBack:

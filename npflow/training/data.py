@@ -28,22 +28,22 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """The arrays of a run, none where a model learns from noise alone, and the noise that its model takes beside them.
+    """The arrays of a run, none where a model learns from noise alone.
 
-    ``noise(rows, number)`` returns the noise of step `number`, a tuple of arrays.
+    ``noise(rows, number)`` returns what the model takes beside them at step `number`, a tuple of arrays.
     """
 
-    def __init__(self, arrays, noise):
-        self.arrays, self.noise = arrays, noise
+    def __init__(self, arrays):
+        self.arrays = arrays
 
-    def take(self, batch, part=None):
+    def take(self, batch, noise, part=None):
         """The arrays of a batch and its noise. Where only a `part` of its rows is read, the other rows are zeros."""
         rows = batch.order[batch.rows]
-        return (*(rows_at(array, rows, part) for array in self.arrays), *self.noise(len(rows), batch.number))
+        return (*(rows_at(array, rows, part) for array in self.arrays), *noise(len(rows), batch.number))
 
-    def chunks(self):
+    def chunks(self, noise):
         """Yield all rows in order: here in one chunk."""
-        yield (*self.arrays, *self.noise(len(self.arrays[0]), 0))
+        yield (*self.arrays, *noise(len(self.arrays[0]), 0))
 
 
 def rows_at(array, rows, part=None):

@@ -203,7 +203,7 @@ def fit(
             bar.set_description(f"memory {run.history.peak_bytes / 1e6:,.0f} MB")
         while run.step < options.steps and not run.has_stalled and not ranks.any(interrupted.is_set()):
             batch = run.next_batch()
-            arrays = run.batches.take(batch, programs.rows_of(batch.size))
+            arrays = run.take(batch, programs.rows_of(batch.size))
             with explaining_steps(differentiated, run.params, arrays):
                 if options.record:
                     loss = programs(arrays, out=gradient)
@@ -258,7 +258,7 @@ def prepare(run, programs, steps, validated):
     """
     sizes, counts = [], []
     for batch in run.sizes_to_come(steps):
-        arrays = run.batches.take(batch)
+        arrays = run.take(batch)
         with explaining_steps(run.model, run.params, arrays):
             sizes.append(programs.nbytes(arrays))
             counts.append(programs.plan_of(arrays).count)

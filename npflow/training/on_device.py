@@ -55,7 +55,7 @@ class DeviceRun(Run):
 
     def gradient_of(self, batch):
         """The gradient of a step that was not sound: the parameters are still those that it began with."""
-        _, leaves = value_and_grad(self.model.loss)(self.params, *self.batches.take(batch))
+        _, leaves = value_and_grad(self.model.loss)(self.params, *self.take(batch))
         return self.layout.pack(leaves)
 
     def update(self, batch, gradient):
@@ -69,19 +69,19 @@ class DeviceRun(Run):
         return rate
 
     def batches_of(self, arrays):
-        return DeviceBatches([Data(array, self.device) for array in arrays], self.noise)
+        return DeviceBatches([Data(array, self.device) for array in arrays])
 
 
 class DeviceBatches(Batches):
     """Batches of `Data`, which is sent to a device at once or batch by batch."""
 
-    def take(self, batch, part=None):
-        return (*(data.take(batch, part) for data in self.arrays), *self.noise(batch.size, batch.number))
+    def take(self, batch, noise, part=None):
+        return (*(data.take(batch, part) for data in self.arrays), *noise(batch.size, batch.number))
 
-    def chunks(self):
+    def chunks(self, noise):
         """Yield all rows in order, in chunks that fit on the device."""
         count, rows = len(self.arrays[0]), min(data.rows_at_once() for data in self.arrays)
-        noise = self.noise(count, 0)
+        noise = noise(count, 0)
         for start in range(0, count, rows):
             stop = min(start + rows, count)
             yield (

@@ -83,8 +83,12 @@ class Run:
     # ---------------------------------------------------------------- batches
 
     def batches_of(self, arrays):
-        """The batches of arrays, and of the model's noise beside them."""
-        return Batches(to_host(arrays), self.noise)
+        """The batches of arrays."""
+        return Batches(to_host(arrays))
+
+    def take(self, batch, part=None):
+        """The arrays of a batch and the model's noise beside them; only a `part` of its rows where the rest is not read."""
+        return self.batches.take(batch, self.noise, part)
 
     def draw_order(self):
         """Begin an epoch: all rows in a new random order."""
@@ -155,7 +159,7 @@ class Run:
         current = self.vector if self.average is None else self.average
         params = self.layout.unpack(current, self.params)
         losses = []
-        for chunk in batches.chunks():
+        for chunk in batches.chunks(self.noise):
             with named_errors(self.model.visits, params, *chunk):
                 losses.append(fetch(map_rows(self.model.losses, params, *chunk)))
         loss = float(np.mean(np.concatenate(losses)))
@@ -228,7 +232,7 @@ class Run:
         finite = np.isfinite(self.vector)
         if not finite.all():
             return f"{expected}: the parameter {self.layout.locate(int(np.argmin(finite)))} is not finite"
-        culprit = first_non_finite(self.model.visits(self.params, *self.batches.take(batch)))
+        culprit = first_non_finite(self.model.visits(self.params, *self.take(batch)))
         if culprit is None:
             return f"{expected}, although parameters and outputs are finite"
         return f"{expected}: the first output not finite is that of {culprit}"

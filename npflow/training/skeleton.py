@@ -39,20 +39,21 @@ def fill(skeleton, vector, constants):
             )
         return constant
 
-    def blank(part):
-        (kind, branches), *_ = part.items()
-        if kind == "dict":
-            return {key: blank(branch) for key, branch in branches.items()}
-        if kind in ("list", "tuple"):
-            return {"list": list, "tuple": tuple}[kind](blank(branch) for branch in branches)
-        # A view of one number: a shape in a file takes no memory, however large it is.
-        return np.broadcast_to(np.zeros((), vector.dtype if part["trained"] else int), branches)
-
-    params = tree.build(leaf, blank(skeleton))
+    params = tree.build(leaf, _blank(skeleton, vector.dtype))
     params = Layout(params).unpack(vector, params)
     if constants:
         raise InputError(f"expected entries for constants of the architecture, got {min(constants)!r}")
     return params
+
+
+def _blank(part, dtype):
+    (kind, branches), *_ = part.items()
+    if kind == "dict":
+        return {key: _blank(branch, dtype) for key, branch in branches.items()}
+    if kind in ("list", "tuple"):
+        return {"list": list, "tuple": tuple}[kind](_blank(branch, dtype) for branch in branches)
+    # A view of one number: a shape in a file takes no memory, however large it is.
+    return np.broadcast_to(np.zeros((), dtype if part["trained"] else int), branches)
 
 
 def check_permutations(params):

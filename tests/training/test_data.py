@@ -34,13 +34,14 @@ def test_a_batch_has_the_rows_in_the_order_that_is_asked_for(device):
 
 
 def test_on_the_host_nothing_is_copied_but_the_batches():
-    batches = Batches((X,), lambda rows, number: (np.full(rows, number),))
-    rows, noise = batches.take(Batch(ORDER, slice(14, 20), 3))
+    noise = lambda rows, number: (np.full(rows, number),)
+    batches = Batches((X,))
+    rows, drawn = batches.take(Batch(ORDER, slice(14, 20), 3), noise)
     np.testing.assert_array_equal(rows, X[ORDER[14:20]])
-    assert noise.tolist() == [3] * 6
-    ((whole, noise),) = batches.chunks()
+    assert drawn.tolist() == [3] * 6
+    ((whole, drawn),) = batches.chunks(noise)
     assert whole is X
-    assert noise.tolist() == [0] * 20
+    assert drawn.tolist() == [0] * 20
 
 
 def test_data_that_fits_is_sent_once_and_an_order_once(strict):

@@ -1,6 +1,8 @@
 """The training loop: what it learns, in which batches, by which programs, and how it stops."""
 
+import gc
 import threading
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +11,7 @@ from helpers import refusal, rows, same_bits, vector
 from kill_and_resume import killed_and_left_alone, same_state
 from runs import EVERYTHING, LAYER, SMALL, Exploding, data, failure, flow_and_params, run, same_history
 
-from npflow import fit, save
+from npflow import fit, load, save
 from npflow.autodiff import tree
 from npflow.autodiff.program import slices
 from npflow.layers import Affine, AffineCoupling, Layer, Permutation
@@ -235,3 +237,31 @@ def test_a_schedule_that_cannot_be_described_needs_no_checkpoint(tmp_path):
         run, data(), optimizer=adam, steps=2, checkpoint=tmp_path / "run.npz"
     )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"reversible": True}, {"record": False}, {"validation": True, "checkpoint": True}]
+)
+def test_no_vector_of_a_run_waits_for_the_garbage_collector(options, tmp_path):
+    x = data()
+    options = dict(options)
+    if options.pop("checkpoint", False):
+        options |= {"checkpoint": tmp_path / "run.npz", "validation": x}
+    flow, params = flow_and_params(x, Affine())
+    gc.collect()
+    gc.disable()
+    try:
+        initial = weakref.ref(params["layer"]["log_std"])
+        params, _ = fit(flow, params, x, rng=np.random.default_rng(0), steps=2, progress=False, **options)
+        assert initial() is None
+        save(tmp_path / "fitted.npz", flow, params)
+        vector = weakref.ref(params["layer"]["log_std"].base)
+        del params
+        assert vector() is None
+        loaded = load(tmp_path / "fitted.npz").params
+        vector = weakref.ref(loaded["layer"]["log_std"].base)
+        flow.log_prob(loaded, x)
+        del loaded
+        assert vector() is None
+    finally:
+        gc.enable()
