@@ -9,7 +9,7 @@ from autograd.extend import defvjp, primitive
 from autograd.numpy.numpy_vjps import unbroadcast_f
 
 from npflow.autodiff.gpu.devices import HOST, device_of
-from npflow.autodiff.primitives import linear, softplus, sum_event, tanh, where
+from npflow.autodiff.primitives import linear, softplus, split_last, sum_event, tanh, where
 from npflow.errors import InputError
 from npflow.layers.layer import Layer, spread
 
@@ -28,9 +28,12 @@ class Planar(Layer):
     the trained v. With c = log(e - 1), v = 0 is the identity. The inverse needs one number of each row, a, which is the
     root of an increasing function.
 
+    With a context, w, v and b are linear functions of it plus their own values, so each row has a plane of its own. Where
+    the context comes from an encoder, this is the amortized flow of the paper's section 4.2.
+
     References
     ----------
-    Rezende, Mohamed: Variational inference with normalizing flows, 2015, section 4.1 and appendix A.1.
+    Rezende, Mohamed: Variational inference with normalizing flows, 2015, sections 4.1 and 4.2 and appendix A.1.
     https://arxiv.org/abs/1505.05770
 
     Examples
@@ -49,36 +52,42 @@ class Planar(Layer):
     array([0., 0., 0.])
     """
 
-    def init(self, rng, x):
+    def init(self, rng, x, context=None):
         check_rows(x, "Planar")
-        deviations = deviations_of(x)
-        weight = rng.standard_normal(x.shape[1]) / deviations / math.sqrt(x.shape[1])
+        features, deviations = x.shape[1], deviations_of(x)
+        weight = rng.standard_normal(features) / deviations / math.sqrt(features)
         bias = rng.standard_normal(1) - weight @ onp.mean(x, axis=0, dtype=onp.float64)
-        params = {"weight": weight, "direction": onp.zeros(x.shape[1]), "bias": bias}
+        params = {"weight": weight, "direction": onp.zeros(features), "bias": bias}
+        if context is not None:
+            params["context"] = onp.zeros((context.shape[1], 2 * features + 1))
         return {name: array.astype(x.dtype) for name, array in params.items()}
 
-    def forward(self, params, x):
-        u, product = self.direction(params)
-        t = tanh(linear(x, params["weight"][:, None]) + params["bias"])
+    def forward(self, params, x, context=None):
+        w, u, b, product = self.plane(params, context)
+        t = tanh(dot(x, w) + b)
         return x + u * t, log_slope(t, product)[:, 0]
 
-    def inverse(self, params, z):
-        u, product = self.direction(params)
-        t = tanh(root(linear(z, params["weight"][:, None]) + params["bias"], product))
+    def inverse(self, params, z, context=None):
+        w, u, b, product = self.plane(params, context)
+        t = tanh(root(dot(z, w) + b, product))
         return z - u * t, -log_slope(t, product)[:, 0]
 
-    def log_det(self, params, x):
-        _, product = self.direction(params)
-        t = tanh(linear(x, params["weight"][:, None]) + params["bias"])
-        return log_slope(t, product)[:, 0]
+    def log_det(self, params, x, context=None):
+        w, _, b, product = self.plane(params, context)
+        return log_slope(tanh(dot(x, w) + b), product)[:, 0]
 
-    def direction(self, params):
-        """u, and w.u + 1, which is positive."""
-        w, v = params["weight"], params["direction"]
-        along, square = sum_event((w * v)[None]), sum_event((w * w)[None])
+    def plane(self, params, context):
+        """w, u, b and w.u + 1, which is positive: of one row, or of each row where there is a context."""
+        w, v, b = params["weight"][None], params["direction"], params["bias"]
+        if context is not None:
+            more = linear(context, params["context"])
+            more_w, more = split_last(more, w.shape[1])
+            more_v, more_b = split_last(more, w.shape[1])
+            w, v, b = w + more_w, v + more_v, b + more_b
+        along, square = sum_event(w * v)[:, None], sum_event(w * w)[:, None]
         product = positive(along)
         tiny = float(onp.finfo(w.dtype).tiny)
-        return v + w * ((product - 1 - along) / (square + tiny)), product
+        return w, v + w * ((product - 1 - along) / (square + tiny)), b, product
 
 
 @dataclass(frozen=True)
@@ -144,6 +153,11 @@ class Radial(Layer):
         stretch = rest + q * gain  # 1 + g q, without cancellation where g is near -1
         slope = rest * (1 + q) + q * q * gain
         return stretch, ((features - 1) * np.log(stretch) + np.log(slope))[:, 0]
+
+
+def dot(a, b):
+    """a.b of each row, shape (n, 1); b may be a single row."""
+    return linear(a, b.T) if len(b) == 1 else sum_event(a * b)[:, None]
 
 
 def length(x):

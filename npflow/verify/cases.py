@@ -142,6 +142,7 @@ CASES = {
     "Permutation/image": Case(Permutation(), (2, 2, 3)),
     "Planar": Case(Planar(), (4,)),
     "Planar/one": Case(Planar(), (1,)),
+    "Planar/given": Case(Given(Planar(), context=(0.3, -1.2)), (3,)),
     "Radial": Case(Radial(), (4,)),
     "Radial/one": Case(Radial(), (1,)),
     "Sylvester": Case(Sylvester(rank=3), (5,)),

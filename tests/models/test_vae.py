@@ -1,6 +1,8 @@
 """The variational autoencoder: its bound, importance-weighted likelihoods, training, refusals."""
 
+import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +12,20 @@ from scipy.stats import multivariate_normal
 import npflow
 from npflow import InputError, NonFiniteError, fit, to_device
 from npflow.autodiff import tree, value_and_grad
-from npflow.models import VAE, maf, vae
+from npflow.flow import Flow
+from npflow.layers import Affine, Chain, MaskedAutoregressive, Planar
+from npflow.models import VAE, maf, real_nvp, vae
 from npflow.networks import MADE, MLP
+from npflow.priors import GaussianMixture, Normal
 from npflow.training import Adam, WarmupCosine
 
 SMALL = VAE(3, 2, MLP((8,), "tanh"), MLP((8,), "tanh"))
+IAF = Chain(
+    [MaskedAutoregressive(MADE((8,), "tanh")), MaskedAutoregressive(MADE((8,), "tanh", order="reversed"))]
+)
+FLOWS = replace(
+    SMALL, posterior=Chain([IAF, Planar()]), prior=real_nvp(2, 2, MLP((8,), "tanh")), context_features=3
+)
 
 
 @pytest.fixture
@@ -22,10 +33,10 @@ def x(rng):
     return rng.normal(5, 3, (60, 3))
 
 
-def run(x, *, seed=0, **options):
-    params = SMALL.init(np.random.default_rng(1), x)
+def run(x, *, model=SMALL, seed=0, **options):
+    params = model.init(np.random.default_rng(1), x)
     options = {"steps": 20, "batch_size": 16, "progress": False} | options
-    return fit(SMALL, params, x, rng=np.random.default_rng(seed), **options)
+    return fit(model, params, x, rng=np.random.default_rng(seed), **options)
 
 
 # ---------------------------------------------------------------- the bound and the likelihood
@@ -37,13 +48,13 @@ def scale_and_shift(model, params):
     return a_and_b - b, b
 
 
-def linear_gaussian(rng):
+def linear_gaussian(rng, wide=2.0):
     """A VAE that is a factor analyser, its parameters, and the mean and covariance of its x."""
     model = VAE(3, 2, MLP((8,), "tanh"), MLP(()))
     params = moved(model.init(rng, rng.normal(5, 3, (60, 3))), rng, by=0.2)
     (decoder,) = params["decoder"]
     decoder["weight"][:, 3:] = 0  # log std is then the bias, for all z
-    decoder["bias"][3:] += 2  # and wide, so that an untrained encoder is a good enough proposal
+    decoder["bias"][3:] += wide  # and wide, so that an untrained encoder is a good enough proposal
     std_of_x, mean_of_x = scale_and_shift(model, params)
     loading = decoder["weight"][:, :3] * std_of_x
     std = np.exp(5 * np.tanh(decoder["bias"][3:] / 5)) * std_of_x
@@ -143,24 +154,146 @@ def test_many_samples_are_evaluated_in_parts_of_bounded_size(rng, x, monkeypatch
     assert rows == [len(x)] * 3
 
 
+# ---------------------------------------------------------------- flows
+
+
+def plain_params(params):
+    """The parameters of a VAE of two components of z, without its flows and without h."""
+    *hidden, last = params["encoder"]
+    last = {"weight": last["weight"][:, :4], "bias": last["bias"][:4]}
+    return {"decoder": params["decoder"], "encoder": [*hidden, last], "norm": params["norm"]}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        replace(SMALL, posterior=Chain([Planar(), IAF]), context_features=3),
+        replace(SMALL, posterior=Planar()),
+        replace(SMALL, prior=Flow(Affine(), Normal(2))),
+        replace(SMALL, posterior=IAF, prior=Flow(IAF, Normal(2))),
+    ],
+    ids=["posterior with h", "posterior", "prior", "both"],
+)
+def test_flows_that_are_the_identity_leave_the_bound_as_it_is(model, rng, x):
+    params = model.init(rng, x)
+    network = moved({name: params[name] for name in ("decoder", "encoder")}, rng, by=0.2)
+    params, plain = params | network, plain_params(params | network)
+    epsilon = rng.standard_normal((len(x), 2))
+    np.testing.assert_allclose(
+        model.losses(params, x, epsilon), SMALL.losses(plain, x, epsilon), rtol=0, atol=1e-12
+    )
+    of_both = (
+        one.log_prob(of_one, x, rng=np.random.default_rng(0), draws=7)
+        for one, of_one in ((model, params), (SMALL, plain))
+    )
+    np.testing.assert_allclose(*of_both, rtol=0, atol=1e-12)
+
+
+def test_the_bound_rises_to_the_exact_likelihood_whatever_the_posterior(rng):
+    plain, params, mean, covariance = linear_gaussian(rng)
+    model = replace(plain, posterior=IAF, context_features=3, prior=Flow(Affine(), Normal(2)))
+    params = moved(model.init(rng, plain.sample(params, rng, 60)), rng, by=0.1) | {
+        name: params[name] for name in ("decoder", "norm")
+    }
+    prior = {
+        "mean": np.array([0.3, -0.2]),
+        "log_std": np.array([0.2, -0.3]),
+    }  # p(z) is normal, but not standard
+    params["prior"] = {"layer": prior, "prior": {}}
+    std_of_x, _ = scale_and_shift(model, params)
+    loading = params["decoder"][0]["weight"][:, :3] * std_of_x
+    noise = covariance - loading.T @ loading
+    covariance = noise + loading.T @ np.diag(np.exp(2 * prior["log_std"])) @ loading
+    exact_density = multivariate_normal(mean + prior["mean"] @ loading, covariance)
+
+    x = model.sample(params, rng, 20_000)
+    scale = np.sqrt(np.diag(covariance))
+    np.testing.assert_allclose(x.mean(axis=0) / scale, exact_density.mean / scale, atol=0.03)
+    np.testing.assert_allclose(
+        np.cov(x.T) / np.outer(scale, scale), covariance / np.outer(scale, scale), atol=0.05
+    )
+
+    x = x[:200]
+    exact = exact_density.logpdf(x)
+    elbo = model.elbo(params, x, rng=rng, draws=500).mean()
+    bounds = [model.log_prob(params, x, rng=rng, draws=draws).mean() for draws in (1, 10, 100, 1000)]
+    assert bounds[0] == pytest.approx(elbo, abs=0.3)  # both are estimates of the ELBO
+    assert np.all(np.diff([elbo, *bounds[1:], exact.mean()]) > -1e-3)
+    assert bounds[-1] == pytest.approx(exact.mean(), abs=0.05)
+
+
+def test_an_autoregressive_posterior_has_the_covariance_that_independent_components_lack(rng):
+    """Of a linear Gaussian, with a linear IAF: q(z | x) is then the posterior, and one draw gives log p(x)."""
+    plain, params, mean, covariance = linear_gaussian(rng, wide=0.0)
+    model = replace(plain, encoder=MLP(()), posterior=MaskedAutoregressive(MADE(())))
+    weight, bias = params["decoder"][0]["weight"], params["decoder"][0]["bias"]
+    loading = weight[:, :3] * scale_and_shift(model, params)[0]
+    covariance = covariance + 15 * loading.T @ loading
+    weight *= 4  # so that the components of z are correlated, given x
+    loading, precision = weight[:, :3], np.exp(-10 * np.tanh(bias[3:] / 5))
+    of_posterior = np.linalg.inv(np.eye(2) + loading * precision @ loading.T)
+    gain = of_posterior @ loading * precision  # z = gain (y - bias) + L epsilon
+    lower = np.linalg.cholesky(of_posterior)
+    std = np.diag(lower)
+    z_to_z_0 = np.linalg.inv(lower / std)  # z_0 has independent components
+    encoder = {
+        "weight": np.concatenate([(z_to_z_0 @ gain).T, np.zeros((3, 2))], axis=1),
+        "bias": np.concatenate([-z_to_z_0 @ gain @ bias[:3], 5 * np.arctanh(np.log(std) / 5)]),
+    }
+    shift = {"weight": np.zeros((2, 4)), "bias": np.zeros(4)}
+    shift["weight"][0, 3] = (lower / std)[1, 0]
+    params |= {"encoder": [encoder], "posterior": [shift]}
+    x = model.sample(params, rng, 100)
+    exact = multivariate_normal(mean, covariance).logpdf(x)
+    np.testing.assert_allclose(model.log_prob(params, x, rng=rng, draws=1), exact, rtol=1e-10)
+    shift["weight"][...] = 0
+    assert model.log_prob(params, x, rng=rng, draws=1).mean() < exact.mean() - 0.1
+    x = np.repeat(x[:1], 20_000, axis=0)
+    shift["weight"][0, 3] = (lower / std)[1, 0]
+    np.testing.assert_allclose(np.cov(model.sample_posterior(params, rng, x).T), of_posterior, atol=0.03)
+
+
+def test_the_loss_of_several_draws_is_the_importance_weighted_bound(rng, x):
+    several = replace(FLOWS, draws=5)
+    params = moved(FLOWS.init(rng, x), rng, by=0.2)
+    (epsilon,) = several.noise(rng, len(x), np.float64)
+    log_weights = np.stack([FLOWS._log_weights(params, x, epsilon[:, k]) for k in range(5)])
+    expected = np.log(5) - np.logaddexp.reduce(log_weights)
+    np.testing.assert_allclose(several.losses(params, x, epsilon), expected, rtol=1e-12)
+    for draws, method in ((1, several.elbo), (100, several.log_prob)):  # they do not depend on it
+        same = method.__func__(FLOWS, params, x, rng=np.random.default_rng(0), draws=draws)
+        assert np.array_equal(method(params, x, rng=np.random.default_rng(0), draws=draws), same)
+
+
+def test_a_mixture_is_a_prior_by_way_of_a_flow(rng, x):
+    mixture = Flow(Affine(), GaussianMixture([[-2, 0], [2, 0]], [0.5, 0.5], trained=True))
+    model = replace(SMALL, prior=mixture)
+    params, history = fit(model, model.init(rng, x), x, rng=rng, steps=5, progress=False)
+    assert np.isfinite(history.loss).all()
+    assert model.sample(params, rng, 4, temperature=0).shape == (4, 3)
+
+
 # ---------------------------------------------------------------- samples, codes, dtypes
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_everything_is_in_the_dtype_of_the_data(dtype, rng, x):
+@pytest.mark.parametrize("model", [SMALL, FLOWS, replace(FLOWS, draws=3)], ids=["plain", "flows", "draws"])
+def test_everything_is_in_the_dtype_of_the_data(model, dtype, rng, x):
     x = x.astype(dtype)
-    params = SMALL.init(rng, x)
+    params = model.init(rng, x)
     assert {leaf.dtype for _, leaf in tree.items(params) if tree.is_trained(leaf)} == {np.dtype(dtype)}
     results = [
-        SMALL.sample(params, rng, 7),
-        *SMALL.encode(params, x),
-        *SMALL.decode(params, np.zeros((4, 2), dtype)),
-        SMALL.elbo(params, x, rng=rng, draws=3),
-        SMALL.log_prob(params, x, rng=rng, draws=3),
-        SMALL.losses(params, x, *SMALL.noise(rng, len(x), dtype)),
+        model.sample(params, rng, 7),
+        *model.encode(params, x),
+        model.sample_posterior(params, rng, x),
+        *model.decode(params, np.zeros((4, 2), dtype)),
+        model.elbo(params, x, rng=rng, draws=3),
+        model.log_prob(params, x, rng=rng, draws=3),
+        model.losses(params, x, *model.noise(rng, len(x), dtype)),
     ]
     assert {result.dtype for result in results} == {np.dtype(dtype)}
-    assert [result.shape for result in results] == [(7, 3), (60, 2), (60, 2), (4, 3), (4, 3), *[(60,)] * 3]
+    shapes = [(7, 3), (60, 2), (60, 2), (60, 2), (4, 3), (4, 3), (60,), (60,), (60,)]
+    assert [result.shape for result in results] == shapes
 
 
 def test_samples_have_the_mean_and_covariance_of_the_model(rng):
@@ -232,23 +365,25 @@ def test_training_on_heavy_tails_in_any_units_stays_finite(dtype, activation, rn
     assert np.median(model.elbo(params, x, rng=rng)) > np.median(model.elbo(start, x, rng=rng)) + 0.3
 
 
-def test_training_on_a_device_equals_training_on_the_host(device, x):
+@pytest.mark.parametrize("model", [SMALL, replace(FLOWS, draws=2)], ids=["plain", "flows"])
+def test_training_on_a_device_equals_training_on_the_host(model, device, x):
     x, options = x.astype(np.float32), {"steps": 8, "average": 0.9, "clip_norm": 1.0}
-    learned, history = run(x, **options)
-    params = SMALL.init(np.random.default_rng(1), x)
+    learned, history = run(x, model=model, **options)
+    params = model.init(np.random.default_rng(1), x)
     params_there, x_there = to_device((params, x), device.name)
     there, history_there = fit(
-        SMALL, params_there, x_there, rng=np.random.default_rng(0), batch_size=16, progress=False, **options
+        model, params_there, x_there, rng=np.random.default_rng(0), batch_size=16, progress=False, **options
     )
     if device.exact:  # a GPU draws numbers of its own
         assert_agrees(device, there, learned)
         assert history_there.loss == history.loss
     rng = np.random.default_rng(0)
     for got, host in (
-        (SMALL.log_prob(there, x_there, rng=rng, draws=5), SMALL.log_prob(learned, x, rng=rng, draws=5)),
-        (SMALL.elbo(there, x_there, rng=rng), SMALL.elbo(learned, x, rng=rng)),
-        (SMALL.sample(there, rng, 5), SMALL.sample(learned, rng, 5)),
-        (SMALL.encode(there, x_there)[0], SMALL.encode(learned, x)[0]),
+        (model.log_prob(there, x_there, rng=rng, draws=5), model.log_prob(learned, x, rng=rng, draws=5)),
+        (model.elbo(there, x_there, rng=rng), model.elbo(learned, x, rng=rng)),
+        (model.sample(there, rng, 5), model.sample(learned, rng, 5)),
+        (model.sample_posterior(there, rng, x_there), model.sample_posterior(learned, rng, x)),
+        (model.encode(there, x_there)[0], model.encode(learned, x)[0]),
     ):
         assert npflow.autodiff.gpu.devices.device_of(got) is device
         assert (got.shape, got.dtype) == (host.shape, host.dtype)
@@ -270,6 +405,23 @@ def test_the_error_names_the_first_part_whose_output_is_not_finite(rng, x):
             fit(SMALL, params, x, rng=rng, steps=3, progress=False)
 
 
+def test_the_error_names_the_layer_of_a_flow(rng, x):
+    for model in (FLOWS, replace(FLOWS, draws=2)):
+        params = model.init(rng, x)
+        for name, leaves, value in (
+            ("prior/prior (Normal)", [params["prior"]["layer"][-1][-1]["bias"]], 1e200),
+            (
+                "posterior/1 (Planar)",
+                [params["posterior"][1][name] for name in ("weight", "direction")],
+                1e200,
+            ),
+        ):
+            for leaf in leaves:
+                leaf[...] = value
+            with pytest.raises(NonFiniteError, match=re.escape(f"that of the {name}")):
+                fit(model, params, x, rng=rng, steps=3, progress=False)
+
+
 def test_an_elbo_that_overflows_blames_no_part(rng, x):
     params = SMALL.init(rng, x)
     params["decoder"][-1]["bias"][:3] = 1e200
@@ -285,6 +437,16 @@ def test_an_elbo_that_overflows_blames_no_part(rng, x):
         ({"encoder": MADE()}, r"VAE's encoder to be .* MLP, got MADE\("),
         ({"decoder": None}, "VAE's decoder to be .* MLP, got None"),
         ({"log_std_limit": 0}, "VAE's log_std_limit to be a finite number above 0, got 0"),
+        (
+            {"posterior": MLP()},
+            r"VAE's posterior to be an object with init, forward and inverse, got MLP",
+        ),
+        ({"prior": Normal(2)}, "VAE's prior to be an instance of Flow, got Normal"),
+        ({"prior": real_nvp(3)}, r"prior to be a flow of 2 features, those of z, .* got Flow\("),
+        ({"prior": real_nvp(2, context_features=1)}, "and without a context, got Flow"),
+        ({"context_features": 1}, "posterior to be a layer that takes a context, .* is 1, got None"),
+        ({"context_features": 1, "posterior": Affine()}, r"takes a context, .* is 1, got Affine\(\)"),
+        ({"draws": 0}, "VAE's draws to be at least 1, got 0"),
     ],
 )
 def test_invalid_hyper_parameters_are_refused(arguments, sentence):
@@ -308,6 +470,8 @@ def test_invalid_input_is_refused(rng, x):
         (lambda: SMALL.encode(VAE(3).init(rng, x), x), "expected the parameters of this VAE"),
         (lambda: SMALL.encode({}, x), "expected the parameters of this VAE"),
         (lambda: SMALL.check(maf(3, 1).init(rng, x)), "expected the parameters of this VAE"),
+        (lambda: FLOWS.check(params), "expected the parameters of this VAE"),
+        (lambda: SMALL.sample_posterior(params, 0, x), "expected rng to be a numpy.random.Generator"),
     ):
         assert sentence in refusal(call)
 

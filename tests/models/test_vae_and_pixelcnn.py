@@ -6,13 +6,17 @@ from helpers import moved, vector
 
 from npflow import fit, load, save
 from npflow.autodiff import Layout, record, value_and_grad
-from npflow.models import VAE, PixelCNN
-from npflow.networks import MLP, MaskedConvNet
+from npflow.layers import Chain, MaskedAutoregressive, Planar
+from npflow.models import VAE, PixelCNN, maf
+from npflow.networks import MADE, MLP, MaskedConvNet
 from npflow.training import Adam, WarmupCosine
 
 TINY = MaskedConvNet(4, blocks=1, kernel=3, head=(5,))
+MADE8 = MADE((8,), "tanh")
+FLOWS = {"posterior": Chain([MaskedAutoregressive(MADE8), Planar()]), "prior": maf(2, 1, MADE8)}
 MODELS = {
     "VAE": VAE(3, 2, MLP((8,), "tanh"), MLP((8,), "tanh")),
+    "VAE with flows": VAE(3, 2, MLP((8,), "tanh"), MLP((8,), "tanh"), **FLOWS, context_features=2, draws=2),
     "PixelCNN": PixelCNN((3, 4, 3), levels=5, network=TINY),
     "conditional PixelCNN": PixelCNN((3, 4, 1), levels=5, network=TINY, context_features=2),
 }

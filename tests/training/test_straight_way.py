@@ -22,6 +22,7 @@ from npflow.layers import (
     Conv1x1,
     Layer,
     Logit,
+    Planar,
     Reverse,
     Split,
     Squeeze,
@@ -99,6 +100,10 @@ MODELS = {
         (np.random.default_rng(0).integers(8, size=(9, 4, 4, 1)),),
     ),
     "VAE": (VAE(features=3, encoder=NETWORK, decoder=NETWORK), (rows(9, 3),)),
+    "VAE with flows": (
+        VAE(3, encoder=NETWORK, decoder=NETWORK, posterior=Planar(), prior=PLAIN, context_features=2),
+        (rows(9, 3),),
+    ),
 }
 ORIGINS = {
     "init": lambda params: params,
