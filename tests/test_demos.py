@@ -161,6 +161,20 @@ def vae_or_flow_has_a_bound_and_an_estimate_for_one_and_the_number_itself_for_th
     assert {path.stem for path in out.glob("*.png")} == {"moons", "digits", "history"}
 
 
+@shows("vae_flows")
+def vae_flows_compares_the_same_images_under_each_model(out, summary, printed):
+    assert {"plain", "IAF posterior", "planar posterior", "flow prior", "both"} <= set(summary["models"])
+    for name, row in summary["models"].items():
+        assert row["elbo"]["mean"] < row["bound"]["mean"]
+        for kind in ("elbo", "bound"):
+            assert len(row[kind]["gain_of_each_split"]) == summary["splits"]
+            if name != "plain":
+                assert row[kind]["standard_error"] > 0
+    for estimates in summary["estimates"].values():
+        assert np.isfinite(estimates).all()
+    assert {path.stem for path in out.glob("*.png")} == {"gains", "codes", "posteriors"}
+
+
 @shows("latent_arithmetic")
 def latent_arithmetic_adds_mixes_and_carries_over(out, summary, printed):
     assert summary["judge_accuracy"] > 0.95
