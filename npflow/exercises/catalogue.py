@@ -1,6 +1,7 @@
 """The exercises in reading order, with the mistakes that each invites."""
 
 import numpy as np
+from scipy.special import logsumexp
 
 from npflow import priors
 from npflow.dequantization import Dequantized
@@ -63,6 +64,28 @@ def bits_per_dim(log_prob, x, u, levels):
     D = x.shape[1]
     model = Dequantized(Flow(Affine(), priors.Normal(D)), levels)
     return (D * np.log(levels) - log_prob(model.dequantize(x, u))) / (D * np.log(2))
+
+
+def bound(log_likelihood, log_std, epsilon, z, log_det, of_std=1, of_flow=1):
+    """The answer to `bound`, by default."""
+    normal = lambda z: -0.5 * np.sum(z**2 + np.log(2 * np.pi), axis=-1)
+    log_q = normal(epsilon) - of_std * np.sum(log_std, axis=1)[:, None] - of_flow * log_det
+    return logsumexp(log_likelihood + normal(z) - log_q, axis=1) - np.log(z.shape[1])
+
+
+def codes(rng):
+    """Arguments of `bound`: a few draws, one draw, and weights near 0."""
+    for draws, offset in ((4, 0), (1, 0), (4, -1e3)):
+        likelihood, log_det = rng.standard_normal((2, 5, draws))
+        epsilon, z = rng.standard_normal((2, 5, draws, 3))
+        yield offset + likelihood, rng.standard_normal((5, 3)), epsilon, z, log_det
+
+
+def one_draw(log_likelihood, log_std, epsilon, z, log_det):
+    """The arguments of `bound` for each draw alone."""
+    for k in range(z.shape[1]):
+        draw = slice(k, k + 1)
+        yield log_likelihood[:, draw], log_std, epsilon[:, draw], z[:, draw], log_det[:, draw]
 
 
 def pixels(rng):
@@ -172,6 +195,42 @@ CAUSAL_MASK = FunctionExercise(
             r"result\[",
             "The first index of the two is the input channel i, the second the output channel j: j sees the "
             "i before it.",
+        ),
+    ),
+)
+BOUND = FunctionExercise(
+    "bound",
+    "bound",
+    own=bound,
+    arguments=lambda rng: list(codes(rng)),
+    hints=(
+        (
+            "= (nan|-?inf)",
+            "exp overflows, or the log of 0 is taken. Add the largest log w outside of the logarithm.",
+        ),
+        ("of shape", "Each row has one bound, over its K draws: axis=1."),
+    ),
+    variants=(
+        (
+            lambda *given: bound(*given, of_flow=-1),
+            "log_det is that of z_0 -> z: where it is large, q is spread thin. Subtract it in log q.",
+        ),
+        (lambda *given: bound(*given, of_flow=0), "The log-det of the flow is missing in log q(z | x)."),
+        (
+            lambda *given: bound(*given, of_std=-1),
+            "exp(log_std) stretches epsilon: where it is large, q is spread thin. Subtract log_std in log q.",
+        ),
+        (
+            lambda *given: bound(*given, of_std=0),
+            "The step from epsilon to z_0 is missing in log q(z | x): a change of variables by exp(log_std).",
+        ),
+        (
+            lambda *given: bound(*given) + np.log(given[3].shape[1]),
+            "p(x) is the mean of the K weights, not their sum.",
+        ),
+        (
+            lambda *given: np.mean([bound(*alone) for alone in one_draw(*given)], axis=0),
+            "This is the mean of log w: an estimate of the ELBO, from K draws. Take the mean of w first.",
         ),
     ),
 )
@@ -501,6 +560,7 @@ EXERCISES = {
         SPLINE,
         CONDITIONAL,
         DEQUANTIZATION,
+        BOUND,
     )
 }
 

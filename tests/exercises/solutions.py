@@ -15,6 +15,11 @@ SOLUTIONS = {
         "largest + np.log(np.mean(w))",
         "np.sum(w) ** 2 / (len(w) * np.sum(w**2))",
     ),
+    "bound": (
+        "log_normal(epsilon) - np.sum(log_std, axis=1)[:, None] - log_det",
+        "log_likelihood + log_normal(z) - log_q",
+        "largest[:, 0] + np.log(np.mean(w, axis=1))",
+    ),
     "chain": (
         """x
         log_det = 0
@@ -225,6 +230,24 @@ WRONG = [
     ("importance", "(len(w) * np.sum(w**2))", "np.sum(w**2)", "Divide it by n"),
     ("importance", "largest + np.log(np.mean(w))", "np.mean(log_w)", "a lower bound"),
     ("importance", "largest + np.log(np.mean(w))", "np.log(np.mean(np.exp(log_w)))", "exp overflows"),
+    ("bound", "None] - log_det", "None] + log_det", "Subtract it in log q"),
+    ("bound", "None] - log_det", "None]", "The log-det of the flow is missing"),
+    ("bound", "- np.sum(log_std", "+ np.sum(log_std", "Subtract log_std in log q"),
+    ("bound", " - np.sum(log_std, axis=1)[:, None]", "", "The step from epsilon to z_0 is missing"),
+    ("bound", "np.mean(w, axis=1)", "np.sum(w, axis=1)", "not their sum"),
+    (
+        "bound",
+        "largest[:, 0] + np.log(np.mean(w, axis=1))",
+        "np.mean(log_w, axis=1)",
+        "Take the mean of w first",
+    ),
+    (
+        "bound",
+        "largest[:, 0] + np.log(np.mean(w, axis=1))",
+        "np.log(np.mean(np.exp(log_w), axis=1))",
+        "outside of the logarithm",
+    ),
+    ("bound", "largest[:, 0] +", "largest +", "Each row has one bound"),
     (
         "chain",
         "layer.forward(own, z)",
