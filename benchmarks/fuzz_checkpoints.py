@@ -33,7 +33,7 @@ import npflow
 from npflow import Dequantized, Flow, InputError, fit, load, models
 from npflow.autodiff import tree
 from npflow.description import KNOWN
-from npflow.layers import AffineCoupling, Chain, Logit, MaskedConvolution, Rotation
+from npflow.layers import AffineCoupling, Chain, Logit, MaskedConvolution, Planar, Rotation
 from npflow.networks import MADE, MLP, ConvNet, MaskedConvNet
 from npflow.priors import GaussianMixture, Normal
 
@@ -81,6 +81,15 @@ def bases(folder, names=None):
         "rotation": (Flow(Chain([Rotation(2), AffineCoupling(SMALL)]), Normal(4)), (4,)),
         "conditional": (Flow(AffineCoupling(SMALL), Normal(2), context_features=3), (2,)),
         "vae": (models.VAE(3, 2, SMALL, SMALL), (3,)),
+        "vae with flows": (
+            models.VAE(
+                *(3, 2, SMALL, SMALL),
+                posterior=Chain([Planar()]),
+                prior=Flow(AffineCoupling(SMALL), Normal(2)),
+                context_features=2,
+            ),
+            (3,),
+        ),
         "pixelcnn": (models.PixelCNN(image, 4, MaskedConvNet(4, 1, 3, (4,))), image),
         "dequantized": (Dequantized(models.image_nice(image, couplings=2, network=small_conv), 2**16), image),
     }

@@ -246,7 +246,7 @@ for row, (name, model) in zip(axes, PLANE.items()):
     p = train(model, splits[0], 0)
     for ax, one in zip(row, x):
         q = model.sample_posterior(p, np.random.default_rng(7), np.repeat(one[None], 300, axis=0))
-        middle, width = np.mean(q, axis=0), 6 * np.max(np.std(q, axis=0))
+        middle, width = np.mean(q, axis=0), 8 * np.max(np.std(q, axis=0))
         side = np.linspace(-width / 2, width / 2, 20 if options.quick else 120)
         grid = np.stack(np.meshgrid(middle[0] + side, middle[1] + side), axis=-1).astype(np.float32)
         z = grid.reshape(-1, 2)

@@ -48,8 +48,8 @@ def main(path: str) -> float:
     print(npflow.summary(flow, params), npflow.load(path).flow, recorded.loss[-1])
     plots.samples(draws, title="samples")
     level: float = plots.mass_levels(x, cell=1.0, shares=(0.5, 0.9))[0.5]
-    vae = npflow.models.VAE(2)
-    mean, log_std = vae.decode(params, vae.encode(params, x)[0])
+    vae = npflow.models.VAE(2, posterior=Double(), prior=npflow.models.maf(2), draws=5)
+    mean, log_std = vae.decode(params, vae.encode(params, x)[0] + vae.sample_posterior(params, rng, x))
     of_the_same_form: object = Double()
     verify.check(of_the_same_form, mean * level + log_std)
     return estimators.FlowDensity(steps=3).fit(x).score(x) + float(log_prob.mean())
