@@ -75,7 +75,7 @@ MODELS = {
 # image under two models, and most of what makes an image easy or hard cancels.
 
 # %%
-SPLITS, STEPS, DRAWS = (1, 20, 5) if options.quick else (3, 1500, 200)
+SPLITS, STEPS, DRAWS = (1, 5, 5) if options.quick else (3, 1500, 200)
 
 
 def split(seed):
@@ -135,7 +135,9 @@ for name, model in MODELS.items():
     seconds = time.process_time() - clock
     rng = np.random.default_rng(3)
     scores[name] = {
-        "elbo": [model.elbo(p, x, rng=rng, draws=50) for p, (_, _, x) in zip(params[name], splits)],
+        "elbo": [
+            model.elbo(p, x, rng=rng, draws=min(DRAWS, 50)) for p, (_, _, x) in zip(params[name], splits)
+        ],
         "bound": [model.log_prob(p, x, rng=rng, draws=DRAWS) for p, (_, _, x) in zip(params[name], splits)],
     }
     rows[name] = {"parameters": Layout(params[name][0]).size, "seconds": seconds / SPLITS}

@@ -253,7 +253,7 @@ class Diffusion(Model):
         z = rng.standard_normal((n, self.features), np.float32)
         return self.follow(params, z, times(steps)[::-1])[0] * self.size + self.centre
 
-    def log_prob(self, params, x, probes, steps=40):
+    def log_prob(self, params, x, probes, steps):
         z, log_det = self.follow(params, (x - self.centre) / self.size, times(steps), probes)
         return Normal(self.features).log_prob({}, z) + log_det - self.features * math.log(self.size)
 
@@ -272,7 +272,7 @@ def times(steps):
 # the data that it is judged by, so that copies of training rows are not rewarded.
 
 # %%
-COUNT, DRAWS = (200, 20) if options.quick else (5000, 1000)
+COUNT, DRAWS, ODE_STEPS = (200, 20, 8) if options.quick else (5000, 1000, 40)
 
 
 def error_of(share, n):
@@ -308,7 +308,7 @@ def learned(kind, model, data, steps, rate, probes):
         log_prob = model.log_prob(params, test, rng=np.random.default_rng(3), draws=DRAWS)
     elif kind == "diffusion":
         test = test[: len(probes[0])]
-        log_prob = model.log_prob(params, test, probes)
+        log_prob = model.log_prob(params, test, probes, ODE_STEPS)
     else:
         log_prob = None if kind == "GAN" else model.log_prob(params, test)
     if log_prob is not None:
@@ -438,7 +438,7 @@ def judged(pictures):
 def told_apart(x, samples):
     """How often a random forest tells samples from data."""
     both, labels = np.concatenate([x, samples]), np.repeat([0, 1], [len(x), len(samples)])
-    forest = RandomForestClassifier(20 if options.quick else 200, random_state=0)
+    forest = RandomForestClassifier(5 if options.quick else 200, random_state=0)
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     return float(np.mean(cross_val_predict(forest, both, labels, cv=folds) == labels))
 
