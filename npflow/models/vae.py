@@ -68,9 +68,9 @@ class VAE(Model):
     log_std_limit : float
         L, positive: every std of y is between exp(-L) and exp(L).
     posterior : Layer, optional
-        f; it goes `forward`, from z_0 to z, and needs no fast inverse. Layers that take a context see h(x): a
+        f; its `forward` maps z_0 to z, and its inverse is not needed. Layers that take a context see h(x): a
         `MaskedAutoregressive` gives the inverse autoregressive flow of Kingma et al., and a `Planar` the planar flow of
-        Rezende and Mohamed, each row with a plane of its own. Start it as the identity.
+        Rezende and Mohamed, each row with a plane of its own. Where f starts as the identity, training starts at the VAE without it.
     prior : Flow, optional
         p(z), such as ``real_nvp(latent)``; ``Flow(Affine(), prior)`` for a `Prior` such as a mixture. By default N(0, I).
     context_features : int
@@ -175,10 +175,10 @@ class VAE(Model):
         norm = self.norm.init(rng, x)
         y, _ = self.norm.forward(norm, x)
         params = self._with_networks(rng, norm, y)
-        return self._with_flows(rng, params, y) if self.flows else params
+        return self._with_flows(rng, params, y) if self.has_flows else params
 
     @property
-    def flows(self):
+    def has_flows(self):
         """Whether there is a flow in the posterior or in the prior."""
         return self.posterior is not None or self.prior is not None
 
@@ -249,7 +249,7 @@ class VAE(Model):
         mean, log_std, *h = self._posterior(params, y)
         z = mean + np.exp(log_std) * epsilon
         divergence = 0.5 * sum_event(mean * mean + np.exp(2 * log_std) - 2 * log_std - 1)
-        if self.flows:
+        if self.has_flows:
             z, more = self._through_flows(params, z, *h)
             divergence = divergence + more
         return divergence - log_normal(y, *self._likelihood(params, z)) - log_det
@@ -267,7 +267,7 @@ class VAE(Model):
         mean, log_std, *h = self._posterior(params, y)
         z = mean + np.exp(log_std) * epsilon
         log_prior_over_q = 0.5 * sum_event(epsilon * epsilon - z * z + 2 * log_std)
-        if self.flows:
+        if self.has_flows:
             z, more = self._through_flows(params, z, *h)
             log_prior_over_q = log_prior_over_q - more
         return log_normal(y, *self._likelihood(params, z)) + log_det + log_prior_over_q
@@ -492,7 +492,7 @@ class VAE(Model):
         y, _ = self.norm.forward(params["norm"], x)
         mean, log_std, *h = self._posterior(params, y)
         z = mean + np.exp(log_std) * epsilon
-        return self._through_flows(params, z, *h)[0] if self.flows else z
+        return self._through_flows(params, z, *h)[0] if self.has_flows else z
 
     def decode(self, params: Params, z: ArrayLike) -> tuple[ndarray, ndarray]:
         """Compute the normal distribution p(x | z) of each row.
