@@ -467,10 +467,15 @@ table(
 print(f"the classifier of digits is right on {reader.score(test, answers[1380:]):.1%} of the test images")
 
 # %% [markdown]
-# With sixteen numbers for an image, the VAE must find what digits have in common, and few images are enough for this. The
-# flow models every pixel, and on so few images it soon overfits; so does the autoregressive model. A sample of the VAE is
-# a draw from p(x | z), with the noise of each pixel, because this is what its likelihood measures. Papers mostly show
-# the mean of p(x | z) instead, which is smoother than the data.
+# Likelihood and samples disagree (Theis et al. 2016). The VAE has the highest likelihood of these images, from a bound,
+# and its samples are told apart most easily: with sixteen numbers for an image it must find what digits have in common,
+# and few images are enough for this, but a sample is a draw from p(x | z), with the noise of each pixel, because this is
+# what its likelihood measures. (Papers mostly show the mean of p(x | z) instead, which is smoother than the data.) The
+# diffusion has the lowest likelihood and the best coverage. The autoregressive model has the samples that are hardest
+# to tell apart, but for a few that went astray at an early pixel and never came back; they also cost it coverage.
+#
+# The GAN's samples look fine one by one. That some digits come more often than others is seen only by counting.
+# Nothing here repeats its training images.
 
 # %%
 SHOWN = 25
