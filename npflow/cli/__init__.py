@@ -6,11 +6,11 @@ import warnings
 from contextlib import contextmanager
 
 import npflow
-from npflow.cli import edit, exercise, interpolate, sample, score, step, train, verify
+from npflow.cli import edit, exercise, interpolate, sample, score, step, train, translate, verify
 from npflow.cli.parsing import flush_stderr, say
 from npflow.errors import ConvergenceError, InputError, NonFiniteError
 
-COMMANDS = (train, sample, score, interpolate, edit, step, verify, exercise)
+COMMANDS = (train, sample, score, interpolate, edit, translate, step, verify, exercise)
 
 
 def main(argv=None):

@@ -114,11 +114,16 @@ MODELS = {
         },
     ),
 }
-CLASSES = {"digits": tuple("0123456789"), "patches": (), "cifar10": CIFAR10_CLASSES}
+CLASSES = {
+    "digits": tuple("0123456789"),
+    "patches": (),
+    "faces": ("plain", "glasses"),
+    "cifar10": CIFAR10_CLASSES,
+}
 
 
 def load_data(name, path=None, part=False, seed=0, download=False):
-    """A data set of images by its name; `seed` draws the patches."""
+    """A data set of images by its name; `seed` draws patches and faces."""
     if name != "cifar10" and (path is not None or part or download):
         given = "--path" if path is not None else "--part" if part else "--download"
         raise InputError(f"expected {given} with cifar10 only, got it with {name}")

@@ -1,6 +1,7 @@
 """Data to fit: toy densities in the plane, with their log density and entropy; tables; and images."""
 
 from npflow.datasets.cifar10 import CIFAR10_CLASSES, cifar10
+from npflow.datasets.faces import FACE_ATTRIBUTES, faces
 from npflow.datasets.images import IMAGES, ImageData, digit_images, image_data, patches
 from npflow.datasets.tabular import TABULAR, digits, split, tabular
 from npflow.datasets.toy import (
@@ -28,6 +29,7 @@ from npflow.datasets.toy import (
 __all__ = [
     "CIFAR10_CLASSES",
     "DENSITIES",
+    "FACE_ATTRIBUTES",
     "IMAGES",
     "TABULAR",
     "TOY",
@@ -48,6 +50,7 @@ __all__ = [
     "digit_images",
     "digits",
     "eight_gaussians",
+    "faces",
     "funnel",
     "image_data",
     "moons",

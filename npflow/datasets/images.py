@@ -1,6 +1,6 @@
 r"""Images as integers from 0 to levels - 1, shape (n, height, width, channels).
 
-Digits and patches of photographs come with scikit-learn. CIFAR-10 is read from its files.
+Digits and patches of photographs come with scikit-learn. Faces are drawn. CIFAR-10 is read from its files.
 
 Examples
 --------
@@ -18,9 +18,10 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from npflow.datasets.cifar10 import cifar10_parts
+from npflow.datasets.faces import faces
 from npflow.validation import check_choice, check_count, check_rng
 
-IMAGES = ("digits", "patches", "cifar10")
+IMAGES = ("digits", "patches", "faces", "cifar10")
 SPLITS = ("train", "test")
 
 
@@ -68,24 +69,25 @@ def image_data(
 
     Parameters
     ----------
-    name : {"digits", "patches", "cifar10"}
-        See `digit_images`, `patches` and `cifar10`.
+    name : {"digits", "patches", "faces", "cifar10"}
+        See `digit_images`, `patches`, `faces` and `cifar10`.
     path : str or path, optional
         Where CIFAR-10 is; see `cifar10`.
     rng : numpy.random.Generator
-        Draws the training patches, then the test patches. Only ``"patches"`` needs it.
+        Draws the training images, then the test images. Only ``"patches"`` and ``"faces"`` need it.
     complete, download : bool
         See `cifar10`. If `complete` is False and there is no test batch, the last tenth of the training
         images is the test part.
     n : int
-        The number of training patches, at least 10. There are a tenth as many test patches.
+        The number of training patches or faces, at least 10. There are a tenth as many for the test.
     size : int
         The height and width of a patch, in pixels.
 
     Returns
     -------
     ImageData
-        Digits have 17 levels, the others 256. Patches have no labels.
+        Digits have 17 levels, the others 256. Patches have no labels. The label of a face is 1 with glasses, 0
+        without.
 
     Raises
     ------
@@ -107,6 +109,11 @@ def image_data(
         n = check_count(n, "the number of patches", least=10)
         train, test = patches(rng, n, size, "train"), patches(rng, n // 10, size, "test")
         return ImageData(name, 256, train, None, test, None)
+    if name == "faces":
+        n = check_count(n, "the number of faces", least=10)
+        parts = [faces(count, rng) for count in (n, n // 10)]
+        train, test = ((images, drawn["glasses"].astype(np.int64)) for images, drawn in parts)
+        return ImageData(name, 256, *train, *test)
     return ImageData(name, 256, *cifar10_parts(path, complete, download))
 
 

@@ -39,6 +39,7 @@ def test_help_version_and_usage(arguments, status, capsys):
         "score",
         "interpolate",
         "edit",
+        "translate",
         "verify",
         "exercise",
         "train",

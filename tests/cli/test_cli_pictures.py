@@ -1,4 +1,4 @@
-"""npflow sample, interpolate and edit: the pictures that they draw, and what they refuse."""
+"""npflow sample, interpolate, edit and translate: the pictures that they draw, and what they refuse."""
 
 import numpy as np
 import pytest
@@ -81,6 +81,36 @@ def test_edited_images_go_from_one_class_to_another(runs, drawn):
     assert (runs / "flow" / "edit.png").exists()
 
 
+def test_translated_images_are_encoded_as_what_they_are_and_decoded_as_each_class(runs, drawn):
+    run = runs / "conditional"
+    assert main(["translate", str(run), "--from", "3", "--to", "8", "--to", "3", "--n", "2"]) == 0
+    data, saved, one_hot = datasets.image_data("digits"), load(run / "checkpoint.npz"), np.eye(10)
+    picture, ax = mosaic(drawn[0]), drawn[0].axes[0]
+    assert names(ax.xaxis) == ["image", "8", "3"]
+    assert names(ax.yaxis) == ["3", "3"]
+    order = np.random.default_rng(0).permutation(len(data.test))
+    threes = data.test[order[data.test_labels[order] == 3][:2]]
+    side = saved.flow, saved.params
+    made = [latent.translate(threes, (*side, one_hot[3]), (*side, one_hot[to])) for to in (8, 3)]
+    for column, x in enumerate([threes, *made]):
+        for row in (0, 1):
+            place = picture[9 * row : 9 * row + 8, 9 * column : 9 * column + 8]
+            np.testing.assert_allclose(place, x[row, ..., 0] / 16)
+    assert main(["translate", str(run)]) == 0
+    assert names(drawn[1].axes[0].xaxis) == ["image", *"0123456789"]
+    assert len(names(drawn[1].axes[0].yaxis)) == 8
+    assert (run / "translate.png").exists()
+
+
+def test_images_are_translated_to_the_data_of_another_run(runs, drawn):
+    assert main(["translate", str(runs / "conditional"), "--onto", str(runs / "flow"), "--n", "3"]) == 0
+    assert main(["translate", str(runs / "flow"), "--onto", str(runs / "flow"), "--n", "3"]) == 0
+    for figure in drawn:
+        assert names(figure.axes[0].xaxis) == ["image", "digits"]
+    there = mosaic(drawn[1])
+    np.testing.assert_allclose(there[:, :8], there[:, 9:])  # by the same flow and back
+
+
 def test_long_names_of_columns_are_rotated_and_stay_within_the_figure():
     x, names = np.zeros((10, 4, 4, 1), int), ["automobile"] * 10
     figure = drawing.figure_of(x, 2, 10, "samples", across="class", column_names=names)
@@ -124,6 +154,14 @@ def test_long_names_of_columns_are_rotated_and_stay_within_the_figure():
         (["edit", "{}/flow", "--attribute", "3", "--n", "0"], "expected --n to be at least 1, got 0"),
         (["edit", "{}/flow", "--attribute", "3-8", "--n", "499"], "expected --n to be at most "),
         (["edit", "{}/flow", "--attribute", "3-8", "--n", "1000000000000"], "expected --n to be at most 500, got"),
+        (["translate", "{}/pixelcnn"], "expected a run of a flow, got one of pixelcnn"),
+        (["translate", "{}/flow"], "expected a run with --conditional, or another run for --onto, got neither"),
+        (["translate", "{}/flow", "--onto", "{}/pixelcnn"], "expected a run of a flow, got one of pixelcnn"),
+        (["translate", "{}/flow", "--onto", "{}/flow", "--to", "3"], "expected a run with --conditional for --to, got"),
+        (["translate", "{}/conditional", "--from", "x"], "expected a class of digits"),
+        (["translate", "{}/conditional", "--to", "x"], "expected a class of digits"),
+        (["translate", "{}/conditional", "--from", "3", "--n", "361"], "expected --n to be at most "),
+        (["translate", "{}/conditional", "--seed", "-1"], "expected --seed to be at least 0, got -1"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_drawn_is_refused(arguments, sentence, runs, capsys):

@@ -5,7 +5,7 @@ import pytest
 import sklearn.datasets
 from numpy.random import default_rng
 
-from npflow.datasets import IMAGES, cifar10, digit_images, digits, image_data, patches
+from npflow.datasets import IMAGES, cifar10, digit_images, digits, faces, image_data, patches
 from npflow.datasets.cifar10 import FILES
 from npflow.datasets.tabular import split as in_three
 from npflow.errors import InputError
@@ -77,6 +77,15 @@ def test_image_data_has_both_parts_of_each_data_set(tmp_path):
     np.testing.assert_array_equal(data.train, patches(generator, 50, 8, "train"))
     np.testing.assert_array_equal(data.test, patches(generator, 5, 8, "test"))
 
+    data = image_data("faces", rng=default_rng(0), n=20)
+    assert (data.name, data.levels) == ("faces", 256)
+    generator = default_rng(0)
+    for found, n in ((data[2:4], 20), (data[4:], 2)):
+        x, attributes = faces(n, generator)
+        np.testing.assert_array_equal(found[0], x)
+        np.testing.assert_array_equal(found[1], attributes["glasses"])
+        assert found[1].dtype == np.int64
+
     for name in FILES:
         if name.endswith(".bin"):
             records = default_rng(len(name)).integers(10, size=(2, 1 + 3 * 32 * 32), dtype=np.uint8)
@@ -98,13 +107,15 @@ def test_levels_are_below_their_number(name):
 
 
 def test_bad_input(tmp_path):
-    assert IMAGES == ("digits", "patches", "cifar10")
-    with pytest.raises(InputError, match="one of 'digits', 'patches', 'cifar10', got 'mnist'"):
+    assert IMAGES == ("digits", "patches", "faces", "cifar10")
+    with pytest.raises(InputError, match="one of 'digits', 'patches', 'faces', 'cifar10', got 'mnist'"):
         image_data("mnist")
     with pytest.raises(InputError, match=r"expected rng .*Generator, got a NoneType"):
         image_data("patches")
     with pytest.raises(InputError, match="number of patches to be at least 10, got 9"):
         image_data("patches", rng=default_rng(0), n=9)
+    with pytest.raises(InputError, match="number of faces to be at least 10, got 9"):
+        image_data("faces", rng=default_rng(0), n=9)
     with pytest.raises(InputError, match="number of patches to be at least 1, got 0"):
         patches(default_rng(0), 0)
     with pytest.raises(InputError, match="size of a patch to be at most 160, got 161"):
