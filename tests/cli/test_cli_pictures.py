@@ -84,7 +84,11 @@ def test_edited_images_go_from_one_class_to_another(runs, drawn):
 def test_translated_images_are_encoded_as_what_they_are_and_decoded_as_each_class(runs, drawn):
     run = runs / "conditional"
     assert main(["translate", str(run), "--from", "3", "--to", "8", "--to", "3", "--n", "2"]) == 0
-    data, saved, one_hot = datasets.image_data("digits"), load(run / "checkpoint.npz"), np.eye(10)
+    data, saved, one_hot = (
+        datasets.image_data("digits"),
+        load(run / "checkpoint.npz"),
+        np.eye(10, dtype=np.float32),
+    )
     picture, ax = mosaic(drawn[0]), drawn[0].axes[0]
     assert names(ax.xaxis) == ["image", "8", "3"]
     assert names(ax.yaxis) == ["3", "3"]
