@@ -54,6 +54,18 @@ def estimates(log_density, log_prior, log_det):
     return np.array([sample.log_z, sample.effective_sample_size])
 
 
+def translated(x, mean_A, L_A, mean_B, L_B):
+    """The answer to `translation`."""
+    return np.linalg.solve(L_A, (x - mean_A).T).T @ L_B.T + mean_B
+
+
+def normals(rng):
+    """Arguments of `translated`."""
+    triangle = lambda: np.tril(rng.standard_normal((3, 3)), -1) + np.diag(rng.uniform(0.5, 2, 3))
+    x, (mean_A, mean_B) = rng.standard_normal((5, 3)), rng.standard_normal((2, 3))
+    return [(x, mean_A, triangle(), mean_B, triangle())]
+
+
 def mask(kind, places, channels):
     """The answer to `causal_mask`."""
     return causal_mask(kind, (places, channels, channels), channels, np.float64)
@@ -177,6 +189,35 @@ IMPORTANCE = FunctionExercise(
         (
             lambda p, q, det: np.array([np.mean(p - q + det), estimates(p, q, det)[1]]),
             "This is the mean of log w, a lower bound: minus the loss of the flow. Take the mean of w first.",
+        ),
+    ),
+)
+TRANSLATION = FunctionExercise(
+    "translation",
+    "translated",
+    own=translated,
+    arguments=normals,
+    variants=(
+        (
+            lambda x, mean_A, L_A, mean_B, L_B: translated(x, mean_B, L_B, mean_A, L_A),
+            "This is the way from B to A. Encode by the flow of A, and decode by that of B.",
+        ),
+        (
+            lambda x, mean_A, L_A, mean_B, L_B: (x - mean_A) @ np.linalg.inv(L_A) @ L_B.T + mean_B,
+            "A row of a batch is a row vector: L^-1 x is `np.linalg.solve(L, x.T).T`.",
+        ),
+        (
+            lambda x, mean_A, L_A, mean_B, L_B: translated(x, mean_A, L_A, mean_B, L_B.T),
+            "A row of a batch is a row vector: L z is `z @ L.T`.",
+        ),
+        (
+            lambda x, mean_A, L_A, mean_B, L_B: translated(x, mean_A, L_A, 0 * mean_B, L_B) + mean_B @ L_B.T,
+            "g subtracts the mean first, and undoes L then. So its inverse multiplies by L first, and adds the "
+            "mean last.",
+        ),
+        (
+            lambda x, mean_A, L_A, mean_B, L_B: translated(x, 0 * mean_A, L_A, mean_B, L_B),
+            "f subtracts the mean of A before it undoes L.",
         ),
     ),
 )
@@ -559,6 +600,7 @@ EXERCISES = {
         GAUSSIANIZE,
         SPLINE,
         CONDITIONAL,
+        TRANSLATION,
         DEQUANTIZATION,
         BOUND,
     )

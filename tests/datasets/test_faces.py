@@ -71,8 +71,8 @@ def test_a_face_moves_turns_and_is_lit_as_its_attributes_say():
             places.append(np.sum(weight * middle) / weight.sum())
         return places[1] - places[0]
 
-    assert centre_of_change("right", axis=1) == pytest.approx(2 * 0.08 * 16, abs=0.3)
-    assert centre_of_change("down", axis=2) == pytest.approx(2 * 0.08 * 16, abs=0.3)
+    assert centre_of_change("right", axis=1) == pytest.approx(2 * 0.06 * 16, abs=0.3)
+    assert centre_of_change("down", axis=2) == pytest.approx(2 * 0.06 * 16, abs=0.3)
     assert centre_of_change("turn", axis=1) > 2
     left, right = pair("light", ends=(-1, 1))
     assert (

@@ -20,6 +20,7 @@ SOLUTIONS = {
         "log_likelihood + log_normal(z) - log_q",
         "largest[:, 0] + np.log(np.mean(w, axis=1))",
     ),
+    "translation": ("np.linalg.solve(L_A, (x - mean_A).T).T", "z @ L_B.T + mean_B"),
     "chain": (
         """x
         log_det = 0
@@ -248,6 +249,21 @@ WRONG = [
         "outside of the logarithm",
     ),
     ("bound", "largest[:, 0] +", "largest +", "Each row has one bound"),
+    (
+        "translation",
+        "np.linalg.solve(L_A, (x - mean_A).T).T\n    y = z @ L_B.T + mean_B",
+        "np.linalg.solve(L_B, (x - mean_B).T).T\n    y = z @ L_A.T + mean_A",
+        "the way from B to A",
+    ),
+    (
+        "translation",
+        "np.linalg.solve(L_A, (x - mean_A).T).T",
+        "(x - mean_A) @ np.linalg.inv(L_A)",
+        "L^-1 x is",
+    ),
+    ("translation", "z @ L_B.T", "z @ L_B", "L z is `z @ L.T`"),
+    ("translation", "z @ L_B.T + mean_B", "(z + mean_B) @ L_B.T", "adds the mean last"),
+    ("translation", "(x - mean_A)", "x", "the mean of A"),
     (
         "chain",
         "layer.forward(own, z)",

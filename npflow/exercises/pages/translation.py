@@ -1,0 +1,29 @@
+"""Exercise translation: carry samples of A over to B, through z.
+
+A and B are normal. Their flows take out the mean, and then undo a lower triangular matrix L:
+
+    f(x) = L_A^-1 (x - mean_A)          of A
+    g(y) = L_B^-1 (y - mean_B)          of B
+
+z = f(x) is standard normal, and so is g(y). So y = g^-1(f(x)) is distributed as B where x is as A, and no pair
+of an x with its y was needed.
+
+x has shape (n, D), each mean (D,), each L (D, D). The result has shape (n, D).
+
+Hints:
+
+1. g^-1 does the opposite of g, in the opposite order: it multiplies by L_B first, and adds the mean last.
+2. A row of a batch is a row vector: L z is ``z @ L.T``, and L^-1 x is ``np.linalg.solve(L, x.T).T``.
+
+Mark it: ``npflow exercise translation translation.py``. Book: demos/book/15_what_z_is_good_for.py. The library's
+own: translate in npflow/latent.py.
+"""
+
+import numpy as np
+
+
+def translated(x, mean_A, L_A, mean_B, L_B):
+    """y = g^-1(f(x)) of each row, shape (n, D)."""
+    z = ...
+    y = ...
+    return y
