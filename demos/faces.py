@@ -54,7 +54,7 @@ def label_rows(ax, names, size=32):
     ax.tick_params(length=0)
 
 
-figure, axes = plt.subplots(1, 2, figsize=(10, 7.3), layout="constrained", width_ratios=(1, 1.1))
+figure, axes = plt.subplots(1, 2, figsize=(10, 7.3), layout="constrained", width_ratios=(1, 1))
 plots.images(datasets.faces(117, np.random.default_rng(0))[0], axes[0], columns=9, title="drawn at random")
 plots.images(np.stack(rows), axes[1], title="one attribute from end to end")
 label_rows(axes[1], [name.replace("_", " ") for name in NAMES])
@@ -167,13 +167,13 @@ print(f"{Layout(params).size:,} parameters, {bits.mean():.3f} bits/dim on held-o
 # - **in pixels**: the difference of the mean pictures.
 #
 # Each is for the whole range of the smile, from -1 to 1. An edit has one more number, its strength. For each
-# vector it is the one that moves the measured smile of training faces by the whole range on average.
+# vector it is the smallest that makes nineteen in twenty faces smile, faces that are not used again.
 
 # %%
 z = glow.encode(params, images)
 smile = attributes["smile"]
 glad, sad = smile > 0.5, smile < -0.5
-whole = 2 / (smile[glad].mean() - smile[sad].mean())  # the range, in distances of the means
+whole = float(2 / (smile[glad].mean() - smile[sad].mean()))  # the range, in distances of the means
 
 
 def least_squares(codes, shares):
@@ -201,19 +201,19 @@ vectors = {
 }
 
 # %%
-frowning = images[np.flatnonzero(sad)[:100]]
-room = np.mean(1 - measured(frowning)[:, 0])  # how far their smile can move
-STRENGTHS = np.arange(0.5, 2.6, 0.25)
+STRENGTHS = np.arange(0.5, 3.1, 0.25)
+frowning, _ = datasets.faces(TEST // 2, np.random.default_rng(12), attributes=ALIGNED | {"smile": -1.0})
 
 
 def calibrated(edit, vector):
-    """The strength that moves the smile of training faces by the room there is, on average."""
-    moves = [np.mean(measured(edit(frowning, vector, s))[:, 0] - measured(frowning)[:, 0]) for s in STRENGTHS]
-    reach = np.flatnonzero(np.array(moves) >= room)
-    if not len(reach):
-        return float(STRENGTHS[np.argmax(moves)])
-    at = max(reach[0], 1)
-    return float(np.interp(room, moves[at - 1 : at + 1], STRENGTHS[at - 1 : at + 1]))
+    """The strength at which the smile of nineteen in twenty faces has moved by 80 % of its range."""
+    start = measured(frowning)[:, 0]
+    moves = [np.quantile(measured(edit(frowning, vector, s))[:, 0] - start, 0.05) for s in STRENGTHS]
+    best = int(np.argmax(moves))  # the strongest edits distort
+    if moves[best] < 0.8 or moves[0] >= 0.8:
+        return float(STRENGTHS[best if moves[best] < 0.8 else 0])
+    after = int(np.argmax(np.array(moves) >= 0.8))
+    return float(np.interp(0.8, moves[after - 1 : after + 1], STRENGTHS[after - 1 : after + 1]))
 
 
 strengths = {name: calibrated(*way) for name, way in vectors.items()}
@@ -250,12 +250,24 @@ for name, x in edited.items():
     }
     print(name, {key: round(value, 3) for key, value in table[name].items()})
 
-figure, ax = plt.subplots(figsize=(10, 4.6), layout="constrained")
+figure, ax = plt.subplots(figsize=(10, 3.9), layout="constrained")
 plots.images(np.stack([test[:12], *(x[:12] for x in edited.values())]), ax)
 label_rows(ax, ["frowning", *edited])
 figure.savefig(options.out / "edited.png")
 
 # %% [markdown]
+# One run, of 200 new faces (R2 of the smile 0.996): with the vector in z the smile moved by 80 % or more in
+# 96 % of them, and in none did another attribute move by 15 %. By least squares it was 95 %, and one face. So
+# a Glow of two minutes does have a vector of the smile. Is it better than pixels? The vector in pixels does
+# its work as often, and disturbs the rest less. But to make nineteen in twenty smile it moves the smile by
+# 1.25 of its range on average, beyond what can be drawn, as it adds the same to light skin and to dark. In z
+# it is 1.07. And the flow finds the pictures made in pixels unlikely, by 0.13 bits/dim or 400 bits a picture
+# against those from z, which are as likely as faces that are drawn with a smile. No way draws the same mouth
+# as `faces`: at the mouth all three are wrong by about 45 levels.
+#
+# Alignment is needed. With faces in all poses, and a Glow as large, a vector in z that made 78 % of the faces
+# smile moved something else by 15 % in half of them.
+#
 # How strong should an edit be? With the strength the smile grows, and so does all else.
 
 # %%
@@ -278,7 +290,7 @@ figure.savefig(options.out / "strength.png")
 # In a collection of photographs attributes go together. Suppose that nine in ten of those who smile wear
 # glasses, and one in ten of the others. The difference of means then has the vector of glasses in it, 0.8
 # times, and an edit puts glasses on. The row of a regression is the smile's at equal glasses. Here are both,
-# from such a pile, on frowning faces without glasses:
+# from such a pile, with a strength of 1.2, on frowning faces without glasses:
 
 # %%
 together = (attributes["glasses"] == 1) == (smile > 0)
@@ -294,12 +306,12 @@ from_pile = {
 glasses = VARIED.index("glasses")
 piled, pictured = {}, [bare[:12]]
 for name, vector in from_pile.items():
-    x = in_z(bare, vector, strengths["in z"])
+    x = in_z(bare, vector, 1.2)
     moved = measured(x) - measured(bare)
     piled[name] = {"smile": float(moved[:, 0].mean()), "glasses": float(moved[:, glasses].mean())}
     pictured.append(x[:12])
     print(name, {key: round(value, 2) for key, value in piled[name].items()})
-figure, ax = plt.subplots(figsize=(10, 2.8), layout="constrained")
+figure, ax = plt.subplots(figsize=(10, 2.4), layout="constrained")
 plots.images(np.stack(pictured), ax)
 label_rows(ax, ["without glasses", *from_pile])
 figure.savefig(options.out / "together.png")

@@ -197,6 +197,33 @@ def latent_arithmetic_adds_mixes_and_carries_over(out, summary, printed):
     assert len(list(out.glob("*.png"))) == 5
 
 
+@shows("faces")
+def faces_measures_the_smile_and_what_else_moves(out, summary, printed):
+    assert set(summary["edits"]) == {"in z", "in z, by least squares", "in pixels", "drawn so"}
+    for name, row in summary["edits"].items():
+        assert np.isfinite(list(row.values())).all()
+        assert (row["error at the mouth"] == 0) == (name == "drawn so")
+    assert summary["edits"]["drawn so"]["smile, mean"] > 0.5  # measured by a regression on few faces
+    assert summary["bits_per_dim"] > summary["bits_of_the_noise"] == pytest.approx(4.369, abs=1e-3)
+    together = summary["from a pile where smiles and glasses go together"]
+    assert abs(together["least squares"]["glasses"]) < together["difference of means"]["glasses"]
+    assert {path.stem for path in out.glob("*.png")} == {"faces", "edited", "strength", "together"}
+
+
+@shows("translate")
+def translate_measures_what_arrives_and_what_is_kept(out, summary, printed):
+    digits = summary["digits"]
+    assert set(digits) > {"one flow, told the class", "two flows from one", "two flows", "the nearest B"}
+    assert digits["the nearest B"]["arrived"] > 0.9 < digits["any B"]["arrived"]
+    assert digits["the nearest B"]["moved"] < digits["any B"]["moved"]
+    faces = summary["faces"]["ways"]
+    assert faces["drawn with glasses"]["error at the glasses"] == 0
+    assert faces["drawn with glasses"]["arrived"] > 0.5  # measured by a regression on few faces
+    assert summary["photographs"] == {}  # which the quick form has none of
+    assert {path.stem for path in out.glob("*.png")} == {"digits", "faces"}
+    assert "arrived" in printed
+
+
 @shows("pixelcnn")
 def pixelcnn_counts_bits_and_what_is_out_of_sight(out, summary, printed):
     assert summary["uniform_bits"] == pytest.approx(np.log2(17))
