@@ -70,7 +70,7 @@ figure.savefig(options.out / "faces.png")
 # %%
 ALIGNED = dict.fromkeys(("turn", "tilt", "right", "down"), 0.0)
 VARIED = [name for name in NAMES if name not in ALIGNED]
-N, TEST = (300, 20) if options.quick else (10_000, 200)
+N, TEST = (300, 12) if options.quick else (10_000, 200)
 images, attributes = datasets.faces(N, np.random.default_rng(1), attributes=ALIGNED)
 
 
@@ -201,7 +201,7 @@ vectors = {
 }
 
 # %%
-STRENGTHS = np.arange(0.5, 3.1, 0.25)
+STRENGTHS = np.arange(0.5, 3.1, 1.0 if options.quick else 0.25)
 frowning, _ = datasets.faces(TEST // 2, np.random.default_rng(12), attributes=ALIGNED | {"smile": -1.0})
 
 
@@ -271,7 +271,7 @@ figure.savefig(options.out / "edited.png")
 # How strong should an edit be? With the strength the smile grows, and so does all else.
 
 # %%
-more = np.arange(0, 2.01, 0.25)
+more = np.arange(0, 2.01, 1.0 if options.quick else 0.25)
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained", sharex=True)
 for (name, (edit, vector)), color, mark in zip(vectors.items(), (BLUE, ORANGE, VERMILLION), "os^"):
     moves = np.stack([measured(edit(test[:50], vector, s * strengths[name])) - before[:50] for s in more])

@@ -217,7 +217,7 @@ def translate_measures_what_arrives_and_what_is_kept(out, summary, printed):
     assert digits["the nearest B"]["arrived"] > 0.9 < digits["any B"]["arrived"]
     assert digits["the nearest B"]["moved"] < digits["any B"]["moved"]
     faces = summary["faces"]["ways"]
-    assert faces["drawn with glasses"]["error at the glasses"] == 0
+    assert faces["drawn with glasses"]["error at glasses"] == 0
     assert faces["drawn with glasses"]["arrived"] > 0.5  # measured by a regression on few faces
     assert summary["photographs"] == {}  # which the quick form has none of
     assert {path.stem for path in out.glob("*.png")} == {"digits", "faces"}

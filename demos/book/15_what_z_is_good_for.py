@@ -131,10 +131,10 @@ codes = flow.encode(params, x[chosen])
 known = np.stack([label[chosen] == 8, ink[chosen], np.ones(chosen.sum())], axis=1).astype(np.float32)
 by_least_squares = np.linalg.lstsq(known, codes, rcond=None)[0][0]
 by_means = latent.attribute_vector(flow, params, x[chosen & (label == 8)], x[chosen & (label == 3)])
-start = test[test_label == 3]
-print(f"mean grey of the threes: {start.mean():.3f}")
+unseen = test[test_label == 3]
+print(f"mean grey of the threes: {unseen.mean():.3f}")
 for name, direction in (("difference of means", by_means), ("least squares", by_least_squares)):
-    print(f"moved by the {name}: {latent.add_attribute(flow, params, start, direction).mean():.3f}")
+    print(f"moved by the {name}: {latent.add_attribute(flow, params, unseen, direction).mean():.3f}")
 
 # %% [markdown]
 # ## An edit is a flow
@@ -323,18 +323,20 @@ def slant(x):
     return (mean(row * column) - mean(row) * mean(column)) / (mean(row * row) - mean(row) ** 2)
 
 
-carried = {"threes": start[:8]}
+carried = {"threes": unseen[:8]}
 for name, (of_threes, of_eights) in sides.items():
-    y = latent.translate(start, of_threes, of_eights)
+    y = latent.translate(unseen, of_threes, of_eights)
     carried[name] = y[:8]
-    print(f"{name:15}: {judge.predict(y).mean():.0%} are eights, pixels move by {np.abs(y - start).mean():.3f}, "
-          f"slants correlate {np.corrcoef(slant(start), slant(y))[0, 1]:+.2f}")  # fmt: skip
+    print(f"{name:15}: {judge.predict(y).mean():.0%} are eights, pixels move by {np.abs(y - unseen).mean():.3f}, "
+          f"slants correlate {np.corrcoef(slant(unseen), slant(y))[0, 1]:+.2f}")  # fmt: skip
 figure, ax = plt.subplots(figsize=(6, 2.4), layout="constrained")
 plots.images(np.stack([*carried.values()]).reshape(3, 8, 8, 8, 1), ax, levels=2)
 ax.set_yticks(9 * np.arange(3) + 3.5, labels=list(carried))
 
 # %% [markdown]
-# `demos/translate.py` does the same with larger flows, on digits, faces and photographs.
+# Two flows always arrive, as what they decode is an eight whatever z is. One flow arrives less often, and keeps
+# more. So neither number says much without the other. `demos/translate.py` measures both with larger flows, on
+# digits, faces and photographs.
 
 # %% [markdown]
 # ## What can go wrong

@@ -155,7 +155,7 @@ def check_attribute(name, value, n):
         )
     if not np.all((low <= value) & (value <= high)):
         raise InputError(f"expected {name} from {low:g} to {high:g}, got {value.min():g} to {value.max():g}")
-    return np.broadcast_to(value, n).copy()
+    return np.broadcast_to(value, n).astype(np.float64)
 
 
 def draw(values):
