@@ -258,12 +258,12 @@ figure.savefig(options.out / "edited.png")
 # %% [markdown]
 # One run, of 200 new faces (R2 of the smile 0.996): with the vector in z the smile moved by 80 % or more in
 # 96 % of them, and in none did another attribute move by 15 %. By least squares it was 95 %, and one face. So
-# a Glow of two minutes does have a vector of the smile. Is it better than pixels? The vector in pixels does
-# its work as often, and disturbs the rest less. But to make nineteen in twenty smile it moves the smile by
-# 1.25 of its range on average, beyond what can be drawn, as it adds the same to light skin and to dark. In z
-# it is 1.07. And the flow finds the pictures made in pixels unlikely, by 0.13 bits/dim or 400 bits a picture
-# against those from z, which are as likely as faces that are drawn with a smile. No way draws the same mouth
-# as `faces`: at the mouth all three are wrong by about 45 levels.
+# a Glow of minutes does have a vector of the smile. Is it better than pixels? The vector in pixels does its
+# work as often, and disturbs the rest less. But to make nineteen in twenty smile it moves the smile by 1.25
+# of its range on average, beyond what can be drawn, as it adds the same to light skin and to dark; in z 1.06
+# and 1.09 are enough. And the flow finds the pictures that are made in pixels less likely, by 0.12 bits/dim
+# or more, some 400 bits a picture. Those that are made in z are as likely as faces that are drawn with a
+# smile. No way draws the same mouth as `faces`: at the mouth all three are wrong by about 45 levels.
 #
 # Alignment is needed. With faces in all poses, and a Glow as large, a vector in z that made 78 % of the faces
 # smile moved something else by 15 % in half of them.

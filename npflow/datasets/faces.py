@@ -75,15 +75,15 @@ def faces(
     skin          0 to 1   light to dark
     face_width    0 to 1   narrow to wide
     turn          -1 to 1  looks to the left of the picture, to the right
-    tilt          -1 to 1  12 degrees counter-clockwise to 12 degrees clockwise
+    tilt          -1 to 1  8 degrees counter-clockwise, to 8 degrees clockwise
     right, down   -1 to 1  where the head is: up to one pixel from the middle
     light         -1 to 1  comes from the left, from the right
     background    0 to 1   blue, green, sand, pink
     shirt         0 to 1   blue, green, yellow, red
     ============  =======  ================================================================
 
-    The same state of `rng` draws the same faces, whatever `attributes` sets: set the smile alone, and what a
-    perfect edit of it would make of a face is known.
+    The same state of `rng` draws the same faces, whatever `attributes` sets. So it is known what a perfect edit of
+    the smile makes of a face: the same face, drawn with another smile.
 
     Parameters
     ----------
@@ -149,6 +149,8 @@ def check_attribute(name, value, n):
         raise InputError(f"expected attributes among {', '.join(FACE_ATTRIBUTES)}, got {name!r}")
     low, high = FACE_ATTRIBUTES[name]
     value = check_array(value, f"expected {name} as numbers", np.float64)
+    if np.iscomplexobj(value):
+        raise InputError(f"expected {name} as real numbers, got {value.dtype}")
     if value.shape not in ((), (n,)):
         raise InputError(
             f"expected {name} as a number, or one for each of {n} faces, got shape {value.shape}"

@@ -93,6 +93,7 @@ def test_bad_input():
         (({"smile": [0, np.nan, 0]}, 3), "expected smile from -1 to 1, got nan to nan"),
         (({"smile": [0, 1]}, 3), "expected smile as a number, or one for each of 3 faces, got shape"),
         (({"smile": "big"}, 3), "expected smile as numbers"),
+        (({"smile": 0.5j}, 3), "expected smile as real numbers, got complex128"),
         (({"nose": 1}, 3), "expected attributes among smile, glasses, .*, got 'nose'"),
         (([1], 3), "expected attributes"),
     ):
