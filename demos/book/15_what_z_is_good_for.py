@@ -365,9 +365,10 @@ print(next(one.sentence for one in report.failures if "log-det" in one.name))
 #
 # 1. Let $z$ have different covariances $\Sigma_0$ and $\Sigma_1$ in the two sets. Which affine map takes one
 #    normal density to the other? Is it the only one?
-# 2. Three in four eights of a data set are bold, and one in four threes. What else does the vector from three
-#    to eight change?
+# 2. Three in four eights of a data set are bold, and one in four threes. How much of the vector of boldness is
+#    in the vector from three to eight? What can a regression do if all eights are bold, and no three is?
 # 3. Show that $E[z_a \cdot z_b] = 0$ and $\operatorname{Var}[z_a \cdot z_b] = D$ for independent standard
 #    normal vectors.
 # 4. Translate with one conditional flow at two contexts (chapter 14). Why does it tend to keep more of $x$
 #    than two separate flows?
+# 5. `npflow exercise translation` writes a page to complete; `npflow exercise translation FILE` marks it.
