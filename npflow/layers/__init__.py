@@ -4,6 +4,7 @@ from npflow.layers.affine import ActNorm, Affine, Scaling
 from npflow.layers.autoregressive import MaskedAutoregressive
 from npflow.layers.chain import Chain
 from npflow.layers.composite import Composite, Step
+from npflow.layers.continuous import Continuous
 from npflow.layers.coupling import AdditiveCoupling, AffineCoupling, ElementwiseCoupling, SplineCoupling
 from npflow.layers.elementwise import Elementwise, ScaleShift, Shift
 from npflow.layers.gaussianization import Gaussianize
@@ -30,6 +31,7 @@ __all__ = [
     "AffineCoupling",
     "Chain",
     "Composite",
+    "Continuous",
     "Conv1x1",
     "Elementwise",
     "ElementwiseCoupling",

@@ -1,5 +1,7 @@
 """Recipes, one paper per file, each the paper's list of layers; and three other models, VAE, PixelCNN and ReverseKL."""
 
+from npflow.models.continuous_flow import EstimatedTrace, ExactTrace, Solved, continuous_flow
+from npflow.models.flow_matching import FlowMatching
 from npflow.models.gaussianization import gaussianization
 from npflow.models.glow import glow, image_glow
 from npflow.models.iaf import iaf
@@ -17,8 +19,13 @@ from npflow.models.vae import VAE
 __all__ = [
     "VAE",
     "EstimatedLogDet",
+    "EstimatedTrace",
+    "ExactTrace",
+    "FlowMatching",
     "PixelCNN",
     "ReverseKL",
+    "Solved",
+    "continuous_flow",
     "gaussianization",
     "glow",
     "iaf",

@@ -14,6 +14,7 @@ from npflow.layers import (
     Affine,
     AffineCoupling,
     Chain,
+    Continuous,
     Conv1x1,
     ElementwiseCoupling,
     Gaussianize,
@@ -43,6 +44,7 @@ from npflow.layers import (
 )
 from npflow.layers.layer import domain_of
 from npflow.models import (
+    continuous_flow,
     gaussianization,
     glow,
     iaf,
@@ -125,6 +127,8 @@ CASES = {
     "Scaling": Case(Scaling(), (2, 3, 2)),
     "Units": Case(Units(), (5,)),
     "Units/image": Case(Units(), (2, 2, 3)),
+    "Continuous": Case(Continuous((6, 6), steps=2), (3,)),
+    "Continuous/linear": Case(Continuous((), steps=1), (2,)),
     "Conv1x1": Case(Conv1x1(), (5,)),
     "Conv1x1/image": Case(Conv1x1(), (2, 2, 3)),
     "Rotation": Case(Rotation(), (5,)),
@@ -191,6 +195,7 @@ CASES = {
     "real_nvp/masks": Case(
         real_nvp(features=4, couplings=2, network=small, masks=("odd", "even")).layer, (4,)
     ),
+    "continuous_flow": Case(continuous_flow(features=2, hidden=(6,), steps=2).layer, (2,)),
     "planar": Case(planar(features=3, steps=2).layer, (3,)),
     "radial": Case(radial(features=3, steps=2).layer, (3,)),
     "residual_flow": Case(residual_flow(features=3, steps=2, hidden=(8,)).layer, (3,)),

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("uncovered")
 # Each recipe as a small flow: a new one is tested by being listed.
 SMALL, MASKED, CONVOLUTIONS = MLP((8,), "tanh"), MADE((8,), "tanh"), ConvNet((6, 6))
 RECIPES = {
+    "continuous_flow": models.continuous_flow(2, hidden=(6,), steps=1),
     "gaussianization": models.gaussianization(2, steps=1, components=3),
     "glow": models.glow(4, steps=2, network=SMALL),
     "iaf": models.iaf(3, steps=2, network=MASKED),
