@@ -41,7 +41,16 @@ from npflow.layers import (
     Shift,
     Spline,
 )
-from npflow.models import VAE, EstimatedLogDet, PixelCNN, residual_flow
+from npflow.models import (
+    VAE,
+    EstimatedLogDet,
+    EstimatedTrace,
+    FlowMatching,
+    PixelCNN,
+    Solved,
+    continuous_flow,
+    residual_flow,
+)
 from npflow.networks import MADE, MLP, Beside, ConvNet, MaskedConvNet, Network, ResNet
 from npflow.priors import GaussianMixture, Logistic, Normal, Prior
 from npflow.training import Adam
@@ -90,6 +99,9 @@ OBJECTS = [
     VAE(5, 3, posterior=Chain([Planar()]), prior=Flow(COUPLING, Normal(3)), context_features=2, draws=4),
     PixelCNN([4, 5, 3], 16, MaskedConvNet(8, head=()), 10),
     EstimatedLogDet(residual_flow(2, 1, (4,)), terms=3),
+    EstimatedTrace(continuous_flow(2, (4,))),
+    FlowMatching(continuous_flow(2, (4,)), "diffusion"),
+    Solved(continuous_flow(2).layer, 1e-8, method="RK45"),
     Bumps(4, 0.1, True, "cubic", 7, ((1, 2), ("a", None)), Beside(MLP(), MLP())),
     *(case.layer for case in CASES.values()),
 ]

@@ -23,7 +23,7 @@ from npflow.validation import check_count
 
 @recipe
 def continuous_flow(
-    features: int, hidden: Sequence[int] = (64, 64), steps: int = 8, prior: Prior | None = None
+    features: int, hidden: Sequence[int] = (64, 64), steps: int = 16, prior: Prior | None = None
 ) -> Flow:
     """Continuous flow: Units, ActNorm, Continuous.
 
