@@ -30,6 +30,7 @@ from npflow.layers import (
     Affine,
     AffineCoupling,
     Chain,
+    Continuous,
     Conv1x1,
     ElementwiseCoupling,
     Inverse,
@@ -45,12 +46,14 @@ from npflow.models import (
     VAE,
     EstimatedLogDet,
     EstimatedTrace,
+    ExactTrace,
     FlowMatching,
     PixelCNN,
     Solved,
     continuous_flow,
     residual_flow,
 )
+from npflow.models.continuous_flow import Ode
 from npflow.networks import MADE, MLP, Beside, ConvNet, MaskedConvNet, Network, ResNet
 from npflow.priors import GaussianMixture, Logistic, Normal, Prior
 from npflow.training import Adam
@@ -100,6 +103,8 @@ OBJECTS = [
     PixelCNN([4, 5, 3], 16, MaskedConvNet(8, head=()), 10),
     EstimatedLogDet(residual_flow(2, 1, (4,)), terms=3),
     EstimatedTrace(continuous_flow(2, (4,))),
+    ExactTrace(continuous_flow(2, (4,))),
+    Ode(Continuous((4,), 2), 1e-6, 1e-6, "RK45"),
     FlowMatching(continuous_flow(2, (4,)), "diffusion"),
     Solved(continuous_flow(2).layer, 1e-8, method="RK45"),
     Bumps(4, 0.1, True, "cubic", 7, ((1, 2), ("a", None)), Beside(MLP(), MLP())),
