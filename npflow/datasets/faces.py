@@ -61,7 +61,7 @@ def faces(
     *,
     attributes: Mapping[str, ArrayLike] | None = None,
     noise: float = 5.0,
-) -> tuple[ndarray, dict[str, ndarray]]:
+) -> tuple[ndarray, dict]:
     """Draw faces, with the attributes of each.
 
     Attributes are independent and uniform in their range, except for glasses: a face has them (1) or not (0), with

@@ -100,6 +100,34 @@ def one_draw(log_likelihood, log_std, epsilon, z, log_det):
         yield log_likelihood[:, draw], log_std, epsilon[:, draw], z[:, draw], log_det[:, draw]
 
 
+def follow(velocity, product, x, v, steps, sign=1, length=None, late=False, square=True):
+    """The answer to `trace`, by default."""
+    log_det, h = np.zeros(len(x)), 1 / steps
+    for k in range(steps):
+        t, before = k * h, x
+        x = x + h * velocity(t, x)
+        products = product(t, x if late else before, v)
+        log_det = log_det + sign * (length or h) * np.sum(products * v if square else products, axis=1)
+    return np.concatenate([x, log_det[:, None]], axis=1)
+
+
+def swirl(rng):
+    """Arguments of `follow`: f = tanh(x A + t)."""
+    A, x = rng.standard_normal((3, 3)), rng.standard_normal((5, 3))
+    velocity = lambda t, x: np.tanh(x @ A + t)
+    product = lambda t, x, v: (v @ A) * (1 - velocity(t, x) ** 2)
+    return [(velocity, product, x, rng.choice([-1.0, 1.0], x.shape), 4)]
+
+
+def pair(l, v, share=0.5, around_l=False, sign=1, more=0.0):
+    """The answer to `pair`, by default."""
+    a, b, _ = to_pair(l, v)
+    w = l if around_l else (a + b) / 2
+    a, b = w + share * v, w - share * v
+    log_det = log_sum(log_slope(a), log_slope(b)) - np.log(2) - log_slope(l)
+    return np.stack([a, b, sign * log_det + more], axis=1)
+
+
 def pixels(rng):
     """Arguments of `bits_per_dim`."""
     prior = priors.Normal(6)
@@ -218,6 +246,25 @@ TRANSLATION = FunctionExercise(
         (
             lambda x, mean_A, L_A, mean_B, L_B: translated(x, 0 * mean_A, L_A, mean_B, L_B),
             "f subtracts the mean of A before it undoes L.",
+        ),
+    ),
+)
+TRACE = FunctionExercise(
+    "trace",
+    "follow",
+    own=follow,
+    arguments=swirl,
+    hints=(
+        (r"result\[\d, 3\]", "x is right. log_det grows by h times the sum of v * product(t, x, v) of each row."),
+        (r"result\[\d, [0-2]\]", "A step of Euler is x + h * velocity(t, x)."),
+    ),
+    variants=(
+        (lambda *given: follow(*given, sign=-1), "This is the log-det of the way back. Space grows where tr F > 0."),
+        (lambda *given: follow(*given, length=1), "A step takes the time h: multiply the trace by h."),
+        (lambda *given: follow(*given, late=True), "Take the trace before x moves: at the x that velocity sees."),
+        (
+            lambda *given: follow(*given, square=False),
+            "This is the sum of F v. Multiply by v before the sum: v^T F v.",
         ),
     ),
 )
@@ -603,6 +650,7 @@ EXERCISES = {
         TRANSLATION,
         DEQUANTIZATION,
         BOUND,
+        TRACE,
     )
 }
 

@@ -21,6 +21,11 @@ SOLUTIONS = {
         "largest[:, 0] + np.log(np.mean(w, axis=1))",
     ),
     "translation": ("np.linalg.solve(L_A, (x - mean_A).T).T", "z @ L_B.T + mean_B"),
+    "trace": (
+        "np.sum(v * product(t, x, v), axis=1)",
+        "log_det + h * trace",
+        "x + h * velocity(t, x)",
+    ),
     "chain": (
         """x
         log_det = 0
@@ -438,4 +443,15 @@ WRONG = [
     ("dequantization", BITS, "-log_P / x.shape[1]", "divide by log(2)"),
     ("dequantization", BITS, BITS[1:], "bits are -log P(x)"),
     ("dequantization", BITS, f"np.sum({BITS})", "not over everything"),
+    ("trace", "log_det + h * trace", "log_det - h * trace", "the log-det of the way back"),
+    ("trace", "log_det + h * trace", "log_det + trace", "multiply the trace by h"),
+    ("trace", "log_det + h * trace", "h * trace", "log_det grows by h times"),
+    ("trace", "x + h * velocity(t, x)", "x + velocity(t, x)", "A step of Euler is"),
+    ("trace", "np.sum(v * product(t, x, v), axis=1)", "np.sum(product(t, x, v), axis=1)", "Multiply by v before"),
+    (
+        "trace",
+        "np.sum(v * product(t, x, v), axis=1)",
+        "np.sum(v * product(t, x + h * velocity(t, x), v), axis=1)",
+        "Take the trace before x moves",
+    ),
 ]
