@@ -25,7 +25,7 @@ from npflow.autodiff.program.threads import available_cores
 from npflow.cli.demo import demo_options
 from npflow.datasets import DENSITIES
 from npflow.layers import ActNorm, Chain, Conv1x1
-from npflow.models import gaussianization, glow, iaf, maf, neural_spline, nice, real_nvp
+from npflow.models import continuous_flow, gaussianization, glow, iaf, maf, neural_spline, nice, real_nvp
 from npflow.networks import MADE, MLP
 from npflow.priors import Normal
 from npflow.training import Adam, WarmupCosine
@@ -53,6 +53,7 @@ FAMILIES = {
     "Gaussianization": lambda size: gaussianization(features=2, steps=6 * size, rotation="random"),
     "spline coupling": lambda size: neural_spline(features=2, steps=3 * size, network=NETWORK),
     "autoregressive spline": lambda size: neural_spline(2, 2 * size, "autoregressive", MASKED),
+    "continuous": lambda size: continuous_flow(features=2, hidden=(32 * size, 32 * size), steps=8),
 }
 
 # %% [markdown]

@@ -341,6 +341,20 @@ def reverse_kl_estimates_log_z_with_its_error_and_loses_modes_from_a_bad_start(o
     assert {path.stem for path in out.glob("*.png")} == {"modes", "densities", "regression"}
 
 
+@shows("flow_matching")
+def flow_matching_has_exact_likelihoods_and_samples_by_steps(out, summary, printed):
+    assert summary["entropy"] == pytest.approx(0.2892, abs=1e-4)
+    assert set(summary["trained_by"]) == {"straight", "diffusion", "likelihood"}
+    for row in summary["trained_by"].values():
+        assert row["test_nll"] == pytest.approx(summary["true_nll"] + row["above_true"], abs=1e-4)
+        assert row["above_true"] > 5 * row["standard_error"] > 0
+    assert set(summary["samples_by_steps"]) == {"straight, Euler", "diffusion, Euler", "diffusion, DDPM"}
+    for costs in summary["samples_by_steps"].values():
+        assert len(costs) == 7
+        assert np.isfinite(list(costs.values())).all()
+    assert {path.stem for path in out.glob("*.png")} == {"paths", "steps", "densities"}
+
+
 @pytest.mark.usefixtures("uncovered")
 @pytest.mark.parametrize("name", sorted(path.stem for path in DEMOS.glob("*.py")))
 def test_a_demo_writes_pictures_and_a_summary_and_prints_a_table(

@@ -65,7 +65,11 @@ def way(params, x, steps=40):
 
 angle = np.linspace(0, 2 * np.pi, 200)
 circles = np.concatenate(
-    [np.stack([a + 0.35 * np.cos(angle), b + 0.35 * np.sin(angle)], 1) for a in (-2, 0, 2) for b in (-2, 0, 2)]
+    [
+        np.stack([a + 0.35 * np.cos(angle), b + 0.35 * np.sin(angle)], 1)
+        for a in (-2, 0, 2)
+        for b in (-2, 0, 2)
+    ]
 )
 ways = way(params, circles)
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained")

@@ -255,13 +255,22 @@ TRACE = FunctionExercise(
     own=follow,
     arguments=swirl,
     hints=(
-        (r"result\[\d, 3\]", "x is right. log_det grows by h times the sum of v * product(t, x, v) of each row."),
+        (
+            r"result\[\d, 3\]",
+            "x is right. log_det grows by h times the sum of v * product(t, x, v) of each row.",
+        ),
         (r"result\[\d, [0-2]\]", "A step of Euler is x + h * velocity(t, x)."),
     ),
     variants=(
-        (lambda *given: follow(*given, sign=-1), "This is the log-det of the way back. Space grows where tr F > 0."),
+        (
+            lambda *given: follow(*given, sign=-1),
+            "This is the log-det of the way back. Space grows where tr F > 0.",
+        ),
         (lambda *given: follow(*given, length=1), "A step takes the time h: multiply the trace by h."),
-        (lambda *given: follow(*given, late=True), "Take the trace before x moves: at the x that velocity sees."),
+        (
+            lambda *given: follow(*given, late=True),
+            "Take the trace before x moves: at the x that velocity sees.",
+        ),
         (
             lambda *given: follow(*given, square=False),
             "This is the sum of F v. Multiply by v before the sum: v^T F v.",

@@ -1,4 +1,4 @@
-"""Recipes, one paper per file, each the paper's list of layers; and three other models, VAE, PixelCNN and ReverseKL."""
+"""Recipes, one paper per file, each the paper's list of layers; and other models: VAE, PixelCNN, ReverseKL, FlowMatching."""
 
 from npflow.models.continuous_flow import EstimatedTrace, ExactTrace, Solved, continuous_flow
 from npflow.models.flow_matching import FlowMatching

@@ -14,7 +14,6 @@ from npflow.flow import Flow
 from npflow.layers import ActNorm, Composite, Continuous, Layer, Step, Units
 from npflow.layers.composite import follow
 from npflow.layers.continuous import field, times_jacobian, unit_vectors
-from npflow.layers.layer import check_layer
 from npflow.model import Model
 from npflow.models.recipe import flow_of, recipe
 from npflow.priors import Prior
@@ -240,7 +239,9 @@ class Solved(Composite):
 
     def steps(self, x, direction, context=None):
         if isinstance(self.layer, Continuous):
-            return (yield Step(None, Ode(self.layer, self.rtol, self.atol, self.method), x, direction, context))
+            return (
+                yield Step(None, Ode(self.layer, self.rtol, self.atol, self.method), x, direction, context)
+            )
         if not isinstance(self.layer, Composite):
             return (yield Step(None, self.layer, x, direction, context))
         steps, output = self.layer.steps(x, direction, context), None

@@ -447,7 +447,12 @@ WRONG = [
     ("trace", "log_det + h * trace", "log_det + trace", "multiply the trace by h"),
     ("trace", "log_det + h * trace", "h * trace", "log_det grows by h times"),
     ("trace", "x + h * velocity(t, x)", "x + velocity(t, x)", "A step of Euler is"),
-    ("trace", "np.sum(v * product(t, x, v), axis=1)", "np.sum(product(t, x, v), axis=1)", "Multiply by v before"),
+    (
+        "trace",
+        "np.sum(v * product(t, x, v), axis=1)",
+        "np.sum(product(t, x, v), axis=1)",
+        "Multiply by v before",
+    ),
     (
         "trace",
         "np.sum(v * product(t, x, v), axis=1)",
