@@ -53,7 +53,7 @@ FAMILIES = {
     "Gaussianization": lambda size: gaussianization(features=2, steps=6 * size, rotation="random"),
     "spline coupling": lambda size: neural_spline(features=2, steps=3 * size, network=NETWORK),
     "autoregressive spline": lambda size: neural_spline(2, 2 * size, "autoregressive", MASKED),
-    "continuous": lambda size: continuous_flow(features=2, hidden=(32 * size, 32 * size), steps=8),
+    "continuous": lambda size: continuous_flow(features=2, hidden=(64 * size, 64 * size), steps=8),
 }
 
 # %% [markdown]

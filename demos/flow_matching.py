@@ -178,11 +178,12 @@ figure.savefig(options.out / "paths.png")
 # `E[x | x_t] = cos(a) x_t - sin(a) f / (pi/2)`,      `E[z | x_t] = sin(a) x_t + cos(a) f / (pi/2)`.
 #
 # A step of DDPM (Ho et al. 2020) puts these two together again at an earlier time, with some of the noise replaced by
-# new one. The samples are as good; what is lost is that a sample is a function of z, and with it the likelihood and the
-# way back.
+# new one. What is lost is that a sample is a function of z, and with it the likelihood and the way back.
 #
 # Below each picture: the mean of `-log p(x)` of the samples under the true density. For true samples it is the entropy,
-# 0.29. Below it the samples are too close to the arcs.
+# 0.29. A smaller number says that the samples are too close to the arcs, as those of DDPM are. Part of that is the number
+# of steps: with the exact field of a normal density of deviation 0.1, they have 83 % of it after 64 steps and 97 % after
+# 512. The rest are errors of the network, which the new noise brings in.
 
 
 # %%
@@ -236,12 +237,12 @@ figure.savefig(options.out / "steps.png")
 # ## Densities
 #
 # The exact densities of the three, with the contours that enclose 50, 90 and 99 % of their mass. All are one piece, as a
-# continuous map of a Gaussian is: look for the thread between the moons.
+# continuous map of a Gaussian is, but the thread between the moons is thinner than the contours show.
 
 # %%
 RESOLUTION = 20 if options.quick else 150
 coarse = Flow(Solved(flow.layer, rtol=1e-3, atol=1e-3), flow.prior)
-figure, axes = plt.subplots(1, 4, figsize=(10, 2.3), layout="constrained")
+figure, axes = plt.subplots(1, 4, figsize=(10, 2.1), layout="constrained")
 
 
 def draw(log_prob, ax, title):
