@@ -86,6 +86,8 @@ class Continuous(Layer):
     hidden: Sequence[int] = checked(check_widths, (64, 64))
     steps: int = count(16)
 
+    keeps_input = True
+
     def init(self, rng, x):
         check_rows(x, "Continuous")
         widths = [x.shape[1], *self.hidden, x.shape[1]]
