@@ -152,7 +152,7 @@ ax.legend()
 few = Continuous(hidden=(8,), steps=1)
 report = check(few, rng.standard_normal((ROWS, 3)))
 one = report.jacobians["forward"]
-plots.jacobian(one.numerical, title="the Jacobian of one step: nothing in it is 0")
+plots.jacobian(one.numerical, title="the Jacobian of one step: no triangle, no blocks")
 print(report.verdict)
 print(f"log|det J| by differences {one.log_abs_det:+.9f}, by the formula {one.log_det:+.9f}")
 
