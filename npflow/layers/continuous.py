@@ -35,8 +35,8 @@ class Continuous(Layer):
 
     - The log-det of the steps as they are, the sum of log|det dx_{k+1}/dx_k|. A step with its derivative is the same
       step of (x, J) along (f, df/dx J). It takes D products of df/dx with a column for each velocity, and a
-      determinant of D x D for each step. `forward`, `inverse` and `log_det` have this one. It is exact: the density
-      of a flow integrates to 1, with few steps as with many.
+      determinant of D x D for each step. `forward`, `inverse` and `log_det` have this one. It is exact: as long as
+      the steps are one to one, the density of a flow integrates to 1, with few steps as with many.
     - The integral of the trace, by the same method along with x, in `forward_trace`. It is the log-det of the flow,
       up to an error in the order of h^4, and so is z. Neither is that of the other, and the density of the two
       together integrates to 1 up to this error. The trace takes D products too, or one for an estimate:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from autograd.extend import defvjp, primitive
+from autograd.extend import defvjp_argnums, primitive
 from scipy.integrate import solve_ivp
 
 from npflow.autodiff.gpu.devices import device_of, to_host
@@ -14,6 +14,7 @@ from npflow.flow import Flow
 from npflow.layers import ActNorm, Composite, Continuous, Layer, Step, Units
 from npflow.layers.composite import follow
 from npflow.layers.continuous import field, times_jacobian, unit_vectors
+from npflow.layers.layer import domain_of
 from npflow.model import Model
 from npflow.models.recipe import flow_of, recipe
 from npflow.priors import Prior
@@ -96,6 +97,11 @@ class ExactTrace(Model):
             raise InputError(
                 f"expected a flow without a context, got context_features={self.flow.context_features}"
             )
+
+    @property
+    def domain(self):
+        """That of the flow."""
+        return self.flow.domain
 
     def check(self, params):
         return self.flow.check(params)
@@ -237,6 +243,11 @@ class Solved(Composite):
     atol: float = number(1e-6, above=0)
     method: str = choice(METHODS, "DOP853")
 
+    @property
+    def domain(self):
+        """That of the layer."""
+        return domain_of(self.layer)
+
     def steps(self, x, direction, context=None):
         if isinstance(self.layer, Continuous):
             return (
@@ -305,8 +316,8 @@ def solve(x, start, end, layer, *arrays):
     return device_of(x).send(result.y[:, -1].reshape(n, D + 1).astype(x.dtype))
 
 
-def _refused(*_, **__):
+def _refused(*_):
     raise InputError("expected no gradient of a Solved layer, as it is for evaluation; train the flow itself")
 
 
-defvjp(solve, *[_refused] * 64)
+defvjp_argnums(solve, _refused)

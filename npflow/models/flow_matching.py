@@ -105,6 +105,11 @@ class FlowMatching(Model):
                 f"expected a standard normal prior, which the paths end at, got {self.flow.prior!r}"
             )
 
+    @property
+    def domain(self):
+        """That of the flow."""
+        return self.flow.domain
+
     def check(self, params):
         return self.flow.check(params)
 
