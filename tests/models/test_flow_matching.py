@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from helpers import refusal, rows, same_bits
+from helpers import assert_agrees, perturbed, refusal, rows, same_bits
 
-from npflow import Flow, fit
+from npflow import Flow, fit, to_device
+from npflow.autodiff import tree, value_and_grad
+from npflow.autodiff.gpu.devices import to_host
 from npflow.errors import NonFiniteError
 from npflow.layers import Affine, Chain, Continuous
-from npflow.models import FlowMatching, Solved, continuous_flow, glow
+from npflow.models import EstimatedTrace, FlowMatching, Solved, continuous_flow, glow
 from npflow.models.flow_matching import PATHS
 from npflow.priors import Logistic, Normal
 from npflow.training import Adam
@@ -115,3 +117,18 @@ def test_a_flow_that_the_paths_do_not_fit_is_refused(flow, words):
 
 def test_a_path_that_is_not_known_is_refused():
     assert "straight" in refusal(FlowMatching, continuous_flow(2), "curved")
+
+
+@pytest.mark.parametrize("kind", [FlowMatching, lambda flow: FlowMatching(flow, "diffusion"), EstimatedTrace])
+def test_on_a_device_it_learns_and_its_loss_is_that_of_the_host(kind, device):
+    flow, x = continuous_flow(2, (6,), steps=2), rows(40, 2, dtype=np.float32)
+    model, params = kind(flow), perturbed(flow, x)
+    batch = x, *model.noise(np.random.default_rng(0), 40, np.float32)
+    there = to_device((params, *batch), device.name)
+    leaves = lambda result: [leaf for _, leaf in tree.items(result) if leaf is not None]
+    loss = value_and_grad(model.loss)
+    assert_agrees(device, leaves(loss(*there)), leaves(loss(params, *batch)))
+    learned, _ = fit(model, *there[:2], rng=np.random.default_rng(0), steps=2, batch_size=20, progress=False)
+    solved = Flow(Solved(flow.layer), flow.prior)
+    found = solved.log_prob(learned, there[1])
+    np.testing.assert_allclose(to_host(found), solved.log_prob(to_host(learned), x), rtol=1e-4)
