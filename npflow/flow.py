@@ -22,7 +22,7 @@ from npflow.autodiff.primitives import concatenate_last
 from npflow.autodiff.program.chunks import map_rows
 from npflow.autodiff.program.threads import one_blas_thread
 from npflow.autodiff.tree import flattened
-from npflow.description import checked, count, instance
+from npflow.description import checked, instance
 from npflow.errors import ConvergenceError, InputError, kind_of
 from npflow.layers import Layer, Reversible
 from npflow.layers.composite import Visit, dry_run, name_of, uses_context, walk
@@ -44,6 +44,7 @@ from npflow.typing import Params
 from npflow.validation import (
     cast,
     check_context,
+    check_context_features,
     check_count,
     check_domain,
     check_dtype,
@@ -51,6 +52,7 @@ from npflow.validation import (
     check_rng,
     check_rows,
     context_name,
+    context_shape,
 )
 
 
@@ -74,8 +76,9 @@ class Flow(Model):
     ----------
     layer : Layer
     prior : Prior
-    context_features : int
-        The number of features of a row of context. With 0, the default, there is no context; otherwise every method
+    context_features : int or tuple of int
+        The number of features of a row of context, or (height, width, channels) where a context is an image, beside
+        images; see `npflow.layers.layer.context_at`. With 0, the default, there is no context; otherwise every method
         takes one beside its rows: `context`, shape (n, context_features), or one row for all. Integers of shape (n,),
         or a single one, are classes: their context is one-hot.
 
@@ -95,13 +98,15 @@ class Flow(Model):
 
     layer: Layer = checked(check_layer)
     prior: Prior = instance(Prior)
-    context_features: int = count(0, least=0)
+    context_features: int | tuple[int, int, int] = checked(check_context_features, 0)
 
     invertible = True
 
     def __post_init__(self):
         super().__post_init__()
-        if self.context_features and not uses_context(self.layer, self.prior.event_shape):
+        if self.context_features and not uses_context(
+            self.layer, self.prior.event_shape, context_shape(self.context_features)
+        ):
             raise InputError(
                 f"expected a layer that takes a context, as context_features is {self.context_features}, got none in "
                 f"{self.layer!r}"
@@ -560,7 +565,7 @@ def layout_of_init(flow, ration=SMALL):
 
 def _noise(flow, rows):
     """Rows of noise in the shape and the domain of x, and of the context where the flow takes one."""
-    shapes = [flow.event_shape] + [(flow.context_features,)] * bool(flow.context_features)
+    shapes = [flow.event_shape] + [context_shape(flow.context_features)] * bool(flow.context_features)
     if rows * sum(map(math.prod, shapes)) > SMALL:
         raise ValueError("rows too large for noise")
     rng = onp.random.default_rng(0)

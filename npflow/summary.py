@@ -13,6 +13,7 @@ from npflow.layers.composite import dry_run, name_of
 from npflow.model import Model
 from npflow.tables import Table
 from npflow.typing import Params
+from npflow.validation import context_shape
 
 
 def summary(flow: Model, params: Params | None = None) -> Table:
@@ -55,7 +56,7 @@ def summary(flow: Model, params: Params | None = None) -> Table:
         raise InputError(f"expected a Flow to summarize, got {in_short(flow)}")
     if params is not None:
         flow.check(params)
-    context = np.zeros((1, flow.context_features)) if flow.context_features else None
+    context = np.zeros((1, *context_shape(flow.context_features))) if flow.context_features else None
     places = count()
     visit = lambda layer, x, context, direction: Line(next(places), layer, x, direction)
     noted, _ = dry_run(flow.layer, np.zeros((1, *flow.event_shape)), visit, context=context)

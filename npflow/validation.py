@@ -165,15 +165,30 @@ def check_dtype(dtype, name="the parameters' dtype"):
     return np.dtype(dtype)
 
 
+def check_context_features(features, name):
+    """Raise unless `features` is a number of context features, or the shape of an image; return it."""
+    if not isinstance(features, (tuple, list)):
+        return check_count(features, name, least=0)
+    if len(features) != 3:
+        raise InputError(f"expected {name} as an integer or as (height, width, channels), got {features!r}")
+    return tuple(check_count(size, f"each number in {name}") for size in features)
+
+
+def context_shape(features):
+    """The shape of a row of context: one axis of features, or the three of an image."""
+    return features if isinstance(features, tuple) else (features,)
+
+
 def check_context(context, features, rows, dtype, model, name="context"):
     """Check the context of some rows, and return it as an array, or None where `features` is 0.
 
     Parameters
     ----------
-    context : array_like, shape (rows, features)
-        Or one row for all, shape (features,) or (1, features). Integers of shape (rows,), or a single one, are classes:
-        the context is one-hot. With one feature they are numbers, like floats.
-    features : int
+    context : array_like, shape (rows, features) or (rows, height, width, channels)
+        Or one row for all, without the first axis or with one row. Integers of shape (rows,), or a single one, are
+        classes: the context is one-hot. With one feature they are numbers, like floats.
+    features : int or tuple of int
+        The number of features, or the shape of an image.
     rows : int or None
         With None, there may be any number of them.
     dtype : dtype
@@ -185,7 +200,7 @@ def check_context(context, features, rows, dtype, model, name="context"):
 
     Returns
     -------
-    ndarray, shape (rows, features), or None
+    ndarray, shape (rows, features) or (rows, height, width, channels), or None
     """
     if features == 0:
         if context is not None:
@@ -193,12 +208,14 @@ def check_context(context, features, rows, dtype, model, name="context"):
         return None
     if context is None:
         many = "each row" if rows is None else f"each of {rows} rows"
-        raise InputError(f"expected a {name} of {features} features for {many}, got none")
+        raise InputError(f"expected a {name} of {_words(context_shape(features))} for {many}, got none")
     if not isbox(context):
         context = check_array(context, f"expected {name} as an array of numbers", dtype)
-        if context.ndim < 2:
+        if isinstance(features, tuple):
+            context = context[None] if context.shape == features else context
+        elif context.ndim < 2:
             context = _context_rows(context, features, name)
-    context = check_rows(context, (features,), dtype, name)
+    context = check_rows(context, context_shape(features), dtype, name)
     if rows is None:
         return context
     if len(context) == 1 and rows != 1:

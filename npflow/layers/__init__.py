@@ -9,11 +9,13 @@ from npflow.layers.coupling import AdditiveCoupling, AffineCoupling, Elementwise
 from npflow.layers.elementwise import Elementwise, ScaleShift, Shift
 from npflow.layers.gaussianization import Gaussianize
 from npflow.layers.given import Given
+from npflow.layers.injector import AffineInjector
 from npflow.layers.inverse import Inverse
 from npflow.layers.layer import Layer
 from npflow.layers.linear import Conv1x1, Permutation, Reverse
 from npflow.layers.logit import Logit
 from npflow.layers.masked_convolution import MaskedConvolution
+from npflow.layers.parting import BlockMeans, Fold
 from npflow.layers.planar import Planar, Radial
 from npflow.layers.reshape import Squeeze, Unsqueeze
 from npflow.layers.residual import Residual
@@ -29,12 +31,15 @@ __all__ = [
     "AdditiveCoupling",
     "Affine",
     "AffineCoupling",
+    "AffineInjector",
+    "BlockMeans",
     "Chain",
     "Composite",
     "Continuous",
     "Conv1x1",
     "Elementwise",
     "ElementwiseCoupling",
+    "Fold",
     "Gaussianize",
     "Given",
     "Inverse",

@@ -391,11 +391,11 @@ def dry_run(layer, x, visit, direction="forward", context=None):
     return joined(params), output
 
 
-def uses_context(layer, event_shape, context_features=1):
+def uses_context(layer, event_shape, context_shape=(1,)):
     """Whether a layer or one of its inner layers takes the context; True if that is not known."""
     if not takes_context(type(layer)):
         return False
-    if math.prod(event_shape) + context_features > SMALL:  # not worth arrays of that size
+    if math.prod(event_shape) + math.prod(context_shape) > SMALL:  # not worth arrays of that size
         return True
 
     def handed(context):
@@ -406,7 +406,7 @@ def uses_context(layer, event_shape, context_features=1):
         return sum(found)
 
     try:
-        return handed(np.zeros((1, context_features))) > handed(None)
+        return handed(np.zeros((1, *context_shape))) > handed(None)
     except Exception:  # the container needs one, or it does not take the shape, as `init` will say
         return True
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from npflow.autodiff.gpu.devices import constant
@@ -10,15 +11,22 @@ from npflow.description import checked
 from npflow.errors import InputError
 from npflow.layers.composite import Composite, Step, uses_context
 from npflow.layers.layer import Layer, check_layer, takes_context
-from npflow.validation import cast, check_number, check_sequence
+from npflow.validation import cast, check_number, check_rows, check_sequence
 
 
 def check_context(numbers, name):
-    """Raise unless `numbers` is at least one finite number; return them as a tuple of float."""
-    numbers = tuple(check_number(one, f"each number of {name}") for one in check_sequence(numbers, name))
+    """Raise unless `numbers` is at least one finite number, or an image of them; return them as tuples of float."""
+    numbers = check_sequence(numbers, name)
     if not numbers:
         raise InputError(f"expected {name} to have at least one number, got none")
-    return numbers
+    if np.ndim(numbers[0]) == 0:
+        return tuple(check_number(one, f"each number of {name}") for one in numbers)
+    image = check_rows(numbers, name=name, any_shape=True)
+    if image.ndim != 3:
+        raise InputError(
+            f"expected {name} as numbers or as an image (height, width, channels), got shape {image.shape}"
+        )
+    return tuple(tuple(map(tuple, row)) for row in image.tolist())
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,7 @@ class Given(Composite):
     ----------
     layer : Layer
         A layer that takes a context. Its parameters are those of this layer.
-    context : tuple of float
+    context : tuple of float, or an image as nested tuples, shape (height, width, channels)
         The numbers that the layer sees. The layer of a conditional `Flow` sees a context in units; see `in_units` of
         `npflow.layers.units`.
 
@@ -53,7 +61,9 @@ class Given(Composite):
             self._refuse()
 
     def init(self, rng, x, context=None):
-        if not uses_context(self.layer, x.shape[1:], len(self.context)):  # a chain whose layers take none
+        if not uses_context(
+            self.layer, x.shape[1:], np.shape(self.context)
+        ):  # a chain whose layers take none
             self._refuse()
         return super().init(rng, x)
 
@@ -66,4 +76,4 @@ class Given(Composite):
     def rows(self, x):
         """The context once for each row of `x`, in its dtype."""
         context = constant(cast(self.context, x.dtype, "expected Given's context"), like=x)
-        return spread_over_rows(context, (len(x), len(self.context)))
+        return spread_over_rows(context, (len(x), *context.shape))

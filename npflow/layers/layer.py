@@ -32,8 +32,8 @@ class Layer(Described):
     `init` works on the host. The other methods work where their arrays live, on the host or on a GPU: new arrays are
     made like the input (`np.zeros_like(x, shape=...)`), and fixed arrays are a `constant` of `npflow.autodiff.gpu`.
 
-    A conditional layer takes one more argument in all its methods, `context` of shape (n, context features):
-    ``forward(params, x, context=None)``. Other layers leave it out.
+    A conditional layer takes one more argument in all its methods, `context` of shape (n, context features), or (n,
+    height, width, channels) where it is an image: ``forward(params, x, context=None)``. Other layers leave it out.
 
     Attributes
     ----------
@@ -275,10 +275,44 @@ def zeros_per_row(x):
 
 def with_context(x, context):
     """The channels of `x` followed, at each pixel, by the context: the input of a network."""
-    if context is None:
-        return x
-    context = np.reshape(context, (len(x), *[1] * (x.ndim - 2), -1))
-    return concatenate_last(x, context * np.ones_like(x, shape=(*x.shape[:-1], 1)))
+    return x if context is None else concatenate_last(x, context_at(x, context))
+
+
+def context_at(x, context):
+    """The context at each pixel of `x`, shape (*x.shape[:-1], channels).
+
+    A row of features is the same at all pixels. An image of the size of `x` stays as it is. Where `x` is larger, each
+    pixel of the context is repeated over a block of pixels of `x`. Where `x` is smaller, as behind a `Squeeze`, the
+    pixels of a block of the context become channels of one pixel, in the order of `Squeeze`.
+    """
+    if context.ndim != 4:
+        context = np.reshape(context, (len(x), *[1] * (x.ndim - 2), -1))
+        return context * np.ones_like(x, shape=(*x.shape[:-1], 1))
+    n, h, w, channels = context.shape
+    height, width = check_sizes(x, context)
+    if h < height:
+        times = height // h
+        blocks = np.reshape(context, (n, h, 1, w, 1, channels)) * np.ones_like(x, shape=(times, 1, times, 1))
+        return np.reshape(blocks, (n, height, width, channels))
+    if h > height:
+        times = h // height
+        blocks = np.reshape(context, (n, height, times, width, times, channels))
+        return np.reshape(np.transpose(blocks, (0, 1, 3, 5, 2, 4)), (n, height, width, -1))
+    return context
+
+
+def check_sizes(x, context):
+    """The height and width of images `x`; raise unless a context of images can be brought to their size."""
+    if x.ndim != 4:
+        raise InputError(f"expected images beside a context of images, got rows of {x.shape[1]} features")
+    (height, width), (h, w) = x.shape[1:3], context.shape[1:3]
+    small, large = sorted([(height, width), (h, w)])
+    if large[0] % small[0] or large[1] % small[1] or large[0] // small[0] != large[1] // small[1]:
+        raise InputError(
+            f"expected a context of images as large as x, or a whole number of times larger or smaller, got {h} x {w} "
+            f"pixels beside {height} x {width}"
+        )
+    return height, width
 
 
 def pixels(x):

@@ -69,11 +69,11 @@ class Units(Layer):
 
 
 def context_units(context):
-    """The constants of `Units` for rows of context, shape (n, features).
+    """The constants of `Units` for rows of context, shape (n, features), or images of it, for each channel.
 
     A column of zeros and ones, such as one of a one-hot class, stays as it is: what is rare does not become large.
     """
-    plain = onp.all((context == 0) | (context == 1), axis=0)
+    plain = onp.all((context == 0) | (context == 1), axis=tuple(range(context.ndim - 1)))
     return {
         name: onp.where(plain, onp.zeros_like(leaf), leaf)
         for name, leaf in Units().init(None, context).items()
@@ -81,7 +81,7 @@ def context_units(context):
 
 
 def in_units(params, context):
-    """A context, shape (n, features), in the units of ``params["context"]``; None for None.
+    """A context, shape (n, features) or that of images, in the units of ``params["context"]``; None for None.
 
     The layers of a conditional model see it so: numbers of the order of one, whatever they were measured in.
     """

@@ -1,11 +1,11 @@
 """Glow, for rows of features and for images."""
 
 from npflow.flow import Flow
-from npflow.layers import ActNorm, AffineCoupling, Conv1x1, Logit, Units
+from npflow.layers import ActNorm, AffineCoupling, AffineInjector, Conv1x1, Logit, Units
 from npflow.models.recipe import check_depth, check_image_shape, flow_of, multi_scale, recipe
 from npflow.networks import MLP, ConvNet, Network
 from npflow.priors import Prior
-from npflow.validation import check_count
+from npflow.validation import check_count, check_flag
 
 
 @recipe
@@ -58,7 +58,8 @@ def image_glow(
     steps: int = 16,
     network: Network | None = None,
     prior: Prior | None = None,
-    context_features: int = 0,
+    context_features: int | tuple[int, int, int] = 0,
+    logit: bool = True,
 ) -> Flow:
     """Glow on images: Logit, Units, then levels of [Squeeze, steps of [ActNorm, Conv1x1, AffineCoupling], Split].
 
@@ -66,6 +67,9 @@ def image_glow(
     last, half of the channels are split off, with a learned prior; see `Split`. Pixels are numbers in [0, 1],
     as `Dequantized` makes them; `Logit`, which the paper does without, maps them to real numbers. It gains
     much on images with many pixels at the ends, such as digits on white paper.
+
+    A context may be an image, as in SRFlow: the networks of the couplings, and so those of the learned priors, see
+    it beside their input. The last prior is then learned too, N(mean(c), std(c)^2), by an `AffineInjector`.
 
     Training stays finite: after `init` every `ActNorm` has outputs of unit variance, log-scales are bounded,
     a new coupling is the identity, and 1x1 convolutions start as rotations. Adam's first steps move all
@@ -83,11 +87,16 @@ def image_glow(
     network : Network, optional
         Computes the scale and shift of each coupling. By default the paper's, ``ConvNet((512, 512), (3, 1,
         3))``.
+    logit : bool
+        Whether `Logit` comes first. Without it x are real numbers, such as the details of `BlockMeans`.
 
     References
     ----------
     Kingma, Dhariwal: Glow: Generative flow with invertible 1x1 convolutions, 2018, section 3 and figure 2.
     https://arxiv.org/abs/1807.03039
+
+    Lugmayr, Danelljan, Van Gool, Timofte: SRFlow: Learning the super-resolution space with normalizing flow, 2020,
+    section 3 (an image as context). https://arxiv.org/abs/2006.14200
 
     Examples
     --------
@@ -101,5 +110,9 @@ def image_glow(
     shape = check_image_shape(shape, halvings=levels)
     network = ConvNet((512, 512), (3, 1, 3)) if network is None else network
     step = [ActNorm(), Conv1x1(), AffineCoupling(network)]
-    layers = [Logit(), Units(), *multi_scale([step * steps] * levels).layers]
+    scales = [step * steps] * levels
+    if isinstance(context_features, tuple):
+        scales[-1] = [*scales[-1], AffineInjector(ConvNet((), (3,)))]
+    start = [Logit(), Units()] if check_flag(logit, "logit") else [Units()]
+    layers = [*start, *multi_scale(scales).layers]
     return flow_of(layers, shape, prior, context_features)

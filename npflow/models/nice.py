@@ -61,7 +61,7 @@ def image_nice(
     couplings: int = 4,
     network: Network | None = None,
     prior: Prior | None = None,
-    context_features: int = 0,
+    context_features: int | tuple[int, int, int] = 0,
 ) -> Flow:
     """NICE on images: Logit, Units, ActNorm, additive couplings that shift every other pixel in turn, and a Scaling.
 

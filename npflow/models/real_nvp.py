@@ -71,7 +71,7 @@ def image_real_nvp(
     levels: int = 2,
     network: Network | None = None,
     prior: Prior | None = None,
-    context_features: int = 0,
+    context_features: int | tuple[int, int, int] = 0,
 ) -> Flow:
     """RealNVP on images: Logit, Units, then levels of affine couplings with checkerboard and channel masks.
 

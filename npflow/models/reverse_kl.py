@@ -15,7 +15,7 @@ from npflow.flow import Flow
 from npflow.layers.composite import Visit, name_of
 from npflow.model import Model
 from npflow.priors import check_drawn
-from npflow.validation import check_callable
+from npflow.validation import check_callable, context_shape
 
 
 class OwnSamples(Model):
@@ -176,7 +176,11 @@ class ReverseKL(OwnSamples):
         """The flow; a function can not be described, so the density is known by its values at a few points."""
         rng = onp.random.default_rng(0)
         x = self.flow.prior.sample({}, rng, 8)
-        wide = rng.standard_normal((8, self.flow.context_features)) if self.flow.context_features else None
+        wide = (
+            rng.standard_normal((8, *context_shape(self.flow.context_features)))
+            if self.flow.context_features
+            else None
+        )
         with onp.errstate(all="ignore"):
             values = fetch(self.log_target(x, wide))
         return {

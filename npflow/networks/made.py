@@ -14,7 +14,7 @@ from npflow.autodiff.primitives import concatenate_last, dense, linear, permute,
 from npflow.description import checked, choice, flag
 from npflow.errors import InputError
 from npflow.networks.mlp import ACTIVATIONS, check_widths
-from npflow.networks.network import Network, check_context
+from npflow.networks.network import Network, check_context, check_context_of_features
 from npflow.validation import check_count, check_sequence
 
 BLOCK = 16  # components that `one_by_one` handles between two products with everything known so far
@@ -97,6 +97,7 @@ class MADE(Network):
             inputs = onp.maximum(onp.sum(mask, axis=0), 1)
             weight = mask * numbers * onp.sqrt(2 / inputs)
             params.append({"weight": weight.astype(x.dtype), "bias": onp.zeros(mask.shape[1], x.dtype)})
+        check_context_of_features(context)
         if context is not None:
             shape = context.shape[-1], params[0]["weight"].shape[1]
             params[0]["context"] = (rng.standard_normal(shape) / math.sqrt(shape[0])).astype(x.dtype)

@@ -105,6 +105,16 @@ def check_context(layer, context):
         raise InputError("expected a context, since the parameters were initialized with one, got none")
     if "context" not in layer and context is not None:
         raise InputError("expected no context, since the parameters were initialized without one, got one")
+    check_context_of_features(context)
+
+
+def check_context_of_features(context):
+    """Raise `InputError` where a context is images, and a network takes rows of features alone."""
+    if context is not None and context.ndim != 2:
+        raise InputError(
+            f"expected a context of rows of features, shape (n, features), got images of shape {context.shape}: "
+            "couplings and AffineInjector take them"
+        )
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def assert_flow(subject: object, *arguments, **options) -> Report:
         ``assert_flow(forward, inverse, x)``. Or a transform of PyTorch or a bijector of JAX, then rows.
     arguments, options
         Those of `check`, `check_functions`, ``check_torch`` or ``check_jax``. The `params` of a `Flow` are those of the
-        flow. A conditional one is checked at one `context`, shape (context_features,), of ones by default.
+        flow. A conditional one is checked at one `context`, shape (context_features,) or that of an image, of ones by default.
 
     Returns
     -------
@@ -88,5 +88,5 @@ def _check_flow(flow, x, *, params=None, context=None, **options):
         params = to_host(params)
         context, params = in_units(params, context), params["layer"]
     if context is not None:
-        layer = Given(layer, tuple(context[0]))
+        layer = Given(layer, context[0].tolist())
     return check(layer, x, params=params, **options)

@@ -13,10 +13,13 @@ from npflow.layers import (
     AdditiveCoupling,
     Affine,
     AffineCoupling,
+    AffineInjector,
+    BlockMeans,
     Chain,
     Continuous,
     Conv1x1,
     ElementwiseCoupling,
+    Fold,
     Gaussianize,
     Given,
     Inverse,
@@ -91,6 +94,7 @@ class Case:
 
 small = MLP((16, 16), "tanh")
 convolutions = ConvNet((6, 6), (3, 1, 3), "tanh")
+picture = ((0.3, -1.2), (0.8, 0.1)), ((2.0, 0.5), (-0.4, 1.0))  # a context of 2 x 2 pixels
 second_scale = [Squeeze(), ActNorm(), AffineCoupling(small), Unsqueeze()]
 two_scales = [Squeeze(), ActNorm(), AffineCoupling(small, "first"), Split(Chain(second_scale)), Unsqueeze()]
 
@@ -113,6 +117,8 @@ CASES = {
     "AffineCoupling/checkerboard": Case(AffineCoupling(small, "checkerboard-odd"), (2, 3, 2)),
     "AffineCoupling/checkerboard-even": Case(AffineCoupling(small, "checkerboard-even"), (3, 3, 1)),
     "AffineCoupling/48": Case(AffineCoupling(MLP((64, 64), "tanh")), (48,)),
+    "AffineInjector": Case(Given(AffineInjector(small), context=(0.5, -1.0)), (5,)),
+    "AffineInjector/picture": Case(Given(AffineInjector(convolutions), context=picture), (4, 4, 1)),
     "MaskedAutoregressive": Case(MaskedAutoregressive(MADE((16, 16), "tanh")), (5,)),
     "MaskedAutoregressive/order": Case(
         MaskedAutoregressive(MADE((9,), "tanh", (2, 0, 3, 1), squash_inputs=True)), (4,)
@@ -142,6 +148,10 @@ CASES = {
     "Unsqueeze": Case(Unsqueeze(), (1, 2, 8)),
     "Split": Case(Split(Conv1x1()), (2, 2, 5)),
     "Split/two scales": Case(Chain(two_scales), (4, 4, 1)),
+    "BlockMeans": Case(BlockMeans(), (2, 4, 2)),
+    "BlockMeans/two halvings": Case(BlockMeans(halvings=2), (4, 4, 1)),
+    "Fold": Case(Fold(), (4, 2, 2)),
+    "Fold/left": Case(Fold("left"), (2, 4, 1)),
     "Permutation": Case(Permutation(), (5,)),
     "Permutation/image": Case(Permutation(), (2, 2, 3)),
     "Planar": Case(Planar(), (4,)),
@@ -170,6 +180,8 @@ CASES = {
     "Inverse": Case(Inverse(AffineCoupling(small)), (4,)),
     "Given": Case(Given(AffineCoupling(small), context=(0.3, -1.2)), (4,)),
     "Given/image": Case(Given(AffineCoupling(small), context=(0.3, -1.2)), (2, 2, 2)),
+    "Given/picture": Case(Given(AffineCoupling(convolutions), context=picture), (4, 4, 2)),
+    "Given/picture, squeezed": Case(Given(AffineCoupling(convolutions), context=picture), (1, 1, 4)),
     "Chain": Case(Chain([ActNorm(), AffineCoupling(small), Reverse(), Affine()]), (4,)),
     "Chain/image": Case(Chain([ActNorm(), Conv1x1(), AffineCoupling(small)]), (2, 2, 2)),
     "ElementwiseCoupling": Case(ElementwiseCoupling(small, "odd", ScaleShift()), (5,)),
@@ -206,6 +218,12 @@ CASES = {
     "mintnet": Case(mintnet((1, 2, 1), levels=1, steps=1, filters=2).layer, (1, 2, 1), smooth=False),
     "glow": Case(glow(features=4, steps=2, network=small).layer, (4,)),
     "image_glow": Case(image_glow((4, 4, 1), levels=2, steps=1, network=convolutions).layer, (4, 4, 1)),
+    "image_glow/picture": Case(
+        Given(
+            image_glow((4, 4, 2), 2, 1, convolutions, context_features=(2, 2, 2), logit=False).layer, picture
+        ),
+        (4, 4, 2),
+    ),
     "image_nice": Case(image_nice((3, 3, 1), couplings=2, network=convolutions).layer, (3, 3, 1)),
     "image_real_nvp": Case(image_real_nvp((3, 2, 1), 1, ResNet(4, 1, 3, "tanh")).layer, (3, 2, 1)),
     "glow/kinks": Case(glow(features=2, steps=3).layer, (2,), smooth=False),
