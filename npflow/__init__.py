@@ -15,6 +15,7 @@ import importlib
 
 from npflow import autodiff, layers, models, networks, priors, training
 from npflow.autodiff.gpu.devices import to_device, to_host
+from npflow.completion import Completion
 from npflow.dequantization import Dequantized
 from npflow.errors import (
     CheckpointError,
@@ -30,6 +31,7 @@ from npflow.training import fit, load, save
 
 __all__ = [
     "CheckpointError",
+    "Completion",
     "ConvergenceError",
     "Dequantized",
     "Flow",

@@ -21,8 +21,90 @@ from npflow.validation import check_count, check_dtype, check_integers, check_rn
 AT_ONCE = 2**24  # numbers of u that are drawn at a time
 
 
+class OfLevels(Model):
+    """The base of models of integers 0 ... levels - 1, such as pixels, which noise makes real numbers.
+
+    A subclass has the attributes `levels` and `event_shape`.
+    """
+
+    noisy = True
+
+    @property
+    def dims(self):
+        """D: the number of integers in a row."""
+        return math.prod(self.event_shape)
+
+    def dequantize(self, x: ArrayLike, u: ArrayLike) -> ndarray:
+        """Map integers to points in their cells, (x + u) / levels.
+
+        Parameters
+        ----------
+        x : ndarray of int, shape (n, *event)
+        u : ndarray, shape (n, *event)
+            In [0, 1).
+
+        Returns
+        -------
+        ndarray, shape (n, *event)
+            In the dtype of `u`. The sum is kept below x + 1, to which it may be rounded.
+        """
+        x = x.astype(u.dtype)
+        below_next = (x + 1) * (1 - float(onp.finfo(u.dtype).eps))
+        return np.minimum(x + u, below_next) / self.levels
+
+    def quantize(self, y: ArrayLike) -> ndarray:
+        """Map numbers to the integers whose cells they are in.
+
+        Parameters
+        ----------
+        y : ndarray, shape (n, *event)
+
+        Returns
+        -------
+        ndarray of uint8 or uint16, shape (n, *event)
+            The nearest integer for numbers outside [0, 1].
+        """
+        x = np.clip(np.floor(self.levels * y), 0, self.levels - 1)
+        return x.astype(onp.uint8 if self.levels <= 2**8 else onp.uint16)
+
+    def noise(self, rng, rows, dtype):
+        """u, shape (rows, *event): above 0, where a `Logit(0)` has no value."""
+        u = rng.random((rows, *self.event_shape), dtype)
+        return (np.maximum(u, float(onp.finfo(dtype).eps) / 4),)
+
+    def format_loss(self, loss):
+        """A mean loss in nats as the progress bar shows it, in bits/dim."""
+        return f"{loss / (self.dims * math.log(2)):.4f} bits/dim"
+
+    def bits_per_dim(
+        self,
+        params: Params,
+        x: ArrayLike,
+        context: ArrayLike | None = None,
+        *,
+        rng: Generator,
+        draws: int = 1,
+    ) -> ndarray:
+        """Estimate -log P(x) / (D log 2) of each row, as `log_prob` estimates log P(x).
+
+        Parameters
+        ----------
+        params : tree of ndarray
+        x : array_like of int, shape (n, *event)
+        context : array_like, shape (n, context features), optional
+        rng : numpy.random.Generator
+        draws : int
+
+        Returns
+        -------
+        ndarray, shape (n,)
+            In bits/dim.
+        """
+        return self.log_prob(params, x, context, rng=rng, draws=draws) / (-self.dims * math.log(2))
+
+
 @dataclass(frozen=True)
-class Dequantized(Model):
+class Dequantized(OfLevels):
     r"""A distribution of integers 0 ... levels - 1, from a flow over [0, 1]^D and uniform noise u in [0, 1)^D.
 
     P(x) = integral of levels^-D p((x + u) / levels) du
@@ -72,7 +154,6 @@ class Dequantized(Model):
     flow: Flow = instance(Flow)
     levels: int = count(256, least=2, most=2**16)
 
-    noisy = True
     invertible = True
 
     def reversible(self):
@@ -87,44 +168,6 @@ class Dequantized(Model):
     def event_shape(self):
         """The shape of a row of x."""
         return self.flow.event_shape
-
-    @property
-    def dims(self):
-        """D: the number of integers in a row."""
-        return math.prod(self.event_shape)
-
-    def dequantize(self, x: ArrayLike, u: ArrayLike) -> ndarray:
-        """Map integers to points in their cells, (x + u) / levels.
-
-        Parameters
-        ----------
-        x : ndarray of int, shape (n, *event)
-        u : ndarray, shape (n, *event)
-            In [0, 1).
-
-        Returns
-        -------
-        ndarray, shape (n, *event)
-            In the dtype of `u`. The sum is kept below x + 1, to which it may be rounded.
-        """
-        x = x.astype(u.dtype)
-        below_next = (x + 1) * (1 - float(onp.finfo(u.dtype).eps))
-        return np.minimum(x + u, below_next) / self.levels
-
-    def quantize(self, y: ArrayLike) -> ndarray:
-        """Map numbers to the integers whose cells they are in.
-
-        Parameters
-        ----------
-        y : ndarray, shape (n, *event)
-
-        Returns
-        -------
-        ndarray of uint8 or uint16, shape (n, *event)
-            The nearest integer for numbers outside [0, 1].
-        """
-        x = np.clip(np.floor(self.levels * y), 0, self.levels - 1)
-        return x.astype(onp.uint8 if self.levels <= 2**8 else onp.uint16)
 
     def init(
         self, rng: Generator, x: ArrayLike, context: ArrayLike | None = None, dtype: DTypeLike = onp.float32
@@ -167,11 +210,6 @@ class Dequantized(Model):
         x = check_integers(x, self.levels, self.event_shape, name)
         return x, self.flow.check_context(context, len(x), dtype, context_name(name))
 
-    def noise(self, rng, rows, dtype):
-        """u, shape (rows, *event): above 0, where a `Logit(0)` has no value."""
-        u = rng.random((rows, *self.event_shape), dtype)
-        return (np.maximum(u, float(onp.finfo(dtype).eps) / 4),)
-
     def losses(self, params, *batch):
         """Compute D log levels - log p((x + u) / levels) of each row; its mean over u is a bound on -log P(x).
 
@@ -191,10 +229,6 @@ class Dequantized(Model):
     def visits(self, params, *batch):
         """Each layer of the flow, and its prior."""
         return self.flow.visits(params, *self._dequantized(batch))
-
-    def format_loss(self, loss):
-        """A mean loss in nats as the progress bar shows it, in bits/dim."""
-        return f"{loss / (self.dims * math.log(2)):.4f} bits/dim"
 
     def log_prob(
         self,
@@ -247,32 +281,6 @@ class Dequantized(Model):
                     total = np.logaddexp(total, -map_rows(self.losses, params, *batch))
             found.append(total - math.log(draws))
         return np.concatenate(found)
-
-    def bits_per_dim(
-        self,
-        params: Params,
-        x: ArrayLike,
-        context: ArrayLike | None = None,
-        *,
-        rng: Generator,
-        draws: int = 1,
-    ) -> ndarray:
-        """Estimate -log P(x) / (D log 2) of each row, as `log_prob` estimates log P(x).
-
-        Parameters
-        ----------
-        params : tree of ndarray
-        x : array_like of int, shape (n, *event)
-        context : array_like, shape (n, context features), optional
-        rng : numpy.random.Generator
-        draws : int
-
-        Returns
-        -------
-        ndarray, shape (n,)
-            In bits/dim.
-        """
-        return self.log_prob(params, x, context, rng=rng, draws=draws) / (-self.dims * math.log(2))
 
     def sample(
         self,

@@ -24,6 +24,8 @@ class Model(Described):
     invertible : bool
         Whether x and z are one to one, so that `encode` and `decode` take one to the other; z is distributed as
         `prior`.
+    completes : bool
+        Whether it is a model of images given a part of each, with a method ``complete(params, rng, x)``.
     takes_rows : bool
         Whether it is trained on rows x; a model without them learns from its noise alone.
     domain : tuple of float
@@ -32,6 +34,7 @@ class Model(Described):
 
     noisy = False
     invertible = False
+    completes = False
     takes_rows = True
     domain = (-math.inf, math.inf)
 

@@ -31,9 +31,12 @@ class Parting(Layer):
     ----------
     parts : int
         The first part has one of so many equal shares of the channels of z.
+    averaged : int
+        How many pixels each number of the first part is the mean of.
     """
 
     parts = 2
+    averaged = 1
 
     def split(self, z):
         """The part that may be given, and the rest."""
@@ -91,15 +94,20 @@ class BlockMeans(Parting):
     >>> z[..., 1:] += 2.0  # other details
     >>> x, _ = logit.inverse({}, layer.inverse({}, z)[0])
     >>> x[0, :, :, 0].round(2), round(float(x.mean()), 6)  # the same mean
-    (array([[0.47, 0.23],
-           [0.3 , 0.2 ]]), 0.3)
+    (array([[0.48, 0.22],
+           [0.32, 0.18]]), 0.3)
     """
 
-    halvings: int = count(1, most=16)
+    halvings: int = count(1, most=5)
 
     @property
     def parts(self):
         """One of so many equal shares of the channels of z are means."""
+        return 4**self.halvings
+
+    @property
+    def averaged(self):
+        """The number of pixels of a block."""
         return 4**self.halvings
 
     def forward(self, params, x):
