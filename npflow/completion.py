@@ -150,6 +150,14 @@ class Completion(OfLevels):
             raise InputError("expected no context for a Completion beside the known part of x, got one")
         return check_integers(x, self.levels, self.event_shape, name), None
 
+    def noise(self, rng, rows, dtype):
+        """u, shape (rows, *event); 1/2 in a known half, whose integers are given."""
+        (u,) = super().noise(rng, rows, dtype)
+        if self.parting.averaged > 1:
+            return (u,)
+        known, rest = self.parting.split(self.parting.forward({}, u)[0])
+        return (self.parting.inverse({}, self.parting.join(np.full_like(known, 0.5), rest))[0],)
+
     def parts_of(self, x, u):
         """The known part and the rest of integers with noise, and log|det| of (x + u) / levels -> (m, rest)."""
         logits, log_det = LOGIT.forward({}, self.dequantize(x, u))
@@ -259,7 +267,7 @@ class Completion(OfLevels):
         Returns
         -------
         ndarray, shape (n, *event)
-            y between 0 and 1; levels * y - 1/2 is on the scale of the integers.
+            y between 0 and 1.
 
         Raises
         ------
@@ -288,14 +296,14 @@ class Completion(OfLevels):
         Returns
         -------
         ndarray, shape (n, *event)
-            As `answers` returns it.
+            levels y - 1/2, real numbers on the scale of the integers, where y are those of `answers`.
 
         Raises
         ------
         InputError, ConvergenceError
             If `x` does not fit the model, or as `Flow.sample`.
         """
-        return self.answers(params, rng, self.known(x), temperature)
+        return self.levels * self.answers(params, rng, self.known(x), temperature) - 0.5
 
 
 @lru_cache

@@ -6,11 +6,35 @@ import warnings
 from contextlib import contextmanager
 
 import npflow
-from npflow.cli import edit, exercise, interpolate, sample, score, step, train, translate, verify
+from npflow.cli import (
+    complete,
+    edit,
+    exercise,
+    interpolate,
+    sample,
+    score,
+    step,
+    train,
+    translate,
+    upscale,
+    verify,
+)
 from npflow.cli.parsing import flush_stderr, say
 from npflow.errors import ConvergenceError, InputError, NonFiniteError
 
-COMMANDS = (train, sample, score, interpolate, edit, translate, step, verify, exercise)
+COMMANDS = (
+    train,
+    sample,
+    score,
+    interpolate,
+    edit,
+    translate,
+    upscale,
+    complete,
+    step,
+    verify,
+    exercise,
+)
 
 
 def main(argv=None):

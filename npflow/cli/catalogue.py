@@ -6,9 +6,12 @@ from typing import NamedTuple
 import numpy as np
 
 from npflow import models
+from npflow.completion import Completion
 from npflow.datasets import CIFAR10_CLASSES, image_data
 from npflow.dequantization import Dequantized
 from npflow.errors import InputError
+from npflow.layers import BlockMeans, Fold
+from npflow.models.recipe import check_image_shape
 from npflow.networks import ConvNet, MaskedConvNet, ResNet
 
 
@@ -22,17 +25,22 @@ class Size(NamedTuple):
 class ImageModel(NamedTuple):
     """A model of images, with its sizes by name and the default peak of its learning rate.
 
-    ``recipe(shape, context_features=..., **sizes)`` returns a flow of images; None stands for a `PixelCNN`.
+    ``recipe(shape, context_features=..., **sizes)`` returns a flow of images; None stands for a `PixelCNN`. Where the
+    model is of images given a part of each, ``part(shape, context_features=..., **sizes)`` returns a flow of the other
+    part, and the layer that takes them apart.
     """
 
     paper: str
     recipe: Callable | None
     sizes: dict
     rate: float = 1e-2
+    part: Callable | None = None
 
     def build(self, data, context_features, **sizes):
         """The model for an `ImageData`."""
         shape = data.train.shape[1:]
+        if self.part is not None:
+            return Completion(*self.part(shape, context_features=context_features, **sizes), data.levels)
         if self.recipe is None:
             return models.PixelCNN(shape, data.levels, MaskedConvNet(**sizes), context_features)
         return Dequantized(self.recipe(shape, context_features=context_features, **sizes), data.levels)
@@ -61,6 +69,43 @@ def mintnet(shape, levels, steps_per_level, filters, context_features):
             "expected a model that takes a context for --conditional, got mintnet, which takes none"
         )
     return models.mintnet(shape, levels, steps_per_level, filters)
+
+
+def upscale(shape, halvings, levels, steps_per_level, channels, context_features):
+    """A Glow of the details of images given the means of their blocks, and what takes them apart."""
+    check_no_classes(context_features, "upscale")
+    height, width, _ = check_image_shape(shape, halvings=halvings)
+    return part_glow(BlockMeans(halvings), (height, width, shape[2]), levels, steps_per_level, channels)
+
+
+def complete(shape, levels, steps_per_level, channels, context_features):
+    """A Glow of the lower half of images given the upper half, and what takes them apart."""
+    check_no_classes(context_features, "complete")
+    return part_glow(Fold("lower"), shape, levels, steps_per_level, channels)
+
+
+def part_glow(parting, shape, levels, steps_per_level, channels):
+    """A Glow of the second part of images given the first."""
+    height, width, both = parting.output_shape(shape)
+    known = both // parting.parts
+    network = ConvNet((channels, channels), (3, 3, 3))
+    flow = models.image_glow(
+        (height, width, both - known),
+        levels,
+        steps_per_level,
+        network,
+        context_features=(height, width, known),
+        logit=False,
+    )
+    return flow, parting
+
+
+def check_no_classes(context_features, name):
+    """Raise unless a model is asked for without classes."""
+    if context_features:
+        raise InputError(
+            f"expected a model that takes a class for --conditional, got {name}, whose context is a part of the image"
+        )
 
 
 CHANNELS = "channels in each coupling's network"
@@ -104,6 +149,29 @@ MODELS = {
             "filters": Size(12, "hidden channels per channel; the paper has 85 for CIFAR-10"),
         },
         rate=3e-3,  # at a higher one the inverse of what is learned on the way overflows float32
+    ),
+    "upscale": ImageModel(
+        "Super-resolution by a flow, after SRFlow (Lugmayr et al. 2020) and Wavelet Flow (Yu et al. 2020)",
+        None,
+        {
+            "halvings": Size(
+                1, "how often height and width of the given image are halved: 1 from 4 x 4 to 8 x 8"
+            ),
+            "levels": Size(1, "levels, each with half the height and width of the one before"),
+            "steps_per_level": Size(8, "steps of ActNorm, Conv1x1, AffineCoupling"),
+            "channels": Size(64, CHANNELS),
+        },
+        part=upscale,
+    ),
+    "complete": ImageModel(
+        "The lower half of images given the upper half, after SRFlow (Lugmayr et al. 2020)",
+        None,
+        {
+            "levels": Size(2, "levels, each with half the height and width of the one before"),
+            "steps_per_level": Size(8, "steps of ActNorm, Conv1x1, AffineCoupling"),
+            "channels": Size(64, CHANNELS),
+        },
+        part=complete,
     ),
     "pixelcnn": ImageModel(
         "PixelCNN (van den Oord, Kalchbrenner, Kavukcuoglu 2016), not a flow",

@@ -38,6 +38,42 @@ def figure_of(x, levels, columns, title, *, across="", down="", column_names=(),
     return figure
 
 
+def answer_figure(trained, rng, x, answers, temperature=1.0, small=None, context=None):
+    """A figure of what a model that completes images draws: in each row the given part, the answers, and the image.
+
+    `x` are whole images; or None, and `small` are the given parts of images between 0 and 1.
+    """
+    model, levels = trained.model, trained.model.levels
+    count = len(small) if x is None else len(x)
+    repeated = lambda array: None if array is None else np.repeat(array, answers, axis=0)
+    if x is None:
+        drawn = levels * model.answers(trained.params, rng, repeated(small), temperature) - 0.5
+        shown = levels * small - 0.5
+    else:
+        options = {} if context is None else {"context": repeated(context)}
+        drawn = model.complete(trained.params, rng, repeated(x), temperature=temperature, **options)
+        shown = given_part(model, x)
+    drawn = drawn.reshape(count, answers, *drawn.shape[1:])
+    times = drawn.shape[2] // shown.shape[1]
+    shown = np.repeat(np.repeat(shown, times, axis=1), times, axis=2)[:, None]
+    table = [shown, drawn] if x is None else [shown, drawn, x[:, None]]
+    names = ["given", *map(str, range(1, answers + 1)), *(() if x is None else ("image",))]
+    title = f"{trained.settings.model} on {trained.settings.data}, {answers} answers to each question"
+    if temperature != 1:
+        title += f" at temperature {temperature:g}"
+    table = np.concatenate(table, axis=1)
+    return figure_of(table.reshape(-1, *table.shape[2:]), levels, table.shape[1], title, column_names=names)
+
+
+def given_part(model, x):
+    """What a model sees of images: the means of blocks, or the upper half above grey; on the scale of the integers."""
+    parting = getattr(model, "parting", None)
+    if parting is not None and parting.averaged > 1:
+        return model.levels * model.known(x) - 0.5
+    rest = np.arange(x.shape[1])[:, None, None] >= x.shape[1] // 2
+    return np.where(rest, (model.levels - 1) / 2, x)
+
+
 def picture_path(arguments):
     """The path to write a picture to, which is `--out` or in the folder of the run.
 

@@ -40,7 +40,17 @@ class Trained(NamedTuple):
     def check_flow(self):
         """Raise `InputError` unless the model has a z."""
         if not self.model.invertible:
-            raise InputError(f"expected a run of a flow, got one of {self.settings.model}, which has no z")
+            raise InputError(
+                f"expected a run of a flow, got one of {self.settings.model}, which has no z of an image"
+            )
+
+    def check_samples(self):
+        """Raise `InputError` unless the model draws images from nothing."""
+        if not hasattr(self.model, "sample"):
+            raise InputError(
+                f"expected a run of a model that draws whole images, got one of {self.settings.model}: "
+                f"npflow {self.settings.model} draws what it is for"
+            )
 
 
 class Folder:

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from npflow.cli.drawing import sample_figure, write_figure
+from npflow.cli.drawing import answer_figure, sample_figure, write_figure
 from npflow.cli.folder import Trained, write_json
 from npflow.cli.parsing import tell
 from npflow.cli.score import Score, bits_per_dim
 from npflow.errors import ConvergenceError
 
 SAMPLES, TEMPERATURE = 49, 0.7
+ROWS, ANSWERS = 6, 8  # of a model of images given a part of each
 
 
 class Progress:
@@ -64,7 +65,11 @@ class Progress:
         write_figure(folder.path / "history.png", self.history_figure(history))
         rng = np.random.default_rng(0)  # the same z each time, so that pictures can be compared
         try:
-            samples = sample_figure(Trained(settings, job.model, params), rng, SAMPLES, TEMPERATURE)
+            trained = Trained(settings, job.model, params)
+            if hasattr(job.model, "sample"):
+                samples = sample_figure(trained, rng, SAMPLES, TEMPERATURE)
+            else:
+                samples = answer_figure(trained, rng, job.held_out[:ROWS], ANSWERS, TEMPERATURE)
         except ConvergenceError as error:  # a MintNet that has not learned much yet
             warnings.warn(f"expected samples of step {steps}, got none: {error}", stacklevel=2)
         else:

@@ -36,6 +36,7 @@ def run(arguments):
     """Draw samples."""
     path = picture_path(arguments)
     trained = arguments.folder.trained()
+    trained.check_samples()
     label = arguments.label
     if label is not None:
         if not trained.settings.conditional:

@@ -265,7 +265,7 @@ class PixelCNN(Model):
         params: Params,
         rng: Generator,
         x: ArrayLike,
-        rows: int,
+        rows: int | None = None,
         context: ArrayLike | None = None,
         temperature: float = 1.0,
     ) -> ndarray:
@@ -276,8 +276,8 @@ class PixelCNN(Model):
         params : tree of ndarray
         rng : numpy.random.Generator
         x : array_like of int, shape (n, *shape)
-        rows : int
-            How many rows of pixels are kept, from the top.
+        rows : int, optional
+            How many rows of pixels are kept, from the top; half of them by default.
         context : array_like, shape (n, context_features), optional
         temperature : float
             As in `sample`.
@@ -295,6 +295,7 @@ class PixelCNN(Model):
         check_rng(rng)
         _, x, context = self.checked(params, x, context)
         device_of({"params": params, "x": x, "context": context})  # raises unless it is one
+        rows = self.shape[0] // 2 if rows is None else rows
         rows = check_count(rows, "rows", least=0, most=self.shape[0])
         temperature = check_number(temperature, "temperature", least=0)
         there, x, known = device_of(params).generator(rng), x.copy(), None
