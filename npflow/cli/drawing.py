@@ -1,13 +1,16 @@
 """The pictures of the commands: images in named rows and columns."""
 
 import math
+import textwrap
 
 import numpy as np
 
 from npflow.errors import InputError
 from npflow.files import prepare_to_write, written_aside
 
-INCHES = 0.6  # of an image
+PAGE = 6.5, 9.0  # inches of a page that the images fill, if none is then larger or smaller than these
+LARGEST, SMALLEST = 0.8, 0.25
+LETTER = 0.08  # inches, the width of a letter
 ROWS = 500  # of images at most: Matplotlib draws pictures of up to 2^16 pixels in height
 LONG = 5  # letters: a longer name is wider than an image, so it is rotated
 ROTATED = 0.05  # inches that each letter of a rotated name adds to the height
@@ -24,11 +27,15 @@ def figure_of(x, levels, columns, title, *, across="", down="", column_names=(),
     from npflow import plots
 
     rows = -(-len(x) // columns)
-    longest = max(map(len, column_names), default=0)
+    longest, widest = (max(map(len, map(str, names)), default=0) for names in (column_names, row_names))
     rotated = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if longest > LONG else {}
-    size = (max(5.0, INCHES * columns + 1), INCHES * rows + 1 + (ROTATED * longest if rotated else 0))
+    image = max(SMALLEST, min(LARGEST, PAGE[0] / columns, PAGE[1] / rows))
+    width = max(4.0, image * columns + LETTER * widest + 0.2)
+    title = textwrap.fill(title, int(width / LETTER))
+    lines = 1 + title.count("\n") + bool(across) + bool(column_names)
+    figsize = width, image * rows + 0.2 * lines + 0.2 + (ROTATED * longest if rotated else 0)
     with rc_context(plots.STYLE):
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=figsize, layout="constrained")
         ax = plots.images(x, figure.subplots(), levels=levels, columns=columns, title=title)
     height, width = x.shape[1:3]
     ax.set(xlabel=across, ylabel=down)

@@ -49,7 +49,7 @@ class Trained(NamedTuple):
         if not hasattr(self.model, "sample"):
             raise InputError(
                 f"expected a run of a model that draws whole images, got one of {self.settings.model}: "
-                f"npflow {self.settings.model} draws what it is for"
+                f"use npflow {self.settings.model}"
             )
 
 
