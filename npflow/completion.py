@@ -1,6 +1,7 @@
 """The distribution of an image given a part of it: its block means, or one of its halves."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -10,18 +11,36 @@ from numpy import ndarray
 from numpy.random import Generator
 from numpy.typing import ArrayLike, DTypeLike
 
+from npflow.autodiff import Layout
 from npflow.autodiff.gpu.devices import device_of, to_device, to_host
 from npflow.autodiff.program.chunks import map_rows
 from npflow.dequantization import OfLevels
-from npflow.description import count, instance
-from npflow.errors import InputError
+from npflow.description import checked, count, instance
+from npflow.errors import InputError, kind_of
 from npflow.flow import Flow, named_errors
 from npflow.layers import BlockMeans, Logit
 from npflow.layers.parting import Parting
 from npflow.typing import Params
-from npflow.validation import check_count, check_domain, check_dtype, check_integers, check_rng, check_rows
+from npflow.validation import (
+    check_count,
+    check_domain,
+    check_dtype,
+    check_instance,
+    check_integers,
+    check_rng,
+    check_rows,
+    check_sequence,
+)
 
 LOGIT = Logit(alpha=0)
+
+
+def check_flows(flows, name):
+    """Raise unless `flows` is a sequence of at least one flow; return it as a tuple."""
+    flows = check_sequence(flows, name)
+    if not flows:
+        raise InputError(f"expected {name} to be at least one flow, got none")
+    return tuple(check_instance(flow, Flow, f"each of {name}") for flow in flows)
 
 
 @dataclass(frozen=True)
@@ -30,8 +49,9 @@ class Completion(OfLevels):
 
     y = (x + u) / levels,   (known, rest) = parting(logit(y)),      rest ~ flow, with known as its context
 
-    It learns from whole images x. The noise u is uniform in [0, 1), as for `Dequantized`. With `BlockMeans` the known
-    part is a smaller image, and the answers shrink to it exactly; with `Fold` it is a half.
+    It learns from whole images x. The noise u is uniform in [0, 1), as for `Dequantized`. With `Fold` the known part is
+    a half. With `BlockMeans` it is an image of half the height and width, and the answers shrink to it exactly. It may be
+    taken apart again, with one more flow each time: two flows make four times the height and width.
 
     -log P(x | known integers) <= E_u[-log p(rest | known) - log|det|] + D_rest log levels + D_known h
 
@@ -45,8 +65,9 @@ class Completion(OfLevels):
 
     Parameters
     ----------
-    flow : Flow
-        A flow of the rest, real numbers, whose `context_features` are the shape of the known part.
+    flows : sequence of Flow
+        Each is a flow of a rest, real numbers, whose `context_features` are the shape of the known part; the smallest
+        images first. One flow with `Fold`.
     parting : BlockMeans or Fold
     levels : int
         The number of integers, at most 65536: 256 for images of 8 bits.
@@ -65,14 +86,11 @@ class Completion(OfLevels):
 
     >>> import npflow
     >>> import numpy as np
-    >>> from npflow import Completion
-    >>> from npflow.layers import BlockMeans
-    >>> from npflow.models import image_glow
+    >>> from npflow.models import super_resolution
     >>> from npflow.networks import ConvNet
     >>> rng = np.random.default_rng(0)
     >>> x = rng.integers(17, size=(50, 4, 4, 1))
-    >>> flow = image_glow((2, 2, 3), 1, 2, ConvNet((8, 8)), context_features=(2, 2, 1), logit=False)
-    >>> model = Completion(flow, BlockMeans(), levels=17)
+    >>> model = super_resolution((4, 4, 1), levels=17, steps=2, network=ConvNet((8, 8)))
     >>> params = model.init(rng, x)
     >>> params, history = npflow.fit(model, params, x, rng=rng, steps=5, progress=False)
     >>> small = np.repeat(model.known(x[:1]), 8, axis=0)
@@ -81,7 +99,7 @@ class Completion(OfLevels):
     ((8, 4, 4, 1), True)
     """
 
-    flow: Flow = instance(Flow)
+    flows: Sequence[Flow] = checked(check_flows)
     parting: Parting = instance(Parting, BlockMeans())
     levels: int = count(256, least=2, most=2**16)
 
@@ -89,26 +107,35 @@ class Completion(OfLevels):
 
     def __post_init__(self):
         super().__post_init__()
-        rest, known = self.flow.event_shape, self.flow.context_features
-        shapes = (
-            [(height, width, (self.parting.parts - 1) * channels) for height, width, channels in [known]]
-            if isinstance(known, tuple)
-            else []
-        )
-        if rest not in shapes:
-            raise InputError(
-                f"expected a flow of images given images of the known part, with {self.parting.parts - 1} channels for "
-                f"each channel of its context, got event_shape={rest} and context_features={known}"
-            )
+        shape = self.flows[0].context_features
+        for flow in self.flows:
+            rest, known = flow.event_shape, flow.context_features
+            if known != shape or len(shape) != 3 or rest != (*known[:2], (self.parting.parts - 1) * known[2]):
+                raise InputError(
+                    f"expected flows of images given images of shape {shape}, with {self.parting.parts - 1} channels for "
+                    f"each of the context, got event_shape={rest} and context_features={known}"
+                )
+            shape = self.image_shape(flow)
+        if self.parting.averaged == 1 and len(self.flows) > 1:
+            raise InputError(f"expected one flow for {self.parting!r}, got {len(self.flows)}")
 
     def reversible(self):
-        return replace(self, flow=self.flow.reversible())
+        return replace(self, flows=tuple(flow.reversible() for flow in self.flows))
+
+    def image_shape(self, flow):
+        """The shape of the images that a flow completes."""
+        height, width, rest = flow.event_shape
+        return self.parting.output_shape((height, width, rest + flow.context_features[2]), "inverse")
 
     @property
     def event_shape(self):
         """The shape of an image."""
-        height, width, rest = self.flow.event_shape
-        return self.parting.output_shape((height, width, rest + self.flow.context_features[-1]), "inverse")
+        return self.image_shape(self.flows[-1])
+
+    @property
+    def known_shape(self):
+        """The shape of the known part."""
+        return self.flows[0].context_features
 
     def init(
         self, rng: Generator, x: ArrayLike, context: None = None, dtype: DTypeLike = onp.float32
@@ -129,7 +156,7 @@ class Completion(OfLevels):
         Returns
         -------
         tree of ndarray
-            They are computed on the host and live where `x` lives.
+            A list with those of each flow. They are computed on the host and live where `x` lives.
 
         Raises
         ------
@@ -139,11 +166,20 @@ class Completion(OfLevels):
         check_rng(rng)
         dtype = check_dtype(dtype)
         x, _ = self.check_batch(x, context)
-        known, rest, _ = self.parts_of(to_host(x), *self.noise(rng, len(x), dtype))
-        return to_device(self.flow.init(rng, rest, known), device_of(x).name)
+        _, parts, _ = self.parts_of(to_host(x), *self.noise(rng, len(x), dtype))
+        params = [flow.init(rng, rest, known) for flow, (known, rest) in zip(self.flows, parts)]
+        return to_device(params, device_of(x).name)
 
     def check(self, params):
-        return self.flow.check(params)
+        if not isinstance(params, (list, tuple)) or len(params) != len(self.flows):
+            raise InputError(
+                f"expected a list of the parameters of {len(self.flows)} flows, got {kind_of(params)}"
+            )
+        for flow, part in zip(self.flows, params):
+            flow.check(part)
+        layout = Layout(params)
+        check_dtype(layout.dtype)
+        return layout
 
     def check_batch(self, x, context=None, dtype=None, name="x"):
         if context is not None:
@@ -159,12 +195,19 @@ class Completion(OfLevels):
         return (self.parting.inverse({}, self.parting.join(np.full_like(known, 0.5), rest))[0],)
 
     def parts_of(self, x, u):
-        """The known part and the rest of integers with noise, and log|det| of (x + u) / levels -> (m, rest)."""
-        logits, log_det = LOGIT.forward({}, self.dequantize(x, u))
-        z, more = self.parting.forward({}, logits)
-        known, rest = self.parting.split(z)
+        """Take integers with noise apart.
+
+        It returns the known part, (known, rest) for each flow, and log|det| of (x + u) / levels -> (m, all rests).
+        """
+        known, log_det = LOGIT.forward({}, self.dequantize(x, u))
+        parts = []
+        for _ in self.flows:
+            z, more = self.parting.forward({}, known)
+            known, rest = self.parting.split(z)
+            parts.insert(0, (known, rest))
+            log_det = log_det + more
         _, of_known = LOGIT.inverse({}, known)
-        return known, rest, log_det + more + of_known
+        return known, parts, log_det + of_known
 
     def losses(self, params, *batch):
         """Compute the bound on -log P(x | known integers) of each row for one u.
@@ -180,19 +223,18 @@ class Completion(OfLevels):
         ndarray, shape (n,)
             In nats. It is pure arithmetic and checks nothing.
         """
-        known, rest, log_det = self.parts_of(*batch)
-        known_dims = math.prod(self.flow.context_features)
-        widths = (self.dims - known_dims) * math.log(self.levels)
-        return (
-            self.flow.losses(params, rest, known)
-            - log_det
-            + (widths + known_dims * entropy_of_mean(self.parting.averaged))
-        )
+        _, parts, log_det = self.parts_of(*batch)
+        known_dims, averaged = math.prod(self.known_shape), self.parting.averaged ** len(self.flows)
+        nats = (self.dims - known_dims) * math.log(self.levels) + known_dims * entropy_of_mean(averaged)
+        for flow, flow_params, (known, rest) in zip(self.flows, params, parts):
+            nats = nats + flow.losses(flow_params, rest, known)
+        return nats - log_det
 
     def visits(self, params, *batch):
-        """Each layer of the flow, and its prior."""
-        known, rest, _ = self.parts_of(*batch)
-        return self.flow.visits(params, rest, known)
+        """Each layer of each flow, and its prior."""
+        _, parts, _ = self.parts_of(*batch)
+        for place, (flow, flow_params, (known, rest)) in enumerate(zip(self.flows, params, parts)):
+            yield from flow.visits(flow_params, rest, known, path=f"flows/{place}/")
 
     def log_prob(
         self, params: Params, x: ArrayLike, context: None = None, *, rng: Generator, draws: int = 1
@@ -276,10 +318,11 @@ class Completion(OfLevels):
         """
         dtype = self.check(params).dtype
         known = onp.asarray(known, dtype)
-        known = check_domain(check_rows(known, self.flow.context_features, dtype, "known"), (0, 1), "known")
-        known, _ = LOGIT.forward({}, to_device(known, device_of(params).name))
-        rest = self.flow.sample(params, rng, len(known), known, temperature)
-        logits, _ = self.parting.inverse({}, self.parting.join(known, rest))
+        known = check_domain(check_rows(known, self.known_shape, dtype, "known"), (0, 1), "known")
+        logits, _ = LOGIT.forward({}, to_device(known, device_of(params).name))
+        for flow, flow_params in zip(self.flows, params):
+            rest = flow.sample(flow_params, rng, len(logits), logits, temperature)
+            logits, _ = self.parting.inverse({}, self.parting.join(logits, rest))
         return LOGIT.inverse({}, logits)[0]
 
     def complete(self, params: Params, rng: Generator, x: ArrayLike, temperature: float = 1.0) -> ndarray:

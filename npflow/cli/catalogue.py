@@ -6,12 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from npflow import models
-from npflow.completion import Completion
 from npflow.datasets import CIFAR10_CLASSES, image_data
 from npflow.dequantization import Dequantized
 from npflow.errors import InputError
-from npflow.layers import BlockMeans, Fold
-from npflow.models.recipe import check_image_shape
 from npflow.networks import ConvNet, MaskedConvNet, ResNet
 
 
@@ -26,8 +23,7 @@ class ImageModel(NamedTuple):
     """A model of images, with its sizes by name and the default peak of its learning rate.
 
     ``recipe(shape, context_features=..., **sizes)`` returns a flow of images; None stands for a `PixelCNN`. Where the
-    model is of images given a part of each, ``part(shape, context_features=..., **sizes)`` returns a flow of the other
-    part, and the layer that takes them apart.
+    model is of images given a part of each, ``part(shape, levels, context_features, **sizes)`` returns it.
     """
 
     paper: str
@@ -40,7 +36,7 @@ class ImageModel(NamedTuple):
         """The model for an `ImageData`."""
         shape = data.train.shape[1:]
         if self.part is not None:
-            return Completion(*self.part(shape, context_features=context_features, **sizes), data.levels)
+            return self.part(shape, data.levels, context_features, **sizes)
         if self.recipe is None:
             return models.PixelCNN(shape, data.levels, MaskedConvNet(**sizes), context_features)
         return Dequantized(self.recipe(shape, context_features=context_features, **sizes), data.levels)
@@ -71,33 +67,18 @@ def mintnet(shape, levels, steps_per_level, filters, context_features):
     return models.mintnet(shape, levels, steps_per_level, filters)
 
 
-def upscale(shape, halvings, levels, steps_per_level, channels, context_features):
-    """A Glow of the details of images given the means of their blocks, and what takes them apart."""
+def upscale(shape, pixel_levels, context_features, halvings, steps_per_halving, channels):
+    """`super_resolution` with a `ConvNet`."""
     check_no_classes(context_features, "upscale")
-    height, width, _ = check_image_shape(shape, halvings=halvings)
-    return part_glow(BlockMeans(halvings), (height, width, shape[2]), levels, steps_per_level, channels)
-
-
-def complete(shape, levels, steps_per_level, channels, context_features):
-    """A Glow of the lower half of images given the upper half, and what takes them apart."""
-    check_no_classes(context_features, "complete")
-    return part_glow(Fold("lower"), shape, levels, steps_per_level, channels)
-
-
-def part_glow(parting, shape, levels, steps_per_level, channels):
-    """A Glow of the second part of images given the first."""
-    height, width, both = parting.output_shape(shape)
-    known = both // parting.parts
     network = ConvNet((channels, channels), (3, 3, 3))
-    flow = models.image_glow(
-        (height, width, both - known),
-        levels,
-        steps_per_level,
-        network,
-        context_features=(height, width, known),
-        logit=False,
-    )
-    return flow, parting
+    return models.super_resolution(shape, pixel_levels, halvings, steps_per_halving, network)
+
+
+def complete(shape, pixel_levels, context_features, levels, steps_per_level, channels):
+    """`inpainting` of the lower half with a `ConvNet`."""
+    check_no_classes(context_features, "complete")
+    network = ConvNet((channels, channels), (3, 3, 3))
+    return models.inpainting(shape, pixel_levels, "lower", levels, steps_per_level, network)
 
 
 def check_no_classes(context_features, name):
@@ -151,20 +132,19 @@ MODELS = {
         rate=3e-3,  # at a higher one the inverse of what is learned on the way overflows float32
     ),
     "upscale": ImageModel(
-        "Super-resolution by a flow, after SRFlow (Lugmayr et al. 2020) and Wavelet Flow (Yu et al. 2020)",
+        "Super-resolution by flows, after SRFlow (Lugmayr et al. 2020) and Wavelet Flow (Yu et al. 2020)",
         None,
         {
             "halvings": Size(
-                1, "how often height and width of the given image are halved: 1 from 4 x 4 to 8 x 8"
+                1, "how often the height and width of an image are halved: once from 8 x 8 to 4 x 4"
             ),
-            "levels": Size(1, "levels, each with half the height and width of the one before"),
-            "steps_per_level": Size(8, "steps of ActNorm, Conv1x1, AffineCoupling"),
+            "steps_per_halving": Size(8, "steps of ActNorm, Conv1x1, AffineCoupling"),
             "channels": Size(64, CHANNELS),
         },
         part=upscale,
     ),
     "complete": ImageModel(
-        "The lower half of images given the upper half, after SRFlow (Lugmayr et al. 2020)",
+        "The lower half of images given the upper half, by a conditional Glow",
         None,
         {
             "levels": Size(2, "levels, each with half the height and width of the one before"),

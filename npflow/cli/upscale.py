@@ -32,7 +32,7 @@ def run(arguments):
         raise InputError(f"expected a run of npflow train upscale, got one of {trained.settings.model}")
     if arguments.input is None:
         return draw(arguments, trained)
-    small = model.flow.context_features
+    small = model.known_shape
     picture = picture_of(arguments.input, small, model.event_shape)
     if picture.shape == small:
         return draw(arguments, trained, small=((model.levels - 1) * picture[None] + 0.5) / model.levels)

@@ -16,10 +16,10 @@ from npflow.autodiff.primitives import (
     split_last,
     sum_event,
 )
-from npflow.description import choice, count
+from npflow.description import choice
 from npflow.errors import InputError
 from npflow.layers.layer import Layer, zeros_per_row
-from npflow.layers.reshape import squeeze, unsqueeze
+from npflow.layers.reshape import Squeeze, squeeze, unsqueeze
 
 SIDES = ("lower", "upper", "left", "right")
 
@@ -68,14 +68,8 @@ class BlockMeans(Parting):
     details are, and a block has its mean. So a flow of the details given the means makes images that shrink to the
     given one exactly.
 
-    Images (n, height, width, channels) become (n, height / 2^k, width / 2^k, 4^k channels), with k `halvings`: first l of
-    all blocks, then the details of the last halving, then those of the halvings before, squeezed as by
-    `Squeeze`.
-
-    Parameters
-    ----------
-    halvings : int
-        How often height and width are halved.
+    Images (n, height, width, channels) become (n, height / 2, width / 2, 4 channels): first l of all channels, then the
+    three v of all channels, one after the other.
 
     References
     ----------
@@ -98,75 +92,32 @@ class BlockMeans(Parting):
            [0.32, 0.18]]), 0.3)
     """
 
-    halvings: int = count(1, most=5)
-
-    @property
-    def parts(self):
-        """One of so many equal shares of the channels of z are means."""
-        return 4**self.halvings
-
-    @property
-    def averaged(self):
-        """The number of pixels of a block."""
-        return 4**self.halvings
+    parts = 4
+    averaged = 4
 
     def forward(self, params, x):
-        return apart(x, self.halvings)
+        blocks = squeeze(x)
+        n, height, width, channels = blocks.shape
+        blocks = np.reshape(blocks, (n, height, width, channels // 4, 4))  # the pixels of a block, row by row
+        a, b, c, d = (slice_last(blocks, place, place + 1) for place in range(4))
+        (upper, in_upper, first), (lower, in_lower, second) = of_pair(a, b), of_pair(c, d)
+        mean, between, third = of_pair(upper, lower)
+        parts = concatenate_last(concatenate_last(mean, between), concatenate_last(in_upper, in_lower))
+        z = np.reshape(np.swapaxes(parts, 3, 4), (n, height, width, channels))
+        return z, sum_event(first + second + third)
 
     def inverse(self, params, z):
-        return together(z, self.halvings)
+        n, height, width, channels = z.shape
+        parts = np.swapaxes(np.reshape(z, (n, height, width, 4, channels // 4)), 3, 4)
+        mean, between, in_upper, in_lower = (slice_last(parts, place, place + 1) for place in range(4))
+        upper, lower, third = to_pair(mean, between)
+        (a, b, first), (c, d, second) = to_pair(upper, in_upper), to_pair(lower, in_lower)
+        blocks = concatenate_last(concatenate_last(a, b), concatenate_last(c, d))
+        x = unsqueeze(np.reshape(blocks, (n, height, width, channels)))
+        return x, -sum_event(first + second + third)
 
     def output_shape(self, shape, direction="forward"):
-        return resized(shape, self.halvings if direction == "forward" else -self.halvings)
-
-
-def apart(x, halvings):
-    """l and v of images of logits, and the log-det."""
-    z, log_det = halved(x)
-    if halvings == 1:
-        return z, log_det
-    means, details = split_last(z, x.shape[-1])
-    for _ in range(halvings - 1):
-        details = squeeze(details)
-    inner, inner_log_det = apart(means, halvings - 1)
-    return concatenate_last(inner, details), log_det + inner_log_det
-
-
-def together(z, halvings):
-    """The logits of images of l and v, and the log-det: the inverse of `apart`, with the log-det of `together`."""
-    if halvings == 1:
-        return doubled(z)
-    inner, details = split_last(z, z.shape[-1] // 4)
-    for _ in range(halvings - 1):
-        details = unsqueeze(details)
-    means, inner_log_det = together(inner, halvings - 1)
-    x, log_det = doubled(concatenate_last(means, details))
-    return x, log_det + inner_log_det
-
-
-def halved(x):
-    """One halving: shape (n, 2 h, 2 w, c) gives (n, h, w, 4 c), and the log-det."""
-    blocks = squeeze(x)
-    n, height, width, channels = blocks.shape
-    blocks = np.reshape(blocks, (n, height, width, channels // 4, 4))  # the pixels of a block, row by row
-    a, b, c, d = (slice_last(blocks, place, place + 1) for place in range(4))
-    (top, in_top, log_det), (bottom, in_bottom, second) = of_pair(a, b), of_pair(c, d)
-    mean, between, third = of_pair(top, bottom)
-    parts = concatenate_last(concatenate_last(mean, between), concatenate_last(in_top, in_bottom))
-    z = np.reshape(np.swapaxes(parts, 3, 4), (n, height, width, channels))
-    return z, sum_event(log_det) + sum_event(second) + sum_event(third)
-
-
-def doubled(z):
-    """The inverse of `halved`."""
-    n, height, width, channels = z.shape
-    parts = np.swapaxes(np.reshape(z, (n, height, width, 4, channels // 4)), 3, 4)
-    mean, between, in_top, in_bottom = (slice_last(parts, place, place + 1) for place in range(4))
-    top, bottom, log_det = to_pair(mean, between)
-    (a, b, second), (c, d, third) = to_pair(top, in_top), to_pair(bottom, in_bottom)
-    blocks = concatenate_last(concatenate_last(a, b), concatenate_last(c, d))
-    x = unsqueeze(np.reshape(blocks, (n, height, width, channels)))
-    return x, -(sum_event(log_det) + sum_event(second) + sum_event(third))
+        return Squeeze().output_shape(shape, direction)
 
 
 def of_pair(a, b):
@@ -204,15 +155,6 @@ def log_mean_sigmoid(a, b):
 def log_sum(p, q):
     """log(exp(p) + exp(q))."""
     return q + softplus(p - q)
-
-
-def resized(shape, halvings):
-    """The shape of images whose height and width are halved, or doubled where `halvings` is negative."""
-    height, width, channels = shape
-    times = 2 ** abs(halvings)
-    if halvings < 0:
-        return height * times, width * times, channels // times**2
-    return height // times, width // times, channels * times**2
 
 
 @dataclass(frozen=True)

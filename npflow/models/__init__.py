@@ -14,6 +14,7 @@ from npflow.models.planar import planar, radial, sylvester
 from npflow.models.real_nvp import image_real_nvp, real_nvp
 from npflow.models.residual_flow import EstimatedLogDet, residual_flow
 from npflow.models.reverse_kl import ReverseKL
+from npflow.models.super_resolution import inpainting, super_resolution
 from npflow.models.vae import VAE
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "image_glow",
     "image_nice",
     "image_real_nvp",
+    "inpainting",
     "maf",
     "mintnet",
     "neural_spline",
@@ -40,5 +42,6 @@ __all__ = [
     "radial",
     "real_nvp",
     "residual_flow",
+    "super_resolution",
     "sylvester",
 ]

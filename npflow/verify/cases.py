@@ -149,7 +149,6 @@ CASES = {
     "Split": Case(Split(Conv1x1()), (2, 2, 5)),
     "Split/two scales": Case(Chain(two_scales), (4, 4, 1)),
     "BlockMeans": Case(BlockMeans(), (2, 4, 2)),
-    "BlockMeans/two halvings": Case(BlockMeans(halvings=2), (4, 4, 1)),
     "Fold": Case(Fold(), (4, 2, 2)),
     "Fold/left": Case(Fold("left"), (2, 4, 1)),
     "Permutation": Case(Permutation(), (5,)),
