@@ -107,12 +107,14 @@ class Completion(OfLevels):
 
     def __post_init__(self):
         super().__post_init__()
-        shape = self.flows[0].context_features
+        shape = self.known_shape
         for flow in self.flows:
             rest, known = flow.event_shape, flow.context_features
-            if known != shape or len(shape) != 3 or rest != (*known[:2], (self.parting.parts - 1) * known[2]):
+            fits = known == shape and isinstance(known, tuple)
+            if not fits or rest != (*known[:2], (self.parting.parts - 1) * known[2]):
+                given = f"images of shape {shape}" if isinstance(shape, tuple) else "images"
                 raise InputError(
-                    f"expected flows of images given images of shape {shape}, with {self.parting.parts - 1} channels for "
+                    f"expected flows of images given {given}, with {self.parting.parts - 1} channels for "
                     f"each of the context, got event_shape={rest} and context_features={known}"
                 )
             shape = self.image_shape(flow)
@@ -317,7 +319,7 @@ class Completion(OfLevels):
             As `Flow.sample`.
         """
         dtype = self.check(params).dtype
-        known = onp.asarray(known, dtype)
+        known = onp.asarray(to_host(known), dtype)
         known = check_domain(check_rows(known, self.known_shape, dtype, "known"), (0, 1), "known")
         logits, _ = LOGIT.forward({}, to_device(known, device_of(params).name))
         for flow, flow_params in zip(self.flows, params):

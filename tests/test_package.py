@@ -28,6 +28,7 @@ LEVELS = [
     {"summary"},
     {"flow"},
     {"dequantization", "latent"},
+    {"completion"},
     {"models", "datasets"},
     {"training", "verify"},
     {"plots", "exercises", "estimators"},

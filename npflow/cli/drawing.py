@@ -30,7 +30,7 @@ def figure_of(x, levels, columns, title, *, across="", down="", column_names=(),
     longest, widest = (max(map(len, map(str, names)), default=0) for names in (column_names, row_names))
     rotated = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if longest > LONG else {}
     image = max(SMALLEST, min(LARGEST, PAGE[0] / columns, PAGE[1] / rows))
-    width = max(4.0, image * columns + LETTER * widest + 0.2)
+    width = max(4.6, image * columns + LETTER * widest + 0.2)
     title = textwrap.fill(title, int(width / LETTER))
     lines = 1 + title.count("\n") + bool(across) + bool(column_names)
     figsize = width, image * rows + 0.2 * lines + 0.2 + (ROTATED * longest if rotated else 0)

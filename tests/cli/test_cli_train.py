@@ -27,11 +27,13 @@ from npflow.training.run import Run
 
 # Each model, made small.
 SMALL = {
+    "complete": ["--levels", "1", "--steps-per-level", "1", "--channels", "4"],
     "glow": ["--levels", "1", "--steps-per-level", "1", "--channels", "4"],
     "mintnet": ["--levels", "1", "--steps-per-level", "1", "--filters", "2"],
     "nice": ["--couplings", "2", "--channels", "4", "--blocks", "1"],
     "pixelcnn": ["--features", "4", "--blocks", "1"],
     "real_nvp": ["--levels", "1", "--channels", "4", "--blocks", "1"],
+    "upscale": ["--steps-per-halving", "1", "--channels", "4"],
 }
 needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc")
 

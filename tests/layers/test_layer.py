@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from helpers import refusal, rows
 
-from npflow.layers import ActNorm, AffineCoupling, Layer, Logit
+from npflow.layers import ActNorm, AffineCoupling, Layer, Logit, Squeeze
 from npflow.layers.layer import (
     check_keeps_shape,
     check_layer,
+    context_at,
     domain_of,
     given,
     pixels,
@@ -115,3 +116,28 @@ def test_a_change_of_shape_is_refused():
     check_keeps_shape("f", rows(5, 4), rows(5, 4))
     sentence = refusal(check_keeps_shape, "f", rows(5, 4), rows(5, 3))
     assert "expected f to keep the shape of its input, got (5, 3) of (5, 4)" in sentence
+
+
+@every_dtype
+def test_a_context_of_images_is_brought_to_the_size_of_x(dtype):
+    x, image = rows(5, 4, 8, 1, dtype=dtype), rows(5, 4, 8, 3, dtype=dtype, seed=2)
+    assert context_at(x, image) is image
+    small = image[:, :2, :4]
+    large = context_at(x, small)
+    assert (large.shape, large.dtype) == (image.shape, dtype)
+    np.testing.assert_array_equal(large, small.repeat(2, axis=1).repeat(2, axis=2))
+    squeezed = context_at(x[:, :2, :4], image)
+    np.testing.assert_array_equal(squeezed, Squeeze().forward({}, image)[0], strict=True)
+    assert context_at(x[:, :1, :2], image).shape == (5, 1, 2, 48)
+
+
+@pytest.mark.parametrize(
+    ("x", "size", "sentence"),
+    [
+        ((5, 3), (2, 2), "expected images beside a context of images, got rows of 3 features"),
+        ((5, 4, 4, 1), (3, 3), "whole number of times larger or smaller, got 3 x 3 pixels beside 4 x 4"),
+        ((5, 4, 4, 1), (2, 1), "whole number of times larger or smaller, got 2 x 1 pixels beside 4 x 4"),
+    ],
+)
+def test_a_context_of_images_that_does_not_fit_is_refused(x, size, sentence):
+    assert sentence in refusal(with_context, rows(*x), rows(5, *size, 1))
