@@ -169,11 +169,11 @@ for name, model in MODELS.items():
 # ## Eight answers
 #
 # The small image, eight answers to it, the mean of a hundred answers, and the digit it was made of. The mean has
-# the smallest error in pixels, and looks like no digit; each answer does.
+# the smallest error in pixels, and is grey where the answers differ.
 
 # %%
 QUESTIONS, ANSWERS, MANY = 6, 8, 8 if QUICK else 100
-order = np.random.default_rng(4).permutation(len(test))[:QUESTIONS]
+order = np.array([np.flatnonzero(labels == digit)[1] for digit in (2, 3, 4, 5, 8, 9)])
 
 
 def answers_to(name, x, count, temperature=1.0, seed=5):

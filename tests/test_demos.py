@@ -184,6 +184,28 @@ def vae_flows_compares_the_same_images_under_each_model(out, summary, printed):
     assert {path.stem for path in out.glob("*.png")} == {"gains", "codes", "posteriors"}
 
 
+@shows("super_resolution")
+def super_resolution_gives_answers_that_keep_what_is_given(out, summary, printed):
+    assert summary["shrinks_to_given"] < 1e-6
+    assert summary["photographs_shrink_to_given"] < 1e-5
+    assert summary["half_kept"] < 1e-6
+    digits, photographs = summary["bits_per_dim"].values()
+    assert set(digits) == {"whole digit", "given 4 x 4 pixels", "given the upper half"}
+    for table in (digits, photographs):
+        for row in list(table.values())[1:]:
+            assert row["less"] > row["less_standard_error"] > 0
+    quality = summary["quality"]
+    assert quality["true digit"]["right"] > 0.95
+    assert quality["mean of eight answers"]["squared_error"] < quality["answer"]["squared_error"]
+    assert {path.stem for path in out.glob("*.png")} == {
+        "details",
+        "answers",
+        "halves",
+        "photographs",
+        "bits",
+    }
+
+
 @shows("latent_arithmetic")
 def latent_arithmetic_adds_mixes_and_carries_over(out, summary, printed):
     assert summary["judge_accuracy"] > 0.95

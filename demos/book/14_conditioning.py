@@ -3,7 +3,8 @@
 #
 # **One flow for each class of data would work. Can one flow serve all of them?** Let its networks see the
 # class. Then the same parameters describe a whole family of densities, and Bayes' rule makes a classifier of
-# it.
+# it. The condition may also be a picture: a flow of large pictures given small ones has many answers to one
+# question.
 
 # %%
 import inspect
@@ -13,10 +14,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import make_moons
 
-from npflow import fit, plots
-from npflow.layers import AffineCoupling, Given
-from npflow.models import glow
-from npflow.networks import MLP
+from npflow import datasets, fit, plots
+from npflow.layers import AffineCoupling, BlockMeans, Given, Logit
+from npflow.layers.layer import context_at
+from npflow.models import glow, super_resolution
+from npflow.networks import MLP, ConvNet
 from npflow.training import Adam, WarmupCosine
 from npflow.verify import check
 
@@ -105,6 +107,72 @@ at_outlier = [flow.log_prob(params, outlier, np.eye(2)[c])[0] for c in (0, 1)]
 print(f"far away, at {outlier[0]}: log p(x | c) = {at_outlier[0]:.0f} and {at_outlier[1]:.0f} nats")
 
 # %% [markdown]
+# ## A picture as condition
+#
+# In a coupling of images the network is a convolution, and the context is one more image beside its input. It may
+# be smaller or larger than the input; then it is brought to its size.
+
+# %%
+print(inspect.getsource(context_at))
+
+# %% [markdown]
+# Let $c$ be a picture of 4 x 4 pixels, and $x$ one of 8 x 8 that shrinks to it. Then $x$ is not free: the mean of each
+# block of 2 x 2 pixels is given. So we change variables first. A pair of pixels between 0 and 1, with the logits $a$
+# and $b$, becomes the logit $l$ of its mean and the difference $v = a - b$. Each $(l, v)$ is one pair, as
+#
+# $$a = w + \tfrac{v}{2}, \quad b = w - \tfrac{v}{2}, \quad
+# w = \tfrac{l}{2} + \operatorname{arcsinh}\left(\sinh \tfrac{l}{2} \, \cosh \tfrac{v}{2}\right).$$
+#
+# Why? With $y = e^w$ and $h = e^{v/2}$ the mean is $\frac{1}{2}\left(\frac{yh}{1 + yh} + \frac{y}{h + y}\right)$. Set it
+# to $\frac{r^2}{1 + r^2}$ with $r = e^{l/2}$, and for $g = y / r$ there remains $g^2 - 2 S g - 1 = 0$ with $S =
+# \sinh\frac{l}{2} \cosh\frac{v}{2}$, whose positive root is $g = e^{\operatorname{arcsinh} S}$.
+#
+# Two pairs side by side, and then the pair of their means, make a block: one mean and three details. The details may
+# be any numbers. So a flow of them given the means is a density of $x$ given $c$, and what it draws shrinks to $c$
+# exactly.
+
+# %%
+digits = datasets.image_data("digits")
+logit, means = Logit(alpha=0), BlockMeans()
+pixels = (digits.test[:2] + 0.5) / digits.levels
+report = check(means, logit.forward({}, pixels)[0])
+print(f"BlockMeans {report.verdict}: its log-det is off by {report.log_det_error('autograd'):.1e}")
+
+model = super_resolution((8, 8, 1), digits.levels, 1, 2 * DEPTH, ConvNet((24, 24), (3, 3, 3)))
+sr_params = model.init(rng, digits.train[:256])
+sr_params, _ = fit(
+    model,
+    sr_params,
+    digits.train,
+    rng=rng,
+    steps=STEPS,
+    batch_size=32,
+    optimizer=Adam(WarmupCosine(1e-2, steps=STEPS, warmup=STEPS // 10)),
+    clip_norm=100.0,
+    average=0.99,
+    progress=False,
+)
+bits = model.bits_per_dim(sr_params, digits.test, rng=rng)
+print(f"{bits.mean():.2f} bits for each of the 64 pixels, once the small picture is known")
+
+few = digits.test[[1, 5, 7, 9]]
+small = model.known(few)
+answers = model.answers(sr_params, rng, np.repeat(small, 8, axis=0)).reshape(4, 8, 8, 8, 1)
+shrunk = answers.reshape(4, 8, 4, 2, 4, 2, 1).mean(axis=(3, 5))
+print(f"answers shrink to the small picture up to {np.abs(shrunk - small[:, None]).max():.0e}")
+large = small.repeat(2, axis=1).repeat(2, axis=2)
+table = np.concatenate([large[:, None], answers, (few[:, None] + 0.5) / digits.levels], axis=1)
+figure, ax = plt.subplots(figsize=(8, 3.6), layout="constrained")
+plots.images(
+    digits.levels * table - 0.5, ax, levels=digits.levels, title="small, eight answers, and the digit"
+)
+
+# %% [markdown]
+# A network trained to give one answer, by its squared error, gives the mean of all answers, which is blurred.
+# `demos/super_resolution.py` goes on from here, to photographs and to missing halves; SRFlow (Lugmayr et al. 2020) and
+# Wavelet Flow (Yu et al. 2020) are the papers.
+
+# %% [markdown]
 # ## What can go wrong
 #
 # Use the context in one direction only. Each direction is then a fine map by itself, but not the other's
@@ -128,4 +196,6 @@ print(report.failures[0].sentence)
 # 1. An ActNorm whose scale depends on $c$ alone: what is its log-determinant?
 # 2. When do two separate flows learn more from the same data than one conditional flow, and when less?
 # 3. Half of the labels are missing. Which loss uses all rows? (Start from $p(x) = \sum_c P(c)\, p(x | c)$.)
-# 4. `npflow exercise conditional` writes a page to complete; `npflow exercise conditional FILE` marks it.
+# 4. A picture of 8-bit pixels is given, whose block means were rounded to integers. Of which set of large pictures is
+#    it the small one? How would the flow have to change?
+# 5. `npflow exercise conditional` writes a page to complete; `npflow exercise conditional FILE` marks it.
