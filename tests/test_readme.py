@@ -104,6 +104,14 @@ def test_a_density_is_learned_without_data(quick, capsys):
     assert scope["history"].steps == 10
 
 
+def test_answers_to_a_small_image_shrink_to_it(quick):
+    (lines,) = blocks("images")
+    scope = {}
+    exec(lines, scope)
+    shrunk = scope["answers"].reshape(8, 4, 2, 4, 2, 1).mean(axis=(2, 4))
+    np.testing.assert_allclose(shrunk, scope["small"], atol=1e-6)
+
+
 def test_the_gradient_as_a_tree_is_like_the_parameters():
     (lines,) = blocks("programs")
     scope = {}
@@ -195,6 +203,7 @@ def test_every_page_whose_code_runs_here_is_known():
     known = {
         "README": 7,
         "families": 2,
+        "images": 1,
         "training": 1,
         "estimators": 1,
         "gpu": 2,

@@ -11,6 +11,7 @@ ROOMS += (".latent", ".autodiff", ".estimators", ".exercises")
 METHODS = {
     "Flow": ("init", "log_prob", "sample", "sample_and_log_prob", "encode", "decode", "loss", "losses"),
     "Dequantized": ("init", "log_prob", "bits_per_dim", "sample", "encode", "decode"),
+    "Completion": ("init", "log_prob", "bits_per_dim", "answers", "complete", "known"),
     "VAE": ("init", "elbo", "log_prob", "sample", "sample_posterior", "encode", "decode"),
     "PixelCNN": ("init", "log_prob", "bits_per_dim", "sample", "complete"),
     "Prior": ("init", "log_prob", "sample"),

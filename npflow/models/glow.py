@@ -87,6 +87,8 @@ def image_glow(
     network : Network, optional
         Computes the scale and shift of each coupling. By default the paper's, ``ConvNet((512, 512), (3, 1,
         3))``.
+    context_features : int or tuple of int
+        The number of context features that condition every network, or the shape of an image that does; 0 for none.
     logit : bool
         Whether `Logit` comes first. Without it x are real numbers, such as the details of `BlockMeans`.
 

@@ -77,6 +77,8 @@ def image_nice(
         Computes the shift of each coupling. By default ``ResNet(channels=64, blocks=2)``.
     prior : Prior, optional
         By default the logistic, as in most of the paper's experiments.
+    context_features : int or tuple of int
+        The number of context features that condition every network, or the shape of an image that does; 0 for none.
 
     References
     ----------

@@ -92,6 +92,8 @@ def image_real_nvp(
     network : Network, optional
         Computes the scale and shift of each coupling. By default ``ResNet(channels=64, blocks=4)``, half as
         deep as the paper's.
+    context_features : int or tuple of int
+        The number of context features that condition every network, or the shape of an image that does; 0 for none.
 
     References
     ----------

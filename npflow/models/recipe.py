@@ -17,8 +17,8 @@ recipe = documented(
     ----------
     prior : Prior, optional
         By default the standard normal.
-    context_features : int or tuple of int
-        The number of context features that condition every network, or the shape of an image that does; 0 for none.
+    context_features : int
+        The number of context features that condition every network; 0 for none.
 
     Returns
     -------

@@ -96,7 +96,7 @@ def test_every_model_of_the_command_is_made_small_here():
 
 @pytest.mark.parametrize("model", SMALL)
 def test_a_run_prints_size_and_score_of_the_model_and_leaves_a_whole_folder(model, tmp_path, capsys):
-    conditional = ["--conditional"] * (model != "mintnet")
+    conditional = ["--conditional"] * (model not in ("complete", "mintnet", "upscale"))
     assert main(train(tmp_path / "run", *conditional, model=model)) == 0
     saved = load(tmp_path / "run" / "checkpoint.npz")
     size = vector(saved.params).size
