@@ -198,4 +198,5 @@ print(report.failures[0].sentence)
 # 3. Half of the labels are missing. Which loss uses all rows? (Start from $p(x) = \sum_c P(c)\, p(x | c)$.)
 # 4. A picture of 8-bit pixels is given, whose block means were rounded to integers. Of which set of large pictures is
 #    it the small one? How would the flow have to change?
-# 5. `npflow exercise conditional` writes a page to complete; `npflow exercise conditional FILE` marks it.
+# 5. `npflow exercise conditional` and `npflow exercise pair` write a page each to complete;
+#    `npflow exercise pair FILE` marks it.

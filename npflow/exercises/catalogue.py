@@ -23,6 +23,7 @@ from npflow.layers import (
     Split,
     Squeeze,
 )
+from npflow.layers.parting import log_slope, log_sum, to_pair
 from npflow.networks import MADE, MLP
 from npflow.networks.masked import causal_mask
 from npflow.training import ImportanceSample
@@ -117,6 +118,13 @@ def swirl(rng):
     velocity = lambda t, x: np.tanh(x @ A + t)
     product = lambda t, x, v: (v @ A) * (1 - velocity(t, x) ** 2)
     return [(velocity, product, x, rng.choice([-1.0, 1.0], x.shape), 4)]
+def pair(l, v, share=0.5, around_l=False, sign=1, more=0.0):
+    """The answer to `pair`, by default."""
+    a, b, _ = to_pair(l, v)
+    w = l if around_l else (a + b) / 2
+    a, b = w + share * v, w - share * v
+    log_det = log_sum(log_slope(a), log_slope(b)) - np.log(2) - log_slope(l)
+    return np.stack([a, b, sign * log_det + more], axis=1)
 
 
 def pair(l, v, share=0.5, around_l=False, sign=1, more=0.0):
@@ -134,6 +142,21 @@ def pixels(rng):
     return [(lambda y: prior.log_prob({}, y), rng.integers(8, size=(5, 6)), rng.random((5, 6)), 8)]
 
 
+PAIR = FunctionExercise(
+    "pair",
+    "pair",
+    own=pair,
+    arguments=lambda rng: [(rng.standard_normal(6), rng.standard_normal(6))],
+    variants=(
+        (lambda l, v: pair(l, v, share=1.0), "Then a - b is 2 v: the pixels lie v / 2 above and below w."),
+        (
+            lambda l, v: pair(l, v, around_l=True),
+            "Around l in place of w, the mean of the pixels would be another: sigmoid is no straight line.",
+        ),
+        (lambda l, v: pair(l, v, sign=-1), "log|det| is that of (a, b) -> (l, v), not of the way back."),
+        (lambda l, v: pair(l, v, more=np.log(2)), "The mean is half of a sum: subtract log(2 slope(l))."),
+    ),
+)
 VOLUME = FunctionExercise(
     "volume",
     "log_volume",
@@ -657,6 +680,7 @@ EXERCISES = {
         SPLINE,
         CONDITIONAL,
         TRANSLATION,
+        PAIR,
         DEQUANTIZATION,
         BOUND,
         TRACE,

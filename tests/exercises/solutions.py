@@ -174,6 +174,12 @@ SOLUTIONS = {
         x = np.concatenate([a, b - shift], axis=1)""",
         "np.zeros_like(z[:, 0])",
     ),
+    "pair": (
+        "l / 2 + np.arcsinh(np.sinh(l / 2) * np.cosh(v / 2))",
+        "w + v / 2",
+        "w - v / 2",
+        "np.log(slope(a) + slope(b)) - np.log(2 * slope(l))",
+    ),
     "dequantization": (
         "(x + u) / levels",
         "log_prob(y) - x.shape[1] * np.log(levels)",
@@ -434,6 +440,15 @@ WRONG = [
     ("conditional", "np.concatenate([a, context], axis=1)", "a", "in all three methods"),
     ("conditional", "[a, context]", "[context, a]", "a first. Its output is added to b"),
     ("conditional", "b - shift", "b + shift", "The inverse subtracts it"),
+    ("pair", "a = w + v / 2\n    b = w - v / 2", "a = w + v\n    b = w - v", "Then a - b is 2 v"),
+    ("pair", "l / 2 + np.arcsinh(np.sinh(l / 2) * np.cosh(v / 2))", "l", "Around l in place of w"),
+    (
+        "pair",
+        "np.log(slope(a) + slope(b)) - np.log(2 * slope(l))",
+        "np.log(2 * slope(l)) - np.log(slope(a) + slope(b))",
+        "not of the way back",
+    ),
+    ("pair", "np.log(2 * slope(l))", "np.log(slope(l))", "The mean is half of a sum"),
     ("dequantization", "log_prob(y) - x", "log_prob(y) + x", "Subtract D log(levels)"),
     ("dequantization", " - x.shape[1] * np.log(levels)", "", "The change of variables is missing"),
     ("dequantization", "- x.shape[1] * np.log(levels)", "- np.log(levels)", "the term counts D times"),

@@ -1,0 +1,42 @@
+"""Exercise pair: find two pixels by their mean and their difference.
+
+Two pixels lie between 0 and 1 and have the logits a and b. Given are l, the logit of their mean, and v:
+
+    sigmoid(a) + sigmoid(b) = 2 sigmoid(l)          a - b = v
+
+For each l and v there is one pair, so a flow of v given l can make no pixel outside 0 and 1, and no other mean:
+
+    w = l / 2 + arcsinh(sinh(l / 2) cosh(v / 2))
+    a = w + v / 2
+    b = w - v / 2
+
+    log|det| = log(slope(a) + slope(b)) - log(2 slope(l))       slope(l) = sigmoid(l) sigmoid(-l)
+
+log|det| is that of (a, b) -> (l, v): dl/da = slope(a) / (2 slope(l)), dv/da = 1, and so for b, with dv/db = -1.
+
+l and v have shape (n,). The result has shape (n, 3), with a, b and log|det| of each row.
+
+Hints:
+
+1. NumPy has ``np.arcsinh``, ``np.sinh`` and ``np.cosh``, and `slope` is there.
+2. The halves matter: with v = 0 both pixels have the mean, a = b = l.
+
+Mark it: ``npflow exercise pair pair.py``. Book: demos/book/14_conditioning.py. The library's own: to_pair in
+npflow/layers/parting.py.
+"""
+
+import numpy as np
+
+
+def slope(l):
+    """The derivative of sigmoid at l."""
+    return np.exp(-np.abs(l)) / (1 + np.exp(-np.abs(l))) ** 2
+
+
+def pair(l, v):
+    """a, b and log|det| of each row, shape (n, 3)."""
+    w = ...
+    a = ...
+    b = ...
+    log_det = ...
+    return np.stack([a, b, log_det], axis=1)
