@@ -24,14 +24,17 @@ from npflow.networks.mlp import check_widths
 class Continuous(Layer):
     r"""Move x along a velocity field for one unit of time, by steps of Runge and Kutta; starts as the identity.
 
-    dx/dt = f(t, x),  x(0) = x,  z = x(1)           d log|det J| / dt = tr(df/dx)
+    z = x_K,  x_{k+1} = x_k + h v(t_k, x_k),  x_0 = x       log|det J| = sum_k log|det dx_{k+1} / dx_k|
+    x = x_0,  x_k from x_{k+1} by Newton's method,  x_K = z
+
+    v is the mean of four velocities f(t, x) that the classical Runge-Kutta method (RK4) takes, and h = 1 / K. For
+    h -> 0 this is the flow dx/dt = f(t, x) from t = 0 to 1, whose log-det is the integral of the trace of df/dx.
 
     f is a perceptron with tanh, whose first layer sees x, cos(pi t) and cos(2 pi t). It is Lipschitz, so that
     through each point goes one solution: the flow is invertible, whatever the weights are, and its inverse is the
     solution backwards in time.
 
-    What is computed is not this flow but `steps` steps of the classical Runge-Kutta method (RK4), each x -> x + h k,
-    with k a mean of four velocities and h = 1 / steps. There are two log-dets:
+    What is computed are the steps. There are two log-dets:
 
     - The log-det of the steps as they are, the sum of log|det dx_{k+1}/dx_k|. A step with its derivative is the same
       step of (x, J) along (f, df/dx J). It takes D products of df/dx with a column for each velocity, and a
