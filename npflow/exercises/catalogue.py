@@ -118,13 +118,6 @@ def swirl(rng):
     velocity = lambda t, x: np.tanh(x @ A + t)
     product = lambda t, x, v: (v @ A) * (1 - velocity(t, x) ** 2)
     return [(velocity, product, x, rng.choice([-1.0, 1.0], x.shape), 4)]
-def pair(l, v, share=0.5, around_l=False, sign=1, more=0.0):
-    """The answer to `pair`, by default."""
-    a, b, _ = to_pair(l, v)
-    w = l if around_l else (a + b) / 2
-    a, b = w + share * v, w - share * v
-    log_det = log_sum(log_slope(a), log_slope(b)) - np.log(2) - log_slope(l)
-    return np.stack([a, b, sign * log_det + more], axis=1)
 
 
 def pair(l, v, share=0.5, around_l=False, sign=1, more=0.0):
