@@ -52,9 +52,9 @@ class FlowMatching(Model):
 
     Time runs from the data at 0 to the noise at 1, as `forward` does. Many papers count the other way.
 
-    The loss is no likelihood, and has no nats: its least value is the mean variance of u given x_t, which is not 0.
-    Layers before the last stay as `init` made them, as a loss that shrinks with the units of its data would shrink
-    them. Evaluate the trained flow itself, by its own steps or, to a tolerance, by `Solved`.
+    The loss is not a likelihood and not in nats. Its least value is the mean variance of u given x_t, not 0. Layers
+    before the last stay as `init` made them: the loss shrinks with its data, and would shrink them. Evaluate the trained
+    flow itself, by its own steps or, to a tolerance, by `Solved`.
 
     Parameters
     ----------

@@ -133,7 +133,7 @@ CASES = {
     "Scaling": Case(Scaling(), (2, 3, 2)),
     "Units": Case(Units(), (5,)),
     "Units/image": Case(Units(), (2, 2, 3)),
-    "Continuous": Case(Continuous((6, 6), steps=2), (3,)),
+    "Continuous": Case(Continuous((6, 6), steps=1), (3,)),
     "Continuous/linear": Case(Continuous((), steps=1), (2,)),
     "Conv1x1": Case(Conv1x1(), (5,)),
     "Conv1x1/image": Case(Conv1x1(), (2, 2, 3)),
@@ -206,7 +206,7 @@ CASES = {
     "real_nvp/masks": Case(
         real_nvp(features=4, couplings=2, network=small, masks=("odd", "even")).layer, (4,)
     ),
-    "continuous_flow": Case(continuous_flow(features=2, hidden=(4,), steps=1).layer, (2,)),
+    "continuous_flow": Case(continuous_flow(features=2, hidden=(4,), steps=2).layer, (2,)),
     "planar": Case(planar(features=3, steps=2).layer, (3,)),
     "radial": Case(radial(features=3, steps=2).layer, (3,)),
     "residual_flow": Case(residual_flow(features=3, steps=2, hidden=(8,)).layer, (3,)),
