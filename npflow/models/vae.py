@@ -29,6 +29,7 @@ from npflow.validation import cast, check_count, check_dtype, check_number, chec
 
 AT_ONCE = 2**14  # draws of z that are evaluated at a time
 START = -2.0  # the decoder's initial log std
+NARROW = -1.5  # that of the encoder, where there are flows
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,7 @@ class VAE(Model):
 
     z_0 = mean(x) + std(x) epsilon          z = f(z_0; h(x))        log q(z | x) = log q(z_0 | x) - log|det dz/dz_0|
 
-    KL(q(z | x) || p(z)) = KL(q(z_0 | x) || N(0, I)) + E[log N(z_0; 0, I) - log|det dz/dz_0| - log p(z)]
-
-    The last expectation, which is 0 without flows, is estimated from the same draw.
+    The divergence has no closed form then: it is log q(z | x) - log p(z) of the same draw.
 
     Training stays finite on heavy-tailed data. `Units` and `ActNorm` map x to y before the encoder and remove
     the units of the data; every likelihood includes their log-det. And log std = L tanh(raw / L) lies in (-L, L),
@@ -193,6 +192,10 @@ class VAE(Model):
         # p(x | z) starts much narrower than the data. A wide one would explain x as noise before z is
         # informative; the divergence would then pull components of z to the prior, and they would stay there.
         decoder[-1]["bias"][self.features :] = START
+        if self.has_flows:
+            # A flow soon makes q(z | x) the prior for a component of z that says little yet, which then stays so. A
+            # narrow q says more from the start.
+            encoder[-1]["bias"][self.latent : 2 * self.latent] = NARROW
         if self.context_features:  # h too starts as a random function of x
             h = weight[:, 2 * self.latent :]
             h[...] = rng.standard_normal(h.shape) / math.sqrt(len(weight))
@@ -245,13 +248,12 @@ class VAE(Model):
         if self.draws > 1:
             log_weights = self._log_weights(params, *self._repeated(x, epsilon))
             return math.log(self.draws) - logsumexp_last(np.reshape(log_weights, (-1, self.draws)))
+        if self.has_flows:
+            return -self._log_weights(params, x, epsilon)
         y, log_det = self.norm.forward(params["norm"], x)
-        mean, log_std, *h = self._posterior(params, y)
+        mean, log_std = self._posterior(params, y)
         z = mean + np.exp(log_std) * epsilon
         divergence = 0.5 * sum_event(mean * mean + np.exp(2 * log_std) - 2 * log_std - 1)
-        if self.has_flows:
-            z, more = self._through_flows(params, z, *h)
-            divergence = divergence + more
         return divergence - log_normal(y, *self._likelihood(params, z)) - log_det
 
     def _elbo(self, params, x, epsilon):
@@ -266,10 +268,12 @@ class VAE(Model):
         y, log_det = self.norm.forward(params["norm"], x)
         mean, log_std, *h = self._posterior(params, y)
         z = mean + np.exp(log_std) * epsilon
-        log_prior_over_q = 0.5 * sum_event(epsilon * epsilon - z * z + 2 * log_std)
         if self.has_flows:
-            z, more = self._through_flows(params, z, *h)
-            log_prior_over_q = log_prior_over_q - more
+            z, log_stretch = self._through_posterior(params, z, *h)
+            log_q = Normal(self.latent).log_prob({}, epsilon) - sum_event(log_std) - log_stretch
+            log_prior_over_q = self._log_prior(params, z) - log_q
+        else:
+            log_prior_over_q = 0.5 * sum_event(epsilon * epsilon - z * z + 2 * log_std)
         return log_normal(y, *self._likelihood(params, z)) + log_det + log_prior_over_q
 
     def _posterior(self, params, y):
@@ -280,15 +284,17 @@ class VAE(Model):
         raw, h = split_last(raw, self.latent)
         return mean, self._bounded(raw), h
 
-    def _through_flows(self, params, z_0, h=None):
-        """z, and log N(z_0; 0, I) - log|det dz/dz_0| - log p(z): what flows add to log q(z | x) - log p(z)."""
-        normal, z = Normal(self.latent), z_0
-        log_q = normal.log_prob({}, z_0)
-        if self.posterior is not None:
-            z, log_det = self.posterior.forward(params["posterior"], z_0, **given(self.posterior, h))
-            log_q = log_q - log_det
-        log_prior = normal.log_prob({}, z) if self.prior is None else -self.prior.losses(params["prior"], z)
-        return z, log_q - log_prior
+    def _through_posterior(self, params, z_0, h=None):
+        """z, and log|det dz/dz_0|."""
+        if self.posterior is None:
+            return z_0, 0.0
+        return self.posterior.forward(params["posterior"], z_0, **given(self.posterior, h))
+
+    def _log_prior(self, params, z):
+        """log p(z) of each row."""
+        if self.prior is None:
+            return Normal(self.latent).log_prob({}, z)
+        return -self.prior.losses(params["prior"], z)
 
     def _likelihood(self, params, z):
         """Mean and log std of y = norm(x), given z."""
@@ -492,7 +498,7 @@ class VAE(Model):
         y, _ = self.norm.forward(params["norm"], x)
         mean, log_std, *h = self._posterior(params, y)
         z = mean + np.exp(log_std) * epsilon
-        return self._through_flows(params, z, *h)[0] if self.has_flows else z
+        return self._through_posterior(params, z, *h)[0]
 
     def decode(self, params: Params, z: ArrayLike) -> tuple[ndarray, ndarray]:
         """Compute the normal distribution p(x | z) of each row.
