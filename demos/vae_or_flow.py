@@ -186,6 +186,8 @@ class GAN:
 # vectors v, or the mean over random signs v (Hutchinson): any probes whose `v v'` add up to the identity, in the mean.
 #
 # Training needs no samples and no solution of the differential equation: one pass of the network for each row.
+# The library's own form of it is `npflow.models.FlowMatching(flow, path="diffusion")`; here all of it stands on one
+# page.
 
 
 # %%
