@@ -221,7 +221,8 @@ def latent_arithmetic_adds_mixes_and_carries_over(out, summary, printed):
 
 @shows("faces")
 def faces_measures_the_smile_and_what_else_moves(out, summary, printed):
-    assert set(summary["edits"]) == {"in z", "in z, by least squares", "in pixels", "drawn so"}
+    ways = {"in z", "in z, by least squares", "in pixels", "by two flows", "drawn so"}
+    assert set(summary["edits"]) == ways
     for name, row in summary["edits"].items():
         assert np.isfinite(list(row.values())).all()
         assert (row["error at the mouth"] == 0) == (name == "drawn so")
