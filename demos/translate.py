@@ -181,8 +181,12 @@ picture(
 )
 
 # %% [markdown]
-# The nearest B and any B are there for comparison. Both arrive, as they are real digits. The nearest B keeps as much
-# as a search through 140 digits can find.
+# The nearest B of the training digits and any B are there for comparison. (The judge doubts one in six of the nearest:
+# they are eights that look like this three.) One run: told the class, the flow arrives in 95 % of all cases,
+# and moves the pixels no more than the nearest B, by 0.15 of the range instead of 0.23. Ink and slant of x and
+# y correlate by 0.85 and 0.84. Two flows from one keep as much, and arrive in 89 %. Two flows that had no
+# start in common arrive in 97 %, at just any B: the correlations are 0.22 and 0.12, and the pixels move as far
+# as to a random digit. Nothing in a likelihood asks that they keep anything.
 #
 # ## Faces: with glasses
 #
@@ -271,16 +275,20 @@ for way, y in ways.items():
 picture([bare[:10], *(y[:10] for y in ways.values())], ["without glasses", *ways], "", "faces")
 
 # %% [markdown]
+# One run, of 200 new faces: both translations put glasses on 99 % of them, the vectors on two thirds. (With
+# more strength they would reach more; see `demos/faces.py`.) Two flows from one leave all else alone: in 99 %
+# of the faces nothing else moves by 15 % of its range. Where the glasses are, they are wrong by 5.7 levels on
+# average. Two draws of the noise in the pictures differ by 5.6, so there is nothing left to gain: it is the
+# face that would have been drawn. The flow that is told darkens some of the faces, and keeps 78 % of them.
+#
 # ## Photographs: ships and frogs
 #
 # CIFAR-10's classes by one small Glow that is told the class, trained for minutes. It looks for the pictures
 # as `demos/cifar10.py` does; without them this part is left out. The judge is a support vector machine on
 # principal components, which tells the two classes apart well, mostly by their colours.
 #
-# A likelihood of 3072 numbers is about textures, and what the class says about them is little. So a flow may
-# learn to use its context late, or not at all: then each z says nearly everything, and a picture decoded as
-# another class stays as it was. How many bits does the true class save, compared with a wrong one? This tells
-# how much the flow knows of the classes.
+# How much does the flow know of a class? The bits tell that the true class saves, compared with the wrong one
+# of the two. What it does not know stays in z, and so in the picture.
 
 # %%
 PAIR = ("ship", "frog")
@@ -340,6 +348,13 @@ if photos is not None:
         names += [datasets.CIFAR10_CLASSES[source], f"as {datasets.CIFAR10_CLASSES[target]}"]
     photo_table["seconds"] = time.perf_counter() - start
     picture(rows, names, "photographs carried over", "photographs")
+
+# %% [markdown]
+# One run, with a tenth of CIFAR-10: the judge, right in 92 % of the photographs, takes 68 % of the ships for
+# frogs and 66 % of the frogs for ships, against 10 % and 6 % before. A reader takes none. Blue water turns
+# brown, grass turns blue, and the shapes stay. That is what such a flow knows of the two classes, 0.03
+# bits/dim or 100 bits a picture: their colours. A judge that looks at colours is content with it, and a number
+# of those who arrive is worth what its judge is.
 
 # %%
 summary = {
