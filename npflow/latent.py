@@ -211,10 +211,11 @@ def translate(x: ArrayLike, source: tuple, target: tuple) -> ndarray:
 
     Each flow maps its own data to z of the same prior. So where x is distributed as the data of the source, z
     is distributed as the prior, and y as the data of the target, although the flows were never shown a pair.
-    Which y an x becomes is not determined. Two flows of the same architecture, started from the same
-    parameters, tend to keep what the two data sets share.
+    Which y an x becomes is not determined. Two flows that start from the parameters of one, trained on both
+    data sets, tend to keep what the two share; flows that were trained apart need not.
 
-    One conditional flow at two contexts serves as two flows, such as one for each class of digits.
+    One conditional flow at two contexts serves as two flows, such as one for each class of digits. It tends to
+    keep what does not depend on the context. `demos/translate.py` measures all three.
 
     Parameters
     ----------
