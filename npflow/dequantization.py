@@ -11,12 +11,19 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from npflow.autodiff.gpu.devices import device_of, to_device, to_host
 from npflow.autodiff.program.chunks import map_rows
-from npflow.description import count, instance
-from npflow.errors import ConvergenceError
+from npflow.description import checked, count
+from npflow.errors import ConvergenceError, InputError
 from npflow.flow import Flow, named_errors
 from npflow.model import Model
 from npflow.typing import Params
-from npflow.validation import check_count, check_dtype, check_integers, check_rng, context_name
+from npflow.validation import (
+    check_count,
+    check_dtype,
+    check_instance,
+    check_integers,
+    check_rng,
+    context_name,
+)
 
 AT_ONCE = 2**24  # numbers of u that are drawn at a time
 
@@ -103,6 +110,12 @@ class OfLevels(Model):
         return self.log_prob(params, x, context, rng=rng, draws=draws) / (-self.dims * math.log(2))
 
 
+def check_flow(flow, name):
+    """Raise `InputError` unless `flow` is a `Flow`, or a model of the same numbers; return it."""
+    of_numbers = isinstance(flow, Model) and flow.invertible and not isinstance(flow, OfLevels)
+    return flow if of_numbers else check_instance(flow, Flow, name)
+
+
 @dataclass(frozen=True)
 class Dequantized(OfLevels):
     r"""A distribution of integers 0 ... levels - 1, from a flow over [0, 1]^D and uniform noise u in [0, 1)^D.
@@ -121,7 +134,8 @@ class Dequantized(OfLevels):
     Parameters
     ----------
     flow : Flow
-        A flow over numbers in [0, 1], such as one whose first layer is `Logit`.
+        A flow over numbers in [0, 1], such as one whose first layer is `Logit`; or an
+        `npflow.models.EstimatedLogDet`.
     levels : int
         The number of integers, at most 65536: 256 for images of 8 bits.
 
@@ -151,7 +165,7 @@ class Dequantized(OfLevels):
     ((50,), dtype('uint8'))
     """
 
-    flow: Flow = instance(Flow)
+    flow: Flow = checked(check_flow)
     levels: int = count(256, least=2, most=2**16)
 
     invertible = True
@@ -200,7 +214,7 @@ class Dequantized(OfLevels):
         x = check_integers(x, self.levels, self.event_shape)
         there = device_of(x)
         x, context = to_host(x), None if context is None else to_host(context)
-        y = self.dequantize(x, *self.noise(rng, len(x), dtype))
+        y = self.dequantize(x, *super().noise(rng, len(x), dtype))
         return to_device(self.flow.init(rng, y, context), there.name)
 
     def check(self, params):
@@ -210,6 +224,13 @@ class Dequantized(OfLevels):
         x = check_integers(x, self.levels, self.event_shape, name)
         return x, self.flow.check_context(context, len(x), dtype, context_name(name))
 
+    def noise(self, rng, rows, dtype):
+        """u, and the noise of the flow, which in most cases takes none."""
+        return *super().noise(rng, rows, dtype), *self.flow.noise(rng, rows, dtype)
+
+    def scoring_noise(self, rng, rows, dtype):
+        return *super().noise(rng, rows, dtype), *self.flow.scoring_noise(rng, rows, dtype)
+
     def losses(self, params, *batch):
         """Compute D log levels - log p((x + u) / levels) of each row; its mean over u is a bound on -log P(x).
 
@@ -217,7 +238,7 @@ class Dequantized(OfLevels):
         ----------
         params : tree of ndarray
         *batch : ndarray
-            x and u, or x, context and u where the flow is conditional.
+            x and u, or x, context and u where the flow is conditional; then the noise of the flow, where it takes some.
 
         Returns
         -------
@@ -263,20 +284,25 @@ class Dequantized(OfLevels):
         Raises
         ------
         InputError
-            If an argument cannot be used, or does not fit the flow.
+            If an argument cannot be used, or does not fit the flow; or if there are several draws of an estimate.
         """
         check_count(draws, "draws")
         check_rng(rng)
+        if draws > 1 and self.flow.noisy:
+            raise InputError(
+                f"expected draws=1 of a flow whose log-probability is an estimate, as the mean of exp(estimate) is above "
+                f"the probability, got {draws}"
+            )
         layout, x, context = self.checked(params, x, context)
         there = device_of({"params": params, "x": x, "context": context}).generator(rng)
         arrays = (x,) if context is None else (x, context)
-        rows = max(1, AT_ONCE // self.dims)
-        found = []
+        numbers = sum(array.size for array in self.scoring_noise(onp.random.default_rng(0), 1, layout.dtype))
+        rows, found = max(1, AT_ONCE // numbers), []
         for start in range(0, len(x), rows):
             chunk = [array[start : start + rows] for array in arrays]
             total = -math.inf
             for _ in range(draws):
-                batch = (*chunk, *self.noise(there, len(chunk[0]), layout.dtype))
+                batch = (*chunk, *self.scoring_noise(there, len(chunk[0]), layout.dtype))
                 with named_errors(self.visits, params, *batch):
                     total = np.logaddexp(total, -map_rows(self.losses, params, *batch))
             found.append(total - math.log(draws))
@@ -376,9 +402,9 @@ class Dequantized(OfLevels):
         return np.abs(self.levels * y - 0.5 - x.astype(y.dtype))
 
     def _dequantized(self, batch):
-        """A batch of the flow: numbers in [0, 1], and the context where there is one."""
-        x, *context, u = batch
-        return self.dequantize(x, u), *context
+        """A batch of the flow: numbers in [0, 1], the context where there is one, and the noise of the flow."""
+        at = 2 if self.flow.context_features else 1
+        return self.dequantize(batch[0], batch[at]), *batch[1:at], *batch[at + 1 :]
 
 
 def check_solved(y):

@@ -135,6 +135,10 @@ class Model(Described):
         """
         return ()
 
+    def scoring_noise(self, rng, rows, dtype):
+        """Draw the noise of `log_prob`: that of `noise`, unless a better estimate is worth more time."""
+        return self.noise(rng, rows, dtype)
+
     def visits(self, params, *batch):
         """Go through the loss of a batch step by step, to find the step that goes wrong; see `Visit`."""
         return iter(())

@@ -54,6 +54,7 @@ from npflow.models import (
     residual_flow,
 )
 from npflow.models.continuous_flow import Ode
+from npflow.models.residual_flow import WithoutLogDet
 from npflow.networks import MADE, MLP, Beside, ConvNet, MaskedConvNet, Network, ResNet
 from npflow.priors import GaussianMixture, Logistic, Normal, Prior
 from npflow.training import Adam
@@ -102,6 +103,7 @@ OBJECTS = [
     VAE(5, 3, posterior=Chain([Planar()]), prior=Flow(COUPLING, Normal(3)), context_features=2, draws=4),
     PixelCNN([4, 5, 3], 16, MaskedConvNet(8, head=()), 10),
     EstimatedLogDet(residual_flow(2, 1, (4,)), terms=3),
+    WithoutLogDet((4,)),
     EstimatedTrace(continuous_flow(2, (4,))),
     ExactTrace(continuous_flow(2, (4,))),
     Ode(Continuous((4,), 2), 1e-6, 1e-6, "RK45"),

@@ -126,7 +126,8 @@ def conv2d_vjp_weight(g, x, height, width):
         matrix = linear(rows(seen).T, rows(g))
         return np.reshape(matrix, (height, width, inputs, outputs))
     matrix = linear(rows(x).T, rows(unfold(g, height, width, turned=True)))
-    return np.transpose(np.reshape(matrix, (inputs, height, width, outputs)), (1, 2, 0, 3))
+    kernel = np.transpose(np.reshape(matrix, (inputs, height, width, outputs)), (1, 2, 0, 3))
+    return np.copy(kernel, order="C")  # so that a sum of two has a place in a program
 
 
 def unfold_matrix(weight):

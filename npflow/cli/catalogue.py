@@ -22,7 +22,8 @@ class Size(NamedTuple):
 class ImageModel(NamedTuple):
     """A model of images, with its sizes by name and the default peak of its learning rate.
 
-    ``recipe(shape, context_features=..., **sizes)`` returns a flow of images; None stands for a `PixelCNN`. Where the
+    ``recipe(shape, context_features=..., **sizes)`` returns a flow of images, or one with estimated
+    log-dets; None stands for a `PixelCNN`. Where the
     model is of images given a part of each, ``part(shape, levels, context_features, **sizes)`` returns it.
     """
 
@@ -60,11 +61,23 @@ def nice(shape, couplings, channels, blocks, **context):
 
 def mintnet(shape, levels, steps_per_level, filters, context_features):
     """`mintnet`, which takes no context."""
+    check_no_context(context_features, "mintnet")
+    return models.mintnet(shape, levels, steps_per_level, filters)
+
+
+def residual_flow(shape, levels, steps_per_level, channels, context_features):
+    """`image_residual_flow` with estimated log-dets, which takes no context."""
+    check_no_context(context_features, "residual_flow")
+    flow = models.image_residual_flow(shape, levels, steps_per_level, (channels, channels))
+    return models.EstimatedLogDet(flow, exact=2)
+
+
+def check_no_context(context_features, name):
+    """Raise `InputError` if there is a context for a model that takes none."""
     if context_features:
         raise InputError(
-            "expected a model that takes a context for --conditional, got mintnet, which takes none"
+            f"expected a model that takes a context for --conditional, got {name}, which takes none"
         )
-    return models.mintnet(shape, levels, steps_per_level, filters)
 
 
 def upscale(shape, pixel_levels, context_features, halvings, steps_per_halving, channels):
@@ -130,6 +143,17 @@ MODELS = {
             "filters": Size(12, "hidden channels per channel; the paper has 85 for CIFAR-10"),
         },
         rate=3e-3,  # at a higher one the inverse of what is learned on the way overflows float32
+    ),
+    "residual_flow": ImageModel(
+        "Residual flow (Chen, Behrmann, Duvenaud, Jacobsen 2019)",
+        residual_flow,
+        {
+            "levels": Size(
+                2, "levels, each with half the height and width of the one before; the paper has 3"
+            ),
+            "steps_per_level": Size(4, "residual layers in each level; the paper has 16"),
+            "channels": Size(32, "channels in each layer's network; the paper has 512"),
+        },
     ),
     "upscale": ImageModel(
         "Super-resolution by flows, after SRFlow (Lugmayr et al. 2020) and Wavelet Flow (Yu et al. 2020)",

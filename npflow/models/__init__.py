@@ -12,7 +12,7 @@ from npflow.models.nice import image_nice, nice
 from npflow.models.pixelcnn import PixelCNN
 from npflow.models.planar import planar, radial, sylvester
 from npflow.models.real_nvp import image_real_nvp, real_nvp
-from npflow.models.residual_flow import EstimatedLogDet, residual_flow
+from npflow.models.residual_flow import EstimatedLogDet, image_residual_flow, residual_flow
 from npflow.models.reverse_kl import ReverseKL
 from npflow.models.super_resolution import inpainting, super_resolution
 from npflow.models.vae import VAE
@@ -33,6 +33,7 @@ __all__ = [
     "image_glow",
     "image_nice",
     "image_real_nvp",
+    "image_residual_flow",
     "inpainting",
     "maf",
     "mintnet",

@@ -162,6 +162,7 @@ CASES = {
     "Sylvester/full": Case(Sylvester(rank=4), (4,)),
     "Residual": Case(Residual((8, 8)), (3,)),
     "Residual/one": Case(Residual((4,), lipschitz=0.5), (1,)),
+    "Residual/image": Case(Residual((4, 4)), (3, 2, 2)),
     "Reverse": Case(Reverse(), (5,)),
     "Reverse/image": Case(Reverse(), (2, 2, 3)),
     "Reversible": Case(Reversible(Chain([ActNorm(), AffineCoupling(small), Conv1x1()])), (4,)),

@@ -28,6 +28,7 @@ RECIPES = {
     "iaf": models.iaf(3, steps=2, network=MASKED),
     "image_glow": models.image_glow((4, 4, 1), levels=2, steps=1, network=CONVOLUTIONS),
     "image_nice": models.image_nice((3, 3, 1), couplings=2, network=CONVOLUTIONS),
+    "image_residual_flow": models.image_residual_flow((4, 4, 1), levels=2, steps=1, hidden=(3,)),
     "image_real_nvp": models.image_real_nvp((3, 2, 1), 1, ResNet(4, 1)),
     "maf": models.maf(4, steps=2, network=MASKED),
     "mintnet": models.mintnet((2, 2, 1), levels=2, steps=1, filters=2),

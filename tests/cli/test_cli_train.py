@@ -33,6 +33,7 @@ SMALL = {
     "nice": ["--couplings", "2", "--channels", "4", "--blocks", "1"],
     "pixelcnn": ["--features", "4", "--blocks", "1"],
     "real_nvp": ["--levels", "1", "--channels", "4", "--blocks", "1"],
+    "residual_flow": ["--levels", "1", "--steps-per-level", "1", "--channels", "4"],
     "upscale": ["--steps-per-halving", "1", "--channels", "4"],
 }
 needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc")
@@ -96,7 +97,7 @@ def test_every_model_of_the_command_is_made_small_here():
 
 @pytest.mark.parametrize("model", SMALL)
 def test_a_run_prints_size_and_score_of_the_model_and_leaves_a_whole_folder(model, tmp_path, capsys):
-    conditional = ["--conditional"] * (model not in ("complete", "mintnet", "upscale"))
+    conditional = ["--conditional"] * (model not in ("complete", "mintnet", "residual_flow", "upscale"))
     assert main(train(tmp_path / "run", *conditional, model=model)) == 0
     saved = load(tmp_path / "run" / "checkpoint.npz")
     size = vector(saved.params).size

@@ -35,7 +35,8 @@ every_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.k
 
 
 def test_every_recipe_for_images_is_listed():
-    assert {name for name in models.__all__ if name.startswith("image_")} == set(RECIPES)
+    taking = {name for name in models.__all__ if name.startswith("image_")} - {"image_residual_flow"}
+    assert taking == set(RECIPES)  # those that take a context
 
 
 def test_a_narrow_glow_of_cifar_10_inverts_photographs_in_float32(rng):

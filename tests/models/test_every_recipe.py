@@ -92,7 +92,8 @@ def test_invalid_arguments_are_refused(recipe):
 
 
 @pytest.mark.parametrize(
-    "name", ["glow", "nice", "real_nvp", "maf", "iaf", "neural_spline", "gaussianization"]
+    "name",
+    ["glow", "nice", "real_nvp", "maf", "iaf", "neural_spline", "gaussianization", "planar", "residual_flow"],
 )
 def test_more_layers_than_memory_could_hold_are_refused_at_once(name):
     for depth in (10**9, 10**30):

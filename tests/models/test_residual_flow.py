@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from helpers import perturbed, refusal, rows
 
-from npflow import Flow, fit
-from npflow.layers import AffineCoupling, Chain, Inverse, Residual
-from npflow.models import EstimatedLogDet, residual_flow
-from npflow.models.residual_flow import residuals_in, roulette
+from npflow import Dequantized, Flow, fit
+from npflow.datasets import image_data
+from npflow.layers import AffineCoupling, Chain, Inverse, Residual, residual
+from npflow.models import EstimatedLogDet, image_residual_flow, residual_flow
+from npflow.models.residual_flow import numbers_in_residuals, roulette
 from npflow.priors import Normal
 
 
@@ -35,7 +36,9 @@ def test_the_loss_of_the_roulette_has_the_exact_loss_as_its_mean():
     flow, x = residual_flow(3, 2, (8,), 0.7), rows(2, 3)
     params = perturbed(flow, x, by=0.5)
     model, rng = EstimatedLogDet(flow), np.random.default_rng(1)
-    found = np.array([model.losses(params, x, *model.noise(rng, 2, np.float64)) for _ in range(4000)])
+    many = np.tile(x, (20, 1))  # with one number of terms
+    found = [model.losses(params, many, *model.noise(rng, 40, np.float64)) for _ in range(200)]
+    found = np.mean(np.reshape(found, (200, 20, 2)), axis=1)
     error = found.std(axis=0) / math.sqrt(len(found))
     assert np.all(np.abs(found.mean(axis=0) + flow.log_prob(params, x)) < 4 * error)
 
@@ -58,11 +61,47 @@ def test_residual_layers_are_found_in_chains_and_other_layers_are_exact():
     layer = Chain([Residual((4,)), Chain([AffineCoupling(), Residual((4,))]), Inverse(AffineCoupling())])
     flow, x = Flow(layer, Normal(2)), rows(5, 2)
     params = perturbed(flow, x)
-    assert residuals_in(layer) == 2
-    model = EstimatedLogDet(flow, terms=80)
-    rng = np.random.default_rng(0)
-    found = np.mean([model.losses(params, x, *model.noise(rng, 5, np.float64)) for _ in range(2000)], axis=0)
-    np.testing.assert_allclose(found, -flow.log_prob(params, x), atol=0.05)
+    assert numbers_in_residuals(layer, (2,)) == 4
+    model, many = EstimatedLogDet(flow, terms=80), np.tile(x, (2000, 1))
+    found = model.losses(params, many, *model.noise(np.random.default_rng(0), len(many), np.float64))
+    np.testing.assert_allclose(found.reshape(-1, 5).mean(axis=0), -flow.log_prob(params, x), atol=0.05)
+
+
+def test_its_own_log_prob_has_few_terms_missing_and_it_samples_without_log_dets(monkeypatch):
+    flow, x = image_residual_flow((4, 4, 1), levels=2, steps=1, hidden=(4,)), np.full((6, 4, 4, 1), 0.4)
+    x = x + 0.1 * rows(6, 4, 4, 1).clip(-3, 3)
+    params = perturbed(flow, x, by=0.2)
+    model, rng = EstimatedLogDet(flow), np.random.default_rng(0)
+    found = model.log_prob(params, x, rng=rng, draws=40)
+    np.testing.assert_allclose(found, flow.log_prob(params, x), atol=0.4)
+    z, samples = flow.encode(params, x), flow.sample(params, np.random.default_rng(1), 3, temperature=0.5)
+
+    def refuse(G):
+        raise AssertionError("expected no log-det")
+
+    monkeypatch.setattr(residual, "log_det_plus_identity", refuse)
+    np.testing.assert_array_equal(model.encode(params, x), z)
+    np.testing.assert_allclose(model.decode(params, z), x, atol=1e-10)
+    again = model.sample(params, np.random.default_rng(1), 3, temperature=0.5)
+    np.testing.assert_array_equal(again, samples)
+
+
+@pytest.mark.usefixtures("uncovered")
+def test_integers_are_trained_scored_and_sampled_with_estimates():
+    data = image_data("digits")
+    flow = image_residual_flow((8, 8, 1), levels=1, steps=1, hidden=(8,))
+    model, rng = Dequantized(EstimatedLogDet(flow, exact=2), data.levels), np.random.default_rng(0)
+    params = model.init(rng, data.train[:200])
+    before = model.bits_per_dim(params, data.test[:50], rng=np.random.default_rng(1))
+    params, _ = fit(model, params, data.train, rng=rng, steps=30, clip_norm=100.0, progress=False)
+    estimated = model.bits_per_dim(params, data.test[:50], rng=np.random.default_rng(1))
+    exact = Dequantized(flow, data.levels).bits_per_dim(params, data.test[:50], rng=np.random.default_rng(1))
+    assert estimated.mean() < before.mean() - 0.01
+    assert estimated.mean() == pytest.approx(exact.mean(), abs=0.01)
+    assert model.sample(params, rng, 2).dtype == np.uint8
+    assert model.reconstruction_error(params, data.test[:5]).max() < 0.01
+    words = "draws=1 of a flow whose log-probability is an estimate"
+    assert words in refusal(model.bits_per_dim, params, data.test[:5], rng=rng, draws=2)
 
 
 def test_a_conditional_flow_is_refused():
