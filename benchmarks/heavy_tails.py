@@ -26,6 +26,10 @@ RECIPES = {
     "neural_spline": lambda: models.neural_spline(FEATURES),
     "neural_spline autoregressive": lambda: models.neural_spline(FEATURES, kind="autoregressive"),
     "gaussianization": lambda: models.gaussianization(FEATURES),
+    "planar": lambda: models.planar(FEATURES),
+    "radial": lambda: models.radial(FEATURES),
+    "sylvester": lambda: models.sylvester(FEATURES),
+    "residual_flow": lambda: models.residual_flow(FEATURES),
 }
 
 

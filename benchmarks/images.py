@@ -32,6 +32,22 @@ ROWS = {
     "real_nvp": Row("RealNVP", (), 3.49),
     "glow": Row("Glow, 3 levels of 8 steps", ("--levels", "3", "--steps-per-level", "8"), 3.35),
     "mintnet": Row("MintNet", (), 3.32),
+    "residual_flow": Row(
+        "Residual flow, 3 levels of 4 steps",
+        (
+            "--levels",
+            "3",
+            "--steps-per-level",
+            "4",
+            "--channels",
+            "64",
+            "--batch-size",
+            "60",
+            "--slices",
+            "4",
+        ),
+        3.28,
+    ),
     "pixelcnn": Row("PixelCNN, which is not a flow", (), 3.14),
 }
 

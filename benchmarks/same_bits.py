@@ -110,6 +110,9 @@ CONDITIONAL = {
 }
 UNCONDITIONAL = {
     "gaussianization": of_rows("gaussianization", 2),
+    "planar": of_rows("planar", 2),
+    "sylvester": of_rows("sylvester", 2),
+    "residual_flow": of_rows("residual_flow", 2, (8,)),
     "mintnet": of_images(models.mintnet, SHAPE, 2, 1, 2),
     "vae": partial(models.VAE, FEATURES, 2),
     "trained normal": of_rows("maf", 1, prior=priors.Normal(FEATURES, trained=True)),

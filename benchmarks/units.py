@@ -18,7 +18,19 @@ import numpy as np
 
 import npflow
 
-RECIPES = ("nice", "real_nvp", "glow", "maf", "iaf", "neural_spline", "gaussianization", "vae")
+RECIPES = (
+    "nice",
+    "real_nvp",
+    "glow",
+    "maf",
+    "iaf",
+    "neural_spline",
+    "gaussianization",
+    "planar",
+    "sylvester",
+    "residual_flow",
+    "vae",
+)
 
 
 def tables():

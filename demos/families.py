@@ -25,7 +25,19 @@ from npflow.autodiff.program.threads import available_cores
 from npflow.cli.demo import demo_options
 from npflow.datasets import DENSITIES
 from npflow.layers import ActNorm, Chain, Conv1x1
-from npflow.models import continuous_flow, gaussianization, glow, iaf, maf, neural_spline, nice, real_nvp
+from npflow.models import (
+    continuous_flow,
+    gaussianization,
+    glow,
+    iaf,
+    maf,
+    neural_spline,
+    nice,
+    planar,
+    real_nvp,
+    residual_flow,
+    sylvester,
+)
 from npflow.networks import MADE, MLP
 from npflow.priors import Normal
 from npflow.training import Adam, WarmupCosine
@@ -53,6 +65,9 @@ FAMILIES = {
     "Gaussianization": lambda size: gaussianization(features=2, steps=6 * size, rotation="random"),
     "spline coupling": lambda size: neural_spline(features=2, steps=3 * size, network=NETWORK),
     "autoregressive spline": lambda size: neural_spline(2, 2 * size, "autoregressive", MASKED),
+    "planar": lambda size: planar(features=2, steps=32 * size),
+    "Sylvester": lambda size: sylvester(features=2, steps=16 * size),
+    "residual flow": lambda size: residual_flow(features=2, steps=8 * size, hidden=(32, 32)),
     "continuous": lambda size: continuous_flow(features=2, hidden=(64 * size, 64 * size), steps=8),
 }
 
@@ -192,7 +207,7 @@ heights = [height / width for width, height in shapes]
 figure, axes = plt.subplots(
     len(names),
     len(columns),
-    figsize=(10, 0.88 * sum(heights) + 0.22 * len(names) + 0.4),
+    figsize=(0.82 * len(columns), 0.8 * sum(heights) + 0.22 * len(names) + 0.4),
     height_ratios=heights,
     layout="constrained",
     squeeze=False,

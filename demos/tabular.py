@@ -32,7 +32,19 @@ from npflow.autodiff import tree
 from npflow.autodiff.program.threads import available_cores
 from npflow.cli.demo import demo_options
 from npflow.layers import Chain, Spline
-from npflow.models import gaussianization, glow, iaf, maf, neural_spline, nice, real_nvp
+from npflow.models import (
+    EstimatedLogDet,
+    gaussianization,
+    glow,
+    iaf,
+    maf,
+    neural_spline,
+    nice,
+    planar,
+    real_nvp,
+    residual_flow,
+    sylvester,
+)
 from npflow.networks import MADE, MLP
 from npflow.plots.style import BLUE
 from npflow.training import Adam
@@ -121,15 +133,19 @@ FAMILIES = {
     "Gaussianization": lambda features: gaussianization(features, steps=2, components=4),
     "spline coupling": lambda features: neural_spline(features, 3, "coupling", NETWORK),
     "autoregressive spline": lambda features: neural_spline(features, 2, "autoregressive", MASKED),
+    "planar": lambda features: planar(features, steps=64),
+    "Sylvester": lambda features: sylvester(features, steps=32),
+    "residual flow": lambda features: residual_flow(features, steps=4),
 }
 if options.quick:
-    for family in ("IAF", "Gaussianization", "autoregressive spline"):
+    for family in ("IAF", "Gaussianization", "autoregressive spline", "planar", "residual flow"):
         del FAMILIES[family]
 NOISE = {"digits": 0.05, "breast_cancer": 0.01, "wine": 0.3}
 EPOCH = 100 if options.quick else 5000  # rows, at least
 SMALL = 0.2
 STEPS = 3 if options.quick else 2000
 FEWER = {} if options.quick else {"IAF": 500}
+ESTIMATED = {"residual flow"}  # trained with estimated log-dets, in a tenth of the time for 64 features
 
 
 def flow_of(family, features):
@@ -151,7 +167,7 @@ def train(family, table, noise):
     rows = (rows + noise * rng.standard_normal(rows.shape)).astype(np.float32)
     flow = flow_of(family, rows.shape[1])
     params, history = fit(
-        flow,
+        EstimatedLogDet(flow, exact=2) if family in ESTIMATED else flow,
         start_small(flow.init(rng, rows)),
         rows,
         rng=rng,
@@ -274,7 +290,11 @@ figure.savefig(options.out / "tabular.png")
 # %%
 for name in ["digits"] if options.quick else tables:
     figure, axes = plt.subplots(
-        -(-len(FAMILIES) // 4), 4, squeeze=False, figsize=(10, 4.4), layout="constrained"
+        -(-len(FAMILIES) // 4),
+        4,
+        squeeze=False,
+        figsize=(10, 2.2 * -(-len(FAMILIES) // 4)),
+        layout="constrained",
     )
     for ax, kind in zip(axes.flat, FAMILIES):
         models[name][kind].history.plot(ax)

@@ -327,6 +327,26 @@ def mintnet_is_triangular_and_its_iteration_converges(out, summary, printed):
     assert {path.stem for path in out.glob("*.png")} == pictures
 
 
+@shows("residual_flow")
+def residual_flow_estimates_log_dets_without_bias_and_finds_its_way_back(out, summary, printed):
+    assert summary["plane"]["test_nll"] > summary["plane"]["true_nll"]
+    four = summary["log_dets"]
+    assert set(four) == {"exact", "spectral radius", "series", "Hutchinson", "roulette"}
+    assert abs(four["series"]["8"]) < abs(four["series"]["1"])
+    for row in [*four["roulette"].values(), four["Hutchinson"]["8"]]:
+        assert abs(row["bias"] - (0 if "terms" in row else four["series"]["8"])) < 4 * row["standard_error"]
+        assert row["deviation"] > 0
+    exact, estimated = (summary["digits"][f"{name} log-dets"] for name in ("exact", "estimated"))
+    assert exact["bits_per_dim"] == pytest.approx(estimated["bits_per_dim"], abs=0.02)
+    assert summary["there_and_back"]["moons, double"] < 1e-12
+    assert summary["there_and_back"]["digits, double"] < 1e-10
+    memory = summary["memory"]
+    assert len(set(memory["a constant w"].values())) == 1  # does not grow with the terms
+    assert memory["all terms kept"]["16"] > 2 * memory["all terms kept"]["2"]
+    assert "roulette, 1 and more" in printed
+    assert {path.stem for path in out.glob("*.png")} == {"moons", "digits", "log_dets", "inverse"}
+
+
 @shows("distillation")
 def distillation_measures_both_divergences_and_how_much_faster_the_student_is(out, summary, printed):
     assert set(summary["moons"]) == {"distilled", "fitted to samples"}
