@@ -18,6 +18,7 @@ from npflow.layers import (
     Conv1x1,
     Gaussianize,
     MaskedAutoregressive,
+    Planar,
     Reverse,
     Spline,
     Split,
@@ -576,6 +577,23 @@ AUTOREGRESSIVE = LayerExercise(
         ),
     ),
 )
+PLANAR = LayerExercise(
+    "planar",
+    "MyPlanar",
+    own=Planar(),
+    shape=(3,),
+    hints=(
+        (FORMULA, "z = x + u tanh(a) with a = w.x + b, one number for each row."),
+        (
+            NO_INVERSE,
+            "The inverse needs the a of x, not that of z: root(w.z + b, 1 + w.u) finds it.",
+        ),
+        (
+            "differently in each row",
+            "The determinant is 1 + tanh'(a) w.u: it takes the slope of tanh, 1 - tanh(a)^2, and w.u is `product - 1`.",
+        ),
+    ),
+)
 GAUSSIANIZE = LayerExercise(
     "gaussianize",
     "MyGaussianize",
@@ -675,6 +693,7 @@ EXERCISES = {
         TRANSLATION,
         PAIR,
         DEQUANTIZATION,
+        PLANAR,
         BOUND,
         TRACE,
     )

@@ -126,6 +126,14 @@ SOLUTIONS = {
     i, j = np.arange(channels)[:, None], np.arange(channels)
     mask[-1] = i < j if kind == "A" else i <= j""",
     ),
+    "planar": (
+        "np.dot(x, w) + b",
+        "x + u * np.tanh(a)[:, None]",
+        "np.log(1 + (product - 1) * (1 - np.tanh(a) ** 2))",
+        "root(np.dot(z, w) + b, product)",
+        "z - u * np.tanh(a)[:, None]",
+        "-np.log(1 + (product - 1) * (1 - np.tanh(a) ** 2))",
+    ),
     "gaussianize": (
         """x
         logit, log_slope = logistic_mixture(x, **params)
@@ -414,6 +422,15 @@ WRONG = [
     ("causal_mask", "i < j if", "i <= j if", "Here a channel sees itself, or not"),
     ("causal_mask", "i < j if", "j < i if", "j sees the i before it"),
     ("causal_mask", "mask[-1] = i", "mask = i", "Return one number for each row"),
+    ("planar", "log_det = np.log(1 + (product - 1)", "log_det = np.log(1 + product", "w.u is `product - 1`"),
+    (
+        "planar",
+        "(1 - np.tanh(a) ** 2))\n        return z",
+        "np.tanh(a))\n        return z",
+        "takes the slope of tanh",
+    ),
+    ("planar", "root(np.dot(z, w) + b, product)", "np.dot(z, w) + b", "the a of x, not that of z"),
+    ("planar", "np.dot(x, w) + b", "np.dot(x, w)", "a = w.x + b"),
     ("gaussianize", "z = normal_of_logit(logit)", "z = logit", "this logit to z by normal_of_logit"),
     ("gaussianize", "logit = logit_of_normal(z)", "logit = z", "this logit to x by mixture_quantile"),
     ("gaussianize", "log_slope + log_normal_slope(z, logit)", "log_slope", "Each component has two terms"),
