@@ -69,7 +69,7 @@ w = np.array([1.5, 0.5])
 for ax, along in zip(axes, (2.0, -3.0)):
     direction = np.array([0.0, 2.5]) + w * along / (w @ w)
     params = {"weight": w, "direction": direction, "bias": np.zeros(1)}
-    product = Planar().direction(params)[1][0] - 1
+    product = Planar().plane(params, context=None)[3].item() - 1
     lines(Planar(), params, ax, f"planar, w.u = {product:.2f}")
 bump = {"centre": np.zeros(2), "log_scale": np.zeros(1), "strength": np.array([3.0])}
 lines(Radial(), bump, axes[2], "radial")

@@ -44,8 +44,8 @@ class MyPlanar(Layer):
 
     def numbers(self, params):
         """w, u, b and 1 + w.u."""
-        u, product = Planar().direction(params)
-        return params["weight"], u, params["bias"], product
+        w, u, b, product = Planar().plane(params, context=None)
+        return w[0], u[0], b, product[0]
 
     def forward(self, params, x):
         """x -> z, and log|det dz/dx| of each row."""
