@@ -299,7 +299,7 @@ def norm_bound(weight):
     https://arxiv.org/abs/1802.09588
 
     Delattre, Barthelemy, Araujo, Allauzen: Efficient bound of Lipschitz constant for convolutional layers by Gram
-    iteration, 2023, sections 3 and 4 (the powers, and the frequencies). https://arxiv.org/abs/2305.16173
+    iteration, 2023, section 3 (the powers, and the frequencies). https://arxiv.org/abs/2305.16173
     """
     return _bound_and_slope(weight)[0]
 
