@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from npflow.autodiff import Layout
 from npflow.autodiff.gpu.devices import device_of, to_device, to_host
 from npflow.autodiff.program.chunks import map_rows
-from npflow.dequantization import OfLevels
+from npflow.dequantization import AT_ONCE, OfLevels
 from npflow.description import checked, count, instance
 from npflow.errors import InputError, kind_of
 from npflow.flow import Flow, named_errors
@@ -22,6 +22,7 @@ from npflow.layers import BlockMeans, Logit
 from npflow.layers.parting import Parting
 from npflow.typing import Params
 from npflow.validation import (
+    check_array,
     check_count,
     check_domain,
     check_dtype,
@@ -102,8 +103,6 @@ class Completion(OfLevels):
     flows: Sequence[Flow] = checked(check_flows)
     parting: Parting = instance(Parting, BlockMeans())
     levels: int = count(256, least=2, most=2**16)
-
-    completes = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -266,12 +265,16 @@ class Completion(OfLevels):
         check_rng(rng)
         layout, x, _ = self.checked(params, x, context)
         there = device_of({"params": params, "x": x}).generator(rng)
-        total = 0
-        for _ in range(draws):
-            batch = (x, *self.noise(there, len(x), layout.dtype))
-            with named_errors(self.visits, params, *batch):
-                total = total - map_rows(self.losses, params, *batch)
-        return total / draws
+        rows = max(1, AT_ONCE // self.dims)
+        found = []
+        for start in range(0, len(x), rows):
+            chunk, total = x[start : start + rows], 0
+            for _ in range(draws):
+                batch = (chunk, *self.noise(there, len(chunk), layout.dtype))
+                with named_errors(self.visits, params, *batch):
+                    total = total - map_rows(self.losses, params, *batch)
+            found.append(total / draws)
+        return np.concatenate(found)
 
     # ---------------------------------------------------------------- answers
 
@@ -319,7 +322,7 @@ class Completion(OfLevels):
             As `Flow.sample`.
         """
         dtype = self.check(params).dtype
-        known = onp.asarray(to_host(known), dtype)
+        known = to_host(check_array(known, "expected known as an array of numbers")).astype(dtype)
         known = check_domain(check_rows(known, self.known_shape, dtype, "known"), (0, 1), "known")
         logits, _ = LOGIT.forward({}, to_device(known, device_of(params).name))
         for flow, flow_params in zip(self.flows, params):

@@ -24,9 +24,6 @@ class Model(Described):
     invertible : bool
         Whether x and z are one to one, so that `encode` and `decode` take one to the other; z is distributed as
         `prior`.
-    completes : bool
-        Whether it is a model of images given a part of each: ``complete(params, rng, x, temperature=1.0)`` keeps that part
-        of images, and draws the rest.
     takes_rows : bool
         Whether it is trained on rows x; a model without them learns from its noise alone.
     domain : tuple of float
@@ -35,7 +32,6 @@ class Model(Described):
 
     noisy = False
     invertible = False
-    completes = False
     takes_rows = True
     domain = (-math.inf, math.inf)
 

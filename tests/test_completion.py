@@ -249,6 +249,7 @@ def test_a_check_of_a_conditional_flow_takes_an_image():
         (lambda: SMALLER.check([trained(TWICE)[0]]), "expected the parameters of this flow, got another architecture's"),
         (lambda: SMALLER.answers(trained(SMALLER), np.random.default_rng(0), np.ones((1, 2, 2, 2))), "expected known above 0 and below 1, got 1.0"),
         (lambda: SMALLER.answers(trained(SMALLER), np.random.default_rng(0), np.ones((1, 2, 2, 1))), "expected known with rows of shape (2, 2, 2)"),
+        (lambda: SMALLER.answers(trained(SMALLER), np.random.default_rng(0), "small"), "expected known as an array of numbers, got a str"),
         (lambda: super_resolution((6, 4, 1), halvings=2), "expected height and width to be multiples of 2^2"),
     ],
 )  # fmt: skip
