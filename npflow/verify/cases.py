@@ -54,6 +54,7 @@ from npflow.models import (
     image_glow,
     image_nice,
     image_real_nvp,
+    inpainting,
     maf,
     mintnet,
     neural_spline,
@@ -62,6 +63,7 @@ from npflow.models import (
     radial,
     real_nvp,
     residual_flow,
+    super_resolution,
     sylvester,
 )
 from npflow.networks import MADE, MLP, Beside, ConvNet, ResNet
@@ -223,6 +225,12 @@ CASES = {
             image_glow((4, 4, 2), 2, 1, convolutions, context_features=(2, 2, 2), logit=False).layer, picture
         ),
         (4, 4, 2),
+    ),
+    "super_resolution": Case(
+        Given(super_resolution((4, 4, 2), 17, 1, 1, convolutions).flows[0].layer, picture), (2, 2, 6)
+    ),
+    "inpainting": Case(
+        Given(inpainting((4, 2, 2), 17, "lower", 1, 1, convolutions).flows[0].layer, picture), (2, 2, 2)
     ),
     "image_nice": Case(image_nice((3, 3, 1), couplings=2, network=convolutions).layer, (3, 3, 1)),
     "image_real_nvp": Case(image_real_nvp((3, 2, 1), 1, ResNet(4, 1, 3, "tanh")).layer, (3, 2, 1)),

@@ -12,6 +12,7 @@ import npflow
 from npflow import InputError, models
 from npflow.layers import Composite, Elementwise, Layer
 from npflow.layers.coupling import Coupling
+from npflow.layers.parting import Parting
 from npflow.verify import check
 from npflow.verify.cases import CASES, select
 
@@ -28,7 +29,7 @@ def test_layer_holds_its_formula(name):
             assert report[f"log-det {direction}, finite differences"].error <= 1e-8
 
 
-BASES = (Layer, Composite, Coupling, Elementwise)
+BASES = (Layer, Composite, Coupling, Elementwise, Parting)
 
 
 def layer_classes():
