@@ -29,6 +29,7 @@ from npflow.layers import (
     ActNorm,
     Affine,
     AffineCoupling,
+    AffineInjector,
     Chain,
     Continuous,
     Conv1x1,
@@ -52,6 +53,7 @@ from npflow.models import (
     Solved,
     continuous_flow,
     residual_flow,
+    super_resolution,
 )
 from npflow.models.continuous_flow import Ode
 from npflow.models.residual_flow import WithoutLogDet
@@ -109,6 +111,8 @@ OBJECTS = [
     Ode(Continuous((4,), 2), 1e-6, 1e-6, "RK45"),
     FlowMatching(continuous_flow(2, (4,)), "diffusion"),
     Solved(continuous_flow(2).layer, 1e-8, method="RK45"),
+    AffineInjector(ConvNet([4], [3, 1]), 1.5),
+    super_resolution((8, 8, 3), 17, halvings=2, steps=1),
     Bumps(4, 0.1, True, "cubic", 7, ((1, 2), ("a", None)), Beside(MLP(), MLP())),
     *(case.layer for case in CASES.values()),
 ]
@@ -142,7 +146,7 @@ def test_an_object_comes_back_equal_through_json(value):
 
 
 def test_every_layer_network_prior_and_model_of_npflow_is_among_the_objects_tried():
-    bases = {"Composite", "Coupling", "Elementwise", "Layer", "Network", "Prior"}
+    bases = {"Composite", "Coupling", "Elementwise", "Layer", "Network", "Parting", "Prior"}
     bases |= {"Distillation", "OwnSamples", "ReverseKL"}  # they hold the arrays of a teacher, or a function
     parts = ("npflow.layers", "npflow.networks", "npflow.priors", "npflow.flow", "npflow.models")
     own = {name for name, kind in KNOWN.items() if kind.__module__.startswith(parts)}
