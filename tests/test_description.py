@@ -148,7 +148,14 @@ def test_an_object_comes_back_equal_through_json(value):
 def test_every_layer_network_prior_and_model_of_npflow_is_among_the_objects_tried():
     bases = {"Composite", "Coupling", "Elementwise", "Layer", "Network", "Parting", "Prior"}
     bases |= {"Distillation", "OwnSamples", "ReverseKL"}  # they hold the arrays of a teacher, or a function
-    parts = ("npflow.layers", "npflow.networks", "npflow.priors", "npflow.flow", "npflow.models")
+    parts = (
+        "npflow.layers",
+        "npflow.networks",
+        "npflow.priors",
+        "npflow.flow",
+        "npflow.completion",
+        "npflow.models",
+    )
     own = {name for name, kind in KNOWN.items() if kind.__module__.startswith(parts)}
     assert own - bases == {type(value).__name__ for value in OBJECTS if not isinstance(value, Bumps)}
 
