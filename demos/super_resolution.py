@@ -314,8 +314,8 @@ for name, model in PHOTO_MODELS.items():
 # %% [markdown]
 # The last model that was trained is the one with the small image. Its answers at temperature 0.8, and an
 # enlargement by cubic splines, which gives one answer and blurs it. After minutes of training the answers have the
-# textures of photographs, and hardly their shapes. Beside pure white or black, where the logits of neighbours
-# are far apart, some break into noise; their blocks still have the right means.
+# edges and textures of photographs, and hardly their objects. Beside pure white or black, where the logits of
+# neighbours are far apart, some break into noise at first; their blocks still have the right means.
 
 # %%
 from scipy.ndimage import zoom
