@@ -195,7 +195,9 @@ def _same(program, fun, trial, as_recorded):
         (leaf, part) for leaf, (_, part) in zip(layout.leaves, tree.items(gradient)) if leaf.offset >= 0
     )
     return all(
-        not fetch(leaf.view(got[1])).any() if part is None else agree(fetch(part), fetch(leaf.view(got[1])))
+        not fetch(leaf.view(got[1])).any()
+        if part is None
+        else agree(fetch(part).astype(got[1].dtype, copy=False), fetch(leaf.view(got[1])))
         for leaf, part in leaves
     )
 

@@ -73,6 +73,14 @@ def test_a_program_repeats_any_function_to_the_bit(fun, dtype):
     assert_repeats(fun, *inputs(dtype))
 
 
+def test_a_gradient_of_parameters_in_float32_may_be_computed_in_float64():
+    def fun(params, x):
+        wide = (x + params["bias"])[1:2] * anp.ones((4, 1))  # ones in float64
+        return anp.sum(anp.tanh(wide)) + anp.sum(anp.tanh(x + params["bias"]) ** 2) / 3
+
+    assert_repeats(fun, *inputs(np.float32))
+
+
 DIVERSE = {
     "all in one": lambda p, x: anp.sum(anp.exp(anp.dot(x, p["w"]))) + anp.sum(p["v"] * p["v"] + p["v"]),
     "used twice": lambda p, x: anp.sum(p["v"] * x) * anp.sum(p["v"] + x),
