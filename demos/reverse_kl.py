@@ -143,6 +143,8 @@ FAMILIES = {
     "RealNVP": lambda: real_nvp(features=2, couplings=8),
 }
 STAGES = ((0.1, 500, 200), (0.3, 400, 200), (0.6, 400, 200), (1, 600, 400), (1, 0, 400), (1, 0, 400))
+if options.quick:
+    STAGES = STAGES[:4]
 processes = 1 if options.quick else available_cores()
 names = ["moons", "eight_gaussians"] if options.quick else list(TARGETS)
 PIXELS = 30 if options.quick else 120

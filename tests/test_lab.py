@@ -39,6 +39,7 @@ def test_the_lab_runs_and_draws_what_it_is_asked_for(tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NPFLOW_QUICK", "1")
     scope = {"__name__": "lab"}
+    pyplot.close("all")
     for cell in cells("lab.md"):
         lines = [line for line in cell.splitlines() if not line.startswith((":tags:", "%"))]
         exec(compile("\n".join(lines), "lab.md", "exec"), scope)

@@ -94,9 +94,11 @@ def test_the_ten_lines_the_page_the_program_and_the_checkpoint_run(quick, tmp_pa
         assert set(shown.splitlines()) <= set(printed)
 
 
-def test_a_density_is_learned_without_data(quick, capsys):
-    by_divergence, by_matching = blocks("families")
+def test_the_families_that_need_lines_of_their_own_are_trained(quick, capsys):
+    with_estimates, by_divergence, by_matching = blocks("families")
     scope = {}
+    exec(with_estimates, scope)
+    assert scope["history"].steps == 10
     exec(by_divergence, scope)
     assert scope["history"].steps == 10
     assert 0 < scope["sample"].effective_sample_size <= 1
@@ -202,7 +204,7 @@ def test_every_page_whose_code_runs_here_is_known():
     counted = {page.stem: len(blocks(page.stem)) for page in PAGES}
     known = {
         "README": 7,
-        "families": 2,
+        "families": 3,
         "images": 1,
         "training": 1,
         "estimators": 1,

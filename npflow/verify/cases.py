@@ -54,6 +54,7 @@ from npflow.models import (
     image_glow,
     image_nice,
     image_real_nvp,
+    image_residual_flow,
     inpainting,
     maf,
     mintnet,
@@ -212,6 +213,9 @@ CASES = {
     "continuous_flow": Case(continuous_flow(features=2, hidden=(4,), steps=2).layer, (2,)),
     "planar": Case(planar(features=3, steps=2).layer, (3,)),
     "radial": Case(radial(features=3, steps=2).layer, (3,)),
+    "image_residual_flow": Case(
+        image_residual_flow((2, 2, 1), levels=1, steps=1, hidden=(3,)).layer, (2, 2, 1)
+    ),
     "residual_flow": Case(residual_flow(features=3, steps=2, hidden=(8,)).layer, (3,)),
     "sylvester": Case(sylvester(features=3, steps=2).layer, (3,)),
     "maf": Case(maf(features=4, steps=2, network=MADE((12,), "tanh")).layer, (4,)),
