@@ -59,7 +59,7 @@ print(inspect.getsource(AffineCoupling))
 # %% [markdown]
 # `mask.parts` cuts $x$ into $a$ and $b$, and `mask.join` puts them together again. `network.apply` has two
 # outputs for each component of $b$, which `split_last` cuts into $r$ and $t$. A context, which is joined to
-# $a$, comes in chapter 14. `mask.log_det` sums $s$ over each row.
+# $a$, comes in chapter 17. `mask.log_det` sums $s$ over each row.
 #
 # The exponent is bounded, $s = L \tanh(r / L)$: an outlier would otherwise make $e^{s}$ overflow. And the
 # last layer of the network starts at zero, so a new coupling is the identity, from where training is easy at

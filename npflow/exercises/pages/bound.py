@@ -20,7 +20,7 @@ Hints:
    changes it.
 2. Subtract the largest log w of a row before exp, and add it afterwards.
 
-Mark it: ``npflow exercise bound bound.py``. Book: demos/book/17_flows_beside_other_models.py. The library's own:
+Mark it: ``npflow exercise bound bound.py``. Book: demos/book/20_flows_beside_other_models.py. The library's own:
 VAE in npflow/models/vae.py.
 """
 

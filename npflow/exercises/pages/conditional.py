@@ -15,7 +15,7 @@ Hints:
 2. ``self.network.init(rng, seen, outputs=half)`` makes parameters for an input like `seen`.
 3. ``self.network.apply(params, seen)`` is the shift of b, shape (n, D / 2).
 
-Mark it: ``npflow exercise conditional conditional.py``. Book: demos/book/14_conditioning.py. The library's
+Mark it: ``npflow exercise conditional conditional.py``. Book: demos/book/17_conditioning.py. The library's
 own: AdditiveCoupling in npflow/layers/coupling.py.
 """
 

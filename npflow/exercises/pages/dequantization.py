@@ -17,7 +17,7 @@ Hints:
 1. ``x.shape[1]`` is D.
 2. -log P(x) is in nats for the whole row: divide by D log(2).
 
-Mark it: ``npflow exercise dequantization dequantization.py``. Book: demos/book/16_dequantization.py. The
+Mark it: ``npflow exercise dequantization dequantization.py``. Book: demos/book/19_dequantization.py. The
 library's own: Dequantized in npflow/dequantization.py.
 """
 

@@ -21,7 +21,7 @@ Hints:
 1. NumPy has ``np.arcsinh``, ``np.sinh`` and ``np.cosh``, and `slope` is there.
 2. The halves matter: with v = 0 both pixels have the mean, a = b = l.
 
-Mark it: ``npflow exercise pair pair.py``. Book: demos/book/14_conditioning.py. The library's own: to_pair in
+Mark it: ``npflow exercise pair pair.py``. Book: demos/book/17_conditioning.py. The library's own: to_pair in
 npflow/layers/parting.py.
 """
 

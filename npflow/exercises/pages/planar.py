@@ -22,7 +22,7 @@ Hints:
 2. The log-det is the logarithm of one number for each row: there is no sum over components.
 3. In the inverse take the a that you have found: x = z - u tanh(a), and the log-det has the opposite sign.
 
-Mark it: ``npflow exercise planar planar.py``. Book: demos/book/21_planar_and_sylvester.py. The library's own:
+Mark it: ``npflow exercise planar planar.py``. Book: demos/book/14_planar_and_sylvester.py. The library's own:
 Planar in npflow/layers/planar.py.
 """
 

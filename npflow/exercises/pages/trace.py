@@ -16,7 +16,7 @@ Hints:
 1. v^T F v of a row is the dot product of v and F v.
 2. Compute the estimate before x moves.
 
-Mark it: ``npflow exercise trace trace.py``. Book: demos/book/20_continuous_flows.py. The library's
+Mark it: ``npflow exercise trace trace.py``. Book: demos/book/16_continuous_flows.py. The library's
 own: Continuous.forward_estimate in npflow/layers/continuous.py.
 """
 

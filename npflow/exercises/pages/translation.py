@@ -15,7 +15,7 @@ Hints:
 1. g^-1 does the opposite of g, in the opposite order: it multiplies by L_B first, and adds the mean last.
 2. A row of a batch is a row vector: L z is ``z @ L.T``, and L^-1 x is ``np.linalg.solve(L, x.T).T``.
 
-Mark it: ``npflow exercise translation translation.py``. Book: demos/book/15_what_z_is_good_for.py. The library's
+Mark it: ``npflow exercise translation translation.py``. Book: demos/book/18_what_z_is_good_for.py. The library's
 own: translate in npflow/latent.py.
 """
 

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 14. Conditioning
+# # 17. Conditioning
 #
 # **One flow for each class of data would work. Can one flow serve all of them?** Let its networks see the
 # class. Then the same parameters describe a whole family of densities, and Bayes' rule makes a classifier of

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 16. Pixels are integers: dequantization and bits/dim
+# # 19. Pixels are integers: dequantization and bits/dim
 #
 # **A pixel has 256 values, a density lives on the real line. What does a flow's density of an image mean?**
 # Without care, nothing: it can grow without limit. With uniform noise it bounds the probability of the

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 18. Gradients: tape, program, and Adam
+# # 21. Gradients: tape, program, and Adam
 #
 # **How does one loss give a million derivatives for the price of a few evaluations?** By the chain rule,
 # walked backwards. npflow does it once by autograd, writes down what was computed, and replays that.

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 17. Flows beside VAEs, GANs, autoregressive models and diffusion
+# # 20. Flows beside VAEs, GANs, autoregressive models and diffusion
 #
 # **All of these turn noise into data. What does each of them know of the density that it has learned?** A
 # number, a bound, or nothing. This chapter puts them side by side on the same two moons, whose entropy is

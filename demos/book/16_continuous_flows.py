@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 20. Continuous flows
+# # 16. Continuous flows
 #
 # **What if a layer does almost nothing, and there are infinitely many of them?** Then no coupling, no mask and no
 # triangle is needed: any network will do, and the log-determinant becomes a trace.

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 22. Residual flows
+# # 15. Residual flows
 #
 # **Can an ordinary residual network be a flow, with no mask and no half left alone?** Yes, if what it adds
 # shortens distances. Its inverse is then an iteration with a guarantee, and its log-determinant a series.

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 19. Numerical Jacobians, and how `check` decides
+# # 22. Numerical Jacobians, and how `check` decides
 #
 # **A formula and a numerical derivative never agree exactly. When is the formula wrong?** When they differ by
 # more than the numerical derivative can be off. So the derivative needs an estimate of its own error.

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 15. What z is good for: attributes, interpolation, translation
+# # 18. What z is good for: attributes, interpolation, translation
 #
 # **A flow gives every image a code $z$ as long as the image itself, and calls it noise. What can one do with
 # such a code?** Add to it, mix it, or hand it to another flow. All three are encode, calculate, decode. This
@@ -31,7 +31,7 @@ STEPS, COUPLINGS = (5, 1) if os.environ.get("NPFLOW_QUICK") else (600, 8)
 # ## A flow of digits
 #
 # The digits have $8 \times 8$ pixels of 17 levels. Each pixel gets uniform noise of the width of one level
-# (chapter 16). A fifth of the digits is held out, and only those are shown. Training uses twenty noisy copies
+# (chapter 19). A fifth of the digits is held out, and only those are shown. Training uses twenty noisy copies
 # of each image, so that it cannot learn the noise by heart.
 
 # %%
@@ -296,7 +296,7 @@ print(f"moons -> pinwheel -> moons: largest error {np.abs(back - moons).max():.1
 #
 # So two things have to be measured: whether $y$ is a $B$, and whether it is still this $x$. From threes to
 # eights, in two ways: by two flows, each trained on one class, and by one flow of both that is told the class
-# $c$ (chapter 14),
+# $c$ (chapter 17),
 #
 # $$y = f^{-1}(f(x; c = 3);\, c = 8).$$
 #
@@ -369,6 +369,6 @@ print(next(one.sentence for one in report.failures if "log-det" in one.name))
 #    in the vector from three to eight? What can a regression do if all eights are bold, and no three is?
 # 3. Show that $E[z_a \cdot z_b] = 0$ and $\operatorname{Var}[z_a \cdot z_b] = D$ for independent standard
 #    normal vectors.
-# 4. Translate with one conditional flow at two contexts (chapter 14). Why does it tend to keep more of $x$
+# 4. Translate with one conditional flow at two contexts (chapter 17). Why does it tend to keep more of $x$
 #    than two separate flows?
 # 5. `npflow exercise translation` writes a page to complete; `npflow exercise translation FILE` marks it.

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 21. Planar, radial and Sylvester flows
+# # 14. Planar, radial and Sylvester flows
 #
 # **Can a map of all components at once have a determinant that costs almost nothing?** Yes, if it differs
 # from the identity in a few directions only. The price is the inverse, which needs the root of an equation.
