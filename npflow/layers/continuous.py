@@ -251,14 +251,21 @@ def times_jacobian(v, slopes, _, *arrays):
 
 @primitive
 def log_abs_det(J):
-    """log|det J| of each matrix, shape (n,)."""
-    return onp.linalg.slogdet(J)[1]
+    """log|det J| of each matrix, shape (n,); nan, without a warning, where J is not finite."""
+    with onp.errstate(invalid="ignore"):
+        return onp.linalg.slogdet(J)[1]
 
 
 @primitive
 def _inverse_transposed(J):
-    """J^-T of each matrix."""
-    return onp.linalg.inv(J).swapaxes(1, 2).copy()
+    """J^-T of each matrix; nan where there is none."""
+    try:
+        inverse = onp.linalg.inv(J)
+    except onp.linalg.LinAlgError:  # for the sake of one row
+        regular = (onp.linalg.slogdet(J)[0] != 0)[:, None, None]
+        inverse = onp.linalg.inv(onp.where(regular, J, onp.eye(J.shape[1], dtype=J.dtype)))
+        inverse = onp.where(regular, inverse, onp.nan)
+    return inverse.swapaxes(1, 2).copy()
 
 
 defvjp(log_abs_det, lambda log_det, J: lambda g: g[:, None, None] * _inverse_transposed(J))
@@ -274,7 +281,8 @@ def undo_step(z, t, h, *arrays):
     Raises
     ------
     ConvergenceError
-        If the iteration does not come to rest: h is too long for the field, and the step may have no inverse.
+        If the iteration does not converge: h is too long for the field, and the step may have no inverse. On a GPU the
+        row is nan instead.
     """
     x = _solve(z, t, h, *arrays)
     again, J = step_with_jacobian(x, t, h, *arrays)
@@ -287,11 +295,13 @@ def _implicit(x, difference, J):
     return x
 
 
-defvjp(
-    _implicit,
-    lambda _, x, difference, J: lambda g: -np.sum(_inverse_transposed(J) * g[:, :, None], axis=1),
-    argnums=(1,),
-)
+@primitive
+def _implicit_vjp(g, x, J):
+    """-J^-1 g for each row. It has no derivatives of its own: x is there so that a second derivative is refused."""
+    return -onp.sum(_inverse_transposed(J) * g[:, :, None], axis=1)
+
+
+defvjp(_implicit, lambda x, _, difference, J: lambda g: _implicit_vjp(g, x, J), argnums=(1,))
 
 
 @primitive
@@ -308,14 +318,13 @@ def _solve(z, t, h, *arrays):
             found = found | (change <= 4 * eps * size)
             if device_of(x) is HOST and found.all():  # asking a GPU would wait for it
                 break
-    if device_of(x) is HOST:
-        lost = onp.isfinite(z).all(axis=1) & ~(found | (change <= 1e4 * eps * (1 + size)))[:, 0]
-        if lost.any():
-            raise ConvergenceError(
-                f"expected steps that can be undone, got a field too steep for steps of {h:.3g}, in {lost.sum()} of "
-                f"{len(z)} rows: take more steps"
-            )
-    return x
+    lost = onp.isfinite(z).all(axis=1) & ~(found | (change <= 1e4 * eps * (1 + size)))[:, 0]
+    if device_of(x) is HOST and lost.any():
+        raise ConvergenceError(
+            f"expected steps that can be undone, got a field too steep for steps of {h:.3g}, in {lost.sum()} of "
+            f"{len(z)} rows: take more steps"
+        )
+    return onp.where(lost[:, None], onp.nan, x)  # on a GPU, which is not asked
 
 
 register_notrace(VJPNode, _solve)

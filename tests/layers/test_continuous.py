@@ -3,16 +3,19 @@
 import itertools
 import math
 
+import autograd.numpy as anp
 import numpy as np
 import pytest
+from autograd import elementwise_grad
 from helpers import moved, perturbed, refusal, rows
 from scipy.linalg import expm
 from scipy.stats import multivariate_normal
 
-from npflow import Flow
+from npflow import Flow, to_device
+from npflow.autodiff.gpu.devices import to_host
 from npflow.errors import ConvergenceError
 from npflow.layers import Continuous
-from npflow.layers.continuous import field, times_jacobian, unit_vectors, waves
+from npflow.layers.continuous import field, log_abs_det, times_jacobian, unit_vectors, waves
 from npflow.models import Solved
 from npflow.priors import Normal
 from npflow.verify.jacobians import by_autograd
@@ -153,6 +156,31 @@ def test_a_field_too_steep_for_its_steps_is_told_and_more_steps_help():
         layer.inverse(params, z)
     many = Continuous((8,), steps=60)
     np.testing.assert_allclose(many.forward(params, many.inverse(params, z)[0])[0], z, atol=1e-10)
+
+
+def test_on_a_device_a_row_that_is_not_found_is_nan(device):
+    layer, z = Continuous((8,), steps=1), rows(20, 2)
+    params = moved(layer.init(np.random.default_rng(0), z), by=2.0)
+    x, _ = layer.inverse(*to_device((params, z), device.name))
+    lost = np.isnan(to_host(x)).any(axis=1)
+    assert 0 < lost.sum() < len(z)
+    np.testing.assert_allclose(layer.forward(params, to_host(x)[~lost])[0], z[~lost], atol=1e-10)
+
+
+def test_a_second_derivative_of_the_inverse_is_refused_rather_than_zero():
+    layer, z = Continuous((4,), steps=1), rows(3, 2)
+    params = perturbed(layer, z)
+    slope = elementwise_grad(lambda z: layer.inverse(params, z)[0])
+    with pytest.raises(NotImplementedError, match="VJP of _implicit_vjp"):
+        elementwise_grad(lambda z: anp.sum(slope(z)))(z)
+
+
+def test_a_step_without_an_inverse_has_no_gradient_and_leaves_other_rows_theirs():
+    J = np.stack([2 * np.eye(2), np.ones((2, 2))])
+    assert log_abs_det(J)[1] == -np.inf
+    gradient = elementwise_grad(log_abs_det)(J)
+    np.testing.assert_allclose(gradient[0], np.eye(2) / 2)
+    assert np.isnan(gradient[1]).all()
 
 
 def test_images_are_refused():

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from autograd import elementwise_grad
 from autograd.test_util import check_grads
 from helpers import moved, perturbed, refusal, rows
 
@@ -173,6 +174,17 @@ def test_an_image_comes_back_and_its_gradient_goes_through_the_implicit_function
     np.testing.assert_allclose(back, x, atol=1e-13)
     np.testing.assert_allclose(back_log_det, -log_det, atol=1e-12)
     check_grads(lambda z: layer.inverse(params, z)[0], modes=["rev"], order=1)(z)
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 2, 1)])
+def test_a_second_derivative_of_the_inverse_is_refused_rather_than_zero(shape):
+    import autograd.numpy as anp
+
+    layer, z = Residual((4,)), rows(3, *shape)
+    params = strong(layer, z)
+    slope = elementwise_grad(lambda z: layer.inverse(params, z)[0])
+    with pytest.raises(NotImplementedError, match="VJP of _solve_transposed"):
+        elementwise_grad(lambda z: anp.sum(slope(z)))(z)
 
 
 def test_rows_of_another_shape_are_refused():
