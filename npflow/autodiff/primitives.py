@@ -137,6 +137,32 @@ defvjp(
     _solve_triangular_vjp_matrix,
 )
 
+# ---------------------------------------------------------------- determinants
+
+
+@primitive
+def log_abs_det(matrices):
+    """log|det J| of each matrix J, shape (n,); nan, without a warning, where J is not finite."""
+    with onp.errstate(invalid="ignore"):
+        return onp.linalg.slogdet(matrices)[1]
+
+
+@primitive
+def inverse_transposed(matrices):
+    """J^-T of each matrix J, shape (n, D, D); nan where J has no inverse."""
+    try:
+        inverse = onp.linalg.inv(matrices)
+    except onp.linalg.LinAlgError:  # of a single one
+        regular = (onp.linalg.slogdet(matrices)[0] != 0)[:, None, None]
+        identity = onp.eye(matrices.shape[1], dtype=matrices.dtype)
+        inverse = onp.where(regular, onp.linalg.inv(onp.where(regular, matrices, identity)), onp.nan)
+    return inverse.swapaxes(1, 2).copy()
+
+
+defvjp(log_abs_det, lambda log_det, J: lambda g: g[:, None, None] * inverse_transposed(J))
+# d(J^-T) = -J^-T dJ^T J^-T
+defvjp(inverse_transposed, lambda Y, J: lambda g: -np.matmul(np.matmul(Y, np.swapaxes(g, 1, 2)), Y))
+
 # ---------------------------------------------------------------- activations
 
 

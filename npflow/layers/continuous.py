@@ -12,7 +12,7 @@ from autograd.extend import defvjp, primitive
 from autograd.tracer import register_notrace
 
 from npflow.autodiff.gpu.devices import HOST, constant, device_of
-from npflow.autodiff.primitives import held, linear, sum_event, tanh
+from npflow.autodiff.primitives import held, inverse_transposed, linear, log_abs_det, sum_event, tanh
 from npflow.description import checked, count
 from npflow.errors import ConvergenceError
 from npflow.layers.layer import Layer
@@ -246,30 +246,6 @@ def times_jacobian(v, slopes, _, *arrays):
     return linear(v, arrays[-2])
 
 
-# ---------------------------------------------------------------- determinants
-
-
-@primitive
-def log_abs_det(J):
-    """log|det J| of each matrix, shape (n,); nan, without a warning, where J is not finite."""
-    with onp.errstate(invalid="ignore"):
-        return onp.linalg.slogdet(J)[1]
-
-
-@primitive
-def _inverse_transposed(J):
-    """J^-T of each matrix; nan where there is none."""
-    try:
-        inverse = onp.linalg.inv(J)
-    except onp.linalg.LinAlgError:  # for the sake of one row
-        regular = (onp.linalg.slogdet(J)[0] != 0)[:, None, None]
-        inverse = onp.linalg.inv(onp.where(regular, J, onp.eye(J.shape[1], dtype=J.dtype)))
-        inverse = onp.where(regular, inverse, onp.nan)
-    return inverse.swapaxes(1, 2).copy()
-
-
-defvjp(log_abs_det, lambda log_det, J: lambda g: g[:, None, None] * _inverse_transposed(J))
-
 # ---------------------------------------------------------------- the inverse of a step
 
 MOST = 12  # iterations
@@ -298,7 +274,7 @@ def _implicit(x, difference, J):
 @primitive
 def _implicit_vjp(g, x, J):
     """-J^-1 g for each row. It has no derivatives of its own: x is there so that a second derivative is refused."""
-    return -onp.sum(_inverse_transposed(J) * g[:, :, None], axis=1)
+    return -onp.sum(inverse_transposed(J) * g[:, :, None], axis=1)
 
 
 defvjp(_implicit, lambda x, _, difference, J: lambda g: _implicit_vjp(g, x, J), argnums=(1,))
@@ -311,7 +287,7 @@ def _solve(z, t, h, *arrays):
     with onp.errstate(all="ignore"):
         for _ in range(MOST):
             again, J = step_with_jacobian(x, t, h, *arrays)
-            new = x - onp.sum(_inverse_transposed(J) * (again - z)[:, None, :], axis=2)
+            new = x - onp.sum(inverse_transposed(J) * (again - z)[:, None, :], axis=2)
             change = onp.max(onp.abs(new - x), axis=1, keepdims=True)
             size = onp.max(onp.abs(new), axis=1, keepdims=True)
             x = onp.where(found, x, new)  # a row that is found stays, whatever the others take

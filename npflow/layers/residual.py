@@ -14,7 +14,7 @@ from autograd.tracer import register_notrace
 
 from npflow.autodiff.convolution import conv2d, conv2d_vjp_x
 from npflow.autodiff.gpu.devices import HOST, constant, device_of
-from npflow.autodiff.primitives import concatenate_last, held, linear, sum_event, tanh
+from npflow.autodiff.primitives import concatenate_last, held, linear, log_abs_det, sum_event, tanh
 from npflow.description import checked, number
 from npflow.errors import ConvergenceError, InputError
 from npflow.layers.layer import Layer, zeros_per_row
@@ -230,19 +230,10 @@ def identity(shape, like):
     return constant(onp.eye(D, dtype=like.dtype).reshape(D, *shape), like=like)
 
 
-@primitive
 def log_det_plus_identity(G):
     """log|det(I + G)| of each matrix, shape (n,)."""
-    return onp.linalg.slogdet(G + identity(G.shape[-1:], like=G))[1]
+    return log_abs_det(G + identity(G.shape[-1:], like=G))
 
-
-@primitive
-def _inverse_transposed(G):
-    """(I + G)^-T of each matrix."""
-    return onp.linalg.inv(G + identity(G.shape[-1:], like=G)).swapaxes(1, 2).copy()
-
-
-defvjp(log_det_plus_identity, lambda log_det, G: lambda g: g[:, None, None] * _inverse_transposed(G))
 
 # ---------------------------------------------------------------- a bound of the largest singular value
 

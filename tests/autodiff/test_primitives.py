@@ -172,6 +172,18 @@ CASES = [
         lambda shape: [shape, (shape[-1], 3), (3,)],
     ),
     *[triangular_case(lower, unit) for lower in (True, False) for unit in (True, False)],
+    Case(
+        "log_abs_det",
+        lambda J: P.log_abs_det(well_conditioned(J)),
+        lambda J: anp.linalg.slogdet(well_conditioned(J))[1],
+        lambda shape: [(4, 4, 4)],
+    ),
+    Case(
+        "inverse_transposed",
+        lambda J: P.inverse_transposed(well_conditioned(J)),
+        lambda J: anp.swapaxes(anp.linalg.inv(well_conditioned(J)), 1, 2),
+        lambda shape: [(4, 4, 4)],
+    ),
     Case("relu", P.relu, lambda x: anp.where(x > 0, x, 0.0)),
     Case("leaky_relu", P.leaky_relu, lambda x: anp.where(x > 0, x, 0.01 * x)),
     Case(
@@ -559,3 +571,11 @@ def test_products_do_not_warn_of_what_blas_finds_behind_the_last_number():
     assert np.isnan(P.dense(x, weight, np.zeros(1))).all()
     assert np.isnan(P.sum_event(np.array([[np.inf, -np.inf]]))).all()
     assert np.isnan(P.sum_rows(np.array([[np.inf], [-np.inf]]))).all()
+
+
+def test_the_log_det_of_a_singular_matrix_has_no_gradient_and_other_rows_have_theirs():
+    J = np.stack([2 * np.eye(2), np.ones((2, 2))])
+    assert P.log_abs_det(J)[1] == -np.inf
+    gradient = autograd.elementwise_grad(P.log_abs_det)(J)
+    np.testing.assert_allclose(gradient[0], np.eye(2) / 2)
+    assert np.isnan(gradient[1]).all()

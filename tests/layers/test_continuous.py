@@ -15,7 +15,7 @@ from npflow import Flow, to_device
 from npflow.autodiff.gpu.devices import to_host
 from npflow.errors import ConvergenceError
 from npflow.layers import Continuous
-from npflow.layers.continuous import field, log_abs_det, times_jacobian, unit_vectors, waves
+from npflow.layers.continuous import field, times_jacobian, unit_vectors, waves
 from npflow.models import Solved
 from npflow.priors import Normal
 from npflow.verify.jacobians import by_autograd
@@ -173,14 +173,6 @@ def test_a_second_derivative_of_the_inverse_is_refused_rather_than_zero():
     slope = elementwise_grad(lambda z: layer.inverse(params, z)[0])
     with pytest.raises(NotImplementedError, match="VJP of _implicit_vjp"):
         elementwise_grad(lambda z: anp.sum(slope(z)))(z)
-
-
-def test_a_step_without_an_inverse_has_no_gradient_and_leaves_other_rows_theirs():
-    J = np.stack([2 * np.eye(2), np.ones((2, 2))])
-    assert log_abs_det(J)[1] == -np.inf
-    gradient = elementwise_grad(log_abs_det)(J)
-    np.testing.assert_allclose(gradient[0], np.eye(2) / 2)
-    assert np.isnan(gradient[1]).all()
 
 
 def test_images_are_refused():
