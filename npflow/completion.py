@@ -20,9 +20,9 @@ from npflow.errors import InputError, kind_of
 from npflow.flow import Flow, named_errors
 from npflow.layers import BlockMeans, Logit
 from npflow.layers.parting import Parting
+from npflow.model import overflow_ignored, without_nan
 from npflow.typing import Params
 from npflow.validation import (
-    check_array,
     check_count,
     check_domain,
     check_dtype,
@@ -271,10 +271,10 @@ class Completion(OfLevels):
             chunk, total = x[start : start + rows], 0
             for _ in range(draws):
                 batch = (chunk, *self.noise(there, len(chunk), layout.dtype))
-                with named_errors(self.visits, params, *batch):
+                with overflow_ignored(), named_errors(self.visits, params, *batch):
                     total = total - map_rows(self.losses, params, *batch)
             found.append(total / draws)
-        return np.concatenate(found)
+        return without_nan(np.concatenate(found), layout, params)
 
     # ---------------------------------------------------------------- answers
 
@@ -322,9 +322,9 @@ class Completion(OfLevels):
             As `Flow.sample`.
         """
         dtype = self.check(params).dtype
-        known = to_host(check_array(known, "expected known as an array of numbers")).astype(dtype)
-        known = check_domain(check_rows(known, self.known_shape, dtype, "known"), (0, 1), "known")
-        logits, _ = LOGIT.forward({}, to_device(known, device_of(params).name))
+        known = to_host(check_rows(known, self.known_shape, name="known")).astype(dtype)
+        known = to_device(check_domain(known, (0, 1), "known"), device_of(params).name)
+        logits, _ = LOGIT.forward({}, known)
         for flow, flow_params in zip(self.flows, params):
             rest = flow.sample(flow_params, rng, len(logits), logits, temperature)
             logits, _ = self.parting.inverse({}, self.parting.join(logits, rest))

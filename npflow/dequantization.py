@@ -14,7 +14,7 @@ from npflow.autodiff.program.chunks import map_rows
 from npflow.description import checked, count
 from npflow.errors import ConvergenceError, InputError
 from npflow.flow import Flow, named_errors
-from npflow.model import Model
+from npflow.model import Model, overflow_ignored, without_nan
 from npflow.typing import Params
 from npflow.validation import (
     check_count,
@@ -303,8 +303,9 @@ class Dequantized(OfLevels):
             total = -math.inf
             for _ in range(draws):
                 batch = (*chunk, *self.scoring_noise(there, len(chunk[0]), layout.dtype))
-                with named_errors(self.visits, params, *batch):
-                    total = np.logaddexp(total, -map_rows(self.losses, params, *batch))
+                with overflow_ignored(), named_errors(self.visits, params, *batch):
+                    log_prob = without_nan(-map_rows(self.losses, params, *batch), layout, params)
+                    total = np.logaddexp(total, log_prob)
             found.append(total - math.log(draws))
         return np.concatenate(found)
 

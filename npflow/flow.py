@@ -36,7 +36,7 @@ from npflow.layers.layer import (
     start_layer,
 )
 from npflow.layers.units import context_units, in_units
-from npflow.model import Model, without_nan
+from npflow.model import Model, overflow_ignored, without_nan
 from npflow.priors import Prior, check_drawn
 from npflow.rations import SMALL, Rationed, TooLarge, ration_for
 from npflow.summary import summary
@@ -279,7 +279,7 @@ class Flow(Model):
             If `params`, `x` or `context` does not fit the flow.
         """
         layout, x, context = self.checked(params, x, context)
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        with overflow_ignored():
             log_prob = -self._map_rows(self.losses, params, read_only(x), context, "forward")
         return without_nan(log_prob, layout, params)
 

@@ -165,6 +165,11 @@ class Model(Described):
         return self
 
 
+def overflow_ignored():
+    """A context without warnings of rows so far out that the arithmetic overflows; see `without_nan`."""
+    return np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
+
 def without_nan(log_prob, layout, params):
     """Log-probabilities with -inf for nan: a row so far out that the arithmetic overflows gives nan.
 

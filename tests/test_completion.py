@@ -97,6 +97,12 @@ def test_more_draws_are_a_mean_of_bounds():
     np.testing.assert_allclose(bits, -several / (32 * np.log(2)))
 
 
+def test_an_image_so_far_out_that_the_flow_overflows_has_no_probability():
+    x, params = images(SMALLER, 3), trained(SMALLER, np.float32)
+    params[0]["layer"][1]["log_scale"][...] = 300
+    assert (SMALLER.log_prob(params, x, rng=np.random.default_rng(0)) == -np.inf).all()
+
+
 # ---------------------------------------------------------------- answers
 
 
@@ -250,6 +256,8 @@ def test_a_check_of_a_conditional_flow_takes_an_image():
         (lambda: SMALLER.answers(trained(SMALLER), np.random.default_rng(0), np.ones((1, 2, 2, 2))), "expected known above 0 and below 1, got 1.0"),
         (lambda: SMALLER.answers(trained(SMALLER), np.random.default_rng(0), np.ones((1, 2, 2, 1))), "expected known with rows of shape (2, 2, 2)"),
         (lambda: SMALLER.answers(trained(SMALLER), np.random.default_rng(0), "small"), "expected known as an array of numbers, got a str"),
+        (lambda: SMALLER.answers(trained(SMALLER), np.random.default_rng(0), np.full((1, 2, 2, 2), 0.5 + 0.5j)), "expected known in float32 or float64, got complex128"),
+        (lambda: SMALLER.answers(trained(SMALLER), np.random.default_rng(0), np.full((1, 2, 2, 2), None)), "expected known in float32 or float64, got object"),
         (lambda: super_resolution((6, 4, 1), halvings=2), "expected height and width to be multiples of 2^2"),
     ],
 )  # fmt: skip

@@ -113,6 +113,12 @@ def test_samples_are_as_frequent_as_they_are_probable_and_what_lies_outside_is_a
     np.testing.assert_allclose(shares, expected, atol=0.015)
 
 
+def test_integers_so_far_out_that_the_flow_overflows_have_no_probability(rng, x):
+    params = IMAGES.init(rng, x)
+    params["layer"][2]["log_scale"][...] = 300
+    assert (IMAGES.log_prob(params, x[:3], rng=rng, draws=2) == -np.inf).all()
+
+
 def test_u_is_drawn_for_some_rows_at_a_time(rng, x, monkeypatch):
     params = trained(IMAGES, rng, x)
     monkeypatch.setattr(dequantization, "AT_ONCE", 7 * 16)

@@ -19,11 +19,11 @@ from npflow.layers import ActNorm, Composite, Layer, Logit, Residual, Units
 from npflow.layers.composite import Visit, dry_run, name_of, walk
 from npflow.layers.layer import zeros_per_row
 from npflow.layers.residual import invert_residual, residual
-from npflow.model import Model
+from npflow.model import Model, overflow_ignored, without_nan
 from npflow.models.recipe import check_depth, check_image_shape, flow_of, multi_scale, recipe
 from npflow.priors import Prior
 from npflow.typing import Params
-from npflow.validation import check_count, check_rng
+from npflow.validation import check_count, check_number, check_rng
 
 
 @recipe
@@ -145,8 +145,7 @@ def roulette(rng: Generator, exact: int = 4, survival: float = 0.5) -> ndarray:
     """
     check_rng(rng)
     exact = check_count(exact, "exact")
-    if not 0 < survival < 1:
-        raise InputError(f"expected survival between 0 and 1, got {survival}")
+    survival = check_number(survival, "survival", above=0, below=1)
     more = rng.geometric(1 - survival) - 1
     return np.concatenate([np.ones(exact), survival ** -np.arange(1.0, more + 1)])
 
@@ -332,7 +331,7 @@ class EstimatedLogDet(Model):
         Returns
         -------
         ndarray, shape (n,)
-            In nats.
+            In nats. It is -inf outside the `domain`, and where a row is so far out that the layers overflow.
 
         Raises
         ------
@@ -345,9 +344,9 @@ class EstimatedLogDet(Model):
         there, total = device_of({"params": params, "x": x}).generator(rng), 0
         for _ in range(draws):
             batch = (x, *self.scoring_noise(there, len(x), layout.dtype))
-            with named_errors(self.visits, params, *batch):
+            with overflow_ignored(), named_errors(self.visits, params, *batch):
                 total = total - map_rows(self.losses, params, *batch)
-        return total / draws
+        return without_nan(total / draws, layout, params)
 
     def sample(
         self, params: Params, rng: Generator, n: int, context: None = None, temperature: float = 1.0

@@ -20,7 +20,7 @@ from npflow.flow import Flow
 from npflow.layers import ActNorm, Chain, Layer, Units
 from npflow.layers.composite import Visit, dry_run, uses_context, walk
 from npflow.layers.layer import check_keeps_shape, check_layer, given, start_layer
-from npflow.model import Model, without_nan
+from npflow.model import Model, overflow_ignored, without_nan
 from npflow.networks import MLP
 from npflow.priors import LOG_2PI, Normal
 from npflow.rations import SMALL, Rationed, ration_for
@@ -392,7 +392,7 @@ class VAE(Model):
         for start in range(0, draws, at_once):
             few = min(at_once, draws - start)
             rows = x if few == 1 else np.repeat(x, few, axis=0)
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            with overflow_ignored():
                 found = map_rows(
                     method, params, rows, there.standard_normal((len(rows), self.latent), x.dtype)
                 )

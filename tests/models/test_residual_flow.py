@@ -26,7 +26,8 @@ def test_each_coefficient_of_the_roulette_has_a_mean_of_one():
 
 
 @pytest.mark.parametrize(
-    ("exact", "survival", "words"), [(0, 0.5, "exact"), (2, 1.0, "survival"), (2, 0, "survival")]
+    ("exact", "survival", "words"),
+    [(0, 0.5, "exact"), (2, 1.0, "survival"), (2, 0, "survival"), (2, "half", "survival")],
 )
 def test_a_roulette_that_cannot_be_played_is_refused(exact, survival, words):
     assert words in refusal(roulette, np.random.default_rng(0), exact, survival)
@@ -84,6 +85,15 @@ def test_its_own_log_prob_has_few_terms_missing_and_it_samples_without_log_dets(
     np.testing.assert_allclose(model.decode(params, z), x, atol=1e-10)
     again = model.sample(params, np.random.default_rng(1), 3, temperature=0.5)
     np.testing.assert_array_equal(again, samples)
+
+
+def test_rows_so_far_out_that_the_layers_overflow_have_no_density():
+    flow, x = residual_flow(2, steps=1, hidden=(4,)), rows(9, 2, dtype=np.float32)
+    params = flow.init(np.random.default_rng(0), x)
+    far = np.array([[3e38, -3e38], [1, 1]], np.float32)
+    found = EstimatedLogDet(flow).log_prob(params, far, rng=np.random.default_rng(0))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(np.isneginf(found), [True, False])
 
 
 @pytest.mark.usefixtures("uncovered")
