@@ -149,7 +149,7 @@ def check_attribute(name, value, n):
         raise InputError(f"expected attributes among {', '.join(FACE_ATTRIBUTES)}, got {name!r}")
     low, high = FACE_ATTRIBUTES[name]
     value = check_array(value, f"expected {name} as numbers", np.float64)
-    if np.iscomplexobj(value):
+    if value.dtype.kind not in "biuf":
         raise InputError(f"expected {name} as real numbers, got {value.dtype}")
     if value.shape not in ((), (n,)):
         raise InputError(

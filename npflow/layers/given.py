@@ -19,7 +19,7 @@ def check_context(numbers, name):
     numbers = check_sequence(numbers, name)
     if not numbers:
         raise InputError(f"expected {name} to have at least one number, got none")
-    if np.ndim(numbers[0]) == 0:
+    if not isinstance(numbers[0], (list, tuple)) and np.ndim(numbers[0]) == 0:
         return tuple(check_number(one, f"each number of {name}") for one in numbers)
     image = check_rows(numbers, name=name, any_shape=True)
     if image.ndim != 3:

@@ -55,14 +55,12 @@ class AffineInjector(Layer):
     log_scale_limit: float = number(2.0, above=0)
 
     def init(self, rng, x, context=None):
-        if context is None:
-            raise InputError("expected a context for AffineInjector, got none")
-        params = self.network.init(rng, context_at(x, context), outputs=2 * x.shape[-1])
+        params = self.network.init(rng, self.seen(x, context), outputs=2 * x.shape[-1])
         check_start(self.network.init, params, x)
         return params
 
     def check_parts(self, params, x, context=None):
-        check_outputs(self.network, params, context_at(x, context), 2 * x.shape[-1])
+        check_outputs(self.network, params, self.seen(x, context), 2 * x.shape[-1])
 
     def forward(self, params, x, context=None):
         log_scale, shift = self.numbers(params, x, context)
@@ -77,5 +75,11 @@ class AffineInjector(Layer):
 
     def numbers(self, params, x, context):
         """The log-scale and the shift of each component of `x`."""
-        raw, shift = split_last(self.network.apply(params, context_at(x, context)), x.shape[-1])
+        raw, shift = split_last(self.network.apply(params, self.seen(x, context)), x.shape[-1])
         return self.log_scale_limit * tanh(raw / self.log_scale_limit), shift
+
+    def seen(self, x, context):
+        """What the network sees: the context at each pixel of `x`."""
+        if context is None:
+            raise InputError("expected a context for AffineInjector, got none")
+        return context_at(x, context)

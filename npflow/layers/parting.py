@@ -19,7 +19,7 @@ from npflow.autodiff.primitives import (
 from npflow.description import choice
 from npflow.errors import InputError
 from npflow.layers.layer import Layer, zeros_per_row
-from npflow.layers.reshape import Squeeze, squeeze, unsqueeze
+from npflow.layers.reshape import Squeeze, squeeze, unsqueeze, unsqueezed
 
 SIDES = ("lower", "upper", "left", "right")
 
@@ -107,6 +107,7 @@ class BlockMeans(Parting):
         return z, sum_event(first + second + third)
 
     def inverse(self, params, z):
+        unsqueezed(z.shape)  # raises unless there are four parts
         n, height, width, channels = z.shape
         parts = np.swapaxes(np.reshape(z, (n, height, width, 4, channels // 4)), 3, 4)
         mean, between, in_upper, in_lower = (slice_last(parts, place, place + 1) for place in range(4))
@@ -213,6 +214,8 @@ class Fold(Parting):
     def inverse(self, params, z):
         check_images(z)
         n, height, width, channels = z.shape
+        if channels % 2:
+            raise InputError(f"expected an even number of channels to unfold, got {channels}")
         sides = np.moveaxis(np.reshape(z, (n, height, width, 2, channels // 2)), 3, self.axis)
         shape = self.output_shape(z.shape[1:], "inverse")
         x = np.reshape(sides, (n, *shape))

@@ -12,6 +12,7 @@ from npflow.autodiff.gpu.devices import HOST, device_of
 from npflow.autodiff.primitives import linear, softplus, split_last, sum_event, tanh, where
 from npflow.errors import InputError
 from npflow.layers.layer import Layer, spread
+from npflow.networks.network import check_context, check_context_of_features
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Planar(Layer):
 
     def init(self, rng, x, context=None):
         check_rows(x, "Planar")
+        check_context_of_features(context)
         features, deviations = x.shape[1], deviations_of(x)
         weight = rng.standard_normal(features) / deviations / math.sqrt(features)
         bias = rng.standard_normal(1) - weight @ onp.mean(x, axis=0, dtype=onp.float64)
@@ -78,6 +80,7 @@ class Planar(Layer):
 
     def plane(self, params, context):
         """w, u, b and w.u + 1, which is positive: of one row, or of each row where there is a context."""
+        check_context(params, context)
         w, v, b = params["weight"][None], params["direction"], params["bias"]
         if context is not None:
             more = linear(context, params["context"])

@@ -99,17 +99,17 @@ def check_outputs(network, params, x, outputs, *context):
         )
 
 
-def check_context(layer, context):
-    """Raise `InputError` unless a context is given exactly if the first layer has weights for it."""
-    if "context" in layer and context is None:
+def check_context(params, context):
+    """Raise `InputError` unless a context is given exactly if the parameters have weights for it."""
+    if "context" in params and context is None:
         raise InputError("expected a context, since the parameters were initialized with one, got none")
-    if "context" not in layer and context is not None:
+    if "context" not in params and context is not None:
         raise InputError("expected no context, since the parameters were initialized without one, got one")
     check_context_of_features(context)
 
 
 def check_context_of_features(context):
-    """Raise `InputError` where a context is images, and a network takes rows of features alone."""
+    """Raise `InputError` if a context is images, where rows of features alone are taken."""
     if context is not None and context.ndim != 2:
         raise InputError(
             f"expected a context of rows of features, shape (n, features), got images of shape {context.shape}: "

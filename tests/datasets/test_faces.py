@@ -94,6 +94,7 @@ def test_bad_input():
         (({"smile": [0, 1]}, 3), "expected smile as a number, or one for each of 3 faces, got shape"),
         (({"smile": "big"}, 3), "expected smile as numbers"),
         (({"smile": 0.5j}, 3), "expected smile as real numbers, got complex128"),
+        (({"smile": np.array([0, None, 1])}, 3), "expected smile as real numbers, got object"),
         (({"nose": 1}, 3), "expected attributes among smile, glasses, .*, got 'nose'"),
         (([1], 3), "expected attributes"),
     ):

@@ -53,6 +53,16 @@ def test_a_context_that_is_not_numbers_is_refused():
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("context", "got"),
+    [([[1.0, 2.0]], "shape (1, 2)"), ([[[1.0], [2.0, 3.0]]], "a tuple"), ([[[np.nan]]], "nan in row 0")],
+)
+def test_a_context_that_is_no_image_is_refused(context, got):
+    sentence = refusal(Given, AffineCoupling(), context)
+    assert "expected Given's context" in sentence
+    assert got in sentence
+
+
 def test_a_context_that_the_dtype_cannot_hold_is_refused(rng):
     layer, x = Given(AffineCoupling(), (1e300,)), rows(5, 2)
     layer.forward(layer.init(rng, x), x)

@@ -34,5 +34,7 @@ def test_it_starts_as_the_identity_and_sees_the_image_at_each_pixel():
 
 
 def test_without_a_context_it_is_refused():
-    sentence = refusal(AffineInjector().init, np.random.default_rng(0), rows(5, 3))
-    assert sentence == "expected a context for AffineInjector, got none"
+    layer, x = AffineInjector(), rows(5, 3)
+    sentence = "expected a context for AffineInjector, got none"
+    assert refusal(layer.init, np.random.default_rng(0), x) == sentence
+    assert refusal(layer.forward, perturbed(layer, x, x), x) == sentence

@@ -51,12 +51,15 @@ def test_pixels_that_meet_at_the_fold_lie_on_each_other(missing):
 
 
 @pytest.mark.parametrize(
-    ("layer", "x", "sentence"),
+    ("call", "x", "sentence"),
     [
-        (BlockMeans(), rows(2, 3, 4, 1), "expected images (n, height, width, channels) of even height and width"),
-        (Fold(), rows(2, 3, 4, 1), "expected an even number of pixels along the folded axis, got 3"),
-        (Fold("left"), rows(2, 4), "expected images (n, height, width, channels) to fold, got shape (2, 4)"),
+        (BlockMeans().forward, rows(2, 3, 4, 1), "expected images (n, height, width, channels) of even height and width"),
+        (Fold().forward, rows(2, 3, 4, 1), "expected an even number of pixels along the folded axis, got 3"),
+        (Fold("left").forward, rows(2, 4), "expected images (n, height, width, channels) to fold, got shape (2, 4)"),
+        (BlockMeans().inverse, rows(2, 2, 2, 3), "expected images (n, height, width, channels) of a multiple of 4 channels"),
+        (BlockMeans().inverse, rows(2, 4), "expected images (n, height, width, channels) of a multiple of 4 channels"),
+        (Fold().inverse, rows(2, 2, 2, 3), "expected an even number of channels to unfold, got 3"),
     ],
 )  # fmt: skip
-def test_what_has_no_such_parts_is_refused(layer, x, sentence):
-    assert sentence in refusal(layer.forward, {}, x)
+def test_what_has_no_such_parts_is_refused(call, x, sentence):
+    assert sentence in refusal(call, {}, x)

@@ -1,5 +1,7 @@
 """Planar and radial layers, and the root that the inverse of the planar one needs."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from autograd.test_util import check_grads
@@ -141,3 +143,11 @@ def test_a_recipe_learns_in_any_units(name):
         assert flow.loss(params, unit * x) < before
         assert np.isfinite(flow.sample(params, rng, 50)).all()
     np.testing.assert_allclose(losses, losses[0], atol=0.05)
+
+
+def test_a_context_is_there_exactly_where_there_are_weights_for_it():
+    layer, x, context = Planar(), rows(5, 2), rows(5, 3, seed=2)
+    start = partial(layer.init, np.random.default_rng(0), x)
+    assert "expected a context, since" in refusal(layer.forward, start(context), x)
+    assert "expected no context, since" in refusal(layer.inverse, start(), x, context)
+    assert "got images of shape (5, 2, 2, 1)" in refusal(start, rows(5, 2, 2, 1))
