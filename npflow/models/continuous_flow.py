@@ -290,30 +290,35 @@ class Ode(Layer):
 
 @primitive
 def solve(x, start, end, layer, *arrays):
-    """x at the time `end` and the integral of the trace from `start`, side by side."""
-    here, arrays = to_host(x).astype(np.float64), [to_host(array).astype(np.float64) for array in arrays]
-    n, D = here.shape
-    v = unit_vectors(here)
+    """x at the time `end` and the integral of the trace from `start`, side by side; nan where x is not finite."""
+    rows, arrays = to_host(x).astype(np.float64), [to_host(array).astype(np.float64) for array in arrays]
+    finite = np.isfinite(rows).all(axis=1)
+    n, D = np.count_nonzero(finite), rows.shape[1]
+    found = np.full((len(rows), D + 1), np.nan)
+    state = np.concatenate([rows[finite], np.zeros((n, 1))], axis=1).ravel()
+    v, each = unit_vectors(rows[finite]), np.sqrt(max(1, state.size))
 
     def slopes(t, state):
         velocity, gates = field(float(t), state.reshape(n, D + 1)[:, :D], *arrays)
         trace = np.sum(times_jacobian(v, gates, *arrays) * v, axis=(1, 2))
         return np.concatenate([velocity, trace[:, None]], axis=1).ravel()
 
-    state = np.concatenate([here, np.zeros((n, 1))], axis=1).ravel()
-    each = np.sqrt(state.size)
-    result = solve_ivp(
-        slopes,
-        (start, end),
-        state,
-        method=layer.method,
-        t_eval=(end,),
-        rtol=max(layer.rtol / each, LEAST),
-        atol=layer.atol / each,
-    )
-    if not result.success:
-        raise ConvergenceError(f"expected a solution of the differential equation, got: {result.message}")
-    return device_of(x).send(result.y[:, -1].reshape(n, D + 1).astype(x.dtype))
+    if n:
+        result = solve_ivp(
+            slopes,
+            (start, end),
+            state,
+            method=layer.method,
+            t_eval=(end,),
+            rtol=max(layer.rtol / each, LEAST),
+            atol=layer.atol / each,
+        )
+        if not result.success:
+            raise ConvergenceError(
+                f"expected a solution of the differential equation, got: {result.message}"
+            )
+        found[finite] = result.y[:, -1].reshape(n, D + 1)
+    return device_of(x).send(found.astype(x.dtype))
 
 
 def _refused(*_):

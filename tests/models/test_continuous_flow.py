@@ -86,6 +86,16 @@ def test_a_row_has_the_same_result_to_the_tolerance_whatever_is_beside_it():
     )
 
 
+@pytest.mark.parametrize("beside", [[], [[0.5, -1.0, 2.0]]], ids=["alone", "beside another"])
+def test_a_row_so_far_out_that_a_layer_overflows_has_no_density(beside):
+    flow, params, _ = small()
+    x = np.array([[1e308, -1e308, 1e308], *beside])
+    params["layer"][1]["log_scale"] = params["layer"][1]["log_scale"] + 5
+    found = Flow(Solved(flow.layer), flow.prior).log_prob(params, x)
+    np.testing.assert_array_equal(np.isneginf(found), [True, False][: len(x)])
+    assert np.isfinite(found[1:]).all()
+
+
 def test_single_precision_goes_in_and_comes_out_and_double_precision_is_computed_with():
     layer, x = continuous_flow(2, (8,)).layer, rows(30, 2, dtype=np.float32)
     params = perturbed(layer, x)
