@@ -56,7 +56,7 @@ def run(arguments):
     made = [latent.translate(x, source, (end.model, end.params, context)) for context in targets.values()]
     rows = [data.name] * len(x) if labels is None else [start.settings.classes[label] for label in labels]
     figure = figure_of(
-        np.concatenate(np.stack([x, *made], axis=1)),
+        np.concatenate(np.stack([on_scale(x, start.model.levels, end.model.levels), *made], axis=1)),
         end.model.levels,
         1 + len(made),
         f"{start.settings.model} on {data.name}, test images carried over",
@@ -66,6 +66,11 @@ def run(arguments):
         row_names=rows,
     )
     return deliver(figure, path)
+
+
+def on_scale(x, levels, target):
+    """Integers 0 ... levels - 1 on the scale of 0 ... target - 1."""
+    return x if levels == target else x * ((target - 1) / (levels - 1))
 
 
 def targets_of(settings, given):

@@ -5,6 +5,7 @@ import pytest
 
 from npflow import datasets, latent, load
 from npflow.cli import drawing, folder, main
+from npflow.cli.translate import on_scale
 
 
 @pytest.fixture
@@ -113,6 +114,12 @@ def test_images_are_translated_to_the_data_of_another_run(runs, drawn):
         assert names(figure.axes[0].xaxis) == ["image", "digits"]
     there = mosaic(drawn[1])
     np.testing.assert_allclose(there[:, :8], there[:, 9:])  # by the same flow and back
+
+
+def test_images_of_other_levels_are_as_dark_beside_those_that_they_become():
+    x = np.array([0, 8, 16], np.uint8)
+    np.testing.assert_allclose(on_scale(x, 17, 256), [0, 127.5, 255])
+    assert on_scale(x, 17, 17) is x
 
 
 def test_long_names_of_columns_are_rotated_and_stay_within_the_figure():
