@@ -22,25 +22,24 @@ class Size(NamedTuple):
 class ImageModel(NamedTuple):
     """A model of images, with its sizes by name and the default peak of its learning rate.
 
-    ``recipe(shape, context_features=..., **sizes)`` returns a flow of images, or one with estimated
-    log-dets; None stands for a `PixelCNN`. Where the
-    model is of images given a part of each, ``part(shape, levels, context_features, **sizes)`` returns it.
+    ``make(shape, pixel_levels, context_features, **sizes)`` returns the model.
     """
 
     paper: str
-    recipe: Callable | None
+    make: Callable
     sizes: dict
     rate: float = 1e-2
-    part: Callable | None = None
 
     def build(self, data, context_features, **sizes):
         """The model for an `ImageData`."""
-        shape = data.train.shape[1:]
-        if self.part is not None:
-            return self.part(shape, data.levels, context_features, **sizes)
-        if self.recipe is None:
-            return models.PixelCNN(shape, data.levels, MaskedConvNet(**sizes), context_features)
-        return Dequantized(self.recipe(shape, context_features=context_features, **sizes), data.levels)
+        return self.make(data.train.shape[1:], data.levels, context_features, **sizes)
+
+
+def dequantized(recipe):
+    """A function that makes the `Dequantized` flow of a recipe."""
+    return lambda shape, pixel_levels, context_features, **sizes: Dequantized(
+        recipe(shape, context_features=context_features, **sizes), pixel_levels
+    )
 
 
 def glow(shape, levels, steps_per_level, channels, **context):
@@ -60,24 +59,16 @@ def nice(shape, couplings, channels, blocks, **context):
 
 
 def mintnet(shape, levels, steps_per_level, filters, context_features):
-    """`mintnet`, which takes no context."""
-    check_no_context(context_features, "mintnet")
+    """`mintnet`, which takes no classes."""
+    check_no_classes(context_features, "mintnet")
     return models.mintnet(shape, levels, steps_per_level, filters)
 
 
 def residual_flow(shape, levels, steps_per_level, channels, context_features):
-    """`image_residual_flow` with estimated log-dets, which takes no context."""
-    check_no_context(context_features, "residual_flow")
+    """`image_residual_flow` with estimated log-dets, which takes no classes."""
+    check_no_classes(context_features, "residual_flow")
     flow = models.image_residual_flow(shape, levels, steps_per_level, (channels, channels))
     return models.EstimatedLogDet(flow, exact=2)
-
-
-def check_no_context(context_features, name):
-    """Raise `InputError` if there is a context for a model that takes none."""
-    if context_features:
-        raise InputError(
-            f"expected a model that takes a context for --conditional, got {name}, which takes none"
-        )
 
 
 def upscale(shape, pixel_levels, context_features, halvings, steps_per_halving, channels):
@@ -94,11 +85,16 @@ def complete(shape, pixel_levels, context_features, levels, steps_per_level, cha
     return models.inpainting(shape, pixel_levels, "lower", levels, steps_per_level, network)
 
 
+def pixelcnn(shape, pixel_levels, context_features, **sizes):
+    """`PixelCNN` with a `MaskedConvNet`."""
+    return models.PixelCNN(shape, pixel_levels, MaskedConvNet(**sizes), context_features)
+
+
 def check_no_classes(context_features, name):
-    """Raise unless a model is asked for without classes."""
+    """Raise `InputError` if a model that takes no class of an image is asked for with classes."""
     if context_features:
         raise InputError(
-            f"expected a model that takes a class for --conditional, got {name}, whose context is a part of the image"
+            f"expected a model that takes classes for --conditional, got {name}, which takes none"
         )
 
 
@@ -107,7 +103,7 @@ BLOCKS = "residual blocks in each coupling's network"
 MODELS = {
     "glow": ImageModel(
         "Glow (Kingma, Dhariwal 2018)",
-        glow,
+        dequantized(glow),
         {
             "levels": Size(
                 2, "levels, each with half the height and width of the one before; the paper has 3"
@@ -118,7 +114,7 @@ MODELS = {
     ),
     "real_nvp": ImageModel(
         "RealNVP (Dinh, Sohl-Dickstein, Bengio 2017)",
-        real_nvp,
+        dequantized(real_nvp),
         {
             "levels": Size(2, "levels, including the last"),
             "channels": Size(32, f"{CHANNELS}; the paper has 64"),
@@ -127,7 +123,7 @@ MODELS = {
     ),
     "nice": ImageModel(
         "NICE (Dinh, Krueger, Bengio 2014)",
-        nice,
+        dequantized(nice),
         {
             "couplings": Size(6, "additive couplings"),
             "channels": Size(32, CHANNELS),
@@ -136,7 +132,7 @@ MODELS = {
     ),
     "mintnet": ImageModel(
         "MintNet (Song, Meng, Ermon 2019)",
-        mintnet,
+        dequantized(mintnet),
         {
             "levels": Size(2, "levels, including the last; the paper has 3"),
             "steps_per_level": Size(2, "pairs of masked convolutions in each level"),
@@ -146,7 +142,7 @@ MODELS = {
     ),
     "residual_flow": ImageModel(
         "Residual flow (Chen, Behrmann, Duvenaud, Jacobsen 2019)",
-        residual_flow,
+        dequantized(residual_flow),
         {
             "levels": Size(
                 2, "levels, each with half the height and width of the one before; the paper has 3"
@@ -157,7 +153,7 @@ MODELS = {
     ),
     "upscale": ImageModel(
         "Super-resolution by flows, after SRFlow (Lugmayr et al. 2020) and Wavelet Flow (Yu et al. 2020)",
-        None,
+        upscale,
         {
             "halvings": Size(
                 1, "how often the height and width of an image are halved: once from 8 x 8 to 4 x 4"
@@ -165,21 +161,19 @@ MODELS = {
             "steps_per_halving": Size(8, "steps of ActNorm, Conv1x1, AffineCoupling"),
             "channels": Size(64, CHANNELS),
         },
-        part=upscale,
     ),
     "complete": ImageModel(
         "The lower half of images given the upper half, by a conditional Glow",
-        None,
+        complete,
         {
             "levels": Size(2, "levels, each with half the height and width of the one before"),
             "steps_per_level": Size(8, "steps of ActNorm, Conv1x1, AffineCoupling"),
             "channels": Size(64, CHANNELS),
         },
-        part=complete,
     ),
     "pixelcnn": ImageModel(
         "PixelCNN (van den Oord, Kalchbrenner, Kavukcuoglu 2016), not a flow",
-        None,
+        pixelcnn,
         {
             "features": Size(32, "features of each 3 x 3 convolution; the paper has 128"),
             "blocks": Size(4, "residual blocks; the paper has 15"),

@@ -314,9 +314,7 @@ def solve(x, start, end, layer, *arrays):
             atol=layer.atol / each,
         )
         if not result.success:
-            raise ConvergenceError(
-                f"expected a solution of the differential equation, got: {result.message}"
-            )
+            raise ConvergenceError(f"expected a solution of the differential equation, got: {result.message}")
         found[finite] = result.y[:, -1].reshape(n, D + 1)
     return device_of(x).send(found.astype(x.dtype))
 

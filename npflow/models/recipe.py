@@ -50,7 +50,7 @@ def check_image_shape(shape, name="shape", halvings=0):
     if halvings >= (height | width).bit_length() or (height | width) % 2**halvings:
         raise InputError(
             f"expected height and width to be multiples of 2^{halvings}, so that they can be halved "
-            f"{halvings} times, got {height} x {width}: use fewer levels"
+            f"{halvings} times, got {height} x {width}"
         )
     return height, width, channels
 

@@ -95,7 +95,7 @@ def test_a_picture_may_be_the_small_image_itself(runs, drawn, tmp_path):
         (["complete", "{}/complete", "--input", "{}/flow/samples.png"], "expected a picture of 8 x 8 pixels, height by width"),
         (["sample", "{}/upscale"], "expected a run of a model that draws whole images, got one of upscale: use npflow upscale"),
         (["interpolate", "{}/complete"], "expected a run of a flow, got one of complete, which has no z of an image"),
-        (["train", "upscale", "--conditional", "--out", "{}/new"], "expected a model that takes a class for --conditional, got"),
+        (["train", "upscale", "--conditional", "--out", "{}/new"], "expected a model that takes classes for --conditional, got"),
         (["train", "upscale", "--halvings", "4", "--out", "{}/new"], "expected height and width to be multiples of 2^4"),
     ],
 )  # fmt: skip

@@ -321,7 +321,7 @@ def test_a_new_run_does_not_replace_a_checkpoint(runs, capsys):
         (["nice", "--path", "x"], "--path with cifar10 only, got it with digits"),
         (["nice", "--data", "patches", "--conditional"], "data with labels for a conditional model"),
         (["nice", "--data", "cifar10", "--path", "/nowhere"], "CIFAR-10 at /nowhere, got nothing there: download"),
-        (["mintnet", "--conditional"], "a model that takes a context for --conditional, got mintnet"),
+        (["mintnet", "--conditional"], "a model that takes classes for --conditional, got mintnet, which takes none"),
     ],
 )  # fmt: skip
 def test_options_that_cannot_be_used_are_refused_before_anything_is_written(

@@ -117,7 +117,7 @@ def test_images_that_cannot_be_halved_often_enough_are_refused():
     with pytest.raises(InputError, match=r"multiples of 2\^2"):
         models.image_real_nvp((8, 6, 3), levels=3)
     for recipe in (models.image_glow, models.image_real_nvp, models.mintnet):
-        with pytest.raises(InputError, match=r"multiples of .* use fewer levels"):
+        with pytest.raises(InputError, match=r"multiples of 2\^"):
             recipe((8, 8, 3), levels=10**10)  # at once
 
 
