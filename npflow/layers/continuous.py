@@ -15,8 +15,7 @@ from npflow.autodiff.gpu.devices import HOST, constant, device_of
 from npflow.autodiff.primitives import held, inverse_transposed, linear, log_abs_det, sum_event, tanh
 from npflow.description import checked, count
 from npflow.errors import ConvergenceError
-from npflow.layers.layer import Layer
-from npflow.layers.planar import check_rows
+from npflow.layers.layer import Layer, check_features
 from npflow.networks.mlp import check_widths
 
 
@@ -92,7 +91,7 @@ class Continuous(Layer):
     keeps_input = True
 
     def init(self, rng, x):
-        check_rows(x, "Continuous")
+        check_features(x, "Continuous")
         widths = [x.shape[1], *self.hidden, x.shape[1]]
         params = []
         for inputs, outputs in itertools.pairwise(widths):

@@ -273,6 +273,12 @@ def zeros_per_row(x):
     return np.zeros_like(x, shape=(len(x),))
 
 
+def check_features(x, name):
+    """Raise `InputError` unless `x` are rows of features, shape (n, features); `name` is that of the layer."""
+    if x.ndim != 2:
+        raise InputError(f"expected rows of shape (n, features) for {name}, got shape {x.shape}")
+
+
 def with_context(x, context):
     """The channels of `x` followed, at each pixel, by the context: the input of a network."""
     return x if context is None else concatenate_last(x, context_at(x, context))

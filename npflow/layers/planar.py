@@ -10,8 +10,7 @@ from autograd.numpy.numpy_vjps import unbroadcast_f
 
 from npflow.autodiff.gpu.devices import HOST, device_of
 from npflow.autodiff.primitives import linear, softplus, split_last, sum_event, tanh, where
-from npflow.errors import InputError
-from npflow.layers.layer import Layer, spread
+from npflow.layers.layer import Layer, check_features, spread
 from npflow.networks.network import check_context, check_context_of_features
 
 
@@ -54,7 +53,7 @@ class Planar(Layer):
     """
 
     def init(self, rng, x, context=None):
-        check_rows(x, "Planar")
+        check_features(x, "Planar")
         check_context_of_features(context)
         features, deviations = x.shape[1], deviations_of(x)
         weight = rng.standard_normal(features) / deviations / math.sqrt(features)
@@ -126,7 +125,7 @@ class Radial(Layer):
     """
 
     def init(self, rng, x):
-        check_rows(x, "Radial")
+        check_features(x, "Radial")
         centre = x[rng.integers(len(x))]
         distance = math.sqrt(onp.sum(deviations_of(x) ** 2))
         params = {"centre": centre, "log_scale": onp.full(1, math.log(distance)), "strength": onp.zeros(1)}
@@ -181,12 +180,6 @@ def positive(x):
 def log_slope(t, product):
     """log(1 + (product - 1) (1 - t^2)) for t = tanh(a), without cancellation where the product is near 0."""
     return np.log(t * t + product * (1 - t * t))
-
-
-def check_rows(x, name):
-    """Raise `InputError` unless `x` has the shape (n, features)."""
-    if x.ndim != 2:
-        raise InputError(f"expected rows of shape (n, features) for {name}, got shape {x.shape}")
 
 
 def deviations_of(x):

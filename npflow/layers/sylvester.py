@@ -8,8 +8,8 @@ import numpy as onp
 from npflow.autodiff.gpu.devices import constant
 from npflow.autodiff.primitives import concatenate_last, linear, sum_event, tanh
 from npflow.description import count
-from npflow.layers.layer import Layer
-from npflow.layers.planar import check_rows, log_slope, positive, root
+from npflow.layers.layer import Layer, check_features
+from npflow.layers.planar import log_slope, positive, root
 from npflow.layers.rotation import product_of_reflections
 from npflow.validation import check_count
 
@@ -58,7 +58,7 @@ class Sylvester(Layer):
     rank: int = count(4)
 
     def init(self, rng, x):
-        check_rows(x, "Sylvester")
+        check_features(x, "Sylvester")
         features, rank = x.shape[1], self.rank
         check_count(rank, "Sylvester's rank", most=features, because=f", the {features} features of x")
         vectors = rng.standard_normal((features, rank))
