@@ -49,7 +49,7 @@ class Parting(Layer):
 
 @dataclass(frozen=True)
 class BlockMeans(Parting):
-    r"""Take images apart, whose pixels are logits: the means of blocks, and details, which may be any numbers.
+    r"""Take images of logits apart: the means of blocks, and details, which may be any real numbers.
 
     logit(p) = log p - log(1 - p)           slope(l) = sigmoid(l) sigmoid(-l), the derivative of sigmoid
 
@@ -59,14 +59,14 @@ class BlockMeans(Parting):
     v = a - b                                                       b = w - v / 2
     w = l / 2 + arcsinh(sinh(l / 2) cosh(v / 2))                    log|det| = log(slope(a) + slope(b)) - log(2 slope(l))
 
-    A block of 2 x 2 pixels is two pairs side by side, whose means are a pair again. It becomes four channels of one
-    pixel: l of the block, and v of the rows, of the upper pair and of the lower pair.
+    Each row of a block of 2 x 2 pixels is a pair, and the two means are a pair again. The block becomes four channels of
+    one pixel: l of the block, v of the two means, v of the upper row and v of the lower row.
 
     log|det J| = sum(log|det|), over all pairs
 
-    This is a Haar transform for pixels that lie between 0 and 1, where a `Logit` comes from. They do so whatever the
-    details are, and a block has its mean. So a flow of the details given the means makes images that shrink to the
-    given one exactly.
+    This is a Haar transform of logits, as `Logit` gives them. Whatever the details are, the pixels lie between 0 and 1,
+    and each block has its mean. So a flow of the details given the means makes images that shrink to the given one
+    exactly.
 
     Images (n, height, width, channels) become (n, height / 2, width / 2, 4 channels): first l of all channels, then the
     three v of all channels, one after the other.
@@ -165,8 +165,8 @@ class Fold(Parting):
     z[i, j] = (x[h - 1 - i, j], x[h + i, j])        with "lower" missing, and h half of the height
                                                     log|det J| = 0
 
-    Pixels that meet at the fold lie on each other, in the first row of z. So convolutions that see the known half see
-    what is near the missing pixels.
+    Pixels that meet at the fold lie on each other, in the first row of z, or in its first column. So convolutions that
+    see the known half see what is near the missing pixels.
 
     Images (n, height, width, channels) become (n, height / 2, width, 2 channels), or (n, height, width / 2, 2 channels)
     where the left or right half is missing.

@@ -27,9 +27,9 @@ def continuous_flow(
 ) -> Flow:
     """Continuous flow: Units, ActNorm, Continuous.
 
-    There are three ways to train it. `fit` with the flow itself maximizes the likelihood with the exact log-det of its
-    Runge-Kutta steps, and `ExactTrace` and `EstimatedTrace` with the integral of a trace. All three go through 4 `steps`
-    networks, forth and back. `FlowMatching` takes one network, and no steps.
+    There are four ways to train it. `fit` with the flow itself maximizes the likelihood with the exact log-det of its
+    Runge-Kutta steps, and with `ExactTrace` or `EstimatedTrace` with the integral of a trace. These three evaluate the
+    network 4 `steps` times. `FlowMatching` evaluates it once, and takes no steps.
 
     `Solved` puts a solver of SciPy in the place of the steps, for densities and samples to a tolerance.
 

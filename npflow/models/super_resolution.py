@@ -18,9 +18,9 @@ def super_resolution(
     """Flows of the details of images given the means of their blocks, one for each halving of height and width.
 
     A flow is Units, steps of [ActNorm, Conv1x1, AffineCoupling], AffineInjector. The networks of its couplings see the
-    smaller image beside the details. The injector gives the prior a mean and a scale that depend on it. The idea of
-    one flow for each scale of a Haar transform is Wavelet Flow's, that of a conditional Glow SRFlow's, which has an
-    encoder of the small image beside; here each coupling sees the image itself.
+    smaller image beside the details. The injector gives the prior a mean and a scale that depend on it. One flow for
+    each scale of a Haar transform is Wavelet Flow's idea, and a conditional Glow is SRFlow's. SRFlow encodes the small
+    image first; here each coupling sees the image itself.
 
     Parameters
     ----------

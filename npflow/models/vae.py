@@ -69,7 +69,7 @@ class VAE(Model):
     posterior : Layer, optional
         f; its `forward` maps z_0 to z, and its inverse is not needed. Layers that take a context see h(x): a
         `MaskedAutoregressive` gives the inverse autoregressive flow of Kingma et al., and a `Planar` the planar flow of
-        Rezende and Mohamed, each row with a plane of its own. Where f starts as the identity, training starts at the VAE without it.
+        Rezende and Mohamed, each row with a plane of its own. Where there is a flow, q(z | x) starts narrower.
     prior : Flow, optional
         p(z), such as ``real_nvp(latent)``; ``Flow(Affine(), prior)`` for a `Prior` such as a mixture. By default N(0, I).
     context_features : int
