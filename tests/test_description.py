@@ -56,7 +56,7 @@ from npflow.models import (
     super_resolution,
 )
 from npflow.models.continuous_flow import Ode
-from npflow.models.residual_flow import WithoutLogDet
+from npflow.models.residual_flow import WithoutLogDet, WithoutLogDets
 from npflow.networks import MADE, MLP, Beside, ConvNet, MaskedConvNet, Network, ResNet
 from npflow.priors import GaussianMixture, Logistic, Normal, Prior
 from npflow.training import Adam
@@ -106,6 +106,7 @@ OBJECTS = [
     PixelCNN([4, 5, 3], 16, MaskedConvNet(8, head=()), 10),
     EstimatedLogDet(residual_flow(2, 1, (4,)), terms=3),
     WithoutLogDet((4,)),
+    WithoutLogDets(Continuous((4,), 2)),
     EstimatedTrace(continuous_flow(2, (4,))),
     ExactTrace(continuous_flow(2, (4,))),
     Ode(Continuous((4,), 2), 1e-6, 1e-6, "RK45"),
@@ -146,7 +147,7 @@ def test_an_object_comes_back_equal_through_json(value):
 
 
 def test_every_layer_network_prior_and_model_of_npflow_is_among_the_objects_tried():
-    bases = {"Composite", "Coupling", "Elementwise", "Layer", "Network", "Parting", "Prior"}
+    bases = {"Composite", "Coupling", "Elementwise", "Layer", "Network", "Parting", "Prior", "Substituted"}
     bases |= {"Distillation", "OwnSamples", "ReverseKL"}  # they hold the arrays of a teacher, or a function
     parts = (
         "npflow.layers",

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from numpy import ndarray
 
 from npflow.autodiff.mistakes import pair_of
 from npflow.autodiff.program.frames import follows_steps
+from npflow.description import checked
 from npflow.errors import InputError, in_short, kind_of
 from npflow.layers.layer import (
     Layer,
@@ -235,6 +236,38 @@ class Composite(Layer):
 
         follow(self, x, direction, context, note)
         return traced
+
+
+@dataclass(frozen=True)
+class Substituted(Composite):
+    """A layer in which others, with the same parameters, stand in for some of its inner layers.
+
+    A subclass defines `instead`.
+    """
+
+    layer: Layer = checked(check_layer)
+
+    @property
+    def domain(self):
+        """That of the layer."""
+        return domain_of(self.layer)
+
+    def instead(self, layer):
+        """What stands in for a layer that is made of no others: itself in most cases."""
+        return layer
+
+    def steps(self, x, direction, context=None):
+        if not isinstance(self.layer, Composite):
+            return (yield Step(None, self.instead(self.layer), x, direction, context))
+        steps, output = self.layer.steps(x, direction, context), None
+        while True:
+            try:
+                step = steps.send(output)
+            except StopIteration as end:
+                return end.value
+            inner = step.layer
+            inner = replace(self, layer=inner) if isinstance(inner, Composite) else self.instead(inner)
+            output = yield step._replace(layer=inner)
 
 
 class Traced(NamedTuple):

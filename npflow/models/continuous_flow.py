@@ -1,7 +1,7 @@
 """Continuous flows: the recipe, the log-det as an integral of the trace, and a solver of SciPy for evaluation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from autograd.extend import defvjp_argnums, primitive
@@ -11,10 +11,9 @@ from npflow.autodiff.gpu.devices import device_of, to_host
 from npflow.description import choice, instance, number
 from npflow.errors import ConvergenceError, InputError
 from npflow.flow import Flow
-from npflow.layers import ActNorm, Composite, Continuous, Layer, Step, Units
-from npflow.layers.composite import follow
+from npflow.layers import ActNorm, Composite, Continuous, Layer, Units
+from npflow.layers.composite import Substituted, follow
 from npflow.layers.continuous import field, times_jacobian, unit_vectors
-from npflow.layers.layer import domain_of
 from npflow.model import Model
 from npflow.models.recipe import flow_of, recipe
 from npflow.priors import Prior
@@ -203,7 +202,7 @@ LEAST = 3e-14  # a relative tolerance that solve_ivp takes
 
 
 @dataclass(frozen=True)
-class Solved(Composite):
+class Solved(Substituted):
     r"""A layer, often a `Chain`, whose `Continuous` layers are solved by SciPy's `solve_ivp`, for evaluation.
 
     dx/dt = f(t, x),  d log_det / dt = tr(df/dx)        from t = 0 to 1 in `forward`, from 1 to 0 in `inverse`
@@ -238,31 +237,13 @@ class Solved(Composite):
     True
     """
 
-    layer: Layer = instance(Layer)
     rtol: float = number(1e-6, above=0)
     atol: float = number(1e-6, above=0)
     method: str = choice(METHODS, "DOP853")
 
-    @property
-    def domain(self):
-        """That of the layer."""
-        return domain_of(self.layer)
-
-    def steps(self, x, direction, context=None):
-        if isinstance(self.layer, Continuous):
-            return (
-                yield Step(None, Ode(self.layer, self.rtol, self.atol, self.method), x, direction, context)
-            )
-        if not isinstance(self.layer, Composite):
-            return (yield Step(None, self.layer, x, direction, context))
-        steps, output = self.layer.steps(x, direction, context), None
-        while True:
-            try:
-                step = steps.send(output)
-            except StopIteration as end:
-                return end.value
-            inner = replace(self, layer=step.layer)
-            output = yield Step(step.name, inner, step.x, step.direction, step.context)
+    def instead(self, layer):
+        continuous = isinstance(layer, Continuous)
+        return Ode(layer, self.rtol, self.atol, self.method) if continuous else layer
 
 
 @dataclass(frozen=True)

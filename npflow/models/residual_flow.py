@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -15,8 +15,8 @@ from npflow.autodiff.program.chunks import map_rows
 from npflow.description import count, instance, number
 from npflow.errors import InputError
 from npflow.flow import Flow, named_errors
-from npflow.layers import ActNorm, Composite, Layer, Logit, Residual, Units
-from npflow.layers.composite import Visit, dry_run, name_of, walk
+from npflow.layers import ActNorm, Logit, Residual, Units
+from npflow.layers.composite import Substituted, Visit, dry_run, name_of, walk
 from npflow.layers.layer import zeros_per_row
 from npflow.layers.residual import invert_residual, residual
 from npflow.model import Model, overflow_ignored, without_nan
@@ -244,7 +244,7 @@ class EstimatedLogDet(Model):
     @property
     def without_log_dets(self):
         """The flow with layers that compute no log-det."""
-        return replace(self.flow, layer=without_log_dets(self.flow.layer))
+        return replace(self.flow, layer=WithoutLogDets(self.flow.layer))
 
     def check(self, params):
         return self.flow.check(params)
@@ -424,21 +424,13 @@ class WithoutLogDet(Residual):
         return invert_residual(z, self.lipschitz, *self.arrays(params)), zeros_per_row(z)
 
 
-@lru_cache(maxsize=64)
-def without_log_dets(layer):
+class WithoutLogDets(Substituted):
     """A layer with `WithoutLogDet` for the `Residual` layers in it."""
-    if isinstance(layer, Residual):
-        return WithoutLogDet(*(getattr(layer, field.name) for field in fields(layer)))
-    if not isinstance(layer, Composite):
-        return layer
-    inside = {}
-    for field in fields(layer):
-        value = getattr(layer, field.name)
-        if isinstance(value, Layer):
-            inside[field.name] = without_log_dets(value)
-        elif isinstance(value, tuple) and all(isinstance(one, Layer) for one in value):
-            inside[field.name] = tuple(map(without_log_dets, value))
-    return replace(layer, **inside)
+
+    def instead(self, layer):
+        if not isinstance(layer, Residual):
+            return layer
+        return WithoutLogDet(layer.hidden, layer.lipschitz, layer.kernel)
 
 
 @lru_cache(maxsize=64)

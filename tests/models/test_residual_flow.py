@@ -1,6 +1,7 @@
 """Residual flows: the roulette, and training with estimated log-dets."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from helpers import perturbed, refusal, rows
 
 from npflow import Dequantized, Flow, fit
 from npflow.datasets import image_data
-from npflow.layers import AffineCoupling, Chain, Inverse, Residual, residual
+from npflow.layers import ActNorm, AffineCoupling, Chain, Composite, Inverse, Residual, Step, residual
 from npflow.models import EstimatedLogDet, image_residual_flow, residual_flow
 from npflow.models.residual_flow import numbers_in_residuals, roulette
 from npflow.priors import Normal
@@ -94,6 +95,29 @@ def test_rows_so_far_out_that_the_layers_overflow_have_no_density():
     found = EstimatedLogDet(flow).log_prob(params, far, rng=np.random.default_rng(0))
     assert found.dtype == np.float32
     np.testing.assert_array_equal(np.isneginf(found), [True, False])
+
+
+@dataclass(frozen=True)
+class Named(Composite):
+    """A reader's own container: layers with names."""
+
+    entries: tuple
+
+    def steps(self, x, direction, context=None):
+        for name, layer in self.entries if direction == "forward" else self.entries[::-1]:
+            x = yield Step(name, layer, x, direction, context)
+        return x
+
+
+def test_a_container_of_ones_own_samples_without_log_dets_too(monkeypatch):
+    layers = ("a", Residual((4,))), ("b", Chain([ActNorm(), Residual((4,))]))
+    flow, x = Flow(Named(layers), Normal(2)), rows(9, 2)
+    model = EstimatedLogDet(flow)
+    params = model.init(np.random.default_rng(0), x)
+    z = flow.encode(params, x)
+    monkeypatch.setattr(residual, "log_det_plus_identity", None)  # not to be called
+    np.testing.assert_array_equal(model.encode(params, x), z)
+    np.testing.assert_allclose(model.decode(params, z), x, atol=1e-12)
 
 
 @pytest.mark.usefixtures("uncovered")
