@@ -173,8 +173,9 @@ class Completion(OfLevels):
 
     def check(self, params):
         if not isinstance(params, (list, tuple)) or len(params) != len(self.flows):
+            got = f"{len(params)} in a list" if isinstance(params, (list, tuple)) else kind_of(params)
             raise InputError(
-                f"expected a list of the parameters of {len(self.flows)} flows, got {kind_of(params)}"
+                f"expected a list with the parameters of each flow, {len(self.flows)}, got {got}"
             )
         for flow, part in zip(self.flows, params):
             flow.check(part)

@@ -251,7 +251,7 @@ def test_a_check_of_a_conditional_flow_takes_an_image():
         (lambda: Completion(HALVES["lower"].flows, BlockMeans()), "got event_shape=(2, 8, 1) and context_features=(2, 8, 1)"),
         (lambda: Completion(TWICE.flows[::-1], BlockMeans()), "got event_shape=(2, 1, 3) and context_features=(2, 1, 1)"),
         (lambda: SMALLER.init(np.random.default_rng(0), images(SMALLER), np.ones(3)), "expected no context for a Completion beside the known part"),
-        (lambda: SMALLER.check(trained(TWICE)), "expected a list of the parameters of 1 flows, got a list"),
+        (lambda: SMALLER.check(trained(TWICE)), "expected a list with the parameters of each flow, 1, got 2 in a list"),
         (lambda: SMALLER.check([trained(TWICE)[0]]), "expected the parameters of this flow, got another architecture's"),
         (lambda: SMALLER.answers(trained(SMALLER), np.random.default_rng(0), np.ones((1, 2, 2, 2))), "expected known above 0 and below 1, got 1.0"),
         (lambda: SMALLER.answers(trained(SMALLER), np.random.default_rng(0), np.ones((1, 2, 2, 1))), "expected known with rows of shape (2, 2, 2)"),

@@ -113,7 +113,7 @@ class Continuous(Layer):
     def inverse(self, params, z):
         arrays, x, total = self.arrays(params), z, 0
         for t, h in reversed(self.times()):
-            x = undo_step(x, t, h, *arrays)
+            x = invert_step(x, t, h, *arrays)
             total = total - log_abs_det(step_with_jacobian(x, t, h, *arrays)[1])
         return x, total
 
@@ -250,7 +250,7 @@ def times_jacobian(v, slopes, _, *arrays):
 MOST = 12  # iterations
 
 
-def undo_step(z, t, h, *arrays):
+def invert_step(z, t, h, *arrays):
     """The x whose step is z, to rounding.
 
     Raises
@@ -281,7 +281,7 @@ defvjp(_implicit, lambda x, _, difference, J: lambda g: _implicit_vjp(g, x, J), 
 
 @primitive
 def _solve(z, t, h, *arrays):
-    """`undo_step`; a constant for autograd."""
+    """`invert_step`; a constant for autograd."""
     eps, x, found = float(onp.finfo(z.dtype).eps), one_step(z, t + h, -h, *arrays), False
     with onp.errstate(all="ignore"):
         for _ in range(MOST):
@@ -296,7 +296,7 @@ def _solve(z, t, h, *arrays):
     lost = onp.isfinite(z).all(axis=1) & ~(found | (change <= 1e4 * eps * (1 + size)))[:, 0]
     if device_of(x) is HOST and lost.any():
         raise ConvergenceError(
-            f"expected steps that can be undone, got a field too steep for steps of {h:.3g}, in {lost.sum()} of "
+            f"expected steps that can be inverted, got a field too steep for steps of {h:.3g}, in {lost.sum()} of "
             f"{len(z)} rows: take more steps"
         )
     return onp.where(lost[:, None], onp.nan, x)  # on a GPU, which is not asked

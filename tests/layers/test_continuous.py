@@ -1,4 +1,4 @@
-"""Continuous layers: closed forms, the order of the steps, traces and their estimates, steps that cannot be undone."""
+"""Continuous layers: closed forms, the order of the steps, traces and their estimates, steps that cannot be inverted."""
 
 import itertools
 import math
@@ -140,7 +140,7 @@ def test_a_time_for_each_row_gives_what_a_number_gives():
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-13), (np.float32, 2e-5)])
-def test_a_step_is_undone_to_rounding_and_not_only_to_its_order(dtype, tolerance):
+def test_a_step_is_inverted_to_rounding_and_not_only_to_its_order(dtype, tolerance):
     layer, x = Continuous((8, 8), steps=2), rows(40, 3, dtype=dtype)
     params = perturbed(layer, x, by=0.4)
     z, log_det = layer.forward(params, x)
