@@ -32,8 +32,7 @@ def run(arguments):
         raise InputError(f"expected a run of npflow train upscale, got one of {trained.settings.model}")
     if arguments.input is None:
         return draw(arguments, trained)
-    small = model.known_shape
-    picture = picture_of(arguments.input, small, model.event_shape)
-    if picture.shape == small:
+    picture = picture_of(arguments.input, model.known_shape, model.event_shape)
+    if picture.shape == model.known_shape:
         return draw(arguments, trained, small=((model.levels - 1) * picture[None] + 0.5) / model.levels)
     return draw(arguments, trained, picture)

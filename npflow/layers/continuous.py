@@ -158,12 +158,12 @@ class Continuous(Layer):
         """z, and the integral of sum_j v_j^T (df/dx) v_j over the rows v_j of v, shape (n, m, D)."""
         arrays, total = self.arrays(params), np.zeros_like(x, shape=len(x))
 
-        def slopes(t, x, _):
-            velocity, gates = field(t, x, *arrays)
-            return velocity, sum_event(times_jacobian(v, gates, *arrays) * v)
+        def derivative(t, x, _):
+            velocity, slopes = field(t, x, *arrays)
+            return velocity, sum_event(times_jacobian(v, slopes, *arrays) * v)
 
         for t, h in self.times():
-            x, total = runge_kutta(slopes, t, h, x, total)
+            x, total = runge_kutta(derivative, t, h, x, total)
         return x, total
 
     def velocity(self, params, t, x):
@@ -182,13 +182,13 @@ class Continuous(Layer):
 # ---------------------------------------------------------------- a step of Runge and Kutta
 
 
-def runge_kutta(slopes, t, h, *state):
-    """The arrays of a state after a step of length h; ``slopes(t, *state)`` are their derivatives in t."""
+def runge_kutta(derivative, t, h, *state):
+    """The arrays of a state after a step of length h; ``derivative(t, *state)`` are their derivatives in t."""
     ahead = lambda h, k: [array + h * slope for array, slope in zip(state, k)]
-    k1 = slopes(t, *state)
-    k2 = slopes(t + h / 2, *ahead(h / 2, k1))
-    k3 = slopes(t + h / 2, *ahead(h / 2, k2))
-    k4 = slopes(t + h, *ahead(h, k3))
+    k1 = derivative(t, *state)
+    k2 = derivative(t + h / 2, *ahead(h / 2, k1))
+    k3 = derivative(t + h / 2, *ahead(h / 2, k2))
+    k4 = derivative(t + h, *ahead(h, k3))
     return [array + h / 6 * (a + 2 * (b + c) + d) for array, a, b, c, d in zip(state, k1, k2, k3, k4)]
 
 
@@ -200,11 +200,11 @@ def one_step(x, t, h, *arrays):
 def step_with_jacobian(x, t, h, *arrays):
     """x after a step, and the derivative of the step, shape (n, D, D): row i is the change with x_i."""
 
-    def slopes(t, x, J):
-        velocity, gates = field(t, x, *arrays)
-        return velocity, times_jacobian(J, gates, *arrays)
+    def derivative(t, x, J):
+        velocity, slopes = field(t, x, *arrays)
+        return velocity, times_jacobian(J, slopes, *arrays)
 
-    return runge_kutta(slopes, t, h, x, unit_vectors(x))
+    return runge_kutta(derivative, t, h, x, unit_vectors(x))
 
 
 def unit_vectors(x):
@@ -299,7 +299,7 @@ def _solve(z, t, h, *arrays):
             f"expected steps that can be inverted, got a field too steep for steps of {h:.3g}, in {lost.sum()} of "
             f"{len(z)} rows: take more steps"
         )
-    return onp.where(lost[:, None], onp.nan, x)  # on a GPU, which is not asked
+    return onp.where(lost[:, None], onp.nan, x)  # on a GPU; the host has raised
 
 
 register_notrace(VJPNode, _solve)

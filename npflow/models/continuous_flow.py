@@ -279,14 +279,14 @@ def solve(x, start, end, layer, *arrays):
     state = np.concatenate([rows[finite], np.zeros((n, 1))], axis=1).ravel()
     v, each = unit_vectors(rows[finite]), np.sqrt(max(1, state.size))
 
-    def slopes(t, state):
-        velocity, gates = field(float(t), state.reshape(n, D + 1)[:, :D], *arrays)
-        trace = np.sum(times_jacobian(v, gates, *arrays) * v, axis=(1, 2))
+    def derivative(t, state):
+        velocity, slopes = field(float(t), state.reshape(n, D + 1)[:, :D], *arrays)
+        trace = np.sum(times_jacobian(v, slopes, *arrays) * v, axis=(1, 2))
         return np.concatenate([velocity, trace[:, None]], axis=1).ravel()
 
     if n:
         result = solve_ivp(
-            slopes,
+            derivative,
             (start, end),
             state,
             method=layer.method,
