@@ -127,7 +127,7 @@ def conv2d_vjp_weight(g, x, height, width):
         return np.reshape(matrix, (height, width, inputs, outputs))
     matrix = linear(rows(x).T, rows(unfold(g, height, width, turned=True)))
     kernel = np.transpose(np.reshape(matrix, (inputs, height, width, outputs)), (1, 2, 0, 3))
-    return np.copy(kernel, order="C")  # so that a sum of two has a place in a program
+    return np.copy(kernel, order="C")  # contiguous, so that a program can add two in place
 
 
 def unfold_matrix(weight):

@@ -59,8 +59,8 @@ def flattened(tree):
 
 
 def _enter(branch, kind, found, leaves):
-    # Not inside `flattened`: a function that calls itself by the name in a closure is freed, and the leaves with it, when
-    # the garbage collector comes by.
+    # Not inside `flattened`: a nested function that calls itself is a reference cycle, and would keep the leaves until the
+    # garbage collector runs.
     if kind is dict:
         keys = sorted(branch)
         found.extend(keys)

@@ -295,7 +295,7 @@ def context_at(x, context):
         context = np.reshape(context, (len(x), *[1] * (x.ndim - 2), -1))
         return context * np.ones_like(x, shape=(*x.shape[:-1], 1))
     n, h, w, channels = context.shape
-    height, width = check_sizes(x, context)
+    height, width = check_context_size(x, context)
     if h < height:
         times = height // h
         blocks = np.reshape(context, (n, h, 1, w, 1, channels)) * np.ones_like(x, shape=(times, 1, times, 1))
@@ -307,7 +307,7 @@ def context_at(x, context):
     return context
 
 
-def check_sizes(x, context):
+def check_context_size(x, context):
     """The height and width of images `x`; raise unless a context of images can be brought to their size."""
     if x.ndim != 4:
         raise InputError(f"expected images beside a context of images, got rows of {x.shape[1]} features")

@@ -258,7 +258,7 @@ def _bounded(weight, most, divisor):
 
 defvjp(
     _bounded,
-    lambda pair, weight, most, divisor: lambda g: pair[2] * (g[0] - pair[1] * np.sum(g[0] * weight)),
+    lambda found, weight, most, divisor: lambda g: found[2] * (g[0] - found[1] * np.sum(g[0] * weight)),
 )
 
 
