@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 14. Planar, radial and Sylvester flows
 #
-# **Can a map of all components at once have a determinant that costs almost nothing?** Yes, if it differs
-# from the identity in a few directions only. The price is the inverse, which needs the root of an equation.
+# **Can a map that changes all components at once have a determinant that costs almost nothing?** Yes, if it
+# moves points in a few directions only. The price is the inverse, which needs the root of an equation.
 
 # %%
 import inspect
@@ -26,17 +26,18 @@ STEPS, DEPTH = (10, 2) if os.environ.get("NPFLOW_QUICK") else (600, 16)
 # %% [markdown]
 # ## The matrix determinant lemma
 #
-# Move each point along one vector $u$, by an amount that depends on one number of it, $a = w^T x + b$:
+# Move each point along one vector $u$, by an amount that depends on one number, $a = w^T x + b$:
 #
 # $$z = x + u \tanh(a), \qquad J = I + \tanh'(a)\, u w^T.$$
 #
-# $J$ is the identity and a product of a column and a row. It leaves every vector orthogonal to $w$ alone, so
-# $D - 1$ of its eigenvalues are 1. The eigenvector $u$ has the last one, $1 + \tanh'(a)\, w^T u$. The
-# determinant is the product of them:
+# $J$ is the identity plus the product of a column and a row. It maps every vector orthogonal to $w$ to itself,
+# so $D - 1$ of its eigenvalues are 1. The last one belongs to the eigenvector $u$: it is
+# $1 + \tanh'(a)\, w^T u$. The determinant is their product. For any vectors $v$ and $w$ this is the **matrix
+# determinant lemma**:
 #
 # $$\det(I + v w^T) = 1 + w^T v, \qquad \log|\det J| = \log\big(1 + \tanh'(a)\, w^T u\big).$$
 #
-# One number, and $O(D)$ operations.
+# That is one number for each row, in $O(D)$ operations.
 
 # %%
 print(inspect.getsource(Planar.forward))
@@ -45,16 +46,16 @@ print(inspect.getsource(Planar.inverse))
 # %% [markdown]
 # ## Invertible by construction
 #
-# $\tanh'$ lies between 0 and 1, so the determinant is positive everywhere if $w^T u > -1$. Nothing keeps a
-# trained $u$ there. So the layer replaces the component of $u$ along $w$, such that
+# $\tanh'$ lies between 0 and 1, so the determinant is positive everywhere if $w^T u > -1$. Training alone does
+# not keep $u$ there. So the layer replaces the component of $u$ along $w$ such that
 # $w^T u = \operatorname{softplus}(\cdot) - 1$.
 #
-# For the inverse multiply $z = x + u \tanh(a)$ by $w^T$ and add $b$:
+# For the inverse, multiply $z = x + u \tanh(a)$ by $w^T$ and add $b$:
 #
 # $$w^T z + b = a + w^T u \tanh(a).$$
 #
-# The right side increases with $a$, since its slope is the determinant. So one number of each row has to be
-# found, however large $D$ is, and then $x = z - u \tanh(a)$.
+# The right side increases with $a$, since its slope is the determinant. So only one number has to be found for
+# each row, however large $D$ is, and then $x = z - u \tanh(a)$.
 
 
 # %%
@@ -75,27 +76,31 @@ bump = {"centre": np.zeros(2), "log_scale": np.zeros(1), "strength": np.array([3
 lines(Radial(), bump, axes[2], "radial")
 
 # %% [markdown]
-# A planar map stretches space across a plane, or folds it almost flat. A radial map,
+# A planar map stretches space across a plane, or squeezes it almost flat. A radial map,
 # $z = x + g q (x - c)$ with $q = s / (s + |x - c|)$, stretches the neighbourhood of a point $c$. In the
-# $D - 1$ directions around $c$ it stretches by $1 + gq$, and along the radius by $1 + gq^2$.
+# $D - 1$ directions around $c$ it stretches by $1 + gq$, and along the radius by $1 + gq^2$. So
+# $\log|\det J| = (D - 1) \log(1 + gq) + \log(1 + gq^2)$.
 #
 # ## Several planes at once: Sylvester's identity
 #
-# Let $a$ have $M$ components, of which each depends on all of $x$, and let each move $x$ in a direction of
-# its own. With $A$ of shape $D \times M$ and $B$ of shape $M \times D$
+# Now let $a$ have $M$ components. Each depends on all of $x$, and moves $x$ in a direction of its own. With $A$
+# of shape $D \times M$ and $B$ of shape $M \times D$
 #
 # $$z = x + A \tanh(a), \qquad a = B x + b, \qquad \det\big(I_D + A\, \mathrm{diag}(\tanh'(a))\, B\big) =
 # \det\big(I_M + \mathrm{diag}(\tanh'(a))\, B A\big).$$
 #
-# That is Sylvester's identity: the factors change places, and a $D \times D$ determinant becomes one of
-# $M \times M$. Van den Berg and others make $BA$ a triangle: $A = Q R$ and $B = S Q^T$, with $M$ orthonormal
-# columns in $Q$ and upper triangles $R$ and $S$. Then $B A = S\, Q^T Q\, R = S R$, and
+# The last equation is Sylvester's identity: the factors change places, and a $D \times D$ determinant becomes
+# one of $M \times M$. Van den Berg et al. (2018) make $BA$ triangular: $A = Q R$ and $B = S Q^T$, with $M$
+# orthonormal columns in $Q$ and upper triangular $R$ and $S$. Then $B A = S\, Q^T Q\, R = S R$, and
 #
 # $$\log|\det J| = \sum_i \log\big(1 + \tanh'(a_i)\, R_{ii} S_{ii}\big).$$
 
 # %%
 print(inspect.getsource(Sylvester.forward))
 print(inspect.getsource(Sylvester.matrices))
+
+# %% [markdown]
+# With $M = 2$ in five dimensions the Jacobian looks full, but $J - I$ has two singular values that are not 0:
 
 # %%
 x = rng.standard_normal((16, 5))
@@ -114,9 +119,9 @@ axes[1].set(title="singular values of J - I", xlabel="number")
 # %% [markdown]
 # ## How well do they bend?
 #
-# A planar layer bends space at one plane. So a density with several pieces takes many of them, where one
-# coupling would do. They were made for another place: small corrections of a posterior in a variational
-# autoencoder, where only $x \to z$ and its determinant are needed.
+# A planar layer bends space at one plane, so two moons take many of them: here 32 planar layers, or 16 Sylvester
+# layers of two planes each. Planar flows were made for another purpose: small corrections of the posterior in a
+# variational autoencoder, where only `forward` and its determinant are needed (chapter 20).
 
 # %%
 x = datasets.moons(4000, rng=rng).astype(np.float32)
@@ -137,16 +142,16 @@ for name, flow in (("planar", planar(2, steps=2 * DEPTH)), ("Sylvester", sylvest
 # %% [markdown]
 # ## What can go wrong: a transposed triangle
 #
-# A batch has its points in rows, and in rows $z = x + A \tanh(a)$ reads `x + tanh(a) @ A.T`, with
-# `a = x @ B.T + b`. Transpose both factors, and the $Q$ still meet in the middle: `B.T = Q @ S.T`, and
-# `A.T = R.T @ Q.T`. Pyro 1.9 wrote `Q @ R` and `S @ Q.T` for the two factors, with which $x$ is multiplied
-# from the left. Then $BA$ is $Q R S Q^T$: the $Q$ are on the outside, the product is no triangle, and its
-# diagonal is not its determinant. At weights near 0 the two agree, so a test at the start of training passes.
+# A batch has its points in rows, and for rows $z = x + A \tanh(a)$ reads `x + tanh(a) @ A.T`, with
+# `a = x @ B.T + b`. If both factors are transposed, the two $Q$ still meet: `B.T = Q @ S.T` and
+# `A.T = R.T @ Q.T`. Pyro 1.9 multiplies rows by `S @ Q.T` and `Q @ R`, which are the factors for columns. Then
+# $(BA)^T = Q R S Q^T$: the $Q$ are on the outside, the product is not triangular, and $R_{ii} S_{ii}$ is not its
+# diagonal. With weights near 0 the two determinants agree, so a test at the start of training passes.
 
 
 # %%
 class InRows(Layer):
-    """The formula of the columns, with factors that rows meet in another order."""
+    """The log-det of the triangles, with rows multiplied by the factors for columns."""
 
     def init(self, rng, x):
         D = x.shape[1]
@@ -173,8 +178,8 @@ print(next(one.sentence for one in report.failures if "log-det" in one.name))
 # ## Exercises
 #
 # 1. Show that $\det(I + v w^T) = 1 + w^T v$ for vectors in the plane by writing out the $2 \times 2$ matrix.
-# 2. A planar layer with $w^T u = -1$ has a determinant of 0 at one value of $a$. Which points do then share
-#    one $z$?
-# 3. Two planar layers in a row move each point within the plane of $u_1$ and $u_2$. Why are they no Sylvester
+# 2. A planar layer with $w^T u = -1$ has a determinant of 0 at one value of $a$. Do two points share one $z$
+#    then? And with $w^T u = -2$?
+# 3. Two planar layers in a row move each point within the plane of $u_1$ and $u_2$. Why are they not a Sylvester
 #    layer with $M = 2$?
 # 4. `npflow exercise planar` writes a page to complete; `npflow exercise planar FILE` marks it.

@@ -1,8 +1,9 @@
 # %% [markdown]
 # # 15. Residual flows
 #
-# **Can an ordinary residual network be a flow, with no mask and no half left alone?** Yes, if what it adds
-# shortens distances. Its inverse is then an iteration with a guarantee, and its log-determinant a series.
+# **Can an ordinary residual network be a flow, without masks and without a half that stays as it is?** Yes, if
+# what it adds shortens distances. Its inverse is then an iteration with a guarantee, and its log-determinant a
+# series.
 
 # %%
 import inspect
@@ -33,19 +34,19 @@ STEPS, DEPTH, DRAWS = (10, 2, 200) if QUICK else (600, 8, 5000)
 #
 # $$|z - z'| \ge |x - x'| - |g(x) - g(x')| \ge (1 - L)\, |x - x'|,$$
 #
-# so different points never meet: the map is invertible. The inverse is the fixed point of
-# $x \leftarrow z - g(x)$. Each step multiplies the error by at most $L$ (Banach), and how far it is from the
-# end can be read off the last step: $|x_k - x^*| \le |x_{k+1} - x_k| / (1 - L)$.
+# so two different points never have the same $z$: the map is invertible. $L$ is called a Lipschitz constant of
+# $g$. The inverse is the fixed point $x^*$ of $x \leftarrow z - g(x)$. Each step multiplies the error by at most
+# $L$ (Banach), and the last step bounds the error that is left: $|x_k - x^*| \le |x_{k+1} - x_k| / (1 - L)$.
 #
-# A linear map changes lengths by at most its largest singular value, and a chain of maps by at most the
-# product of theirs. So divide each weight of a network by a bound of its largest singular value, and each
-# activation by its steepest slope. Power iteration, as in the papers, estimates this value from below. The
-# trace of a high power bounds it from above,
+# A linear map stretches distances by at most its largest singular value $\sigma_1$, and a chain of maps by at most
+# the product of their bounds. So divide each weight matrix of a network by a bound of its $\sigma_1$, and each
+# activation by its steepest slope. Power iteration, as in the papers, estimates $\sigma_1$ from below. The trace of
+# a high power bounds it from above,
 #
 # $$\sigma_1 \le \Big(\sum_i \sigma_i^{128}\Big)^{1/128} = \mathrm{tr}\big((W^T W)^{64}\big)^{1/128}
 # \le c^{1/128}\, \sigma_1,$$
 #
-# and six squarings of a matrix compute it.
+# where $c$ is the number of singular values, and six squarings of a matrix compute it.
 
 # %%
 weight = rng.standard_normal((64, 64))
@@ -56,7 +57,7 @@ print(inspect.getsource(Residual.inverse))
 # %% [markdown]
 # ## The network in two moons
 #
-# The Jacobian of a layer is full. In the plane it has four numbers a row, and its determinant is no problem.
+# The Jacobian of a layer is full. In the plane it has four numbers for each point, and its determinant is cheap.
 
 # %%
 x = datasets.moons(4000, rng=rng).astype(np.float32)
@@ -69,6 +70,9 @@ print(f"loss {flow.loss(params, x):.3f} nats; the entropy of the data is {datase
 visits = [visit for visit in flow.visits(params, x[:1500]) if "Residual" in visit.name]
 stages = [x[:1500], *(visit.result[0] for visit in visits)]
 axes = plots.steps(stages, names=["x", *(f"after layer {k + 1}" for k in range(len(visits)))], columns=5)
+
+# %% [markdown]
+# And the Jacobian of one layer in three dimensions, with its log-determinant by differences and by the formula:
 
 # %%
 points = rng.standard_normal((8, 3))
@@ -85,19 +89,20 @@ print(f"log|det J| by differences {one.log_abs_det:+.9f}, by the formula {one.lo
 # %% [markdown]
 # ## A series for the log-determinant
 #
-# For images the determinant of a $D \times D$ matrix is too much. With $G = \partial g / \partial x$ all
-# eigenvalues of $G$ are smaller than 1, and the logarithm of $I + G$ has a power series:
+# For images the determinant of a $D \times D$ matrix takes too long. All eigenvalues of
+# $G = \partial g / \partial x$ are smaller than 1 in absolute value, so the logarithm of $I + G$ has a power series:
 #
 # $$\log\det(I + G) = \mathrm{tr} \log(I + G) = \sum_{k=1}^\infty \frac{(-1)^{k+1}}{k}\, \mathrm{tr}(G^k).$$
 #
-# Three tricks make it cheap. **Hutchinson**: for random $v$ with $E[v v^T] = I$ is
-# $E[v^T A v] = \mathrm{tr}(A)$, and $G^k v$ is $k$ products, none of which needs the matrix. **Roulette**: a
-# sum that is cut off has a bias. Cut it off at a random $N$, and divide term $k$ by $P(N \ge k)$:
+# Three tricks make it cheap. **Hutchinson**: for a random $v$ with $E[v v^T] = I$,
+# $E[v^T A v] = \mathrm{tr}(A)$, and $G^k v$ takes $k$ products with $G$, none of which needs the matrix.
+# **Roulette**: a series that is cut off has a bias. Cut it off at a random $N$, and divide term $a_k$ by
+# $P(N \ge k)$. Then there is none:
 #
 # $$E\Big[\sum_{k=1}^N \frac{a_k}{P(N \ge k)}\Big] = \sum_{k=1}^\infty a_k.$$
 #
-# **Neumann**: the gradient needs $(I + G)^{-1} = I - G + G^2 - \ldots$ at one vector alone, so the memory
-# does not grow with the number of terms.
+# **Neumann**: the gradient needs $(I + G)^{-1} = I - G + G^2 - \ldots$ only times one vector, so the memory does
+# not grow with the number of terms.
 
 # %%
 print(inspect.getsource(Residual.forward_estimate))
@@ -110,7 +115,9 @@ exact = np.linalg.slogdet(np.eye(3) + G)[1]
 many, v = np.tile(row, (DRAWS, 1)), rng.standard_normal((DRAWS, 3))
 draws = {}
 for terms in (1, 2, 4):
-    draws[f"{terms} terms"] = layer.forward_estimate(start, many, v, np.ones((DRAWS, terms)))[1]
+    draws[f"{terms} term{'s' * (terms > 1)}"] = layer.forward_estimate(
+        start, many, v, np.ones((DRAWS, terms))
+    )[1]
 coefficients = np.zeros((DRAWS, 40))
 for row_of in coefficients:
     drawn = roulette(rng, exact=1)[:40]
@@ -123,13 +130,13 @@ for name, found in draws.items():
 # %% [markdown]
 # ## What can go wrong: no bound
 #
-# Without the division by the bound the formula is still that of the Jacobian, and differences agree with it.
-# But two points may have the same $z$, and the iteration of the inverse runs away:
+# With weights beyond the bound the formula is still that of the Jacobian, and differences agree with it. But two
+# points may have the same $z$, and the iteration of the inverse diverges:
 
 
 # %%
 class Unbounded(Residual):
-    """Uses the weights as they are."""
+    """Multiplies the first weight by 4, after the division by its bound."""
 
     def arrays(self, params):
         arrays = super().arrays(params)
@@ -148,7 +155,7 @@ print(report.failures[0].sentence)
 
 
 # %% [markdown]
-# A series that is cut off after one term, $\log\det(I + G) \approx \mathrm{tr}(G)$, is off in each row:
+# And a series that is cut off after one term, $\log\det(I + G) \approx \mathrm{tr}(G)$, is wrong in each row:
 
 
 # %%
@@ -167,8 +174,8 @@ print(next(one.sentence for one in report.failures if "log-det" in one.name))
 # %% [markdown]
 # ## Exercises
 #
-# 1. By which factor does the volume of a small cube change at least, and at most, for a given $L$ and $D$?
-# 2. The sigmoid has slopes of at most 1/4. What would a residual layer with sigmoids lose, and what could its
-#    weights do about it?
+# 1. By what factor does the volume of a small cube change at least, and at most, for a given $L$ and $D$?
+# 2. The slopes of the sigmoid are at most 1/4. What would a residual layer with sigmoids lose, and how could its
+#    weights make up for it?
 # 3. Derive $\frac{d}{dt} \log\det(I + G(t)) = \mathrm{tr}\big((I + G)^{-1} G'\big)$ from the series.
 # 4. Let $a_k = L^k / k$ and $P(N \ge k) = p^{k-1}$. For which $p$ is the variance of the roulette finite?
