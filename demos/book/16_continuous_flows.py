@@ -33,20 +33,21 @@ ROWS = 6 if QUICK else 16
 #
 # $$\frac{dx}{dt} = f(t, x), \qquad x(0) = x, \quad x(1) = z.$$
 #
-# *It is invertible, whatever $f$ is.* Where $f$ does not change infinitely fast, through each point goes one solution.
-# Two points never meet, and the way back is the solution backwards in time.
+# *It is invertible.* If $f$ is Lipschitz in $x$, as networks are, exactly one solution passes through each point. Two
+# points never meet, and the inverse is the solution backwards in time.
 #
-# *Its log-determinant is a trace.* Let $F = \partial f / \partial x$. The Jacobian of one layer is $I + hF$, and in its
-# determinant all products but that of the diagonal have two factors $h$:
+# *Its log-determinant is the integral of a trace.* Let $F = \partial f / \partial x$. The Jacobian of one layer is
+# $I + hF$, and in its determinant every product but that of the diagonal has at least two factors $h$:
 #
 # $$\det(I + hF) = \prod_i (1 + h F_{ii}) + O(h^2) = 1 + h\, \mathrm{tr}\, F + O(h^2).$$
 #
-# So $\log\det(I + hF) = h\,\mathrm{tr}\,F + O(h^2)$. There are $1/h$ layers; the sum of the remainders is $O(h)$ and
-# goes to zero, and the sum of the traces goes to an integral:
+# So $\log\det(I + hF) = h\,\mathrm{tr}\,F + O(h^2)$. There are $1/h$ layers: the remainders add up to $O(h)$, which
+# goes to zero, and the sum of the traces becomes an integral:
 #
 # $$\log|\det J| = \int_0^1 \mathrm{tr}\, F(t, x(t))\; dt.$$
 #
-# The trace is the divergence of the field: how fast a small volume that is carried along grows.
+# The trace is the divergence of the field: the relative rate at which a small volume grows that moves along. In the
+# figure nine circles move along a random field:
 
 # %%
 layer = Continuous(hidden=(32,), steps=20)
@@ -101,24 +102,25 @@ right.set(
 # %% [markdown]
 # ## A computer takes steps
 #
-# An equation like this is solved by steps. The classical method of Runge and Kutta looks at four velocities for one
-# step, and one step is wrong by $O(h^5)$, all of them by $O(h^4)$. This is the method, for any number of arrays:
+# An equation like this is solved in steps. The classical Runge-Kutta method (RK4) takes four velocities for a step. One
+# step has an error of $O(h^5)$, all of them together have one of $O(h^4)$. This is the method, for any number of arrays:
 
 # %%
 print(inspect.getsource(continuous_file.runge_kutta))
 
 # %% [markdown]
-# What is now the log-determinant? There are two answers, and they are not the same.
+# What is the log-determinant now? There are two answers, and they differ.
 #
-# *Integrate the trace* along with $x$, by the same steps. That is near the log-determinant of the flow, up to
+# *Integrate the trace* along with $x$, by the same steps. The result is the log-determinant of the flow up to
 # $O(h^4)$.
 #
-# *Take the log-determinant of the steps themselves*, which are what is really applied to $x$. A step is a formula, so it
-# has a derivative: put $x + \varepsilon$ into it, and see that the derivative goes through the same step,
+# *Take the log-determinant of the steps themselves*, as they are what is applied to $x$. Differentiate the formula of
+# a step by the $x$ it starts from: its Jacobian $J$, which starts as $I$, goes through the same step as $x$, along
+# $F J$ in place of $f$. So with $J_k$ for step $k$
 #
-# $$(x, J)' = (f, F J), \qquad \log|\det J| = \sum_k \log|\det J_k|.$$
+# $$\frac{d}{dt}(x, J) = (f, F J), \qquad \log|\det J| = \sum_k \log|\det J_k|.$$
 #
-# This is exact with one step as with a thousand, and it is what `forward` of the layer does:
+# This is exact for one step as for a thousand, and it is what `forward` of the layer computes:
 
 # %%
 print(inspect.getsource(Continuous.forward))
@@ -135,18 +137,18 @@ for count in counts:
     wrong = by_steps[0] - z, by_trace[1] - exact, by_steps[1] - by_trace[1]
     errors.append([np.sqrt(np.mean(one**2)) for one in wrong])
 figure, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
-labels = ("z, beside the flow's", "integral of the trace, beside the flow's", "between the two log-dets")
+labels = ("z, from the flow's", "integral of the trace, from the flow's log-det", "between the two log-dets")
 for series, label, marker, color in zip(np.transpose(errors), labels, "osD", (BLUE, VERMILLION, ORANGE)):
     ax.loglog(counts, series, marker + "-", label=label, color=color)
 ax.loglog(counts, errors[-1][0] * (counts[-1] / np.array(counts)) ** 4, ":", color="0.5", label="order 4")
-ax.set(title="errors by the number of steps", xlabel="steps", ylabel="root mean square")
+ax.set(title="distances by the number of steps", xlabel="steps", ylabel="root mean square")
 ax.set_xticks(counts, counts)
 ax.minorticks_off()
 ax.legend()
 
 # %% [markdown]
-# `inverse` has to undo the steps that were taken. A step backwards is almost that, and Newton's method does the rest, to
-# rounding. So the layer passes the check, to the last digits:
+# `inverse` has to undo the steps that were taken. A step backwards nearly does, up to $O(h^5)$, and Newton's method
+# finds the rest, up to rounding. So the layer passes the check with a single step:
 
 # %%
 few = Continuous(hidden=(8,), steps=1)
@@ -160,12 +162,12 @@ print(f"log|det J| by differences {one.log_abs_det:+.9f}, by the formula {one.lo
 # ## The trace by one product
 #
 # The exact trace takes $D$ products of $F$ with a vector. Hutchinson's estimate takes one. Let $v$ have mean 0 and the
-# identity as its covariance:
+# identity as its covariance. Then
 #
 # $$\mathbb{E}[v^T F v] = \sum_{ij} F_{ij}\, \mathbb{E}[v_i v_j] = \mathrm{tr}\, F.$$
 #
-# For signs, $v_i = \pm 1$, the diagonal comes out exactly, $v_i^2 = 1$, and only what is beside it makes noise. In
-# `EstimatedTrace` one $v$ stays with its row all the way, so that a solver sees a smooth function.
+# With random signs, $v_i = \pm 1$, the diagonal comes out exactly, as $v_i^2 = 1$, and only the entries beside it add
+# noise. In `EstimatedTrace` a row keeps its $v$ in all steps, so that what is integrated is smooth in $t$.
 
 # %%
 x = np.tile(points[:1], (1000 if QUICK else 20_000, 1))
@@ -180,19 +182,22 @@ for kind, v in (("normal", rng.standard_normal(x.shape)), ("signs", rng.choice([
 # %% [markdown]
 # ## A field without a solver
 #
-# Maximum likelihood follows the flow forth and back in every step of training. *Flow matching* does not follow it at
-# all. Draw a row $x$, noise $z$, a time $t$, and go straight from one to the other: $x_t = (1 - t)\,x + t\,z$, with the
-# velocity $u = z - x$. Let $p_t$ be the density of $x_t$. In a small volume around a point $y$ sit many paths, with
-# different velocities; what flows through its walls is their sum, that is $p_t(y)\, \mathbb{E}[u \mid x_t = y]$. So all
+# Maximum likelihood follows the flow forward and back in every step of training. *Flow matching* does not follow it at
+# all. Draw a row $x$, noise $z$ and a time $t$, and go straight from one to the other: $x_t = (1 - t)\,x + t\,z$, with
+# the velocity $u = z - x$. Let $p_t$ be the density of $x_t$. Many paths pass a small volume around a point $y$, with
+# different velocities. The flow of mass through its walls is their sum, $p_t(y)\, \mathbb{E}[u \mid x_t = y]$. So the
 # mass moves as if each point had the mean velocity:
 #
 # $$\frac{\partial p_t}{\partial t} = -\nabla \cdot (p_t f), \qquad f(t, y) = \mathbb{E}[u \mid x_t = y].$$
 #
-# A flow along $f$ has the densities $p_t$, from the data at $t = 0$ to the noise at $t = 1$. And a mean is what
-# regression finds: $\mathbb{E}\,|f(t, x_t) - u|^2$ is least for it.
+# A flow along $f$ has the densities $p_t$, from the data at $t = 0$ to the noise at $t = 1$. And regression finds means:
+# $\mathbb{E}\,|f(t, x_t) - u|^2$ is smallest for this $f$.
 #
-# Here the data are the numbers $\pm 1$ with a little noise of deviation $s$, so that $f$ has a closed form. With the
-# variance $v = (1 - t)^2 s^2 + t^2$ of $x_t$ around $\pm(1 - t)$, and $\bar m$ the mean of $\pm 1$ given $x_t$:
+# Here the data are the numbers $\pm 1$ plus normal noise of standard deviation $s$, so that $f$ has a closed form. Let
+# $\sigma^2 = (1 - t)^2 s^2 + t^2$ be the variance of $x_t$ around $\pm(1 - t)$, and
+# $m = \tanh\big(y (1 - t) / \sigma^2\big)$ the mean of $\pm 1$ given $x_t = y$. Then
+#
+# $$f(t, y) = -m + \frac{t - (1 - t) s^2}{\sigma^2}\, \big(y - (1 - t)\, m\big).$$
 
 # %%
 S = 0.15
@@ -200,9 +205,9 @@ S = 0.15
 
 def mean_velocity(t, y):
     """E[z - x | x_t = y] for x = +-1 + S times a normal number."""
-    v = (1 - t) ** 2 * S**2 + t**2
-    m = np.tanh(y * (1 - t) / v)  # the mean of the sign, given y
-    return -m + (t - (1 - t) * S**2) / v * (y - (1 - t) * m)
+    variance = (1 - t) ** 2 * S**2 + t**2
+    m = np.tanh(y * (1 - t) / variance)
+    return -m + (t - (1 - t) * S**2) / variance * (y - (1 - t) * m)
 
 
 t = np.linspace(0, 1, 201)
@@ -216,17 +221,17 @@ for y in np.linspace(-2.2, 2.2, 24):
     for late in t[:0:-1]:  # from noise to data
         line.append(line[-1] - (t[1] - t[0]) * mean_velocity(late, line[-1]))
     right.plot(t[::-1], line, color=BLUE if line[-1] > 0 else VERMILLION, linewidth=0.7)
-left.set(title="paths of pairs cross", xlabel="t, from data to noise", ylabel="x")
-right.set(title="paths of their mean velocity do not", xlabel="t, from data to noise")
+left.set(title="straight paths cross", xlabel="t, from data to noise", ylabel="x")
+right.set(title="paths along their mean velocity do not", xlabel="t, from data to noise")
 
 # %% [markdown]
-# The demo `demos/flow_matching.py` does this for two moons, with a network in the place of the closed form, and beside
-# it the paths of a diffusion.
+# `demos/flow_matching.py` does this for two moons, with a network in place of the closed form, and compares the straight
+# paths with those of a diffusion.
 #
 # ## What can go wrong
 #
-# The integral of the trace is not the log-determinant of the steps. A layer that returns it, as many do, has a density
-# that does not integrate to 1:
+# The integral of the trace is not the log-determinant of the steps. The density of a layer that returns it, as many do,
+# does not integrate to 1:
 
 
 # %%
@@ -241,16 +246,17 @@ report = check(Trace(hidden=(8,), steps=1), rng.standard_normal((ROWS, 3)))
 print(next(one.sentence for one in report.failures if "log-det" in one.name))
 
 # %% [markdown]
-# That is a small error as long as the field is smooth. But training looks for it. 800 steps of Adam at a rate of 0.01, with
-# two layers of 32 units, eight steps and the integral of the trace, bring two moons to a loss of 0.15 nats. That is below
-# their entropy, 0.289, which no density can be: the field has become too steep for its steps, and their error counts as
-# likelihood. A solver to a tolerance, `Solved`, gives the same parameters 0.37 nats. With the exact log-determinant of the
-# same eight steps the loss ends at 0.33, and the solver says so too. A loss below the entropy is always an error.
+# The error is small as long as the field is smooth. But training exploits it. With two hidden layers of 32 units, eight
+# steps and the integral of the trace, 800 steps of Adam at a rate of 0.01 bring two moons to a loss of 0.15 nats. That is
+# below their entropy of 0.289, which no density can reach: the field has become too steep for its steps, and their error
+# counts as likelihood. With the same parameters `Solved`, which solves the equation to a tolerance, has a loss of 0.37
+# nats. Trained with the exact log-determinant of the same eight steps, the loss ends at 0.33, and the solver agrees. A
+# loss well below the entropy is always an error.
 #
 # ## Exercises
 #
 # 1. Show that for a linear field, $f = A x$, the flow is $z = e^{A} x$ and $\log\det e^{A} = \mathrm{tr}\,A$.
-# 2. What is $\log|\det J|$ of a step of Runge and Kutta along $f = a x$ in one dimension? Compare with $a h$.
-# 3. Show that $\det$ of the step along $f = a x$ is positive for all $a h$. So why is a step not invertible for all $f$?
-# 4. What is the mean velocity of the paths for data that are all at 0? Solve $dx/dt = f$.
+# 2. What is $\log|\det J|$ of a Runge-Kutta step along $f = a x$ in one dimension? Compare it with $a h$.
+# 3. Show that the determinant of this step is positive for all $a h$. Why is a step not invertible for every $f$, then?
+# 4. What is the mean velocity of the straight paths if all data are at 0? Solve $dx/dt = f$.
 # 5. `npflow exercise trace` writes a page to complete; `npflow exercise trace FILE` marks it.

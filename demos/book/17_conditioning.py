@@ -3,8 +3,8 @@
 #
 # **One flow for each class of data would work. Can one flow serve all of them?** Let its networks see the
 # class. Then the same parameters describe a whole family of densities, and Bayes' rule makes a classifier of
-# it. The condition may also be a picture: a flow of large pictures given small ones has many answers to one
-# question.
+# it. The context may also be an image: a flow of large images, given small ones, draws many large images that
+# shrink to the same small one.
 
 # %%
 import inspect
@@ -107,29 +107,30 @@ at_outlier = [flow.log_prob(params, outlier, np.eye(2)[c])[0] for c in (0, 1)]
 print(f"far away, at {outlier[0]}: log p(x | c) = {at_outlier[0]:.0f} and {at_outlier[1]:.0f} nats")
 
 # %% [markdown]
-# ## A picture as condition
+# ## An image as context
 #
-# In a coupling of images the network is a convolution, and the context is one more image beside its input. It may
-# be smaller or larger than the input; then it is brought to its size.
+# In a coupling of images the network is made of convolutions, and the context is joined to its input as further
+# channels. If it is smaller or larger than the input, it is first brought to the same height and width:
 
 # %%
 print(inspect.getsource(context_at))
 
 # %% [markdown]
-# Let $c$ be a picture of 4 x 4 pixels, and $x$ one of 8 x 8 that shrinks to it. Then $x$ is not free: the mean of each
-# block of 2 x 2 pixels is given. So we change variables first. A pair of pixels between 0 and 1, with the logits $a$
-# and $b$, becomes the logit $l$ of its mean and the difference $v = a - b$. Each $(l, v)$ is one pair, as
+# Let $c$ be an image of 4 x 4 pixels, and $x$ one of 8 x 8 that shrinks to it. Then $x$ is not free: the mean of each
+# block of 2 x 2 pixels is given. So we change variables first. Two pixels between 0 and 1 have the logits $a$ and $b$.
+# Replace them by $l$, the logit of the mean of the pixels, and the difference $v = a - b$. Each $(l, v)$ belongs to
+# exactly one pair:
 #
 # $$a = w + \tfrac{v}{2}, \quad b = w - \tfrac{v}{2}, \quad
 # w = \tfrac{l}{2} + \operatorname{arcsinh}\left(\sinh \tfrac{l}{2} \, \cosh \tfrac{v}{2}\right).$$
 #
 # Why? With $y = e^w$ and $h = e^{v/2}$ the mean is $\frac{1}{2}\left(\frac{yh}{1 + yh} + \frac{y}{h + y}\right)$. Set it
-# to $\frac{r^2}{1 + r^2}$ with $r = e^{l/2}$, and for $g = y / r$ there remains $g^2 - 2 S g - 1 = 0$ with $S =
-# \sinh\frac{l}{2} \cosh\frac{v}{2}$, whose positive root is $g = e^{\operatorname{arcsinh} S}$.
+# equal to $\frac{r^2}{1 + r^2}$ with $r = e^{l/2}$. For $g = y / r$ this becomes $g^2 - 2 S g - 1 = 0$ with
+# $S = \sinh\frac{l}{2} \cosh\frac{v}{2}$, whose positive root is $g = e^{\operatorname{arcsinh} S}$.
 #
-# Two pairs side by side, and then the pair of their means, make a block: one mean and three details. The details may
-# be any numbers. So a flow of them given the means is a density of $x$ given $c$, and what it draws shrinks to $c$
-# exactly.
+# Do this for the two pairs of a block, and then for the pair of their means: the block becomes one mean and three
+# differences, its details. The details may be any numbers. So a flow of the details given the means is a density of
+# $x$ given $c$, and every image that it draws shrinks to $c$ exactly. `BlockMeans` is this change of variables:
 
 # %%
 digits = datasets.image_data("digits")
@@ -153,13 +154,13 @@ sr_params, _ = fit(
     progress=False,
 )
 bits = model.bits_per_dim(sr_params, digits.test, rng=rng)
-print(f"{bits.mean():.2f} bits for each of the 64 pixels, once the small picture is known")
+print(f"{bits.mean():.2f} bits for each of the 64 pixels, once the small image is known")
 
 few = digits.test[[1, 5, 7, 9]]
 small = model.known(few)
 answers = model.answers(sr_params, rng, np.repeat(small, 8, axis=0)).reshape(4, 8, 8, 8, 1)
 shrunk = answers.reshape(4, 8, 4, 2, 4, 2, 1).mean(axis=(3, 5))
-print(f"answers shrink to the small picture up to {np.abs(shrunk - small[:, None]).max():.0e}")
+print(f"answers shrink to the small image up to {np.abs(shrunk - small[:, None]).max():.0e}")
 large = small.repeat(2, axis=1).repeat(2, axis=2)
 table = np.concatenate([large[:, None], answers, (few[:, None] + 0.5) / digits.levels], axis=1)
 figure, ax = plt.subplots(figsize=(8, 3.6), layout="constrained")
@@ -168,9 +169,9 @@ plots.images(
 )
 
 # %% [markdown]
-# A network trained to give one answer, by its squared error, gives the mean of all answers, which is blurred.
-# `demos/super_resolution.py` goes on from here, to photographs and to missing halves; SRFlow (Lugmayr et al. 2020) and
-# Wavelet Flow (Yu et al. 2020) are the papers.
+# A network that is trained by squared error gives a single answer, the mean of all, which is blurred.
+# `demos/super_resolution.py` goes on from here, to photographs and to missing halves. The papers are SRFlow (Lugmayr
+# et al. 2020) and Wavelet Flow (Yu et al. 2020).
 
 # %% [markdown]
 # ## What can go wrong
@@ -196,7 +197,7 @@ print(report.failures[0].sentence)
 # 1. An ActNorm whose scale depends on $c$ alone: what is its log-determinant?
 # 2. When do two separate flows learn more from the same data than one conditional flow, and when less?
 # 3. Half of the labels are missing. Which loss uses all rows? (Start from $p(x) = \sum_c P(c)\, p(x | c)$.)
-# 4. A picture of 8-bit pixels is given, whose block means were rounded to integers. Of which set of large pictures is
-#    it the small one? How would the flow have to change?
+# 4. A small image is given whose pixels are block means rounded to integers. Which large images shrink to it? How
+#    would the flow have to change?
 # 5. `npflow exercise conditional` and `npflow exercise pair` write a page each to complete;
 #    `npflow exercise pair FILE` marks it.
