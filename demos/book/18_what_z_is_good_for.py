@@ -107,8 +107,8 @@ print(f"the threes themselves  : mean log p {flow.log_prob(params, start).mean()
 # %% [markdown]
 # ## What else is in the vector
 #
-# The two sets may differ in more than the attribute. Write $a_1, \dots, a_K$ for all attributes of an image,
-# $a_1$ for the one to change (1 or 0), and suppose that on average $z$ is linear in them,
+# The two sets may differ in more than the attribute. Let $a_1, \dots, a_K$ be all attributes of an image, and
+# $a_1$, which is 1 or 0, the one to change. Suppose that on average $z$ is linear in them,
 #
 # $$E[z \mid a] = m + a_1 b_1 + \dots + a_K b_K .$$
 #
@@ -116,16 +116,17 @@ print(f"the threes themselves  : mean log p {flow.log_prob(params, start).mean()
 #
 # $$v = b_1 + \sum_{k > 1} b_k \,\big(E[a_k \mid a_1 = 1] - E[a_k \mid a_1 = 0]\big).$$
 #
-# The vector carries every attribute that goes together with the first one. If it is known, a linear
-# regression of $z$ on all of them gives $b_1$ alone. Here is a pile in which most eights are bold and most
-# threes thin. (`demos/faces.py` does this with smiles and glasses.)
+# The vector contains every attribute that is correlated with the first one. If the attributes are known, a linear
+# regression of $z$ on all of them gives $b_1$ alone. Here is a set in which most eights are bold and most threes
+# thin. An edit should make eights of the threes, and not add ink beyond that. (`demos/faces.py` does this with
+# smiles and glasses.)
 
 # %%
 ink = x.mean(axis=1)
 three_or_eight = np.isin(label, (3, 8))
 bold = ink > np.median(ink[three_or_eight])
 chosen = three_or_eight & ((bold == (label == 8)) | (rng.random(len(x)) < 0.1))
-print(f"bold in the pile: {bold[chosen & (label == 8)].mean():.0%} of eights, "
+print(f"bold in the set: {bold[chosen & (label == 8)].mean():.0%} of eights, "
       f"{bold[chosen & (label == 3)].mean():.0%} of threes")  # fmt: skip
 codes = flow.encode(params, x[chosen])
 known = np.stack([label[chosen] == 8, ink[chosen], np.ones(chosen.sum())], axis=1).astype(np.float32)
@@ -133,8 +134,8 @@ by_least_squares = np.linalg.lstsq(known, codes, rcond=None)[0][0]
 by_means = latent.attribute_vector(flow, params, x[chosen & (label == 8)], x[chosen & (label == 3)])
 unseen = test[test_label == 3]
 print(f"mean grey of the threes: {unseen.mean():.3f}")
-for name, direction in (("difference of means", by_means), ("least squares", by_least_squares)):
-    print(f"moved by the {name}: {latent.add_attribute(flow, params, unseen, direction).mean():.3f}")
+for name, direction in (("the difference of means", by_means), ("least squares", by_least_squares)):
+    print(f"moved by {name}: {latent.add_attribute(flow, params, unseen, direction).mean():.3f}")
 
 # %% [markdown]
 # ## An edit is a flow
@@ -294,25 +295,26 @@ print(f"moons -> pinwheel -> moons: largest error {np.abs(back - moons).max():.1
 #
 # ## What arrives, and what is kept
 #
-# So two things have to be measured: whether $y$ is a $B$, and whether it is still this $x$. From threes to
-# eights, in two ways: by two flows, each trained on one class, and by one flow of both that is told the class
-# $c$ (chapter 17),
+# So two things have to be measured: whether $y$ belongs to $B$, and whether it still is this $x$. Threes become
+# eights in two ways: by two flows, each trained on one class, and by one conditional flow of both, whose context $c$
+# is the class (chapter 17),
 #
 # $$y = f^{-1}(f(x; c = 3);\, c = 8).$$
 #
-# The one flow has the same network for both classes, which sees $c$ beside $x$. What they share it does to
-# both in the same way. A judge, five nearest neighbours, says whether $y$ is an eight. How digits slant stands
-# for what is kept: the slope of column against row over the ink.
+# The conditional flow has the same networks for both classes, which see $c$ beside $x$. So it treats what the
+# classes have in common in the same way. A judge, a classifier by five nearest neighbours, says whether $y$ is an
+# eight. As an example of what should be kept we take the slant of a digit: the slope of column against row over
+# the ink.
 
 # %%
-pile, eight = x[three_or_eight], (label[three_or_eight] == 8)
-told = real_nvp(features=64, couplings=COUPLINGS, network=MLP((64,), "tanh"), context_features=1)
-told_params = trained(told, pile, 2e-3, eight[:, None].astype(np.float32))
+both, eight = x[three_or_eight], (label[three_or_eight] == 8)
+one = real_nvp(features=64, couplings=COUPLINGS, network=MLP((64,), "tanh"), context_features=1)
+one_params = trained(one, both, 2e-3, eight[:, None].astype(np.float32))
 sides = {
-    "two flows": [(flow, trained(flow, pile[eight == side], 2e-3)) for side in (False, True)],
-    "one flow, told": [(told, told_params, np.float32([side])) for side in (0, 1)],
+    "two flows": [(flow, trained(flow, both[eight == side], 2e-3)) for side in (False, True)],
+    "conditional flow": [(one, one_params, np.float32([side])) for side in (0, 1)],
 }
-judge = KNeighborsClassifier(5).fit(pile, eight)
+judge = KNeighborsClassifier(5).fit(both, eight)
 
 
 def slant(x):
@@ -327,16 +329,16 @@ carried = {"threes": unseen[:8]}
 for name, (of_threes, of_eights) in sides.items():
     y = latent.translate(unseen, of_threes, of_eights)
     carried[name] = y[:8]
-    print(f"{name:15}: {judge.predict(y).mean():.0%} are eights, pixels move by {np.abs(y - unseen).mean():.3f}, "
+    print(f"{name:16}: {judge.predict(y).mean():.0%} are eights, pixels move by {np.abs(y - unseen).mean():.3f}, "
           f"slants correlate {np.corrcoef(slant(unseen), slant(y))[0, 1]:+.2f}")  # fmt: skip
 figure, ax = plt.subplots(figsize=(6, 2.4), layout="constrained")
 plots.images(np.stack([*carried.values()]).reshape(3, 8, 8, 8, 1), ax, levels=2)
 ax.set_yticks(9 * np.arange(3) + 3.5, labels=list(carried))
 
 # %% [markdown]
-# Two flows always arrive, as what they decode is an eight whatever z is. One flow arrives less often, and keeps
-# more. So neither number says much without the other. `demos/translate.py` measures both with larger flows, on
-# digits, faces and photographs.
+# Two flows nearly always arrive, as the second decodes every z as an eight. The conditional flow arrives less
+# often, and keeps more. So neither number says much without the other. `demos/translate.py` measures both with
+# larger flows, on digits, faces and photographs.
 
 # %% [markdown]
 # ## What can go wrong
@@ -365,8 +367,8 @@ print(next(one.sentence for one in report.failures if "log-det" in one.name))
 #
 # 1. Let $z$ have different covariances $\Sigma_0$ and $\Sigma_1$ in the two sets. Which affine map takes one
 #    normal density to the other? Is it the only one?
-# 2. Three in four eights of a data set are bold, and one in four threes. How much of the vector of boldness is
-#    in the vector from three to eight? What can a regression do if all eights are bold, and no three is?
+# 2. In a data set three in four eights are bold, and one in four threes. How much of the vector of boldness is in
+#    the vector from three to eight? What can a regression do if all eights are bold and no three is?
 # 3. Show that $E[z_a \cdot z_b] = 0$ and $\operatorname{Var}[z_a \cdot z_b] = D$ for independent standard
 #    normal vectors.
 # 4. Translate with one conditional flow at two contexts (chapter 17). Why does it tend to keep more of $x$

@@ -40,8 +40,8 @@ STEPS, DEPTH, DRAWS, ODE_STEPS = (5, 1, [1, 4], 10) if QUICK else (1000, 8, [1, 
 # | GAN | $x = G(z)$, $z$ may be short | none | a game against a classifier | one pass |
 # | diffusion | noise is removed in many small steps | a bound; exact by an integral | denoising | tens to hundreds of passes |
 #
-# The sections below derive the third column, row by row. `demos/vae_or_flow.py` trains all five on the same densities
-# and the same digits, a small GAN and a diffusion among them, and compares likelihoods, samples and times.
+# The sections below derive the third column, row by row. `demos/vae_or_flow.py` trains all five on the same data, and
+# compares their likelihoods, samples and times.
 
 # %% [markdown]
 # ## A flow: the number itself
@@ -132,16 +132,16 @@ for count, value in zip(DRAWS, estimates):
 # %% [markdown]
 # ### Flows inside a VAE
 #
-# Two densities of $z$ are normal only because this is easy. A flow can replace each:
+# Two densities of $z$ are normal only because that is easy. A flow can replace either:
 #
 # - the **posterior** (Rezende and Mohamed 2015): the encoder draws $z_0$ from its normal density, and a flow takes it
-#   on, $z = f(z_0; h(x))$, where $h(x)$ are further outputs of the encoder. By the change of variables
+#   on to $z = f(z_0; h(x))$, where $h(x)$ are further outputs of the encoder. By the change of variables
 #   $\log q(z \mid x) = \log q(z_0 \mid x) - \log|\det dz/dz_0|$. Only this direction is needed, so $f$ may be a masked
 #   autoregressive layer, which is then called an inverse autoregressive flow (Kingma et al. 2016);
-# - the **prior** (Chen et al. 2017): $\log p(z)$ is that of a flow, which is trained along.
+# - the **prior** (Chen et al. 2017): $\log p(z)$ is that of a flow, which is trained together with the rest.
 #
-# The divergence then has no closed form. It is estimated from the same draw of $z$ as the rest, and what is maximized is
-# the mean of
+# The Kullback-Leibler divergence then has no closed form. It is estimated from the same draw of $z$ as the rest, and
+# what is maximized is the mean of
 #
 # $$\log p(x \mid z) + \log p(z) - \log q(z_0 \mid x) + \log\left|\det \frac{dz}{dz_0}\right|.$$
 
@@ -158,10 +158,12 @@ for name, model in {
     print(f"a flow as {name:9}: -ELBO {elbo:.3f} nats, from {DRAWS[-1]} draws {estimate:.3f} nats")
 
 # %% [markdown]
-# The flow in the posterior makes the gap smaller. The flow in the prior fills the holes of $z$ from which a plain VAE
-# draws samples between the moons. But flows make a poor optimum of VAEs easier to fall into: $q(z_i \mid x) = p(z_i)$ for
-# a component of $z$, which costs nothing and says nothing. With a flow in the prior, three of eight runs with other
-# seeds ended there, at about 1.45 nats. `demos/vae_flows.py` measures flows inside a VAE on digits.
+# Both improve the ELBO, and the estimate from many draws with it. With a better $q$ the decoder learns a better density.
+# And the flow in the prior learns where the codes of the data are, while a plain VAE also draws $z$ from the holes
+# between them, which become samples between the moons. But flows make it easier to end in a poor optimum of VAEs, the
+# *posterior collapse*: $q(z_i \mid x) = p(z_i)$ for a component of $z$, which costs nothing and says nothing about $x$.
+# With a flow in the prior, three of eight runs with other seeds ended there, at about 1.45 nats. `demos/vae_flows.py`
+# measures flows inside a VAE on digits.
 
 # %% [markdown]
 # ## What a sample costs
@@ -370,7 +372,7 @@ print(f"log|det J| by differences {one.log_abs_det:+.6f}, by the integral {one.l
 # %% [markdown]
 # A network in place of the exact score has no closed trace: with $D$ components it takes $D$ backward passes.
 # Hutchinson's estimate takes one, as $E[e^T A\, e] = \operatorname{tr} A$ for random signs $e$. A *continuous
-# flow* has a network for $v$ itself, and is trained by the likelihood or, which is much cheaper, by
+# flow* has a network for $v$ itself (chapter 16), and is trained by the likelihood or, which is much cheaper, by
 # regression on straight lines from noise to data (flow matching).
 
 # %% [markdown]
@@ -401,6 +403,7 @@ print(next(one.sentence for one in report.failures if "log-det" in one.name))
 # 2. $d^*$ is known for a flow and given data's density. Write $p$ by $q$ and $d^*$. How could a discriminator
 #    repair a generator's samples?
 # 3. Show Hutchinson's formula. What is the variance of $e^T A\, e$ for random signs if $A$ is diagonal?
-# 4. `npflow exercise bound` asks for the importance-weighted bound of a VAE with a flow in its posterior.
-# 5. Why can the flow of a posterior not mend a prior that does not fit the codes, and why can that of a prior?
-# 6. Which of the five give a density to a model of text, and which of them need $x$ to be continuous?
+# 4. A prior does not fit the codes. Why does a flow in the posterior help less than one in the prior?
+# 5. Which of the five can model the probability of text, and which of them need $x$ to be continuous?
+# 6. `npflow exercise bound` writes a page to complete, on the importance-weighted bound of a VAE with a flow in its
+#    posterior; `npflow exercise bound FILE` marks it.
