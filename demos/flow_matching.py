@@ -1,19 +1,20 @@
 # %% [markdown]
 # # Flow matching: continuous flows beside diffusion
 #
-# A continuous flow moves points along a velocity field: `dx/dt = f(t, x)`, from the data at `t = 0` to normal noise at
-# `t = 1`. Its likelihood is exact, but to train by it one has to follow the flow, forth and back, in every step.
+# A continuous flow moves points along a velocity field, `dx/dt = f(t, x)`, from the data at `t = 0` to normal noise at
+# `t = 1`. Its likelihood is exact, but training by it has to follow the flow, forward and back, in every step.
 #
 # Flow matching (Lipman et al. 2023) finds a field without following it. Join each row `x` to some noise `z` by a path,
-# and let a network learn the velocity of the path that passes `(t, x_t)`. Where paths cross, the best answer is their
-# mean. The flow along this mean has the same density at each time as the paths have. Two kinds of paths:
+# and let a network learn the velocity of the path at each of its points `(t, x_t)`. Where paths cross, the best answer
+# is the mean of their velocities. The flow along this mean has the same density at each time as the paths. Two kinds of
+# paths:
 #
 # - straight: `x_t = (1 - t) x + t z`, with the velocity `z - x`;
 # - diffusion: `x_t = cos(a) x + sin(a) z` with `a = pi t / 2`, the path of every diffusion that preserves variance.
 #   Its velocity is `pi/2 (cos(a) z - sin(a) x)`.
 #
-# One network, one loss. So this is also where flows and diffusion models meet: a network that was trained on the second
-# path *is* a diffusion model, and it has an exact likelihood, as every flow does.
+# The network and the loss are the same for both. So this is also where flows and diffusion models meet: a network
+# trained on the second kind *is* a diffusion model, and it has an exact likelihood, as every flow does.
 
 # %%
 import json
@@ -45,8 +46,8 @@ entropy, true_log_prob = density.entropy(), density.log_prob(test)
 # %% [markdown]
 # ## Three ways to train the same network
 #
-# By matching on each path, and by likelihood. The last one goes through 16 steps of Runge and Kutta, which are 64
-# networks, forth and back; so it makes far fewer steps in about the same time.
+# By matching on each kind of path, and by likelihood. The latter goes through 16 Runge-Kutta steps, which are 64
+# passes of the network, forward and backward. So it takes fewer steps here: 300 instead of 15,000.
 
 # %%
 HIDDEN, MANY, FEW = ((16, 16), 5, 2) if options.quick else ((64, 64, 64), 15_000, 300)
@@ -84,8 +85,8 @@ trained = {name: train(*one) for name, one in MODELS.items()}
 # %% [markdown]
 # ## Exact likelihoods
 #
-# `Solved` puts a solver of SciPy in the place of the steps: `log p(x)` to a tolerance, whatever the field was trained
-# by. The loss of matching says nothing about it: that is a mean square, which does not go to zero.
+# `Solved` puts a SciPy solver in place of the steps: it gives `log p(x)` to a tolerance, however the field was trained.
+# The loss of matching cannot tell this: it is a mean square that does not go to zero.
 
 # %%
 solved = Flow(Solved(flow.layer, rtol=1e-5, atol=1e-5), flow.prior)
@@ -111,10 +112,10 @@ for name, row in rows.items():
 # %% [markdown]
 # ## Paths, and what the flow makes of them
 #
-# The first column joins points to noise as training does. The second follows the learned field from noise to data: these
-# paths do not cross, as through each point goes one solution. So they are not straight either: a point first goes to
-# the mean of all data that it may come from, and turns when it has to decide. Light is noise, dark is data. The other
-# columns show the flow's points at some times. Straight paths shrink them first, those of the diffusion keep their
+# The first column joins points to noise as training does. The second follows the learned field from noise to data. These
+# paths do not cross in `(t, x)`, as only one solution passes through each point. So they are not straight either: a
+# point first moves towards the mean of all data that it may end at, and turns later. Light is noise, dark is data. The
+# other columns show the flow's points at some times. Straight paths first shrink them, those of the diffusion keep their
 # variance.
 
 # %%
@@ -168,27 +169,28 @@ figure.savefig(options.out / "paths.png")
 # %% [markdown]
 # ## Samples by the number of steps
 #
-# Solving the equation takes steps, and each is a pass of the network. One step of Euler's method goes along the velocity
-# at the noise. On straight paths that leads to the mean of the data; on a diffusion's it leads nearly nowhere, as its arcs
-# set out across. From four steps on the two need about as many. Straight paths do not make a straight flow.
+# Solving the equation takes steps, and each step of Euler's method is a pass of the network. A single step goes along
+# the velocity at the noise. With straight paths it leads to the mean of the data. With those of the diffusion it leads
+# almost nowhere: the velocity at the noise is `-pi/2` times the mean of the data, which is 0 in the units of the field.
+# From four steps on the two need about as many. Straight paths do not make a straight flow.
 #
-# The third row is the second network again, now as a diffusion model. `x_t` and the velocity are `(x, z)` turned by the
-# angle `a`, so turning back gives what a diffusion model predicts, the clean point and the noise:
+# The third row is the second network again, now as a diffusion model. `x_t` and `f / (pi/2)` are `(x, z)` rotated by the
+# angle `a`. Rotating back gives what a diffusion model predicts, the clean point and the noise:
 #
 # `E[x | x_t] = cos(a) x_t - sin(a) f / (pi/2)`,      `E[z | x_t] = sin(a) x_t + cos(a) f / (pi/2)`.
 #
-# A step of DDPM (Ho et al. 2020) puts these two together again at an earlier time, with some of the noise replaced by
-# new one. What is lost is that a sample is a function of z, and with it the likelihood and the way back.
+# A step of DDPM (Ho et al. 2020) combines the two at an earlier time, with some of the noise replaced by new noise. A
+# sample is then no longer a function of z, so the likelihood and the inverse are lost.
 #
 # Below each picture: the mean of `-log p(x)` of the samples under the true density. For true samples it is the entropy,
-# 0.29. A smaller number says that the samples are too close to the arcs, as those of DDPM are. Part of that is the number
-# of steps: with the exact field of a normal density of deviation 0.1, they have 83 % of it after 64 steps and 97 % after
-# 512. The rest are errors of the network, which the new noise brings in.
+# 0.29. With a smaller number the samples are too close to the arcs, as those of DDPM are. Part of that comes from the
+# number of steps: even with the exact field of a normal density, of standard deviation 0.1, the samples have 83 % of that
+# deviation after 64 steps and 97 % after 512. The rest are errors of the network.
 
 
 # %%
 def predictions(params, t, y):
-    """The expected data and noise of a point at a time, by the field that was trained on the diffusion's path."""
+    """E[x | x_t = y] and E[z | x_t = y], by the field that was trained on the paths of the diffusion."""
     a, f = 0.5 * np.pi * t, velocity(params, t, y) / (0.5 * np.pi)
     return np.cos(a) * y - np.sin(a) * f, np.sin(a) * y + np.cos(a) * f
 
@@ -236,8 +238,8 @@ figure.savefig(options.out / "steps.png")
 # %% [markdown]
 # ## Densities
 #
-# The exact densities of the three, with the contours that enclose 50, 90 and 99 % of their mass. All are one piece, as a
-# continuous map of a Gaussian is, but the thread between the moons is thinner than the contours show.
+# The exact densities of the three, with the contours that enclose 50, 90 and 99 % of their mass. Each is one piece, as a
+# continuous map of a Gaussian has to be, but the thread between the moons is too thin for the contours to show.
 
 # %%
 RESOLUTION = 20 if options.quick else 150

@@ -4,7 +4,7 @@
 # A residual layer adds a network to its input, `z = x + g(x)`. If g shortens every distance, to at most
 # L < 1 times what it was, two different points never land on the same z, and the layer is invertible. No
 # network is masked and no half is left unchanged. The price is the log-determinant, log det(I + G) with
-# G = dg/dx, which has no closed form.
+# G = dg/dx, which is that of a full matrix.
 #
 # This demo trains residual flows in the plane and on digits of 64 pixels, and computes the log-determinant in
 # four ways: exactly, by a power series that is cut off, with Hutchinson's estimate of its traces, and with a
@@ -80,9 +80,9 @@ figure.savefig(options.out / "moons.png")
 # %% [markdown]
 # ## Digits
 #
-# On images g is a network of convolutions, and the bound of its Lipschitz constant is that of `norm_bound`. The
-# flow trains with estimated log-dets, as it would on images of any size. Digits have 64 pixels, so it can be
-# scored with the exact ones, in bits per pixel. Without any model a pixel takes `log2(17) = 4.09` bits.
+# For images g is a network of convolutions, whose Lipschitz constant `norm_bound` keeps below 1. The flow trains
+# with estimated log-dets, as it would on images of any size. Digits have only 64 pixels, so it can also be scored
+# with the exact ones, in bits per pixel. Without any model a pixel takes `log2(17) = 4.09` bits.
 
 # %%
 DIGIT_STEPS = 4 if options.quick else 1000
@@ -116,15 +116,14 @@ figure.savefig(options.out / "digits.png")
 #
 # One layer of this flow, at one test digit, in double precision. Its log-determinant is
 #
-# 1. log det(I + G), from the 64 x 64 matrix G. This takes D^3 operations.
-# 2. the series `tr(G) - tr(G^2) / 2 + tr(G^3) / 3 - ...`, cut off: a bias that shrinks like L^k.
-# 3. the same with `v^T G^k v` for each trace, for a random v of mean 0 and variance 1 (Hutchinson): D^2
-#    operations at most, and none with the matrix G, only products of G with vectors. The bias is the same, and
-#    there is variance.
+# 1. log det(I + G), from the D x D matrix G, here 64 x 64. This takes O(D^3) operations.
+# 2. the series `tr(G) - tr(G^2) / 2 + tr(G^3) / 3 - ...`, cut off after k terms: a bias that shrinks like L^k.
+# 3. the same with `v^T G^k v` for each trace, for a random v of mean 0 and variance 1 (Hutchinson). This takes
+#    only products of G with vectors, O(D^2) operations at most. The bias is the same, and there is variance.
 # 4. the same with a random number N of terms, each divided by the probability that it is there (Russian
 #    roulette): no bias, and a little more variance.
 #
-# The layer is the one whose log-determinant is hardest for the series: the one of the largest G.
+# We take the layer that is hardest for the series: the one whose G has the largest eigenvalue.
 
 # %%
 double = lambda params: tree.build(
@@ -259,10 +258,10 @@ figure.savefig(options.out / "log_dets.png")
 # %% [markdown]
 # ## There and back
 #
-# `x <- z - g(x)` shortens the distance to the solution to at most L of what it was. So the number of steps is
-# known beforehand, and when x is near enough too: |x - x*| <= r / (1 - L) with r = |z - g(x) - x|. In the plane
-# a step of Newton's method needs a 2 x 2 matrix. It is taken where it shortens r by as much, so that the
-# guarantee stays.
+# Each step `x <- z - g(x)` multiplies the distance to the solution x* by at most L. So the number of steps is
+# known beforehand, and the last step tells how near x is: |x - x*| <= r / (1 - L) with r = |z - g(x) - x|. In the
+# plane a step of Newton's method needs only a 2 x 2 matrix. The layer takes it where it shortens r at least as
+# much, so that the guarantee holds.
 
 # %%
 COUNT = 40
@@ -339,9 +338,10 @@ sampling = time.perf_counter() - clock
 # %% [markdown]
 # ## The memory of a gradient
 #
-# The gradient of the series keeps the products of every term. But d log det(I + G) = tr((I + G)^-1 dG), and
-# (I + G)^-1 = I - G + G^2 - ..., so one vector w = v - G v + G^2 v - ..., a constant, gives the gradient in
-# a single product, w^T dG v. `forward_estimate` does this: the memory does not grow with the number of terms.
+# The gradient of the series keeps the products of every term. But d log det(I + G) = tr((I + G)^-1 dG), whose
+# estimate is v^T (I + G)^-1 dG v. With the series (I + G)^-1 = I - G + G^2 - ... this is a single product,
+# w^T dG v, with a constant vector, w^T = v^T - v^T G + v^T G^2 - ... `forward_estimate` does this: the memory does
+# not grow with the number of terms.
 
 # %%
 NUMBERS = (2, 16) if options.quick else (2, 4, 8, 16)
