@@ -2,18 +2,15 @@
 # # A VAE with flows
 #
 # A variational autoencoder has two normal densities of `z`: the prior `p(z)`, and the encoder's `q(z | x)`, which stands
-# for the posterior `p(z | x)`. Both are there because they are easy, and a flow can replace each:
+# for the posterior `p(z | x)`. They are normal only because that is easy, and a flow can replace either:
 #
 # - as the **posterior** (Rezende and Mohamed 2015; Kingma et al. 2016): the encoder draws `z_0` from a normal density as
-#   before, and a flow `f` takes it on, `z = f(z_0; h(x))`, by further outputs `h(x)` of the encoder. So
+#   before, and a flow `f` takes it on to `z = f(z_0; h(x))`, where `h(x)` are further outputs of the encoder. So
 #   `log q(z | x) = log q(z_0 | x) - log|det dz/dz_0|`;
 # - as the **prior** (Chen et al. 2017): `log p(z) = log N(u; 0, I) + log|det du/dz|`, with `u = g(z)`.
 #
-# In a VAE the two are relatives: both stand between the encoder and a normal density, and the decoder sees `z`, in the
-# middle. What the posterior's flow cannot do is change the density that samples come from, and the prior's flow does
-# not see `x`.
-#
-# The question here is what each of them is worth on held-out images, in nats.
+# The two are not the same. The flow in the posterior cannot change the density that samples come from, and the flow in
+# the prior does not see `x`. The question here is what each of them is worth on held-out images, in nats.
 
 # %%
 import json
@@ -41,13 +38,13 @@ plt.style.use(plots.STYLE)
 # %% [markdown]
 # ## The models
 #
-# All have the same encoder, decoder and latent size, and differ in what stands between. Layers of a posterior go
-# `forward` from `z_0` to `z`, so a `MaskedAutoregressive` takes one pass: an inverse autoregressive flow, IAF. Every
-# layer sees `h(x)`. The flows start as the identity.
+# All have the same encoder, decoder and latent size, and differ in the flows between them. The layers of a posterior go
+# `forward` from `z_0` to `z`, so a `MaskedAutoregressive` takes one pass: it is an inverse autoregressive flow, IAF.
+# Every layer sees `h(x)`. The flows start as the identity.
 #
-# Two more VAEs without flows are there for a fair comparison: one with a larger encoder, as a flow in the posterior has
-# parameters of its own, and one that is trained by the importance-weighted bound of 5 draws (Burda et al. 2016),
-# `log 1/K sum_k p(x, z_k) / q(z_k | x)`, which also is a way to make up for a poor `q`.
+# Two more VAEs without flows make the comparison fair. One has a larger encoder, as a flow in the posterior adds
+# parameters. The other is trained by the importance-weighted bound of K = 5 draws (Burda et al. 2016),
+# `log(1/K sum_k p(x, z_k) / q(z_k | x))`, which also makes up for a poor `q`.
 
 # %%
 LATENT, CONTEXT = 16, 32
@@ -70,9 +67,9 @@ MODELS = {
 # ## Data
 #
 # scikit-learn's 1797 digits, 8 x 8 pixels with 17 levels, made continuous by uniform noise: `(x + u) / 17`. 1200
-# images train, each under twenty draws of the noise; 180 choose the best parameters of a run; 417 test. All of
-# it is done three times with another split, and all models see the same three splits. So what is compared is the same
-# image under two models, and most of what makes an image easy or hard cancels.
+# images train, each under twenty draws of the noise; 180 choose the best parameters of a run; 417 test. This is
+# repeated on three random splits, the same three for all models. So the same image is compared under two models, and
+# most of what makes an image easy or hard cancels.
 
 # %%
 SPLITS, STEPS, DRAWS = (1, 5, 5) if options.quick else (3, 1500, 200)
@@ -118,15 +115,15 @@ def train(model, data, seed):
 # %% [markdown]
 # ## What it is worth
 #
-# Two numbers for each image: the ELBO, and the bound from many draws, which is nearer to `log p(x)`. Their difference
+# Two numbers for each image: the ELBO, and the bound from many draws, which is closer to `log p(x)`. Their difference
 # is mostly the gap between `q(z | x)` and the posterior. A model can win by the first and lose by the second: then its
 # `q` is better, but its `p` is not.
 #
-# The autoregressive flow in the posterior lifts the ELBO, and the second number too: with a better `q`, the decoder learns
-# a better `p`. The planar flow is too simple to gain much in sixteen dimensions. The flow in the prior does most on these
-# data, as the codes of all digits together are far from a normal density. With both, the ELBO is best. Training by the
-# importance-weighted bound lifts the second number and lowers the first: it asks only that some draws of `q` are good.
-# The larger encoder gains little, so parameters alone are not what counts.
+# The autoregressive flow in the posterior raises the ELBO, and the second number too: with a better `q`, the decoder
+# learns a better `p`. The planar flow gains little: it is simple, in sixteen dimensions. The flow in the prior gains most
+# on these data, as the codes of all digits together are far from a normal density. With both, the ELBO is best. Training
+# by the importance-weighted bound raises the second number and lowers the first: it only needs some draws of `q` to be
+# good. The larger encoder gains little, so the number of parameters does not explain the gains.
 
 # %%
 rows, params, scores = {}, {}, {}
@@ -163,8 +160,8 @@ for name, row in rows.items():
     print(f"{name:32}{cells:>54}{row['parameters']:12}{row['seconds']:13.1f}")
 
 # %% [markdown]
-# The bars are the means over all test images, with two standard errors; a dot is one of the splits. On the right, the
-# bound by the number of draws. Where `q` is good, few draws are enough.
+# The bars are means over all test images, with two standard errors; each dot is one split. On the right is the bound by
+# the number of draws. Where `q` is good, few draws are enough.
 
 # %%
 counts = [1, 2, 5] if options.quick else [1, 2, 5, 10, 20, 50, 100, 200]
@@ -205,8 +202,8 @@ figure.savefig(options.out / "gains.png")
 # %% [markdown]
 # ## Codes and samples
 #
-# The codes of all test images together, in two of their components, beside draws of the prior. Where the prior has
-# draws and there are no codes, the decoder was never trained, and a sample from there is no digit.
+# The codes of training images in two of their components, and draws of the prior. Where there are draws of the prior
+# but no codes, the decoder was never trained, and a sample from there need not be a digit.
 
 # %%
 figure, axes = plt.subplots(2, 4, figsize=(10, 5.2), layout="constrained")
@@ -229,13 +226,12 @@ figure.savefig(options.out / "codes.png")
 # ## A posterior in the plane
 #
 # With two components of `z` the posterior `p(z | x)`, which is proportional to `p(x | z) p(z)`, can be computed on a
-# grid. Grey: the posterior of four training images, each under the decoder that learned together with this `q`. Dots:
-# draws of `q(z | x)`. An encoder without a flow has to fit the posterior by an upright ellipse; a flow can turn and bend
-# it.
+# grid. Grey: the posterior of four training images, each under the decoder that was trained with this `q`. Dots: draws
+# of `q(z | x)`. An encoder without a flow has to fit the posterior by an ellipse whose axes are those of `z`; a flow can
+# turn and bend it.
 #
-# On test images an error of another kind is larger than this one: the encoder has not seen them, and puts `q` beside
-# the posterior (the amortization gap; Cremer et al. 2018). It is most of the gap between the two numbers above, and no
-# flow closes it.
+# On test images another error is larger: the encoder has not seen them, and puts `q` beside the posterior (a part of
+# the amortization gap; Cremer et al. 2018). No flow closes that.
 
 # %%
 small = replace(plain, latent=2)
