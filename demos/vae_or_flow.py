@@ -1,20 +1,20 @@
 # %% [markdown]
 # # Flow, VAE, autoregressive model, GAN, diffusion
 #
-# All five turn noise into data. They differ in what they know of the density that they have learned, and in what a
+# All five turn noise into data. They differ in what they know about the density that they have learned, and in what a
 # sample costs:
 #
 # |  | log p(x) | an encoder | a sample takes | what it gives up |
 # | --- | --- | --- | --- | --- |
-# | **flow** | exact | yes, exact | one pass | free choice of layers: each has an inverse and a cheap determinant |
-# | **VAE** | a bound | yes, with noise | one pass | the number itself; x is noise around a mean |
+# | **flow** | exact | yes, exact | one pass | free choice of layers: each needs an inverse and a cheap determinant |
+# | **VAE** | a bound | yes, with noise | one pass | the exact number; x is noise around a mean |
 # | **autoregressive** | exact | where the conditionals are layers | a pass for each component | fast samples |
 # | **GAN** | none | no | one pass | the density, and any sign of what is left out |
 # | **diffusion** | by an integral | yes, by the same integral | tens of passes | fast samples, and a fast likelihood |
 #
-# Here all five learn the same data: two moons, eight Gaussians around a circle, and scikit-learn's digits. The first
-# three and the diffusion are trained by the same `fit`. The GAN is a game of two networks and not a loss, so its loop is
-# written out.
+# Here all five learn the same data: two moons, eight Gaussians on a circle, and scikit-learn's digits. Four of them are
+# trained by the same `fit`. The GAN is a game between two networks, without a loss to minimize, so its loop is written
+# out.
 
 # %%
 import itertools
@@ -55,8 +55,8 @@ KINDS = ("flow", "VAE", "autoregressive", "GAN", "diffusion")
 # ## Data
 #
 # The digits have 8 x 8 pixels with 17 levels. Integer levels have no density, so each pixel gets uniform noise of the
-# width of one level, `(x + u) / 17`. The noise is not a part of the digit. Training uses twenty noisy copies of each of
-# 1200 images, so that it cannot learn the noise by heart. 180 images choose the best parameters of a run, and 417 test.
+# width of one level, `(x + u) / 17`. Training uses twenty noisy copies of each of 1200 images, so that it cannot learn
+# the noise by heart. 180 images choose the best parameters of a run, and 417 test.
 
 # %%
 rng = np.random.default_rng(0)
@@ -88,9 +88,9 @@ data["digits"] = [dequantized(images[:1200], 20), dequantized(images[1200:1380])
 # even for pixels that are always white. `demos/vae_flows.py` puts flows inside a VAE.
 #
 # The **autoregressive model** is a product of one-dimensional densities, `log p(x) = sum_i log p(x_i | x_1 ...
-# x_{i-1})`. A single masked network gives the numbers of all of them, here those of monotone splines that make each
-# `x_i` normal: one layer, which is a flow of its own with a slow inverse. (A PixelCNN does the same with probabilities
-# of levels in place of a density; `demos/pixelcnn.py`.)
+# x_{i-1})`. A single masked network has the parameters of all of them as its outputs, here those of monotone splines
+# that make each `x_i` normal. This is one layer, a flow with a slow inverse. (A PixelCNN has probabilities of levels in
+# place of densities; `demos/pixelcnn.py`.)
 
 
 # %%
@@ -116,17 +116,18 @@ def train(model, x, validation, steps, rate):
 
 
 def autoregressive(features, network):
-    """The product of densities in one dimension, each the density of a monotone spline of a normal variable."""
+    """The product of densities in one dimension, each of them of a variable that a monotone spline makes normal."""
     return Flow(Chain([Units(), MaskedAutoregressive(network, Spline(bins=16, bound=4.0))]), Normal(features))
 
 
 # %% [markdown]
 # ## A GAN
 #
-# A generator makes x of z, and a discriminator d tells its samples from data. d minimizes `-log d(x) - log(1 - d(G(z)))`,
-# the generator `-log d(G(z))`, and they take turns (Goodfellow et al. 2014). `record` makes a program of each of the two
-# losses and its gradient, and `Adam` works on their flat vectors. There is no number that tells how far training is:
-# both losses are relative to the other network. The generator that is kept is the average of the last ones.
+# A generator G makes x from z, and a discriminator d tells its samples from data. d minimizes
+# `-log d(x) - log(1 - d(G(z)))`, the generator `-log d(G(z))`, and they take turns (Goodfellow et al. 2014). `record`
+# makes a program of each loss and its gradient, and `Adam` works on their flat vectors. No number tells how far
+# training has come: each loss is relative to the other network. The generator that is kept is an average over the last
+# steps.
 
 
 # %%
@@ -178,22 +179,22 @@ class GAN:
 # ## A diffusion, by matching
 #
 # Each row is mixed with noise, `x_t = cos(pi t / 2) x + sin(pi t / 2) e`: data at t = 0, noise at t = 1. Along this path
-# it moves with the velocity `dx_t/dt`, and a network of `x_t` and t learns this velocity by least squares. It cannot
-# know x and e, so what it learns is the mean of the velocity over all pairs that pass through this point. This mean is
-# all that is needed: points that move with it have at each t the density of `x_t` (Song et al. 2021; Lipman et al.
-# 2023). So samples are noise that is moved from t = 1 to t = 0, and since the motion is invertible, it is a flow: its
-# log-determinant is the integral of the trace of the velocity's Jacobian. The trace is the sum of `v' J v` over the unit
-# vectors v, or the mean over random signs v (Hutchinson): any probes whose `v v'` add up to the identity, in the mean.
+# it moves with the velocity `dx_t/dt`, and a network of `x_t` and t learns this velocity by least squares. It does not
+# see x and e, so it learns the mean of the velocity over all pairs whose path passes this point. That is all that is
+# needed: points that move with this mean have the density of `x_t` at each t (Song et al. 2021; Lipman et al. 2023). So
+# a sample is noise that moves from t = 1 to t = 0. The motion is invertible, so it is a flow: its log-determinant is the
+# integral of the trace of the velocity's Jacobian J. The trace is the sum of `v^T J v` over the unit vectors v, or its
+# mean over random signs v (Hutchinson). In general v are any probes for which the sum of `v v^T` has the identity as
+# its mean.
 #
 # Training needs no samples and no solution of the differential equation: one pass of the network for each row.
-# The library's own form of it is `npflow.models.FlowMatching(flow, path="diffusion")`; here all of it stands on one
-# page.
+# `npflow.models.FlowMatching(flow, path="diffusion")` is the library's own; here all of it is on one page.
 
 
 # %%
 @dataclass(frozen=True)
 class Diffusion(Model):
-    """A field that moves noise to data; `centre` and `size` are about the mean and the spread of the data."""
+    """A field that moves noise to data; `centre` and `size` are roughly the mean and the spread of the data."""
 
     features: int
     network: MLP
@@ -230,7 +231,7 @@ class Diffusion(Model):
     def follow(self, params, x, times, probes=()):
         """Move x along the times by steps of Runge and Kutta (RK4); return it with the integral of the trace.
 
-        The trace is the sum of v' J v over the probes v, each of the shape of x.
+        The trace is the sum of v^T J v over the probes v, each of the shape of x.
         """
         along = lambda x, t, v: np.sum(v * self.velocity(params, x, t))
         slope = value_and_grad(along)
@@ -269,9 +270,9 @@ def times(steps):
 # ## How to compare them
 #
 # A density can be scored by the likelihood of test data. A GAN has none, so all five are also judged by their samples:
-# a **classifier** is trained to tell samples from test data, and scored on others of both. It is right in half of the
-# cases where the two are alike, and more often the more they differ (Lopez-Paz and Oquab 2017). No model was trained on
-# the data that it is judged by, so that copies of training rows are not rewarded.
+# a **classifier** is trained to tell samples from test data, and scored on further samples and data. If the two have the
+# same distribution it is right half of the time, and the more they differ the more often (Lopez-Paz and Oquab 2017). No
+# model was trained on the data that it is judged by, so copies of training rows are not rewarded.
 
 # %%
 COUNT, DRAWS, ODE_STEPS = (200, 20, 8) if options.quick else (5000, 1000, 40)
@@ -322,7 +323,7 @@ def learned(kind, model, data, steps, rate, probes):
 # %% [markdown]
 # ## In the plane
 #
-# The entropy of both densities is known. No model has a mean log-likelihood above minus the entropy on average, so the
+# The entropy of both densities is known. No model has a log-likelihood above minus the entropy on average, so the
 # distance from it is what a model has not learned.
 
 # %%
@@ -367,10 +368,10 @@ for name, density in PLANES.items():
 
 # %% [markdown]
 # On the moons the flow and the autoregressive model come closest to the entropy, on the eight Gaussians the
-# autoregressive model and the diffusion. The flow is a continuous map of one piece, so that it leaves bridges where the
-# data are in pieces. The VAE's samples spread into the space between the pieces: its q(z | x), all together, leave holes
-# in the prior, and training never sees the decoder's output for a z in a hole. The GAN finds all pieces here, but not
-# their density: they are too tight, and there are bridges too. No figure of the game itself says so.
+# autoregressive model and the diffusion. The flow is a continuous map of a density in one piece, so it leaves bridges
+# where the data are in several. The VAE's samples spread into the space between the pieces: its q(z | x), all together,
+# leave holes in the prior, and training never sees the decoder's output for a z in a hole. The GAN finds all pieces
+# here, but not their density: they are too narrow, and there are bridges too. Neither of its two losses shows this.
 
 # %%
 figure, axes = plt.subplots(2, 6, figsize=(12, 4.3), layout="constrained")
@@ -385,19 +386,19 @@ figure.savefig(options.out / "planes.png")
 # ## Digits
 #
 # Samples are rounded to the 17 levels of a pixel, and a random forest tries to tell them from test images, by
-# cross-validation. It sees each pixel to a level, and so it finds a background that is not quite white, which no eye
-# would. So a second one sees pixels rounded to five shades of grey.
+# cross-validation. It finds a background that is one level off, which no eye would. So a second forest sees pixels
+# rounded to five shades of grey.
 #
-# A model that copies a part of the data well may yet leave out the rest. Three more figures look for that:
+# A model that copies a part of the data well may still leave out the rest. Three more numbers look for that:
 #
-# - **classes**: a classifier of digits says which digit each sample is. `exp(entropy)` of the shares is 10 where all
-#   digits come equally often, and 5 where only five of them do;
+# - **classes**: a classifier of digits says which digit each sample is. `exp(entropy)` of the shares is 10 if all
+#   digits are equally frequent, and 5 if there are only five of them;
 # - **coverage**: the share of test images with a sample near them, nearer than their fifth neighbour among the other
 #   test images (Naeem et al. 2020), from as many samples as there are test images;
-# - **nearest**: the distance of a sample to the nearest training image, the median. For test images it is 16.6; a model
-#   that gives back what it was trained on would have much less.
+# - **nearest**: the median distance of a sample to the nearest training image. For test images it is 16.6; a model that
+#   repeats what it was trained on would have much less.
 #
-# The row `training images` is what a model would get that draws from the data itself.
+# The row `training images` is what a model that draws from the data itself would get.
 
 # %%
 wide = MLP((128, 128))
@@ -469,15 +470,16 @@ table(
 print(f"the classifier of digits is right on {reader.score(test, answers[1380:]):.1%} of the test images")
 
 # %% [markdown]
-# Likelihood and samples disagree (Theis et al. 2016). The VAE has the highest likelihood of these images, from a bound,
-# and its samples are told apart most easily: with sixteen numbers for an image it must find what digits have in common,
-# and few images are enough for this, but a sample is a draw from p(x | z), with the noise of each pixel, because this is
-# what its likelihood measures. (Papers mostly show the mean of p(x | z) instead, which is smoother than the data.) The
-# diffusion has the lowest likelihood and the best coverage. The autoregressive model has the samples that are hardest
-# to tell apart, but for a few that went astray at an early pixel and never came back; they also cost it coverage.
+# Likelihood and samples disagree (Theis et al. 2016). The VAE has the highest likelihood of these images, even by a
+# bound, and its samples are told apart most easily. With sixteen numbers for an image it has to find what digits have in
+# common, and few images are enough for that. But a sample is a draw from p(x | z), with noise in each pixel, because
+# that is what its likelihood measures. (Papers mostly show the mean of p(x | z) instead, which is smoother than the
+# data.) The diffusion has the lowest likelihood and the best coverage. The samples of the autoregressive model are the
+# hardest to tell apart, except for a few that went astray at an early pixel and never came back. They also cost it
+# coverage.
 #
-# The GAN's samples look fine one by one. That some digits come more often than others is seen only by counting.
-# Nothing here repeats its training images.
+# The GAN's samples look fine one by one. Only counting shows that some digits are more frequent than others. No model
+# repeats its training images.
 
 # %%
 SHOWN = 25
@@ -493,9 +495,9 @@ figure.savefig(options.out / "digits.png")
 # %% [markdown]
 # ## A bound and an estimate
 #
-# How many draws does the VAE's estimate need? It rises with every draw, fast at first. Where it has levelled off, it
-# can be compared, but it never shows how large the remaining gap is. A comparison of a flow with a VAE's ELBO alone
-# would count this gap against the VAE.
+# How many draws does the VAE's estimate need? Its mean rises with every draw, fast at first. Once it has levelled off it
+# can be compared, but it never shows how large the remaining gap is. A comparison of a flow with a VAE's ELBO alone would
+# count this gap against the VAE.
 
 # %%
 counts = [1, 2, 5, 10, 20] if options.quick else [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]
@@ -540,14 +542,14 @@ for kind, properties in PROPERTIES.items():
     print(f"{kind:16}" + "".join(f"{cell:>12}" for cell in cells))
 
 # %% [markdown]
-# What to take?
+# Which one to use?
 #
-# - A density is wanted, or an encoder without noise: a **flow**.
-# - A short code of x is wanted: a **VAE**. Report a bound from many draws.
-# - The density alone is wanted, as good as possible: **autoregressive**, where slow samples do not matter.
-# - Samples alone are wanted, in one pass: a **GAN**, with a separate look at what it leaves out.
-# - Good samples are wanted and may take tens of passes: a **diffusion**. It is trained by least squares, which is less
-#   trouble than a game, and it is a flow for those who can wait for its integral.
+# - For a density, or an encoder without noise: a **flow**.
+# - For a short code of x: a **VAE**. Report a bound from many draws.
+# - For the best density, if slow samples do not matter: an **autoregressive** model.
+# - For samples alone, in one pass: a **GAN**. Check separately what it leaves out.
+# - For good samples that may take tens of passes: a **diffusion**. It is trained by least squares, which is easier than a
+#   game, and it is a flow if you can wait for its integral.
 
 # %%
 summary = {
