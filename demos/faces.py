@@ -3,8 +3,8 @@
 #
 # Glow's best-known picture: a photograph of a face is encoded, a vector is added to its z, and it smiles when
 # it is decoded. The vector is the difference between the mean z of faces that smile and of faces that don't.
-# Here this is done with drawn faces, where it can be *measured*: how far does the smile move, what else
-# moves, and is it better than the same in pixels?
+# Here this is done with drawn faces, where it can be *measured*: how much does the smile change, what else
+# changes, and is it better than the same in pixels?
 #
 # `datasets.faces` draws faces of 32 x 32 pixels in colour, with known attributes. So the right answer is known
 # too: the same face, drawn with a smile.
@@ -34,8 +34,8 @@ plt.style.use(plots.STYLE)
 # %% [markdown]
 # ## Faces
 #
-# Each face has thirteen attributes. Each row here changes one and leaves the others: the same state of the
-# generator draws the same faces, whatever is set.
+# Each face has thirteen attributes. On the right each row varies one and keeps the others: from the same seed
+# come the same faces, whatever is set.
 
 # %%
 NAMES = list(FACE_ATTRIBUTES)
@@ -63,9 +63,9 @@ figure.savefig(options.out / "faces.png")
 # %% [markdown]
 # ## Aligned, as photographs are
 #
-# The faces that Glow was shown, CelebA-HQ, are aligned: eyes and mouth are at the same place in each picture.
-# One vector for all faces needs that, in z as in pixels: a mouth that is drawn where another face has its
-# mouth is no smile. So these faces look straight ahead, from the middle. The other nine attributes vary.
+# The faces that Glow was trained on, CelebA-HQ, are aligned: eyes and mouth are at the same place in each picture.
+# One vector for all faces needs that, in z as in pixels: a mouth added where another face has its mouth is no
+# smile. So these faces look straight ahead, from the middle. The other nine attributes vary.
 
 # %%
 ALIGNED = dict.fromkeys(("turn", "tilt", "right", "down"), 0.0)
@@ -75,7 +75,7 @@ images, attributes = datasets.faces(N, np.random.default_rng(1), attributes=ALIG
 
 
 def shares_of(attributes):
-    """The attributes that vary, in shares of their ranges, shape (n, 9)."""
+    """The attributes that vary, as fractions of their ranges, shape (n, 9)."""
     return np.stack(
         [(attributes[name] - FACE_ATTRIBUTES[name][0]) / np.ptp(FACE_ATTRIBUTES[name]) for name in VARIED], 1
     )
@@ -84,10 +84,10 @@ def shares_of(attributes):
 shares = shares_of(attributes)
 
 # %% [markdown]
-# ## A regression that tells the smile
+# ## A regression that measures the smile
 #
-# Kernel ridge regression on principal components measures all attributes of a picture, in shares of their
-# ranges. It learns from faces of its own. How much of the variance on new faces does it explain?
+# Kernel ridge regression on principal components measures all attributes of a picture, as fractions of their
+# ranges. It is trained on a separate set of faces. How much of the variance on new faces does it explain?
 
 
 # %%
@@ -109,7 +109,7 @@ regression = regression_of(10, 500 if options.quick else 5000)
 
 
 def measured(images):
-    """The attributes of pictures in shares of their ranges, shape (n, 9)."""
+    """The attributes of pictures as fractions of their ranges, shape (n, 9)."""
     return regression.predict(rows_of(images))
 
 
@@ -166,22 +166,22 @@ print(f"{Layout(params).size:,} parameters, {bits.mean():.3f} bits/dim on held-o
 # %% [markdown]
 # ## Vectors
 #
-# Of frowning and of smiling faces, three vectors:
+# Three vectors from frowning to smiling:
 #
 # - **in z**: the difference of the mean z, `latent.attribute_vector`;
 # - **in z, by least squares**: one linear regression of z on all attributes; the vector is the row of the
-#   smile. Where attributes go together in the data, a difference of means carries all of them. Here they are
-#   drawn independently, so the two should agree. (Further down they don't.)
+#   smile. If attributes are correlated in the data, a difference of means contains all of them. Here they are
+#   drawn independently, so the two should agree. (In the last section they don't.)
 # - **in pixels**: the difference of the mean pictures.
 #
-# Each is for the whole range of the smile, from -1 to 1. An edit has one more number, its strength. For each
-# vector it is the smallest that makes nineteen in twenty faces smile, faces that are not used again.
+# Each is scaled to the whole range of the smile, from -1 to 1. An edit multiplies it by one more number, its
+# strength: the smallest that makes nineteen in twenty faces smile. It is chosen on faces that are not used again.
 
 # %%
 z = glow.encode(params, images)
 smile = attributes["smile"]
 glad, sad = smile > 0.5, smile < -0.5
-whole = float(2 / (smile[glad].mean() - smile[sad].mean()))  # the range, in distances of the means
+whole = float(2 / (smile[glad].mean() - smile[sad].mean()))  # the range, by the distance of the means
 
 
 def least_squares(codes, shares):
@@ -228,25 +228,25 @@ strengths = {name: calibrated(*way) for name, way in vectors.items()}
 print("strengths: " + ", ".join(f"{name} {value:.2f}" for name, value in strengths.items()))
 
 # %% [markdown]
-# ## A flow for each pile
+# ## A flow for frowns and a flow for smiles
 #
-# A vector is the same for all faces. Two flows need not move all in the same way. Both start from the parameters
-# of the Glow; one learns faces that frown for some steps more, the other faces that smile. A face is encoded by
-# the first and decoded by the second, `latent.translate`. There is no strength to choose. (`demos/translate.py`
-# is about this.)
+# A vector is the same for all faces. Two flows can move each face differently. Both start from the parameters of
+# the Glow; then one is trained on faces that frown for some more steps, the other on faces that smile. A face is
+# encoded by the first and decoded by the second, `latent.translate`. There is no strength to choose.
+# (`demos/translate.py` is about this.)
 
 # %%
 frown_flow, smile_flow = (
-    (glow, trained(params, images[pile], 4 if options.quick else 250, 3e-3)[0])
-    for pile in (smile < -0.8, smile > 0.8)
+    (glow, trained(params, images[chosen], 4 if options.quick else 250, 3e-3)[0])
+    for chosen in (smile < -0.8, smile > 0.8)
 )
 
 # %% [markdown]
 # ## Edited, and measured
 #
-# New faces that frown (-1), edited to smile (1), beside the same faces drawn with a smile. An edit does its
-# work on a face if the measured smile moves by 80 % of its range at least. It leaves the rest alone if no
-# other attribute moves by 15 % of its range.
+# New faces that frown (-1), edited to smile (1), beside the same faces drawn with a smile. An edit succeeds on a
+# face if the measured smile moves by at least 80 % of its range. It leaves the rest alone if no other attribute
+# moves by 15 % of its range.
 
 # %%
 TO = {"smile": 1.0}
@@ -255,7 +255,7 @@ test, drawn = (
 )
 edited = {name: edit(test, vector, strengths[name]) for name, (edit, vector) in vectors.items()}
 edited["by two flows"] = latent.translate(test, frown_flow, smile_flow)
-edited["drawn so"] = drawn
+edited["drawn smiling"] = drawn
 mouth = np.abs(drawn.astype(float) - test).max(axis=-1, keepdims=True) > 50
 before = measured(test)
 table = {}
@@ -279,23 +279,23 @@ label_rows(ax, ["frowning", *edited])
 figure.savefig(options.out / "edited.png")
 
 # %% [markdown]
-# One run, of 200 new faces (R2 of the smile 0.996): with the vector in z the smile moved by 80 % or more in
-# 96 % of them, and in none did another attribute move by 15 %. By least squares it was 95 %, and one face. So
-# a Glow of minutes does have a vector of the smile. Is it better than pixels? The vector in pixels does its
-# work as often, and disturbs the rest less. But to make nineteen in twenty smile it moves the smile by 1.25
-# of its range on average, beyond what can be drawn, as it adds the same to light skin and to dark; in z 1.06
-# and 1.09 are enough. And the flow finds the pictures that are made in pixels less likely, by 0.12 bits/dim
-# or more, some 400 bits a picture. Those that are made in z are as likely as faces that are drawn with a
-# smile.
+# One run with 200 new faces (R2 of the smile 0.996): with the vector in z the smile moved by 80 % or more in
+# 96 % of them, and in none did another attribute move by 15 %. By least squares it was 95 %, and another
+# attribute moved in one face. So a Glow trained for minutes does have a vector of the smile. Is it better than
+# the vector in pixels? That one succeeds as often, and disturbs the rest less. But to make nineteen in twenty
+# smile it moves the smile by 1.25 of its range on average, beyond what can be drawn, as it adds the same to light
+# and to dark skin; in z 1.06 and 1.09 are enough. And the flow finds the pictures that are made in pixels less
+# likely, by 0.12 bits/dim or more, some 400 bits a picture. Those that are made in z are as likely as faces drawn
+# with a smile.
 #
-# The mouth itself comes out best by two flows: it is wrong by 28 levels, and by 43 to 46 with the vectors. But
-# these flows smile less: by 0.74 of the range on average, and by 80 % in a quarter of the faces. Each pile has
-# a thousand faces, and the flows had few steps to learn the difference.
+# Two flows draw the mouth best: its error is 28 levels, and 43 to 46 with the vectors. But they make faces smile
+# less: by 0.74 of the range on average, and by 80 % in a quarter of the faces. Each was trained on a thousand
+# faces, for few steps.
 #
 # Alignment is needed. With faces in all poses (and noise of ten levels) a vector in z that moved the smile of
 # 78 % of the faces by 80 % moved something else by 15 % in half of them.
 #
-# How strong should an edit be? With the strength the smile grows, and so does all else.
+# How strong should an edit be? The smile grows with the strength, and so does everything else:
 
 # %%
 more = np.arange(0, 2.01, 1.0 if options.quick else 0.25)
@@ -306,41 +306,43 @@ for (name, (edit, vector)), color, mark in zip(vectors.items(), (BLUE, ORANGE, V
     axes[1].plot(more, np.abs(moves[..., 1:]).max(axis=2).mean(axis=1), color=color, marker=mark, label=name)
 axes[0].axhline(0.8, color="0.6", linestyle=":", linewidth=1)
 axes[1].axhline(0.15, color="0.6", linestyle=":", linewidth=1)
-axes[0].set(title="the smile", ylabel="moved by, in shares of the range", xlabel="strength, 1: as calibrated")
-axes[1].set(title="of the others the one that moves most", xlabel="strength, 1: as calibrated")
+axes[0].set(
+    title="the smile", ylabel="moved by, as a fraction of the range", xlabel="strength, 1: as calibrated"
+)
+axes[1].set(title="the other attribute that moves most", xlabel="strength, 1: as calibrated")
 axes[0].legend()
 figure.savefig(options.out / "strength.png")
 
 # %% [markdown]
 # ## What else is in the vector
 #
-# In a collection of photographs attributes go together. Suppose that nine in ten of those who smile wear
-# glasses, and one in ten of the others. The difference of means then has the vector of glasses in it, 0.8
-# times, and an edit puts glasses on. The row of a regression is the smile's at equal glasses. Here are both,
-# from such a pile, with a strength of 1.2, on frowning faces without glasses:
+# In a collection of photographs attributes are correlated. Suppose that nine in ten of those who smile wear
+# glasses, and one in ten of the others. The difference of means then contains the vector of glasses, 0.8 times,
+# and an edit puts on glasses. The row of a regression is the smile at equal glasses. Here are both vectors from
+# such a set, with a strength of 1.2, on frowning faces without glasses:
 
 # %%
 together = (attributes["glasses"] == 1) == (smile > 0)
-pile = np.flatnonzero(together | (np.random.default_rng(7).random(N) < 1 / 9))
+kept = np.flatnonzero(together | (np.random.default_rng(7).random(N) < 1 / 9))
 bare, _ = datasets.faces(
     TEST, np.random.default_rng(21), attributes=ALIGNED | {"smile": -1.0, "glasses": 0.0}
 )
-glad, sad = (np.intersect1d(pile, np.flatnonzero(chosen)) for chosen in (glad, sad))
-from_pile = {
+glad, sad = (np.intersect1d(kept, np.flatnonzero(chosen)) for chosen in (glad, sad))
+correlated = {
     "difference of means": whole * (z[glad].mean(axis=0) - z[sad].mean(axis=0)),
-    "least squares": least_squares(z[pile], shares[pile]),
+    "least squares": least_squares(z[kept], shares[kept]),
 }
 glasses = VARIED.index("glasses")
-piled, pictured = {}, [bare[:12]]
-for name, vector in from_pile.items():
+both, pictured = {}, [bare[:12]]
+for name, vector in correlated.items():
     x = in_z(bare, vector, 1.2)
     moved = measured(x) - measured(bare)
-    piled[name] = {"smile": float(moved[:, 0].mean()), "glasses": float(moved[:, glasses].mean())}
+    both[name] = {"smile": float(moved[:, 0].mean()), "glasses": float(moved[:, glasses].mean())}
     pictured.append(x[:12])
-    print(name, {key: round(value, 2) for key, value in piled[name].items()})
+    print(name, {key: round(value, 2) for key, value in both[name].items()})
 figure, ax = plt.subplots(figsize=(10, 2.4), layout="constrained")
 plots.images(np.stack(pictured), ax)
-label_rows(ax, ["without glasses", *from_pile])
+label_rows(ax, ["without glasses", *correlated])
 figure.savefig(options.out / "together.png")
 
 # %%
@@ -353,7 +355,7 @@ summary = {
     "seconds": history.seconds[-1],
     "strengths": strengths,
     "edits": table,
-    "from a pile where smiles and glasses go together": piled,
+    "from a set where smiles and glasses go together": both,
 }
 (options.out / "summary.json").write_text(json.dumps(summary, indent=2))
 heads = list(table["in z"])

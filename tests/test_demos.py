@@ -221,14 +221,14 @@ def latent_arithmetic_adds_mixes_and_carries_over(out, summary, printed):
 
 @shows("faces")
 def faces_measures_the_smile_and_what_else_moves(out, summary, printed):
-    ways = {"in z", "in z, by least squares", "in pixels", "by two flows", "drawn so"}
+    ways = {"in z", "in z, by least squares", "in pixels", "by two flows", "drawn smiling"}
     assert set(summary["edits"]) == ways
     for name, row in summary["edits"].items():
         assert np.isfinite(list(row.values())).all()
-        assert (row["error at the mouth"] == 0) == (name == "drawn so")
-    assert summary["edits"]["drawn so"]["smile, mean"] > 0.5  # measured by a regression on few faces
+        assert (row["error at the mouth"] == 0) == (name == "drawn smiling")
+    assert summary["edits"]["drawn smiling"]["smile, mean"] > 0.5  # measured by a regression on few faces
     assert summary["bits_per_dim"] > summary["bits_of_the_noise"] == pytest.approx(4.369, abs=1e-3)
-    together = summary["from a pile where smiles and glasses go together"]
+    together = summary["from a set where smiles and glasses go together"]
     assert abs(together["least squares"]["glasses"]) < together["difference of means"]["glasses"]
     assert {path.stem for path in out.glob("*.png")} == {"faces", "edited", "strength", "together"}
 
