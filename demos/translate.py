@@ -1,17 +1,17 @@
 # %% [markdown]
 # # From A to B: translation through z
 #
-# Two piles of pictures, A and B, and no pairs. A flow $f$ of A and a flow $g$ of B, with the same prior, make
-# of each picture of A one of B:
+# Given are two sets of pictures, A and B, without pairs. A flow $f$ of A and a flow $g$ of B, with the same prior,
+# turn each picture of A into one of B:
 #
 # $$y = g^{-1}(f(x)).$$
 #
-# The flows may be two, or one flow that is told the pile (a context). `latent.translate` does both. It is
+# There may be two flows, or one conditional flow whose context says A or B. `latent.translate` does both. It is
 # measured here on digits, faces and photographs. Two questions:
 #
-# - **Does it arrive?** A judge that saw no flow says whether y is a B.
-# - **What is kept?** y is to be *this* x as a B, and not just any B. So we measure on both what is not A or B
-#   about them, and how many pixels stay.
+# - **Does it arrive?** A judge, a classifier trained on data alone, says whether y belongs to B.
+# - **What is kept?** y should be *this* x as a B, and not just any B. So we measure properties of x and y that have
+#   nothing to do with A and B, and how far the pixels move.
 
 # %%
 import json
@@ -36,7 +36,7 @@ from npflow.training import Adam, WarmupCosine
 
 options = demo_options(
     "translate",
-    "Digits, faces and photographs carried over from one pile to another, with what is kept measured.",
+    "Digits, faces and photographs translated from one class to another, with what is kept measured.",
     {"--path": {"type": Path, "help": "folder or archive of CIFAR-10, complete or a part of it"}},
 )
 plt.style.use(plots.STYLE)
@@ -65,7 +65,7 @@ def trained(model, params, x, context=None, *, steps, rate=1e-2):
 
 
 def small_glow(shape, levels, contexts=0, *, depth=2, steps=4, channels=64):
-    """A Glow of images, or one that is told the pile."""
+    """A Glow of images, conditional with `contexts` above 0."""
     network = ConvNet((4, 4) if options.quick else (channels, channels))
     flow = image_glow(shape, depth, 1 if options.quick else steps, network, context_features=contexts)
     return Dequantized(flow, levels)
@@ -88,18 +88,17 @@ def picture(rows, names, title, name, *, levels=256, columns=()):
 # %% [markdown]
 # ## Digits: three ways
 #
-# From threes to eights, between each two of the digits 3, 5, 8 and 9, in both directions. Three ways to get
-# the two flows:
+# Between any two of the digits 3, 5, 8 and 9, in both directions, such as from threes to eights. Three ways:
 #
-# 1. **one flow that is told the class**, trained on all digits;
-# 2. **two flows from one**: a flow of all digits, which then learns one class for some steps more;
-# 3. **two flows**, each trained on its class alone.
+# 1. **one conditional flow**, trained on all digits, whose context is the class;
+# 2. **two flows from one**: a flow of all digits, which is then trained on one class for some more steps;
+# 3. **two flows**, each trained on its class alone, from the start.
 #
-# Each class has 140 training digits, little for a flow of its own.
+# Each class has about 140 training digits, few for a flow of its own.
 #
 # What can be kept of a digit, apart from its class? How much ink it has, and how it slants: the covariance of
-# row and column over the ink, by the variance of the row. Both are compared in x and y by their correlation
-# over all test digits of a pair. Without any relation it would be 0.
+# row and column over the ink, divided by the variance of the row. For both we take the correlation between x and
+# y, over all test digits of a pair of classes. If y had nothing to do with x it would be 0.
 
 # %%
 data = datasets.image_data("digits")
@@ -111,10 +110,10 @@ print(f"five nearest neighbours classify {accuracy:.1%} of the test digits corre
 
 CLASSES = (3, 8) if options.quick else (3, 5, 8, 9)
 start = time.perf_counter()
-told, plain = (small_glow(SHAPE, LEVELS, contexts, steps=8, channels=32) for contexts in (10, 0))
+conditional, plain = (small_glow(SHAPE, LEVELS, contexts, steps=8, channels=32) for contexts in (10, 0))
 context = ONE_HOT[data.train_labels]
-told_params = told.init(np.random.default_rng(1), data.train[:256], context[:256])
-told_params = trained(told, told_params, data.train, context, steps=600)
+one = conditional.init(np.random.default_rng(1), data.train[:256], context[:256])
+one = trained(conditional, one, data.train, context, steps=600)
 first = plain.init(np.random.default_rng(1), data.train[:256])
 of_all = trained(plain, first, data.train, steps=600)
 alone, from_one = {}, {}
@@ -123,7 +122,7 @@ for label in CLASSES:
     from_one[label] = trained(plain, of_all, of_class, steps=150, rate=3e-3)
     alone[label] = trained(plain, plain.init(np.random.default_rng(1), of_class), of_class, steps=150)
 WAYS = {
-    "one flow, told the class": {label: (told, told_params, ONE_HOT[label]) for label in CLASSES},
+    "one conditional flow": {label: (conditional, one, ONE_HOT[label]) for label in CLASSES},
     "two flows from one": {label: (plain, from_one[label]) for label in CLASSES},
     "two flows": {label: (plain, alone[label]) for label in CLASSES},
 }
@@ -148,10 +147,10 @@ def kept(x, y):
     return {"moved": float(moved), "ink": float(ink), "slant": float(slant)}
 
 
-def nearest(x, pile):
-    """The image of a pile that is nearest to each x, pixel by pixel."""
-    distances = np.sum((x[:, None].astype(float) - pile[None]) ** 2, axis=(2, 3, 4))
-    return pile[np.argmin(distances, axis=1)]
+def nearest(x, images):
+    """The image that is nearest to each x, pixel by pixel."""
+    distances = np.sum((x[:, None].astype(float) - images[None]) ** 2, axis=(2, 3, 4))
+    return images[np.argmin(distances, axis=1)]
 
 
 digit_rows = {way: [] for way in (*WAYS, "the nearest B", "any B")}
@@ -159,9 +158,9 @@ drawn = {}
 for a in CLASSES:
     for b in CLASSES:
         if a != b:
-            x, pile = data.test[data.test_labels == a], data.train[data.train_labels == b]
+            x, all_b = data.test[data.test_labels == a], data.train[data.train_labels == b]
             made = {way: latent.translate(x, flows[a], flows[b]) for way, flows in WAYS.items()}
-            made |= {"the nearest B": nearest(x, pile), "any B": rng.permutation(pile)[: len(x)]}
+            made |= {"the nearest B": nearest(x, all_b), "any B": rng.permutation(all_b)[: len(x)]}
             for way, y in made.items():
                 arrived = float(np.mean(judge.predict(y.reshape(-1, 64)) == b))
                 digit_rows[way].append({"arrived": arrived, **kept(x, y)})
@@ -181,22 +180,22 @@ picture(
 )
 
 # %% [markdown]
-# The nearest B of the training digits and any B are there for comparison. (The judge doubts one in six of the nearest:
-# they are eights that look like this three.) One run: told the class, the flow arrives in 95 % of all cases,
-# and moves the pixels no more than the nearest B, by 0.15 of the range instead of 0.23. Ink and slant of x and
-# y correlate by 0.85 and 0.84. Two flows from one keep as much, and arrive in 89 %. Two flows that had no
-# start in common arrive in 97 %, at just any B: the correlations are 0.22 and 0.12, and the pixels move as far
-# as to a random digit. Nothing in a likelihood asks that they keep anything.
+# The nearest training digit of class B and a random one are there for comparison. (The judge is wrong about one in
+# six of the nearest: they are eights that look like this three.) In one run the conditional flow arrives in 95 % of
+# all cases, and moves the pixels no more than the nearest B, by 0.15 of the range; a random B moves them by 0.23.
+# The correlations of ink and slant are 0.85 and 0.84. Two flows from one keep as much, and arrive in 89 %. Two flows
+# with different starts arrive in 97 %, but at just any B: the correlations are 0.22 and 0.12, and the pixels move as
+# far as to a random digit. Nothing in the likelihood makes them keep anything.
 #
 # ## Faces: with glasses
 #
 # `datasets.faces` draws faces with known attributes, so the right answer is known: the same face, drawn with
-# glasses. Half of the faces have them; no flow is shown a pair. They look straight ahead, from the middle, as
-# in `demos/faces.py`. Three ways: one flow that is told, two flows from one, and the vector of glasses in the
-# z of a flow of all faces, as well as that in pixels.
+# glasses. Half of the faces have them; no flow sees a pair. They look straight ahead, from the middle, as in
+# `demos/faces.py`. Four ways: one conditional flow, two flows from one, the vector of glasses in the z of a flow of
+# all faces, and the vector in pixels.
 #
-# A regression (kernel ridge on principal components) measures the attributes of a picture, in shares of their
-# ranges. On new drawn faces it explains most of the variance:
+# A regression (kernel ridge on principal components) measures the attributes of a picture, as fractions of their
+# ranges. On new faces it explains most of the variance:
 
 # %%
 N, TEST = (200, 20) if options.quick else (10_000, 200)
@@ -210,7 +209,7 @@ def rows_of(images):
 
 
 def shares_of(attributes):
-    """The attributes that vary, in shares of their ranges, shape (n, 9)."""
+    """The attributes that vary, as fractions of their ranges, shape (n, 9)."""
     return np.stack([(attributes[name] - low) / (high - low) for name, (low, high) in VARIED.items()], axis=1)
 
 
@@ -233,9 +232,9 @@ print("R2 of the regression: " + ", ".join(f"{name} {score:.3f}" for name, score
 # %%
 start = time.perf_counter()
 context = wears[:, None].astype(np.float32)
-told = small_glow((32, 32, 3), 256, 1, depth=3)
-told_params = told.init(np.random.default_rng(1), images[:256], context[:256])
-told_params = trained(told, told_params, images, context, steps=1000)
+conditional = small_glow((32, 32, 3), 256, 1, depth=3)
+one = conditional.init(np.random.default_rng(1), images[:256], context[:256])
+one = trained(conditional, one, images, context, steps=1000)
 plain = small_glow((32, 32, 3), 256, depth=3)
 of_all = trained(plain, plain.init(np.random.default_rng(1), images[:256]), images, steps=1000)
 bare_flow, wearing_flow = (
@@ -248,8 +247,8 @@ bare, wearing = (drawn_faces(TEST, 20, glasses=side)[0] for side in (0.0, 1.0))
 vector = latent.attribute_vector(plain, of_all, images[wears][:2000], images[~wears][:2000])
 difference = images[wears].mean(axis=0) - images[~wears].mean(axis=0)
 ways = {
-    "one flow, told": latent.translate(
-        bare, (told, told_params, np.float32([0])), (told, told_params, np.float32([1]))
+    "one conditional flow": latent.translate(
+        bare, (conditional, one, np.float32([0])), (conditional, one, np.float32([1]))
     ),
     "two flows from one": latent.translate(bare, bare_flow, wearing_flow),
     "vector in z": latent.add_attribute(plain, of_all, bare, vector),
@@ -275,20 +274,20 @@ for way, y in ways.items():
 picture([bare[:10], *(y[:10] for y in ways.values())], ["without glasses", *ways], "", "faces")
 
 # %% [markdown]
-# One run, of 200 new faces: both translations put glasses on 99 % of them, the vectors on two thirds. (With
-# more strength they would reach more; see `demos/faces.py`.) Two flows from one leave all else alone: in 99 %
-# of the faces nothing else moves by 15 % of its range. Where the glasses are, they are wrong by 5.7 levels on
-# average. Two draws of the noise in the pictures differ by 5.6, so there is nothing left to gain: it is the
-# face that would have been drawn. The flow that is told darkens some of the faces, and keeps 78 % of them.
+# One run with 200 new faces: both translations put glasses on 99 % of them, the vectors on two thirds. (With more
+# strength they would reach more; see `demos/faces.py`.) Two flows from one leave everything else alone: in 99 % of
+# the faces no other attribute moves by 15 % of its range. Where the glasses are, their error is 5.7 levels on
+# average. Two draws of the noise in the pictures differ by 5.6, so hardly anything is left to gain: it is the face
+# that would have been drawn. The conditional flow darkens some of the faces: it leaves everything else alone in 78 %.
 #
 # ## Photographs: ships and frogs
 #
-# CIFAR-10's classes by one small Glow that is told the class, trained for minutes. It looks for the pictures
-# as `demos/cifar10.py` does; without them this part is left out. The judge is a support vector machine on
-# principal components, which tells the two classes apart well, mostly by their colours.
+# A small conditional Glow of all classes of CIFAR-10, trained for minutes. The demo looks for the data as
+# `demos/cifar10.py` does; without them this part is left out. The judge is a support vector machine on principal
+# components, which tells the two classes apart well, mostly by their colours.
 #
-# How much does the flow know of a class? The bits tell that the true class saves, compared with the wrong one
-# of the two. What it does not know stays in z, and so in the picture.
+# How much does the flow know about a class? This can be measured by the bits that the true class saves, compared
+# with the other one of the two. What the flow does not know about the class stays in z, and so in the picture.
 
 # %%
 PAIR = ("ship", "frog")
@@ -347,14 +346,14 @@ if photos is not None:
         rows += [start_from[:10], y[:10]]
         names += [datasets.CIFAR10_CLASSES[source], f"as {datasets.CIFAR10_CLASSES[target]}"]
     photo_table["seconds"] = time.perf_counter() - start
-    picture(rows, names, "photographs carried over", "photographs")
+    picture(rows, names, "photographs, translated", "photographs")
 
 # %% [markdown]
-# One run, with a tenth of CIFAR-10: the judge, right in 92 % of the photographs, takes 68 % of the ships for
-# frogs and 66 % of the frogs for ships, against 10 % and 6 % before. A reader takes none. Blue water turns
-# brown, grass turns blue, and the shapes stay. That is what such a flow knows of the two classes, 0.03
-# bits/dim or 100 bits a picture: their colours. A judge that looks at colours is content with it, and a number
-# of those who arrive is worth what its judge is.
+# One run with a tenth of CIFAR-10: the judge, which is right about 92 % of the photographs, takes 68 % of the
+# translated ships for frogs and 66 % of the translated frogs for ships, against 10 % and 6 % before. A person would
+# take none. Blue water turns brown, grass turns blue, and the shapes stay. The colours are what such a flow knows
+# about the two classes: 0.03 bits/dim, or 100 bits a picture. They are enough for a judge that looks at colours. How
+# many arrive means no more than the judge does.
 
 # %%
 summary = {

@@ -236,7 +236,7 @@ def faces_measures_the_smile_and_what_else_moves(out, summary, printed):
 @shows("translate")
 def translate_measures_what_arrives_and_what_is_kept(out, summary, printed):
     digits = summary["digits"]
-    assert set(digits) > {"one flow, told the class", "two flows from one", "two flows", "the nearest B"}
+    assert set(digits) > {"one conditional flow", "two flows from one", "two flows", "the nearest B"}
     assert digits["the nearest B"]["arrived"] > 0.9 < digits["any B"]["arrived"]
     assert digits["the nearest B"]["moved"] < digits["any B"]["moved"]
     faces = summary["faces"]["ways"]
