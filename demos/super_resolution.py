@@ -1,15 +1,14 @@
 # %% [markdown]
 # # Super-resolution: many answers to one question
 #
-# A small picture does not say what the large one was: many large pictures shrink to it. A network that is
-# trained to give one answer gives their mean, which is blurred. A flow learns the density of the large
-# picture *given* the small one, and draws as many answers as one likes. Each is a sharp picture, and each
-# shrinks to the small one exactly.
+# A small image does not say what the large one was: many large images shrink to it. A network that is trained by
+# squared error gives their mean, which is blurred. A flow learns the density of the large image *given* the small
+# one, and draws as many answers as we like. Each is sharp, and each shrinks to the small image exactly.
 #
-# First digits, from 4 x 4 to 8 x 8 pixels. Then the lower half of a digit, given the upper half. Then
-# photographs, from 8 x 8 to 32 x 32 pixels. For these the demo looks for CIFAR-10 in the folder or archive
-# given by `--path`, then in that of the environment variable NPFLOW_DATA, then in `~/.cache/npflow`. If there
-# is none, it uses patches of two photographs that come with scikit-learn.
+# First come digits, from 4 x 4 to 8 x 8 pixels, then the lower half of a digit given the upper half, then
+# photographs, from 8 x 8 to 32 x 32 pixels. For these the demo looks for CIFAR-10 in the folder or archive given by
+# `--path`, then in that of the environment variable NPFLOW_DATA, then in `~/.cache/npflow`. If there is none, it
+# uses patches of two photographs that come with scikit-learn.
 
 # %%
 import argparse
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from scipy.ndimage import zoom
 from sklearn.neighbors import KNeighborsClassifier
 
 from npflow import Dequantized, datasets, fit, plots
@@ -40,7 +40,7 @@ def minutes(text):
 
 options = demo_options(
     "super_resolution",
-    "Large pictures given small ones, and halves given halves: digits, then CIFAR-10 or patches of photographs. With "
+    "Large images given small ones, and halves given halves: digits, then CIFAR-10 or patches of photographs. With "
     "--quick it trains for a few steps, on a few images of --path, or on small patches without it.",
     {
         "--path": {"type": Path, "help": "folder or archive of CIFAR-10, complete or a part of it"},
@@ -57,10 +57,10 @@ plt.style.use(plots.STYLE)
 # ## An image as means and details
 #
 # `BlockMeans` takes an image apart: each block of 2 x 2 pixels becomes its mean and three details. It is a Haar
-# transform with a change. Instead of the difference of two pixels, which their mean bounds, a detail is the
-# difference of their logits, which may be any number. So the other way round *any* details give an image with
-# pixels between 0 and 1, whose blocks have the given means. Below are the details of a digit, these times two,
-# none, and random ones.
+# transform with one change: a detail is not the difference of two pixels, which their mean bounds, but the
+# difference of their logits, which may be any number. So, conversely, *any* details give an image with pixels
+# between 0 and 1 whose blocks have the given means. Below are images with the details of a digit, with twice these
+# details, with none, and with random ones.
 
 # %%
 SHAPE, LEVELS = (8, 8, 1), 17
@@ -101,13 +101,13 @@ print(f"all shrink to the same small image: the largest difference is {worst:.0e
 # ## Three models of digits
 #
 # `super_resolution` is a Glow of the details whose networks see the small image. `inpainting` is a Glow of the
-# lower half that sees the upper half. The third is a Glow of whole digits that sees nothing. All have
-# networks of the same width, and train for as many steps.
+# lower half whose networks see the upper half. The third is a Glow of whole digits, without context. All have
+# networks of the same width, and train for the same number of steps.
 #
-# All bits are for each of the 64 pixels of the image, so that they compare: those of the digit, and those that
-# are left once the small image or the upper half is known. What is given is integers, the sums of blocks or the
-# upper half. The noise of dequantization is not given: the model is trained on means of the pixels with their
-# noise, and the bits of that noise are accounted for, see `Completion`.
+# All bits are divided by the 64 pixels of the image, so that they can be compared: those of the digit, and those
+# that are left once the small image or the upper half is known. What is given are integers: the sums of blocks, or
+# the upper half. The noise of dequantization is not given. The model is trained on means of pixels with noise, and
+# `Completion` accounts for the bits of that noise.
 
 # %%
 QUICK = options.quick
@@ -168,8 +168,8 @@ for name, model in MODELS.items():
 # %% [markdown]
 # ## Eight answers
 #
-# The small image, eight answers to it, the mean of a hundred answers, and the digit it was made of. The mean has
-# the smallest error in pixels, and is grey where the answers differ.
+# Each row has the small image, eight answers to it, the mean of a hundred answers, and the digit that the small
+# image was made from. The mean is grey where the answers differ.
 
 # %%
 QUESTIONS, ANSWERS, MANY = 6, 8, 8 if QUICK else 100
@@ -207,8 +207,8 @@ small = MODELS["given 4 x 4 pixels"].known(test)
 sheet("given 4 x 4 pixels", enlarged(LEVELS * small[order] - 0.5, 2), "answers.png")
 
 # %% [markdown]
-# Do the answers shrink to what was given? They are real numbers, as rounded to the 17 levels their means would be
-# off by up to half a level.
+# Do the answers shrink to what was given? (They are left as real numbers. Rounded to the 17 levels, their means would
+# be off by up to half a level.)
 
 # %%
 eight = answers_to("given 4 x 4 pixels", test, ANSWERS)
@@ -218,10 +218,9 @@ print(
 )
 
 # %% [markdown]
-# And how good are they? Five nearest neighbours among the training digits say which digit they see. We ask them
-# about the answers, about the mean of eight answers, about the small image as blocks, and about the true digits.
-# The squared error of the mean is smaller than that of an answer, by nearly half: an answer is as far from the
-# mean as the truth is.
+# And how good are they? A classifier by five nearest neighbours among the training digits says which digit it sees:
+# in an answer, in the mean of eight answers, in the small image as blocks, and in the true digit. The squared error
+# of the mean is little more than half of that of an answer: an answer is as far from the mean of all answers as the truth is.
 
 # %%
 judge = KNeighborsClassifier(5).fit(train.reshape(len(train), -1) / (LEVELS - 1), data.train_labels)
@@ -247,8 +246,8 @@ for name, row in quality.items():
 # %% [markdown]
 # ## The lower half
 #
-# The known half is kept as it is. Where the upper half is that of a 2 or of a 3, some answers are twos and some
-# are threes.
+# The given half is kept as it is. If it is the upper half of a 2 or of a 3, some answers are twos and some are
+# threes.
 
 # %%
 known_half = test[order].astype(float)
@@ -261,9 +260,9 @@ print(f"the upper half is kept, up to {kept:.1e} of full scale")
 # %% [markdown]
 # ## Photographs
 #
-# From 8 x 8 to 32 x 32 pixels in colour, 192 numbers of 3072. Two flows, one for each doubling: the first draws
-# the details of 16 x 16 pixels given 8 x 8, the second those of 32 x 32 given 16 x 16. Beside it a Glow of whole
-# images, trained for the same time.
+# From 8 x 8 to 32 x 32 pixels in colour: 192 of 3072 numbers are given. There are two flows, one for each doubling:
+# the first draws the details of 16 x 16 pixels given 8 x 8, the second those of 32 x 32 given 16 x 16. For comparison
+# a Glow of whole images trains for the same time.
 
 
 # %%
@@ -312,15 +311,13 @@ for name, model in PHOTO_MODELS.items():
     )
 
 # %% [markdown]
-# The last model that was trained is the one with the small image. Its answers at temperature 0.8, and an
-# enlargement by cubic splines, which gives one answer and blurs it. After minutes of training the answers have the
-# edges and textures of photographs, and hardly their objects. Beside pure white or black, where the logits of
-# neighbours are far apart, some break into noise at first; their blocks still have the right means.
+# Below are answers at temperature 0.8, and an enlargement by cubic splines, which is a single blurred answer. After
+# minutes of training the answers have the edges and textures of photographs, but hardly their objects. Next to pure
+# white or black, where the logits of neighbours are far apart, some still break into noise; their blocks have the
+# right means all the same.
 
 # %%
-from scipy.ndimage import zoom
-
-MODEL, shown = PHOTO_MODELS["given the small image"], photo_test[:QUESTIONS]
+MODEL, shown = PHOTO_MODELS["given the small image"], photo_test[:QUESTIONS]  # trained last: its are `params`
 given = MODEL.known(shown)
 times = shape[0] // given.shape[1]
 cubic = np.clip(zoom(given, (1, times, times, 1), order=3, mode="nearest", grid_mode=True), 0, 1)
@@ -348,8 +345,8 @@ print(f"means of blocks are off by at most {photo_off:.1e} of full scale")
 # %% [markdown]
 # ## In numbers
 #
-# Bits for each number of the image, and by how much they are less than those of the model that is given
-# nothing, with the standard error of the difference over test images.
+# Bits for each number of the image, and how many fewer they are than those of the model without context, with the
+# standard error of the difference over test images.
 
 # %%
 tables = {"digits": rows, photos.name: photo_rows}
