@@ -136,21 +136,6 @@ def pixels(rng):
     return [(lambda y: prior.log_prob({}, y), rng.integers(8, size=(5, 6)), rng.random((5, 6)), 8)]
 
 
-PAIR = FunctionExercise(
-    "pair",
-    "pair",
-    own=pair,
-    arguments=lambda rng: [(rng.standard_normal(6), rng.standard_normal(6))],
-    variants=(
-        (lambda l, v: pair(l, v, share=1.0), "Then a - b is 2 v: the pixels lie v / 2 above and below w."),
-        (
-            lambda l, v: pair(l, v, around_l=True),
-            "Around l in place of w, the mean of the pixels would be another: sigmoid is no straight line.",
-        ),
-        (lambda l, v: pair(l, v, sign=-1), "log|det| is that of (a, b) -> (l, v), not of the way back."),
-        (lambda l, v: pair(l, v, more=np.log(2)), "The mean is half of a sum: subtract log(2 slope(l))."),
-    ),
-)
 VOLUME = FunctionExercise(
     "volume",
     "log_volume",
@@ -237,6 +222,21 @@ IMPORTANCE = FunctionExercise(
         ),
     ),
 )
+PAIR = FunctionExercise(
+    "pair",
+    "pair",
+    own=pair,
+    arguments=lambda rng: [(rng.standard_normal(6), rng.standard_normal(6))],
+    variants=(
+        (lambda l, v: pair(l, v, share=1.0), "Then a - b is 2 v: the logits lie v / 2 above and below w."),
+        (
+            lambda l, v: pair(l, v, around_l=True),
+            "Around l in place of w, the pixels would have another mean: sigmoid is not linear.",
+        ),
+        (lambda l, v: pair(l, v, sign=-1), "log|det| is that of (a, b) -> (l, v), not of the inverse."),
+        (lambda l, v: pair(l, v, more=np.log(2)), "The mean is half of a sum: subtract log(2 slope(l))."),
+    ),
+)
 TRANSLATION = FunctionExercise(
     "translation",
     "translated",
@@ -245,7 +245,7 @@ TRANSLATION = FunctionExercise(
     variants=(
         (
             lambda x, mean_A, L_A, mean_B, L_B: translated(x, mean_B, L_B, mean_A, L_A),
-            "This is the way from B to A. Encode by the flow of A, and decode by that of B.",
+            "This goes from B to A. Encode by the flow of A, and decode by that of B.",
         ),
         (
             lambda x, mean_A, L_A, mean_B, L_B: (x - mean_A) @ np.linalg.inv(L_A) @ L_B.T + mean_B,
@@ -257,8 +257,8 @@ TRANSLATION = FunctionExercise(
         ),
         (
             lambda x, mean_A, L_A, mean_B, L_B: translated(x, mean_A, L_A, 0 * mean_B, L_B) + mean_B @ L_B.T,
-            "g subtracts the mean first, and undoes L then. So its inverse multiplies by L first, and adds the "
-            "mean last.",
+            "g subtracts the mean first, and then undoes L. So its inverse multiplies by L first, and then adds the "
+            "mean.",
         ),
         (
             lambda x, mean_A, L_A, mean_B, L_B: translated(x, 0 * mean_A, L_A, mean_B, L_B),
@@ -276,12 +276,12 @@ TRACE = FunctionExercise(
             r"result\[\d, 3\]",
             "x is right. log_det grows by h times the sum of v * product(t, x, v) of each row.",
         ),
-        (r"result\[\d, [0-2]\]", "A step of Euler is x + h * velocity(t, x)."),
+        (r"result\[\d, [0-2]\]", "A step of Euler's method is x + h * velocity(t, x)."),
     ),
     variants=(
         (
             lambda *given: follow(*given, sign=-1),
-            "This is the log-det of the way back. Space grows where tr F > 0.",
+            "This is the log-det of the inverse. Space grows where tr F > 0.",
         ),
         (lambda *given: follow(*given, length=1), "A step takes the time h: multiply the trace by h."),
         (
@@ -320,19 +320,19 @@ BOUND = FunctionExercise(
     hints=(
         (
             "= (nan|-?inf)",
-            "exp overflows, or the log of 0 is taken. Add the largest log w outside of the logarithm.",
+            "exp overflows, or the log of 0 is taken. Add the largest log w after the logarithm, not before.",
         ),
         ("of shape", "Each row has one bound, over its K draws: axis=1."),
     ),
     variants=(
         (
             lambda *given: bound(*given, of_flow=-1),
-            "log_det is that of z_0 -> z: where it is large, q is spread thin. Subtract it in log q.",
+            "log_det is that of z_0 -> z: where it is large, q is small. Subtract it in log q.",
         ),
         (lambda *given: bound(*given, of_flow=0), "The log-det of the flow is missing in log q(z | x)."),
         (
             lambda *given: bound(*given, of_std=-1),
-            "exp(log_std) stretches epsilon: where it is large, q is spread thin. Subtract log_std in log q.",
+            "exp(log_std) stretches epsilon: where it is large, q is small. Subtract log_std in log q.",
         ),
         (
             lambda *given: bound(*given, of_std=0),
@@ -689,13 +689,13 @@ EXERCISES = {
         CAUSAL_MASK,
         GAUSSIANIZE,
         SPLINE,
-        CONDITIONAL,
-        TRANSLATION,
-        PAIR,
-        DEQUANTIZATION,
         PLANAR,
-        BOUND,
         TRACE,
+        CONDITIONAL,
+        PAIR,
+        TRANSLATION,
+        DEQUANTIZATION,
+        BOUND,
     )
 }
 

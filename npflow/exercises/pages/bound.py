@@ -1,15 +1,16 @@
-"""Exercise bound: what does a VAE know of log p(x), with a flow after its encoder?
+"""Exercise bound: what does a VAE know about log p(x), with a flow after its encoder?
 
-For each x the encoder gives mean and log_std, of d numbers each. K draws of z go through a flow:
+For each x the encoder gives mean and log_std, of d numbers each. Each of K draws goes through a flow:
 
     z_0 = mean + exp(log_std) epsilon           epsilon from N(0, I)
     z = f(z_0)                                  log_det = log|det dz/dz_0|
 
-The mean of w = p(x | z) p(z) / q(z | x) over z from q(z | x) is p(x). So log p(x) has a lower bound in the mean,
+The mean of w = p(x | z) p(z) / q(z | x) over z from q(z | x) is p(x). So this is on average a lower bound of log p(x),
+the importance-weighted bound:
 
-    log 1/K sum_k w_k
+    log(1/K sum_k w_k)
 
-For K = 1 this is an estimate of the ELBO; it rises with K. The prior p(z) is N(0, I).
+For K = 1 it is an estimate of the ELBO. Its mean rises with K. The prior p(z) is N(0, I).
 
 log_likelihood = log p(x | z) has shape (n, K), log_std (n, d), epsilon and z (n, K, d), log_det (n, K), all in nats. The
 result has shape (n,). log w may be -1000, where exp(log w) is 0.

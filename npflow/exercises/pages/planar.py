@@ -1,6 +1,6 @@
 """Exercise planar: move each row along a vector, by a function of its distance from a plane (planar flows).
 
-    a = w.x + b                 one number of each row
+    a = w.x + b                 one number for each row
     z = x + u tanh(a)
 
 The Jacobian is I + tanh'(a) u w^T. By the matrix determinant lemma, det(I + v w^T) = 1 + w.v, so its determinant
@@ -8,8 +8,8 @@ is
 
     1 + tanh'(a) w.u            tanh'(a) = 1 - tanh(a)^2
 
-For the inverse multiply z by w and add b: w.z + b = a + w.u tanh(a). ``root(y, 1 + w.u)`` solves y = a + w.u tanh(a)
-for a, one y for each row.
+For the inverse, multiply z by w and add b: w.z + b = a + w.u tanh(a). ``root(y, 1 + w.u)`` solves y = a + w.u tanh(a)
+for a, for the y of each row.
 
 ``self.numbers(params)`` returns w, u, b and 1 + w.u, which the layer keeps above 0, so that the determinant is positive.
 
@@ -17,10 +17,10 @@ x and z have shape (n, D), w and u have shape (D,), b and 1 + w.u have shape (1,
 
 Hints:
 
-1. ``np.dot(x, w)`` is w.x of each row, shape (n,). With ``t[:, None]`` a number of each row stands beside its D
-   components.
+1. ``np.dot(x, w)`` is w.x of each row, shape (n,). ``t[:, None] * u`` multiplies u by one number for each row, shape
+   (n, D).
 2. The log-det is the logarithm of one number for each row: there is no sum over components.
-3. In the inverse take the a that you have found: x = z - u tanh(a), and the log-det has the opposite sign.
+3. In the inverse, use the a that you have found: x = z - u tanh(a), and the log-det has the opposite sign.
 
 Mark it: ``npflow exercise planar planar.py``. Book: demos/book/14_planar_and_sylvester.py. The library's own:
 Planar in npflow/layers/planar.py.
@@ -39,7 +39,7 @@ class MyPlanar(Layer):
     """Moves rows along u, by the tanh of their distance from a plane."""
 
     def init(self, rng, x):
-        """Those of the library's layer."""
+        """The parameters of the library's layer."""
         return Planar().init(rng, x)
 
     def numbers(self, params):

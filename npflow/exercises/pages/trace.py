@@ -1,13 +1,13 @@
 """Exercise trace: what is the log-determinant of a flow along a velocity field?
 
-Points move along a field, dx/dt = f(t, x), from t = 0 to 1. With F = df/dx their log-determinant is the integral of the
-trace:
+Points move along a velocity field, dx/dt = f(t, x), from t = 0 to 1. With F = df/dx the log-determinant of this map is
+the integral of the trace:
 
-    log|det J| = integral of tr F dt            E[v^T F v] = tr F for random v = +-1
+    log|det J| = integral of tr F dt            E[v^T F v] = tr F for random signs v
 
-Take `steps` steps of Euler, of length h = 1 / steps. In a step both x and log_det change by h times their velocity, at
-the x before the step. The velocity of x is f. That of log_det is Hutchinson's estimate v^T F v, with the same v in all
-steps.
+Take `steps` steps of Euler's method, of length h = 1 / steps. A step adds to x and to log_det h times their rate of
+change, at the x before the step. For x the rate is f. For log_det it is Hutchinson's estimate v^T F v, with the same v
+in all steps.
 
 velocity(t, x) is f, shape (n, D). product(t, x, v) is F v of each row, shape (n, D). x and v have shape (n, D).
 
