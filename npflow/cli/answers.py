@@ -18,10 +18,10 @@ def add_options(parser, picture):
     questions = parser.add_mutually_exclusive_group()
     questions.add_argument("--input", type=Path, metavar="FILE", help=picture)
     questions.add_argument(
-        "--rows", type=int, nargs="+", metavar="ROW", help="held-out images by their place, from 0 on"
+        "--rows", type=int, nargs="+", metavar="ROW", help="held-out images by their index, from 0 on"
     )
     questions.add_argument(
-        "--n", type=int, help=f"how many held-out images, drawn (default {IMAGES}, or all)"
+        "--n", type=int, help=f"the number of held-out images, chosen at random (default {IMAGES}, or all)"
     )
     add("--answers", type=int, default=8, metavar="N", help="answers to each (default %(default)s)")
     add(

@@ -1,4 +1,4 @@
-"""``npflow translate``: a picture of test images carried over to another class, or to the data of another run."""
+"""``npflow translate``: a picture of test images translated to another class, or to the data of another run."""
 
 import numpy as np
 
@@ -18,8 +18,8 @@ def add_to(commands):
         commands,
         "translate",
         run,
-        "draw test images carried over to other classes, or to the data of another run",
-        "Each is encoded as what it is, and decoded as something else, with the same z.",
+        "draw test images translated to other classes, or to the data of another run",
+        "Each is encoded as what it is, and its z is decoded as something else.",
         "npflow translate runs/digits --from 3 --to 5 --to 8\n  npflow translate runs/faces --onto runs/cifar10",
         seed="the choice of images",
         picture=True,
@@ -59,7 +59,7 @@ def run(arguments):
         np.concatenate(np.stack([on_scale(x, start.model.levels, end.model.levels), *made], axis=1)),
         end.model.levels,
         1 + len(made),
-        f"{start.settings.model} on {data.name}, test images carried over",
+        f"{start.settings.model} on {data.name}, test images translated",
         across="the image, and what it is decoded as",
         down="encoded as",
         column_names=["image", *targets],
