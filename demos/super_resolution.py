@@ -220,7 +220,8 @@ print(
 # %% [markdown]
 # And how good are they? A classifier by five nearest neighbours among the training digits says which digit it sees:
 # in an answer, in the mean of eight answers, in the small image as blocks, and in the true digit. The squared error
-# of the mean is little more than half of that of an answer: an answer is as far from the mean of all answers as the truth is.
+# of the mean is little more than half of that of an answer: an answer is as far from the mean of all answers as the
+# truth is.
 
 # %%
 judge = KNeighborsClassifier(5).fit(train.reshape(len(train), -1) / (LEVELS - 1), data.train_labels)
@@ -317,7 +318,7 @@ for name, model in PHOTO_MODELS.items():
 # right means all the same.
 
 # %%
-MODEL, shown = PHOTO_MODELS["given the small image"], photo_test[:QUESTIONS]  # trained last: its are `params`
+MODEL, shown = PHOTO_MODELS["given the small image"], photo_test[:QUESTIONS]  # the last that was trained
 given = MODEL.known(shown)
 times = shape[0] // given.shape[1]
 cubic = np.clip(zoom(given, (1, times, times, 1), order=3, mode="nearest", grid_mode=True), 0, 1)
