@@ -165,9 +165,8 @@ def vae_or_flow_has_a_likelihood_where_there_is_one_and_judges_all_by_their_samp
         if "log_prob" in row and not name.startswith("digits"):
             entropy = summary["entropies"][name.rsplit(maxsplit=1)[0]]
             assert row["log_prob"] < -entropy + 3 * row["standard_error"]
-    assert summary["estimates"].keys() == {"draws", *data}
     assert "told apart at best 50 %" in printed
-    assert {path.stem for path in out.glob("*.png")} == {"planes", "digits", "bounds"}
+    assert {path.stem for path in out.glob("*.png")} == {"planes", "digits"}
 
 
 @shows("vae_flows")
