@@ -128,6 +128,9 @@ for name, found in draws.items():
     print(f"{name:9} bias {found.mean() - exact:+.4f} +- {error:.4f}, deviation of a draw {found.std():.4f}")
 
 # %% [markdown]
+# All rows use the same draws of $v$, so most of their error is common. Compared with more terms, a single term is
+# off by some 0.03 nats in the mean. The roulette agrees with four terms, though it takes a random number of them.
+#
 # ## What can go wrong: no bound
 #
 # With weights beyond the bound the formula is still that of the Jacobian, and differences agree with it. But two

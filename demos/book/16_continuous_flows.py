@@ -94,7 +94,7 @@ grown = [np.log(area(one) / area(ways[0][:200])) for one in ways[-1].reshape(9, 
 right.plot(grown, log_det, "o", color=BLUE)
 right.axline((0, 0), slope=1, color="0.7", linestyle=":")
 right.set(
-    title="nine circles: nearly on the line, as they are not small",
+    title="nine circles, close to the line",
     xlabel="log of how much the area of a circle has grown",
     ylabel="log|det J| at its centre",
 )
