@@ -1,7 +1,7 @@
 # %% [markdown]
 # # From A to B: translation through z
 #
-# Given are two sets of pictures, A and B, without pairs. A flow $f$ of A and a flow $g$ of B, with the same prior,
+# Take two sets of pictures, A and B, without pairs. A flow $f$ of A and a flow $g$ of B, with the same prior,
 # turn each picture of A into one of B:
 #
 # $$y = g^{-1}(f(x)).$$
