@@ -275,7 +275,8 @@ for name, model in (("the integral of the trace", ExactTrace(flow)), ("the log-d
 # %% [markdown]
 # With the integral of the trace this run ends below the entropy, which no density can reach: the field has become too
 # steep for its steps, and their error counts as likelihood. By the solver the loss is far above the entropy. With the
-# log-determinant of the steps the two agree. Not every run finds such a field, but a loss well below the entropy is always an error.
+# log-determinant of the steps the two agree. Not every run finds such a field, but a loss well below the entropy is
+# always an error.
 #
 # ## Exercises
 #
