@@ -355,8 +355,11 @@ class Visit:
         return result if isinstance(result, tuple) else (result,)
 
 
+@follows_steps
 def walk(layer, params, x, direction="forward", context=None, path="layer"):
     """Go through a layer in the order of a pass: yield a `Visit` of each layer that is made of no others.
+
+    A visit's result is asked for on the way to the next one, so it need not be asked for before.
 
     Parameters
     ----------

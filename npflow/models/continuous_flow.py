@@ -8,6 +8,7 @@ from autograd.extend import defvjp_argnums, primitive
 from scipy.integrate import solve_ivp
 
 from npflow.autodiff.gpu.devices import device_of, to_host
+from npflow.autodiff.program.frames import follows_steps
 from npflow.description import choice, instance, number
 from npflow.errors import ConvergenceError, InputError
 from npflow.flow import Flow
@@ -183,6 +184,7 @@ def by_trace(layer, params, x, *v):
         return layer.forward(params, x)
     log_dets = []
 
+    @follows_steps
     def take(step):
         if step.direction == "forward":
             z, log_det = by_trace(step.layer, step.params(params), step.x, *v)

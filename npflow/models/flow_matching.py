@@ -7,11 +7,12 @@ import autograd.numpy as np
 
 from npflow.autodiff import tree
 from npflow.autodiff.primitives import held, sum_event
+from npflow.autodiff.program.frames import follows_steps
 from npflow.description import choice, instance
 from npflow.errors import InputError, in_short
 from npflow.flow import Flow
 from npflow.layers import Chain, Continuous
-from npflow.layers.composite import Visit, name_of, walk
+from npflow.layers.composite import Step, Visit, name_of, walk
 from npflow.model import Model
 from npflow.priors import Normal
 
@@ -120,6 +121,7 @@ class FlowMatching(Model):
         """t, shape (rows, 1), and z, shape (rows, D)."""
         return rng.random((rows, 1), dtype), rng.standard_normal((rows, *self.flow.event_shape), dtype)
 
+    @follows_steps
     def losses(self, params, *batch):
         """Compute |f(t, x_t) - u|^2 of each row.
 
@@ -137,10 +139,13 @@ class FlowMatching(Model):
         x, t, z = batch
         *before, last = self.flow.layer.layers
         *fixed, weights = params["layer"]
-        for layer, numbers in zip(before, fixed):
-            x, _ = layer.forward(tree.build(lambda _, leaf: held(leaf), numbers), x)
+        # The lines of a program are named after `step`.
+        for number, (layer, numbers) in enumerate(zip(before, fixed)):
+            step = Step(number, layer, x)
+            x, _ = step.apply(tree.build(lambda _, leaf: held(leaf), numbers))
         at, u = PATHS[self.path](x, z, t)
-        off = last.velocity(weights, t, at) - u
+        step = Step(len(before), last, at)
+        off = step.layer.velocity(weights, t, step.x) - u
         return sum_event(off * off)
 
     def visits(self, params, *batch):

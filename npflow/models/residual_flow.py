@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy import ndarray
@@ -289,7 +290,9 @@ class EstimatedLogDet(Model):
         ndarray, shape (n,)
             In nats. It is pure arithmetic and checks nothing.
         """
-        first, *rest = (visit.result[-1] for visit in self.visits(params, *batch))
+        # The result of a layer is computed on the way to the next visit, where a program can tell the layer's name.
+        visits = chain(self.visits(params, *batch), [None])
+        first, *rest = (visit.result[-1] for visit, _ in pairwise(visits))
         return -sum(rest, first)
 
     def visits(self, params, *batch):

@@ -1,5 +1,6 @@
 """Continuous flows: training by traces, and SciPy's solver in the place of the steps."""
 
+import re
 import sys
 
 import numpy as np
@@ -7,10 +8,19 @@ import pytest
 from helpers import perturbed, refusal, rows
 
 from npflow import Flow, fit
-from npflow.autodiff import value_and_grad
+from npflow.autodiff import record, value_and_grad
 from npflow.errors import ConvergenceError
 from npflow.layers import AffineCoupling, Chain, Continuous, Inverse, Logit
-from npflow.models import EstimatedTrace, ExactTrace, Solved, continuous_flow, glow
+from npflow.models import (
+    EstimatedLogDet,
+    EstimatedTrace,
+    ExactTrace,
+    FlowMatching,
+    Solved,
+    continuous_flow,
+    glow,
+    residual_flow,
+)
 from npflow.priors import Normal
 from npflow.training import Adam
 
@@ -55,6 +65,23 @@ def test_layers_inside_others_have_their_trace_and_others_their_own_log_det():
     flow, x = Flow(layer, Normal(2)), rows(5, 2)
     params = perturbed(flow, x)
     np.testing.assert_allclose(ExactTrace(flow).losses(params, x), -flow.log_prob(params, x), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ExactTrace(continuous_flow(2, (4,), 1)),
+        FlowMatching(continuous_flow(2, (4,), 1)),
+        EstimatedLogDet(residual_flow(2, 1, (4,)), terms=1),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_the_program_of_a_loss_names_the_layers_of_its_flow(model):
+    x = rows(8, 2)
+    params = model.flow.init(np.random.default_rng(0), x)
+    source = record(model.loss, params, x, *model.noise(np.random.default_rng(0), 8, x.dtype)).source
+    for number, layer in enumerate(model.flow.layer.layers):
+        assert re.search(rf"# ---- layer{number:02d} \w+: {type(layer).__name__}\(", source)
 
 
 def test_a_conditional_flow_is_refused():
