@@ -48,6 +48,7 @@ from npflow.validation import (
     check_count,
     check_domain,
     check_dtype,
+    check_instance,
     check_number,
     check_rng,
     check_rows,
@@ -483,6 +484,16 @@ class Flow(Model):
 
     def _repr_html_(self):
         return summary(self)._repr_html_()
+
+
+def check_unconditional(flow, name):
+    """Raise unless `flow` is a flow without a context; return it."""
+    check_instance(flow, Flow, name)
+    if flow.context_features:
+        raise InputError(
+            f"expected {name} to be a flow without a context, got context_features={flow.context_features}"
+        )
+    return flow
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from scipy.integrate import solve_ivp
 
 from npflow.autodiff.gpu.devices import device_of, to_host
 from npflow.autodiff.program.frames import follows_steps
-from npflow.description import choice, instance, number
+from npflow.description import checked, choice, number
 from npflow.errors import ConvergenceError, InputError
-from npflow.flow import Flow
+from npflow.flow import Flow, check_unconditional
 from npflow.layers import ActNorm, Composite, Continuous, Layer, Units
 from npflow.layers.composite import Substituted, follow
 from npflow.layers.continuous import field, times_jacobian, unit_vectors
@@ -89,14 +89,7 @@ class ExactTrace(Model):
     (300,)
     """
 
-    flow: Flow = instance(Flow)
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.flow.context_features:
-            raise InputError(
-                f"expected a flow without a context, got context_features={self.flow.context_features}"
-            )
+    flow: Flow = checked(check_unconditional)
 
     @property
     def domain(self):

@@ -8,9 +8,9 @@ import autograd.numpy as np
 from npflow.autodiff import tree
 from npflow.autodiff.primitives import held, sum_event
 from npflow.autodiff.program.frames import follows_steps
-from npflow.description import choice, instance
+from npflow.description import checked, choice
 from npflow.errors import InputError, in_short
-from npflow.flow import Flow
+from npflow.flow import Flow, check_unconditional
 from npflow.layers import Chain, Continuous
 from npflow.layers.composite import Step, Visit, name_of, walk
 from npflow.model import Model
@@ -87,7 +87,7 @@ class FlowMatching(Model):
     ((500,), (3, 2))
     """
 
-    flow: Flow = instance(Flow)
+    flow: Flow = checked(check_unconditional)
     path: str = choice(PATHS, "straight")
 
     noisy = True
@@ -97,10 +97,6 @@ class FlowMatching(Model):
         layer = self.flow.layer
         if not isinstance(layer, Chain) or not isinstance(layer.layers[-1], Continuous):
             raise InputError(f"expected a Chain that ends with a Continuous layer, got {in_short(layer)}")
-        if self.flow.context_features:
-            raise InputError(
-                f"expected a flow without a context, got context_features={self.flow.context_features}"
-            )
         if not isinstance(self.flow.prior, Normal) or self.flow.prior.trained:
             raise InputError(
                 f"expected a standard normal prior, which the paths end at, got {self.flow.prior!r}"

@@ -13,9 +13,8 @@ from numpy.typing import ArrayLike
 
 from npflow.autodiff.gpu.devices import device_of
 from npflow.autodiff.program.chunks import map_rows
-from npflow.description import count, instance, number
-from npflow.errors import InputError
-from npflow.flow import Flow, named_errors
+from npflow.description import checked, count, number
+from npflow.flow import Flow, check_unconditional, named_errors
 from npflow.layers import ActNorm, Logit, Residual, Units
 from npflow.layers.composite import Substituted, Visit, dry_run, name_of, walk
 from npflow.layers.layer import zeros_per_row
@@ -191,7 +190,7 @@ class EstimatedLogDet(Model):
     (300,)
     """
 
-    flow: Flow = instance(Flow)
+    flow: Flow = checked(check_unconditional)
     terms: int | None = count(None)
     exact: int = count(4)
     survival: float = number(0.5, above=0, below=1)
@@ -199,13 +198,6 @@ class EstimatedLogDet(Model):
     noisy = True
     invertible = True
     context_features = 0
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.flow.context_features:
-            raise InputError(
-                f"expected a flow without a context, got context_features={self.flow.context_features}"
-            )
 
     @property
     def domain(self):
