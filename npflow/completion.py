@@ -13,14 +13,12 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from npflow.autodiff import Layout
 from npflow.autodiff.gpu.devices import device_of, to_device, to_host
-from npflow.autodiff.program.chunks import map_rows
-from npflow.dequantization import AT_ONCE, OfLevels
+from npflow.dequantization import OfLevels
 from npflow.description import checked, count, instance
 from npflow.errors import InputError, kind_of
-from npflow.flow import Flow, named_errors
+from npflow.flow import Flow
 from npflow.layers import BlockMeans, Logit
 from npflow.layers.parting import Parting
-from npflow.model import overflow_ignored, without_nan
 from npflow.typing import Params
 from npflow.validation import (
     check_count,
@@ -264,18 +262,8 @@ class Completion(OfLevels):
         """
         check_count(draws, "draws")
         check_rng(rng)
-        layout, x, _ = self.checked(params, x, context)
-        there = device_of({"params": params, "x": x}).generator(rng)
-        rows = max(1, AT_ONCE // self.dims)
-        found = []
-        for start in range(0, len(x), rows):
-            chunk, total = x[start : start + rows], 0
-            for _ in range(draws):
-                batch = (chunk, *self.noise(there, len(chunk), layout.dtype))
-                with overflow_ignored(), named_errors(self.visits, params, *batch):
-                    total = total - map_rows(self.losses, params, *batch)
-            found.append(total / draws)
-        return without_nan(np.concatenate(found), layout, params)
+        estimates = self.estimates(params, x, context, rng, draws)
+        return np.concatenate([sum(found) / draws for found in estimates])
 
     # ---------------------------------------------------------------- answers
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import autograd.numpy as np
 import numpy as onp
@@ -78,6 +79,21 @@ class OfLevels(Model):
         """u, shape (rows, *event): above 0, where a `Logit(0)` has no value."""
         u = rng.random((rows, *self.event_shape), dtype)
         return (np.maximum(u, float(onp.finfo(dtype).eps) / 4),)
+
+    def estimates(self, params, x, context, rng, draws):
+        """Yield the estimates of log P(x) for some rows at a time: a list with one array for each draw of the noise."""
+        layout, x, context = self.checked(params, x, context)
+        there = device_of({"params": params, "x": x, "context": context}).generator(rng)
+        arrays = (x,) if context is None else (x, context)
+        numbers = sum(array.size for array in self.scoring_noise(onp.random.default_rng(0), 1, layout.dtype))
+        rows = max(1, AT_ONCE // numbers)
+        for start in range(0, len(x), rows):
+            chunk, found = [array[start : start + rows] for array in arrays], []
+            for _ in range(draws):
+                batch = (*chunk, *self.scoring_noise(there, len(chunk[0]), layout.dtype))
+                with overflow_ignored(), named_errors(self.visits, params, *batch):
+                    found.append(without_nan(-map_rows(self.losses, params, *batch), layout, params))
+            yield found
 
     def format_loss(self, loss):
         """A mean loss in nats as the progress bar shows it, in bits/dim."""
@@ -293,21 +309,8 @@ class Dequantized(OfLevels):
                 f"expected draws=1 of a flow whose log-probability is an estimate, as the mean of exp(estimate) is above "
                 f"the probability, got {draws}"
             )
-        layout, x, context = self.checked(params, x, context)
-        there = device_of({"params": params, "x": x, "context": context}).generator(rng)
-        arrays = (x,) if context is None else (x, context)
-        numbers = sum(array.size for array in self.scoring_noise(onp.random.default_rng(0), 1, layout.dtype))
-        rows, found = max(1, AT_ONCE // numbers), []
-        for start in range(0, len(x), rows):
-            chunk = [array[start : start + rows] for array in arrays]
-            total = -math.inf
-            for _ in range(draws):
-                batch = (*chunk, *self.scoring_noise(there, len(chunk[0]), layout.dtype))
-                with overflow_ignored(), named_errors(self.visits, params, *batch):
-                    log_prob = without_nan(-map_rows(self.losses, params, *batch), layout, params)
-                    total = np.logaddexp(total, log_prob)
-            found.append(total - math.log(draws))
-        return np.concatenate(found)
+        estimates = self.estimates(params, x, context, rng, draws)
+        return np.concatenate([reduce(np.logaddexp, found) - math.log(draws) for found in estimates])
 
     def sample(
         self,
