@@ -19,7 +19,7 @@ from npflow.errors import InputError
 from npflow.flow import Flow
 from npflow.layers import ActNorm, Chain, Layer, Units
 from npflow.layers.composite import Visit, dry_run, uses_context, walk
-from npflow.layers.layer import check_keeps_shape, check_layer, given, start_layer
+from npflow.layers.layer import check_keeps_shape, check_layer, domain_of, given, start_layer
 from npflow.model import Model, overflow_ignored, without_nan
 from npflow.networks import MLP
 from npflow.priors import LOG_2PI, Normal
@@ -139,6 +139,10 @@ class VAE(Model):
             raise InputError(
                 f"expected VAE's prior to be a flow of {self.latent} features, those of z, and without a context, got "
                 f"{self.prior!r}"
+            )
+        if self.posterior is not None and domain_of(self.posterior) != Layer.domain:
+            raise InputError(
+                f"expected VAE's posterior to take any real numbers, as z_0 is normal, got {self.posterior!r}"
             )
         seen = self.posterior is not None and uses_context(self.posterior, (self.latent,))
         if self.context_features and not seen:

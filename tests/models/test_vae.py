@@ -13,7 +13,7 @@ import npflow
 from npflow import InputError, NonFiniteError, fit, to_device
 from npflow.autodiff import tree, value_and_grad
 from npflow.flow import Flow
-from npflow.layers import Affine, Chain, MaskedAutoregressive, Planar
+from npflow.layers import Affine, Chain, Logit, MaskedAutoregressive, Planar
 from npflow.models import VAE, maf, real_nvp, vae
 from npflow.networks import MADE, MLP
 from npflow.priors import GaussianMixture, Normal
@@ -451,6 +451,7 @@ def test_an_elbo_that_overflows_blames_no_part(rng, x):
         ({"context_features": 1}, "posterior to be a layer that takes a context, .* is 1, got None"),
         ({"context_features": 1, "posterior": Affine()}, r"takes a context, .* is 1, got Affine\(\)"),
         ({"draws": 0}, "VAE's draws to be at least 1, got 0"),
+        ({"posterior": Logit(0)}, r"any real numbers, as z_0 is normal, got Logit\(alpha=0.0\)"),
     ],
 )
 def test_invalid_hyper_parameters_are_refused(arguments, sentence):
