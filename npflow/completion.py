@@ -16,7 +16,7 @@ from npflow.autodiff.gpu.devices import device_of, to_device, to_host
 from npflow.dequantization import OfLevels
 from npflow.description import checked, count, instance
 from npflow.errors import InputError, kind_of
-from npflow.flow import Flow
+from npflow.flow import Flow, estimates_of
 from npflow.layers import BlockMeans, Logit
 from npflow.layers.parting import Parting
 from npflow.typing import Params
@@ -262,7 +262,7 @@ class Completion(OfLevels):
         """
         check_count(draws, "draws")
         check_rng(rng)
-        estimates = self.estimates(params, x, context, rng, draws)
+        estimates = estimates_of(self, params, x, context, rng, draws)
         return np.concatenate([sum(found) / draws for found in estimates])
 
     # ---------------------------------------------------------------- answers

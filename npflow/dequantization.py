@@ -11,11 +11,10 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike, DTypeLike
 
 from npflow.autodiff.gpu.devices import device_of, to_device, to_host
-from npflow.autodiff.program.chunks import map_rows
 from npflow.description import checked, count
 from npflow.errors import ConvergenceError, InputError
-from npflow.flow import Flow, named_errors
-from npflow.model import Model, overflow_ignored, without_nan
+from npflow.flow import Flow, estimates_of
+from npflow.model import Model
 from npflow.typing import Params
 from npflow.validation import (
     check_count,
@@ -25,8 +24,6 @@ from npflow.validation import (
     check_rng,
     context_name,
 )
-
-AT_ONCE = 2**24  # numbers of u that are drawn at a time
 
 
 class OfLevels(Model):
@@ -79,21 +76,6 @@ class OfLevels(Model):
         """u, shape (rows, *event): above 0, where a `Logit(0)` has no value."""
         u = rng.random((rows, *self.event_shape), dtype)
         return (np.maximum(u, float(onp.finfo(dtype).eps) / 4),)
-
-    def estimates(self, params, x, context, rng, draws):
-        """Yield the estimates of log P(x) for some rows at a time: a list with one array for each draw of the noise."""
-        layout, x, context = self.checked(params, x, context)
-        there = device_of({"params": params, "x": x, "context": context}).generator(rng)
-        arrays = (x,) if context is None else (x, context)
-        numbers = sum(array.size for array in self.scoring_noise(onp.random.default_rng(0), 1, layout.dtype))
-        rows = max(1, AT_ONCE // numbers)
-        for start in range(0, len(x), rows):
-            chunk, found = [array[start : start + rows] for array in arrays], []
-            for _ in range(draws):
-                batch = (*chunk, *self.scoring_noise(there, len(chunk[0]), layout.dtype))
-                with overflow_ignored(), named_errors(self.visits, params, *batch):
-                    found.append(without_nan(-map_rows(self.losses, params, *batch), layout, params))
-            yield found
 
     def format_loss(self, loss):
         """A mean loss in nats as the progress bar shows it, in bits/dim."""
@@ -309,7 +291,7 @@ class Dequantized(OfLevels):
                 f"expected draws=1 of a flow whose log-probability is an estimate, as the mean of exp(estimate) is above "
                 f"the probability, got {draws}"
             )
-        estimates = self.estimates(params, x, context, rng, draws)
+        estimates = estimates_of(self, params, x, context, rng, draws)
         return np.concatenate([reduce(np.logaddexp, found) - math.log(draws) for found in estimates])
 
     def sample(

@@ -510,6 +510,25 @@ def named_errors(visits, *arguments):
         raise named from error
 
 
+AT_ONCE = 2**24  # numbers of noise that are drawn at a time
+
+
+def estimates_of(model, params, x, context, rng, draws):
+    """Yield a noisy model's estimates of log p(x) for some rows at a time: a list with an array for each draw."""
+    layout, x, context = model.checked(params, x, context)
+    there = device_of({"params": params, "x": x, "context": context}).generator(rng)
+    arrays = (x,) if context is None else (x, context)
+    numbers = sum(array.size for array in model.scoring_noise(onp.random.default_rng(0), 1, layout.dtype))
+    rows = max(1, AT_ONCE // max(1, numbers))
+    for start in range(0, len(x), rows):
+        chunk, found = [array[start : start + rows] for array in arrays], []
+        for _ in range(draws):
+            batch = (*chunk, *model.scoring_noise(there, len(chunk[0]), layout.dtype))
+            with overflow_ignored(), named_errors(model.visits, params, *batch):
+                found.append(without_nan(-map_rows(model.losses, params, *batch), layout, params))
+        yield found
+
+
 def first_lost(visits):
     """The name of the first of the visits whose iteration does not converge."""
     for visit in visits:

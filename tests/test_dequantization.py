@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 import npflow
-from npflow import Dequantized, Flow, InputError, NonFiniteError, dequantization, fit, load, to_device
+from npflow import Dequantized, Flow, InputError, NonFiniteError, fit, load, to_device
 from npflow.autodiff import Layout, record, value_and_grad
 from npflow.errors import ConvergenceError
 from npflow.layers import (
@@ -121,7 +121,7 @@ def test_integers_so_far_out_that_the_flow_overflows_have_no_probability(rng, x)
 
 def test_u_is_drawn_for_some_rows_at_a_time(rng, x, monkeypatch):
     params = trained(IMAGES, rng, x)
-    monkeypatch.setattr(dequantization, "AT_ONCE", 7 * 16)
+    monkeypatch.setattr("npflow.flow.AT_ONCE", 7 * 16)
     bits, generator = IMAGES.bits_per_dim(params, x, rng=np.random.default_rng(5)), np.random.default_rng(5)
     for start in range(0, 60, 7):
         part = IMAGES.bits_per_dim(params, x[start : start + 7], rng=generator)

@@ -11,15 +11,13 @@ from numpy import ndarray
 from numpy.random import Generator
 from numpy.typing import ArrayLike
 
-from npflow.autodiff.gpu.devices import device_of
-from npflow.autodiff.program.chunks import map_rows
 from npflow.description import checked, count, number
-from npflow.flow import Flow, check_unconditional, named_errors
+from npflow.flow import Flow, check_unconditional, estimates_of
 from npflow.layers import ActNorm, Logit, Residual, Units
 from npflow.layers.composite import Substituted, Visit, dry_run, name_of, walk
 from npflow.layers.layer import zeros_per_row
 from npflow.layers.residual import invert_residual, residual
-from npflow.model import Model, overflow_ignored, without_nan
+from npflow.model import Model
 from npflow.models.recipe import check_depth, check_image_shape, flow_of, multi_scale, recipe
 from npflow.priors import Prior
 from npflow.typing import Params
@@ -335,13 +333,8 @@ class EstimatedLogDet(Model):
         """
         check_count(draws, "draws")
         check_rng(rng)
-        layout, x, _ = self.checked(params, x, context)
-        there, total = device_of({"params": params, "x": x}).generator(rng), 0
-        for _ in range(draws):
-            batch = (x, *self.scoring_noise(there, len(x), layout.dtype))
-            with overflow_ignored(), named_errors(self.visits, params, *batch):
-                total = total - map_rows(self.losses, params, *batch)
-        return without_nan(total / draws, layout, params)
+        estimates = estimates_of(self, params, x, context, rng, draws)
+        return np.concatenate([sum(found) / draws for found in estimates])
 
     def sample(
         self, params: Params, rng: Generator, n: int, context: None = None, temperature: float = 1.0

@@ -97,6 +97,15 @@ def test_rows_so_far_out_that_the_layers_overflow_have_no_density():
     np.testing.assert_array_equal(np.isneginf(found), [True, False])
 
 
+def test_noise_is_drawn_for_some_rows_at_a_time(monkeypatch):
+    flow, x = residual_flow(2, steps=1, hidden=(4,)), rows(9, 2)
+    model, params = EstimatedLogDet(flow, terms=3), perturbed(flow, x)
+    monkeypatch.setattr("npflow.flow.AT_ONCE", 4 * 5)  # v and three coefficients for a row
+    found, rng = model.log_prob(params, x, rng=np.random.default_rng(0)), np.random.default_rng(0)
+    for part in (slice(0, 4), slice(4, 8), slice(8, 9)):
+        np.testing.assert_allclose(found[part], model.log_prob(params, x[part], rng=rng), rtol=1e-12)
+
+
 @dataclass(frozen=True)
 class Named(Composite):
     """A reader's own container: layers with names."""
