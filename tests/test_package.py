@@ -82,6 +82,7 @@ def test_importing_npflow_or_its_command_loads_no_library_that_only_some_of_it_n
     loaded = loaded_by("import npflow.cli")
     assert "npflow.flow" in loaded
     assert not loaded & {"matplotlib", "sklearn", "cupy", "tqdm", "PIL", "pandas", "http.client"}
+    assert not loaded & {"scipy.integrate", "scipy.interpolate", "scipy.optimize", "scipy.sparse"}
 
 
 @every_module

@@ -1,7 +1,6 @@
 """Continuous flows: training by traces, and SciPy's solver in the place of the steps."""
 
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -159,7 +158,7 @@ def test_a_solver_that_gives_up_is_told(monkeypatch):
     class Failure:
         success, message = False, "Required step size is less than spacing between numbers."
 
-    monkeypatch.setattr(sys.modules[Solved.__module__], "solve_ivp", lambda *_, **__: Failure)
+    monkeypatch.setattr("scipy.integrate.solve_ivp", lambda *_, **__: Failure)
     with pytest.raises(ConvergenceError, match="step size is less than spacing"):
         Solved(flow.layer).forward(params["layer"], x)
 
