@@ -295,13 +295,12 @@ class EstimatedLogDet(Model):
             except StopIteration as end:
                 z = end.value
                 break
-            layer = getattr(visit.method, "__self__", None)
-            if isinstance(layer, Residual) and visit.direction == "forward":
+            if isinstance(visit.layer, Residual) and visit.direction == "forward":
                 shape = visit.arguments[1].shape
                 start, used = used, used + math.prod(shape[1:])
                 noise = np.reshape(v[:, start:used], shape)
                 visit.method, visit.arguments = (
-                    layer.forward_estimate,
+                    visit.layer.forward_estimate,
                     (*visit.arguments, noise, coefficients),
                 )
             yield visit
