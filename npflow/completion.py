@@ -344,14 +344,14 @@ class Completion(OfLevels):
 
 
 @lru_cache
-def entropy_of_mean(count):
-    """The entropy in nats of the mean of `count` uniform numbers in [0, 1): 0 for one, and less for more."""
+def entropy_of_mean(n):
+    """The entropy in nats of the mean of n uniform numbers in [0, 1): 0 for one, and less for more."""
     from scipy.interpolate import BSpline
 
-    if count == 1:
+    if n == 1:
         return 0.0
-    if count > 16:  # within 1e-4 nats
-        return 0.5 * math.log(2 * math.pi * math.e / (12 * count))
-    at = (onp.arange(200 * count) + 0.5) / 200
-    density = BSpline.basis_element(onp.arange(count + 1))(at)  # of the sum
-    return -float(onp.mean(density * onp.log(density)) * count) - math.log(count)
+    if n > 16:  # within 1e-4 nats
+        return 0.5 * math.log(2 * math.pi * math.e / (12 * n))
+    at = (onp.arange(200 * n) + 0.5) / 200
+    density = BSpline.basis_element(onp.arange(n + 1))(at)  # of the sum
+    return -float(onp.mean(density * onp.log(density)) * n) - math.log(n)

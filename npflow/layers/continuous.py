@@ -60,7 +60,7 @@ class Continuous(Layer):
     hidden : tuple of int
         The number of units in each hidden layer of f. Without any, f is linear in x.
     steps : int
-        The number of steps, of four velocities each.
+        The number of steps, of four velocities each; at most 10,000.
 
     References
     ----------
@@ -86,7 +86,7 @@ class Continuous(Layer):
     """
 
     hidden: Sequence[int] = checked(check_widths, (64, 64))
-    steps: int = count(16)
+    steps: int = count(16, most=10_000)
 
     keeps_input = True
 

@@ -175,5 +175,10 @@ def test_a_second_derivative_of_the_inverse_is_refused_rather_than_zero():
         elementwise_grad(lambda z: anp.sum(slope(z)))(z)
 
 
+@pytest.mark.parametrize("steps", [0, 10_001, 2.5])
+def test_a_number_of_steps_that_cannot_be_taken_is_refused(steps):
+    assert "expected Continuous's steps to be " in refusal(Continuous, (8,), steps)
+
+
 def test_images_are_refused():
     assert "Continuous" in refusal(Continuous().init, np.random.default_rng(0), np.zeros((2, 4, 4, 1)))
