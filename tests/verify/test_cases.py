@@ -11,6 +11,7 @@ import pytest
 import npflow
 from npflow import InputError, models
 from npflow.layers import Composite, Elementwise, Given, Layer
+from npflow.layers.composite import Substituted
 from npflow.layers.coupling import Coupling
 from npflow.layers.parting import Parting
 from npflow.verify import check
@@ -29,7 +30,7 @@ def test_layer_holds_its_formula(name):
             assert report[f"log-det {direction}, finite differences"].error <= 1e-8
 
 
-BASES = (Layer, Composite, Coupling, Elementwise, Parting)
+BASES = (Layer, Composite, Substituted, Coupling, Elementwise, Parting)
 
 
 def layer_classes():
