@@ -337,8 +337,6 @@ class Visit:
         Its keyword arguments.
     direction : str
         The name that the method is called by. Its own may differ, as in a layer with ``inverse = forward``.
-    layer : Layer, optional
-        The layer that is applied.
     """
 
     name: str
@@ -346,7 +344,6 @@ class Visit:
     arguments: tuple
     options: dict = field(default_factory=dict)
     direction: str = ""
-    layer: object = None
 
     def __post_init__(self):
         self.direction = self.direction or self.method.__name__
@@ -376,7 +373,7 @@ def walk(layer, params, x, direction="forward", context=None, path="layer"):
     """
     if not isinstance(layer, Composite):
         method, options = getattr(layer, direction), given(layer, context)
-        visit = Visit(name_of(path, layer), method, (params, x), options, direction, layer)
+        visit = Visit(name_of(path, layer), method, (params, x), options, direction)
         yield visit
         return visit.result[0]
     steps, output = layer.steps(x, direction, context), None

@@ -295,12 +295,13 @@ class EstimatedLogDet(Model):
             except StopIteration as end:
                 z = end.value
                 break
-            if isinstance(visit.layer, Residual) and visit.direction == "forward":
+            layer = getattr(visit.method, "__self__", None)
+            if isinstance(layer, Residual) and visit.direction == "forward":
                 shape = visit.arguments[1].shape
                 start, used = used, used + math.prod(shape[1:])
                 noise = np.reshape(v[:, start:used], shape)
                 visit.method, visit.arguments = (
-                    visit.layer.forward_estimate,
+                    layer.forward_estimate,
                     (*visit.arguments, noise, coefficients),
                 )
             yield visit
