@@ -155,8 +155,9 @@ def check_attribute(name, value, n):
         raise InputError(
             f"expected {name} as a number, or one for each of {n} faces, got shape {value.shape}"
         )
-    if not np.all((low <= value) & (value <= high)):
-        raise InputError(f"expected {name} from {low:g} to {high:g}, got {value.min():g} to {value.max():g}")
+    outside = value[~((low <= value) & (value <= high))]
+    if outside.size:
+        raise InputError(f"expected {name} from {low:g} to {high:g}, got {outside[0]:g}")
     return np.broadcast_to(value, n).astype(np.float64)
 
 
