@@ -138,7 +138,7 @@ class VAE(Model):
         ):
             raise InputError(
                 f"expected VAE's prior to be a flow of {self.latent} features, those of z, and without a context, got "
-                f"{self.prior!r}"
+                f"{'one with a context' if self.prior.context_features else f'event_shape={self.prior.event_shape}'}"
             )
         if self.posterior is not None and domain_of(self.posterior) != Layer.domain:
             raise InputError(
