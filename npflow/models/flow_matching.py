@@ -96,7 +96,12 @@ class FlowMatching(Model):
         super().__post_init__()
         layer = self.flow.layer
         if not isinstance(layer, Chain) or not isinstance(layer.layers[-1], Continuous):
-            raise InputError(f"expected a Chain that ends with a Continuous layer, got {in_short(layer)}")
+            got = (
+                f"one that ends with {in_short(layer.layers[-1])}"
+                if isinstance(layer, Chain)
+                else in_short(layer)
+            )
+            raise InputError(f"expected a Chain that ends with a Continuous layer, got {got}")
         if not isinstance(self.flow.prior, Normal) or self.flow.prior.trained:
             raise InputError(
                 f"expected a standard normal prior, which the paths end at, got {self.flow.prior!r}"

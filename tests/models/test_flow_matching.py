@@ -106,7 +106,10 @@ def test_the_layer_that_is_not_finite_is_named():
     [
         (glow(2), "a Chain that ends with a Continuous layer"),
         (Flow(Continuous(), Normal(2)), "a Chain that ends with a Continuous layer"),
-        (Flow(Chain([Continuous(), Affine()]), Normal(2)), "a Chain that ends with a Continuous layer"),
+        (
+            Flow(Chain([Continuous(), Affine()]), Normal(2)),
+            "a Chain that ends with a Continuous layer, got one that ends with Affine()",
+        ),
         (continuous_flow(2, prior=Logistic(2)), "a standard normal prior"),
         (continuous_flow(2, prior=Normal(2, trained=True)), "a standard normal prior"),
     ],
