@@ -259,6 +259,8 @@ def test_a_check_of_a_conditional_flow_takes_an_image():
         (lambda: SMALLER.answers(trained(SMALLER), np.random.default_rng(0), np.full((1, 2, 2, 2), 0.5 + 0.5j)), "expected known in float32 or float64, got complex128"),
         (lambda: SMALLER.answers(trained(SMALLER), np.random.default_rng(0), np.full((1, 2, 2, 2), None)), "expected known in float32 or float64, got object"),
         (lambda: super_resolution((6, 4, 1), halvings=2), "expected height and width to be multiples of 2^2, so that they can be halved 2 times, got 6 x 4"),
+        (lambda: super_resolution((6, 5, 1)), "expected height and width to be even, so that they can be halved, got 6 x 5"),
+        (lambda: inpainting((10, 8, 1), scales=2), "expected height and width of a half to be multiples of 2^2, so that they can be halved 2 times, got 5 x 8"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(make, sentence):

@@ -48,9 +48,11 @@ def check_image_shape(shape, name="shape", halvings=0):
     height, width, channels = (check_count(size, f"each number in {name}") for size in sizes)
     # 2**halvings may be a number of any length.
     if halvings >= (height | width).bit_length() or (height | width) % 2**halvings:
+        wanted = "even" if halvings == 1 else f"multiples of 2^{halvings}"
+        times = "" if halvings == 1 else f" {halvings} times"
+        of = "" if name == "shape" else f" of {name}"
         raise InputError(
-            f"expected height and width to be multiples of 2^{halvings}, so that they can be halved "
-            f"{halvings} times, got {height} x {width}"
+            f"expected height and width{of} to be {wanted}, so that they can be halved{times}, got {height} x {width}"
         )
     return height, width, channels
 

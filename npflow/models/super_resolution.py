@@ -123,7 +123,7 @@ def inpainting(
     shape = check_image_shape(shape, halvings=1)
     height, width, channels = parting.output_shape(shape)
     network = ConvNet((64, 64), (3, 1, 3)) if network is None else network
-    half = (height, width, channels // 2)
+    half = check_image_shape((height, width, channels // 2), "a half", check_count(scales, "scales"))
     return Completion(
         [image_glow(half, scales, steps, network, context_features=half, logit=False)], parting, levels
     )
