@@ -95,10 +95,11 @@ def test_the_ten_lines_the_page_the_program_and_the_checkpoint_run(quick, tmp_pa
 
 
 def test_the_families_that_need_lines_of_their_own_are_trained(quick, capsys):
-    with_estimates, by_divergence, by_matching = blocks("families")
+    with_estimates, autoencoder, by_divergence, by_matching = blocks("families")
     scope = {}
-    exec(with_estimates, scope)
-    assert scope["history"].steps == 10
+    for lines in (with_estimates, autoencoder):
+        exec(lines, scope)
+        assert scope["history"].steps == 10
     exec(by_divergence, scope)
     assert scope["history"].steps == 10
     assert 0 < scope["sample"].effective_sample_size <= 1
