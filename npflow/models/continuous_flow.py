@@ -63,7 +63,8 @@ class ExactTrace(Model):
 
     The loss of a row is -log prior(z) - the sum of the log-dets, those of `Continuous` layers by
     `Continuous.forward_trace`: the exact trace, integrated along with x by the same Runge-Kutta steps. It differs from
-    the loss of the flow itself in the order of h^4, and has no determinant of D x D.
+    the loss of the flow itself in the order of h^4, and has no determinant of D x D. Layers of other kinds keep their
+    log-dets: for a flow without `Continuous` layers nothing changes.
 
     Parameters
     ----------

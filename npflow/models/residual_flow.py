@@ -155,7 +155,8 @@ class EstimatedLogDet(Model):
     The loss of a row is -log prior(z) - sum of the log-dets, those of `Residual` layers by `Residual.forward_estimate`.
     Its mean over the noise is the exact loss, if the number of terms is random (`terms` None), and near it otherwise.
     The noise is v, standard normal, for each row and `Residual` layer, and the coefficients of the series. The number
-    of terms is drawn for a batch. It is a shape, so `fit` records a program for each number that it meets.
+    of terms is drawn for a batch. It is a shape, so `fit` records a program for each number that it meets. Layers of
+    other kinds keep their exact log-dets: for a flow without `Residual` layers nothing changes.
 
     The exact log-det takes O(D^3) for each row. Where that is little, evaluate the trained flow itself. Images of
     3072 numbers need `log_prob` of this model, which takes at least 10 terms, and a number of further terms that is
