@@ -276,7 +276,7 @@ class Completion(OfLevels):
 
         Returns
         -------
-        ndarray, shape (n, *known part)
+        ndarray, shape (n, *known_shape)
             Between 0 and 1, float64: the means of blocks of (x + 1/2) / levels, or a half of it.
 
         Raises
@@ -295,7 +295,7 @@ class Completion(OfLevels):
         ----------
         params : tree of ndarray
         rng : numpy.random.Generator
-        known : array_like, shape (n, *known part)
+        known : array_like, shape (n, *known_shape)
             Above 0 and below 1: the means of blocks of (x + 1/2) / levels, or a half of it, as `known` returns it.
         temperature : float
             As `Flow.sample` takes it.

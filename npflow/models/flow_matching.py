@@ -124,7 +124,7 @@ class FlowMatching(Model):
 
     @follows_steps
     def losses(self, params, *batch):
-        """Compute |f(t, x_t) - u|^2 of each row.
+        """Compute ``|f(t, x_t) - u|^2`` of each row.
 
         Parameters
         ----------
