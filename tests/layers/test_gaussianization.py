@@ -3,6 +3,7 @@
 import autograd.numpy as anp
 import numpy as np
 import pytest
+from autograd import elementwise_grad
 from helpers import perturbed, refusal
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -75,6 +76,7 @@ def test_its_first_batch_and_others_like_it_leave_normal_without_a_gradient(dtyp
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 @fewer
 @example(seed=787)  # with 30 components one logit lies in a gap, where the density is 1e-8 of that around it
+@example(seed=31972627)  # here 1e-9
 @given(seed=seeds)
 def test_there_and_back_is_exact_forty_standard_deviations_out(direction, components, seed):
     layer, x = Gaussianize(components), columns(100, seed=seed)
@@ -83,8 +85,12 @@ def test_there_and_back_is_exact_forty_standard_deviations_out(direction, compon
     there, back = (layer.forward, layer.inverse) if direction == "forward" else (layer.inverse, layer.forward)
     y, log_det = there(params, start)
     again, back_log_det = back(params, y)
-    np.testing.assert_allclose(again / scale, start / scale, rtol=0, atol=1e-9)
-    np.testing.assert_allclose(back_log_det, -log_det, rtol=0, atol=1e-8)
+    # Where the slope is small, rounding y moves what it comes from by more.
+    slope = elementwise_grad(lambda start: there(params, start)[0])(start)
+    rounding = np.finfo(float).eps * np.maximum(1, np.abs(y)) / np.abs(slope) / scale
+    assert np.all(np.abs(again - start) / scale <= 1e-9 + rounding)
+    bend = elementwise_grad(lambda start: there(params, start)[1])(start)
+    assert np.all(np.abs(back_log_det + log_det) <= 1e-8 + np.sum(np.abs(bend) * rounding * scale, axis=1))
 
 
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
