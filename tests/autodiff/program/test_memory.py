@@ -73,18 +73,20 @@ def test_what_python_and_numpy_hold_does_not_grow_with_the_calls(threads, monkey
     monkeypatch.setattr(slices, "SECONDS_A_LINE", 1e-15)
     monkeypatch.setattr(slices, "SECONDS_A_PARAMETER", 1e-15)
     monkeypatch.setattr(slices, "MOST_SLICES", 2)
-    step, held = training_step(threads), {}
+    step, held = training_step(threads), []
     for number in range(1, 21):  # recordings, workspaces and threads are made
         step(number)
     tracemalloc.start()
     try:
         for number in range(21, 221):
             step(number)
-            if number in (40, 220):
-                held[number] = tracemalloc.get_traced_memory()[0]
+            if number % 60 == 40:
+                held.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
-    assert held[220] - held[40] < 8 * 1024  # 180 steps; one array of a batch's hidden layer is as large
+    # In some 60 steps nothing is added: other threads of the test run may add something in the others. One array of a
+    # batch's hidden layer is 8 kB.
+    assert min(np.diff(held)) < 3 * 1024
 
 
 if __name__ == "__main__":
