@@ -2,8 +2,8 @@
 
 Both have the same flow on the plane and the same density, a ring of eight Gaussians: couplings of RealNVP with networks
 of two hidden layers of 64 units, or planar layers. A step draws z, maps it to x, takes the gradient of
-log q(x) - log p~(x) in the parameters, and applies Adam; in float32, one step after the other in one process, each
-library with its default threads. A ratio is the median over rounds of normflows' seconds divided by npflow's: above 1
+log q(x) - log p~(x) in the parameters, and applies Adam. All is in float32. The libraries take turns in one process, each
+with its default threads. A ratio is the median over rounds of normflows' seconds divided by npflow's: above 1
 npflow is faster.
 
     pip install -e '.[benchmarks]'

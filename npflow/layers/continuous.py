@@ -33,7 +33,7 @@ class Continuous(Layer):
     through each point goes one solution: the flow is invertible, whatever the weights are, and its inverse is the
     solution backwards in time.
 
-    What is computed are the steps. There are two log-dets:
+    The layer computes the steps, and has two log-dets:
 
     - The log-det of the steps as they are, the sum of log|det dx_{k+1}/dx_k|. A step with its derivative is the same
       step of (x, J) along (f, df/dx J). It takes D products of df/dx with a column for each velocity, and a
@@ -44,10 +44,9 @@ class Continuous(Layer):
       together integrates to 1 up to this error. The trace takes D products too, or one for an estimate:
       `forward_estimate`.
 
-    A step backwards is not the inverse of a step, only up to h^5. So `inverse` begins with it, and finds the x whose
-    step is z by Newton's method, which has the derivative of the step at hand: two or three iterations to rounding. A
-    step has an inverse if h is small for its field, about 1 / (how much f stretches distances); other rows raise
-    `ConvergenceError`, and more steps help. Nothing else holds the steps to that in training, but exact log-dets
+    A step backwards differs from the inverse of a step in the order of h^5. `inverse` starts there and applies Newton's
+    method, with the derivative of the step. Two or three iterations reach rounding. A step has an inverse if h is small
+    for its field, about 1 / (how much f stretches distances). Other rows raise `ConvergenceError`; take more steps then. Nothing else holds the steps to that in training, but exact log-dets
     leave little to gain: a density that integrates to 1 cannot be raised everywhere. The integral of the trace can be
     made too large by a field that is too steep for its steps. Losses below the entropy of the data come from that, so
     compare with `npflow.models.Solved`.
@@ -129,7 +128,7 @@ class Continuous(Layer):
         -------
         z : ndarray, shape (n, D)
         log_det : ndarray, shape (n,)
-            In nats. Up to h^4 that of the flow, and that of `forward`.
+            In nats. It differs from that of `forward` in the order of h^4.
         """
         return self.integral(params, x, unit_vectors(x))
 

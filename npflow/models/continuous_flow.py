@@ -202,8 +202,8 @@ class Solved(Substituted):
 
     dx/dt = f(t, x),  d log_det / dt = tr(df/dx)        from t = 0 to 1 in `forward`, from 1 to 0 in `inverse`
 
-    The parameters are those of the layer, so ``Flow(Solved(flow.layer), flow.prior)`` has the density, the samples,
-    `encode` and `decode` of a trained `flow`, with the error that is asked for rather than that of its steps. The
+    The parameters are those of the layer. ``Flow(Solved(flow.layer), flow.prior)`` evaluates a trained `flow`: its
+    density, samples, `encode` and `decode`, with the error that you ask for rather than that of its steps. The
     solver chooses its steps by the values of x, which a recorded program does not, so there are no gradients:
     train the flow itself.
 
